@@ -1,0 +1,22 @@
+//! What a run, an attempt, a machine and a checkpoint are, and which changes
+//! are legal. Pure: no clock, no disk, no network, no runtime. The controller
+//! and the agent decide with these types; they never decide beside them.
+
+pub mod attempt;
+pub mod checkpoint;
+pub mod exit;
+pub mod id;
+pub mod machine;
+pub mod refusal;
+pub mod retry;
+pub mod run;
+pub mod spec;
+
+pub use attempt::{AttemptEvent, AttemptState, LossCause};
+pub use checkpoint::{CheckpointEvent, CheckpointState};
+pub use exit::Exit;
+pub use id::{AttemptId, Generation, HubId, MachineId, RunId};
+pub use machine::{MachineEvent, MachineState};
+pub use refusal::Refusal;
+pub use run::{RunEvent, RunState};
+pub use spec::RunSpec;

@@ -1,0 +1,173 @@
+//! What a run is asked to be. Made by the CLI from the configuration, kept by
+//! the controller, obeyed by the agent; never changed after submission.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides how a run is carried out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSpec {
+    /// The project that owns the run.
+    pub project: String,
+    /// The stem of the run's name; the controller adds a short id.
+    pub name: String,
+    /// The program and its arguments; never a shell line.
+    pub command: Vec<String>,
+    /// Directory inside the source tree in which the command runs; empty is
+    /// the root.
+    #[serde(default)]
+    pub workdir: String,
+    /// Variables given to the command besides the contract's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How the environment is built.
+    #[serde(default)]
+    pub environment: EnvironmentSpec,
+    /// Where checkpoints appear and how they come back.
+    #[serde(default)]
+    pub checkpoints: CheckpointSpec,
+    /// Which result files are kept, as globs relative to the source root.
+    #[serde(default)]
+    pub artifacts: Vec<String>,
+    /// When a failed attempt is followed by another.
+    #[serde(default)]
+    pub retry: RetrySpec,
+    /// The provider that machines come from.
+    pub provider: String,
+    /// The run's hard cap in US dollars; `None` is no cap.
+    #[serde(default)]
+    pub max_usd: Option<f64>,
+    /// Seconds between SIGTERM and SIGKILL when the run is stopped.
+    #[serde(default = "default_grace")]
+    pub grace_seconds: u64,
+    /// Bytes of unacknowledged output the machine keeps; 0 is the default
+    /// (10 % of free disk, at most 8 GiB).
+    #[serde(default)]
+    pub spool_bytes: u64,
+}
+
+fn default_grace() -> u64 {
+    30
+}
+
+/// How the environment on the machine is built.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentSpec {
+    /// Which builder; `Auto` looks at the files of the source tree.
+    #[serde(default)]
+    pub kind: EnvironmentKind,
+    /// Command lines run by `sh -c` after the packages are installed.
+    #[serde(default)]
+    pub setup: Vec<String>,
+}
+
+/// Which tool makes the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnvironmentKind {
+    /// `environment.yml` and conda present: conda; `requirements.txt` or
+    /// `pyproject.toml`: venv; else none.
+    #[default]
+    Auto,
+    /// `uv` when present, else `python3 -m venv` and pip.
+    Venv,
+    /// conda (or mamba, micromamba) with `environment.yml`.
+    Conda,
+    /// The machine's own interpreter as it is.
+    None,
+}
+
+/// Where a program saves, and how a saved state comes back to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSpec {
+    /// Globs relative to the source root; empty means that only
+    /// `$OUTLAST_CHECKPOINT_DIR` is watched.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// How a restored checkpoint is handed to the program.
+    #[serde(default)]
+    pub restore: RestoreMode,
+    /// Arguments appended to the command on resume; `{path}` is replaced.
+    #[serde(default)]
+    pub resume_args: Vec<String>,
+    /// Seconds without a change after which a file or directory that was not
+    /// renamed into place counts as finished.
+    #[serde(default = "default_quiet")]
+    pub quiet_seconds: u64,
+    /// How many durable checkpoints stay on the machine's own disk.
+    #[serde(default = "default_keep_local")]
+    pub keep_local: u32,
+}
+
+fn default_quiet() -> u64 {
+    10
+}
+
+fn default_keep_local() -> u32 {
+    3
+}
+
+impl Default for CheckpointSpec {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            restore: RestoreMode::default(),
+            resume_args: Vec::new(),
+            quiet_seconds: default_quiet(),
+            keep_local: default_keep_local(),
+        }
+    }
+}
+
+/// How a restored checkpoint is handed to the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreMode {
+    /// `InPlace` where `paths` is set, else `Variable`.
+    #[default]
+    Auto,
+    /// Only `OUTLAST_RESUME_FROM` names it.
+    Variable,
+    /// Files return to where the program wrote them (and
+    /// `OUTLAST_RESUME_FROM` names them there).
+    InPlace,
+}
+
+/// When a failed attempt is followed by another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySpec {
+    /// Further attempts allowed for failures of the program itself that make
+    /// no progress. Losses of machines never use these up.
+    #[serde(default = "default_failures")]
+    pub failures: u32,
+    /// Further attempts allowed after losses of machines; `None` is no limit
+    /// besides the limit of machines made per hour.
+    #[serde(default)]
+    pub losses: Option<u32>,
+}
+
+fn default_failures() -> u32 {
+    2
+}
+
+impl Default for RetrySpec {
+    fn default() -> Self {
+        Self { failures: default_failures(), losses: None }
+    }
+}
+
+/// The names of the contract with the trained program: the environment and
+/// nothing else. No configuration may set them.
+pub const CONTRACT: [&str; 6] = [
+    "OUTLAST_RUN_ID",
+    "OUTLAST_ATTEMPT",
+    "OUTLAST_GENERATION",
+    "OUTLAST_CHECKPOINT_DIR",
+    "OUTLAST_RESUME_FROM",
+    "OUTLAST_OUTPUT_DIR",
+];
