@@ -1,0 +1,116 @@
+//! Client channels: over a direct dial, or over any byte stream that was
+//! handed in (a link through SSH, a simulated network). TLS, timeouts and
+//! keepalives are the same on all of them.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A connection must be up, TLS included, by then.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(10);
+/// Unacknowledged bytes end a connection after this long.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why no channel came up. The text says which stage failed.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to {to}")]
+pub struct ConnectError {
+    /// What was dialled.
+    pub to: String,
+    /// The cause.
+    #[source]
+    pub source: tonic::transport::Error,
+}
+
+fn endpoint() -> Endpoint {
+    // The URI only fills the :authority header; the connector decides where
+    // bytes go and TLS decides who answers.
+    Endpoint::from(Uri::from_static("http://hub.outlast.internal"))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+}
+
+/// Opens a channel over whatever `dial` returns. `dial` is called again when
+/// the channel must reconnect.
+///
+/// # Errors
+/// Where the first connection does not come up.
+pub async fn over<D, F, S>(
+    to: &str,
+    dial: D,
+    tls: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<Channel, ConnectError>
+where
+    D: Fn() -> F + Send + Sync + Clone + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connector = tower::service_fn(move |_: Uri| {
+        let (dial, tls, name) = (dial.clone(), TlsConnector::from(tls.clone()), name.clone());
+        async move {
+            let secured = async { tls.connect(name, dial().await?).await };
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, secured)
+                .await
+                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))??;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    endpoint()
+        .connect_with_connector(connector)
+        .await
+        .map_err(|source| ConnectError { to: to.to_owned(), source })
+}
+
+/// Dials the first of `endpoints` (`host:port`) that answers.
+///
+/// # Errors
+/// The last endpoint's failure where none answers.
+pub async fn dial(
+    endpoints: &[String],
+    tls: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<Channel, ConnectError> {
+    let list: Arc<[String]> = endpoints.into();
+    let to = endpoints.join(", ");
+    over(&to, move || connect_first(list.clone()), tls, name).await
+}
+
+async fn connect_first(endpoints: Arc<[String]>) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no endpoint is known");
+    for endpoint in endpoints.iter() {
+        let addresses = match crate::resolve::addresses(endpoint).await {
+            Ok(list) => list,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    #[cfg(target_os = "linux")]
+                    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,28 @@
+//! The wire: messages and services, and the mTLS they travel in. This crate
+//! is the only one that builds TLS configurations, certificates and gRPC
+//! channels; it decides nothing about runs.
+
+pub mod accept;
+pub mod channel;
+pub mod convert;
+pub mod identity;
+pub mod pki;
+pub mod resolve;
+pub mod tls;
+
+/// Generated from `proto/outlast/v1/*.proto`; do not edit.
+#[expect(missing_docs, clippy::all, reason = "generated; the .proto files carry the comments")]
+#[allow(clippy::pedantic, reason = "generated")]
+pub mod v1 {
+    include!("generated/outlast.v1.rs");
+}
+
+/// The standard health service.
+pub use tonic_health as health;
+
+/// How many bytes one message may have, in each direction, outside the
+/// artifact gateway.
+pub const MESSAGE_LIMIT: usize = 1 << 20;
+
+/// This build's version, for display and for the check between peers.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
