@@ -8,6 +8,7 @@ pub mod convert;
 pub mod identity;
 pub mod pki;
 pub mod resolve;
+pub mod serve;
 pub mod tls;
 
 /// Generated from `proto/outlast/v1/*.proto`; do not edit.

@@ -1,0 +1,27 @@
+//! The one place that speaks with the Linux kernel: processes, signals, cgroups,
+//! clocks, unix sockets and durable files. It decides nothing about runs and must
+//! never resolve names or users (the agent is static: no NSS).
+#![cfg(target_os = "linux")]
+
+mod cgroup;
+mod clock;
+mod event;
+mod files;
+mod lines;
+mod session;
+mod table;
+mod tree;
+
+pub use cgroup::{Cgroup, OomCounters};
+pub use clock::{boot_id, boottime_ms, unix_ms};
+pub use event::{Signals, grow_pipe, set_nonblocking, wait_readable};
+pub use files::{
+    FileLock, create_durable_once, free_disk, make_private_dir, open_nofollow, read_bounded, sync_dir,
+    sync_filesystem, write_durable,
+};
+pub use lines::{LineRequest, LineServer, ask};
+pub use session::{
+    adopt_orphans, lead_session, max_child_rss_bytes, no_core_dumps, prefer_as_oom_victim, reap_orphans,
+};
+pub use table::{Process, ProcessRef, marked_processes, process, processes, start_time};
+pub use tree::{Tree, send_kill, send_term};

@@ -1,0 +1,136 @@
+//! A directory is judged by its names, by every layout that knows it, and by
+//! the structure of all its files. Any layout's "not yet" wins; a directory
+//! that no layout knows is only ever "nothing is wrong", which the caller
+//! completes with a quiet period.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::{
+    Completeness, Structure, dcp, deepspeed, huggingface, incomplete, is_temporary, megatron, orbax,
+    structure, tensorflow,
+};
+use crate::path::{leaf, parent};
+
+const MAX_FILES: usize = 200_000;
+const MAX_DEPTH: usize = 32;
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Every layout known; each says nothing of directories it does not know.
+const LAYOUTS: [fn(&Listing) -> Option<Completeness>; 6] =
+    [huggingface::judge, deepspeed::judge, megatron::judge, orbax::judge, tensorflow::judge, dcp::judge];
+
+/// One file of a directory.
+pub(super) struct Member {
+    /// Relative to the directory.
+    pub(super) path: String,
+    pub(super) size: u64,
+    pub(super) changed: SystemTime,
+}
+
+/// Everything in a directory, links left out.
+pub(super) struct Listing {
+    pub(super) path: PathBuf,
+    pub(super) name: String,
+    pub(super) files: Vec<Member>,
+}
+
+impl Listing {
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.get(path).is_some()
+    }
+
+    pub(super) fn get(&self, path: &str) -> Option<&Member> {
+        let found = self.files.binary_search_by(|member| member.path.as_str().cmp(path)).ok()?;
+        self.files.get(found)
+    }
+
+    /// Names of files directly in the subdirectory `dir` (empty: the top).
+    pub(super) fn names_in<'a>(&'a self, dir: &'a str) -> impl Iterator<Item = &'a str> {
+        self.files.iter().map(|member| member.path.as_str()).filter(move |path| parent(path) == dir).map(leaf)
+    }
+
+    /// A small text file, trimmed.
+    pub(super) fn text(&self, path: &str) -> Option<String> {
+        text(&self.path.join(path))
+    }
+}
+
+/// A small text file, trimmed.
+pub(super) fn text(path: &Path) -> Option<String> {
+    let small = path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_TEXT);
+    let text = small.then(|| fs::read_to_string(path).ok())??;
+    Some(text.trim().to_owned())
+}
+
+/// The digits between `before` and `after`.
+pub(super) fn number(name: &str, before: &str, after: &str) -> Option<u64> {
+    let digits = name.strip_prefix(before)?.strip_suffix(after)?;
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+pub(super) fn judge(path: &Path, name: &str) -> io::Result<Completeness> {
+    let Some(listing) = list(path, name)? else { return Ok(Completeness::Unknown) };
+    if let Some(member) = listing.files.iter().find(|member| member.path.split('/').any(is_temporary)) {
+        return Ok(Completeness::Incomplete { why: format!("`{}` is a temporary name", member.path) });
+    }
+    if listing.files.is_empty() {
+        return Ok(Completeness::Incomplete { why: "it holds no file".into() });
+    }
+    let mut verdict = None;
+    for layout in LAYOUTS {
+        verdict = match (verdict, layout(&listing)) {
+            (_, Some(no @ Completeness::Incomplete { .. })) => return Ok(no),
+            (before, None) => before,
+            (None, now) => now,
+            (_, Some(Completeness::Unknown)) => Some(Completeness::Unknown),
+            (before, _) => before,
+        };
+    }
+    let mut doubtful = false;
+    for member in &listing.files {
+        match structure(&listing.path.join(&member.path), leaf(&member.path))? {
+            Structure::Torn(why) => {
+                return Ok(Completeness::Incomplete { why: format!("`{}`: {why}", member.path) });
+            }
+            Structure::Doubtful => doubtful = true,
+            Structure::Sound(_) | Structure::Free => {}
+        }
+    }
+    Ok(verdict.filter(|_| !doubtful).unwrap_or(Completeness::Unknown))
+}
+
+/// `None` for a directory too large to judge.
+fn list(path: &Path, name: &str) -> io::Result<Option<Listing>> {
+    let mut files = Vec::new();
+    let mut open = vec![(String::new(), 0)];
+    while let Some((dir, depth)) = open.pop() {
+        for entry in fs::read_dir(path.join(&dir))? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let member = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+            let kind = entry.file_type()?;
+            if kind.is_dir() && depth < MAX_DEPTH {
+                open.push((member, depth + 1));
+            } else if kind.is_file() {
+                let meta = entry.metadata()?;
+                files.push(Member { path: member, size: meta.len(), changed: meta.modified()? });
+            }
+            if files.len() > MAX_FILES {
+                return Ok(None);
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Some(Listing { path: path.to_owned(), name: name.to_owned(), files }))
+}
+
+/// The layout is right so far; `missing` names what is not there.
+pub(super) fn unless_missing(missing: Option<String>, format: &'static str) -> Option<Completeness> {
+    match missing {
+        Some(what) => incomplete(format!("{what} is missing")),
+        None => Some(Completeness::Complete { format }),
+    }
+}

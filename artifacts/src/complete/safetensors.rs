@@ -1,0 +1,82 @@
+//! Safetensors: a header of JSON, then the tensors end to end. The format has
+//! no checksum, and one writer sets the full size first, so a tail of zeros
+//! leaves a doubt that only a quiet period can lift.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use serde::Deserialize;
+
+use super::{Judged, Structure, torn};
+
+const MAX_HEADER: u64 = 100_000_000;
+const TAIL: u64 = 4096;
+
+#[derive(Deserialize)]
+struct Tensor {
+    dtype: Option<String>,
+    shape: Option<Vec<u64>>,
+    data_offsets: Option<(u64, u64)>,
+}
+
+pub(super) fn judge(file: &File, size: u64) -> Judged {
+    let mut length = [0; 8];
+    if size < 8 {
+        return torn("it is shorter than a safetensors header");
+    }
+    file.read_exact_at(&mut length, 0)?;
+    let length = u64::from_le_bytes(length);
+    if !(2..=MAX_HEADER.min(size - 8)).contains(&length) {
+        return torn(format!("its header claims {length} bytes of {size}"));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact_at(&mut header, 8)?;
+    let tensors: HashMap<String, Tensor> = match serde_json::from_slice(&header) {
+        Ok(tensors) => tensors,
+        Err(error) => return torn(format!("its header does not parse: {error}")),
+    };
+    let data = size - 8 - length;
+    let mut spans = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors.iter().filter(|(name, _)| *name != "__metadata__") {
+        let Some((begin, end)) = tensor.data_offsets.filter(|(begin, end)| begin <= end) else {
+            return torn(format!("tensor `{name}` has no place"));
+        };
+        if bytes_of(tensor).is_some_and(|bytes| bytes != end - begin) {
+            return torn(format!("tensor `{name}` has a shape unlike its place"));
+        }
+        spans.push((begin, end));
+    }
+    spans.sort_unstable();
+    let mut reached = 0;
+    for (begin, end) in spans {
+        if begin != reached {
+            return torn("its tensors do not lie end to end");
+        }
+        reached = end;
+    }
+    if reached != data {
+        return torn(format!("it has {data} bytes of data where its header says {reached}"));
+    }
+    let mut tail = vec![0; data.min(TAIL) as usize];
+    let at = size - tail.len() as u64;
+    file.read_exact_at(&mut tail, at)?;
+    if !tail.is_empty() && tail.iter().all(|byte| *byte == 0) {
+        return Ok(Structure::Doubtful);
+    }
+    Ok(Structure::Sound("safetensors"))
+}
+
+/// What dtype and shape take; `None` for a dtype that is not known here.
+fn bytes_of(tensor: &Tensor) -> Option<u64> {
+    let bits: u64 = match tensor.dtype.as_deref()? {
+        "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => 8,
+        "U16" | "I16" | "F16" | "BF16" => 16,
+        "U32" | "I32" | "F32" => 32,
+        "U64" | "I64" | "F64" | "C64" => 64,
+        _ => return None,
+    };
+    let shape = tensor.shape.as_ref()?;
+    // Overflow: no place has that size, so any answer but the right one does.
+    Some(shape.iter().try_fold(bits / 8, |sum, dim| sum.checked_mul(*dim)).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,22 @@
+//! Blocking file work leaves the runtime's thread here, so that a large file
+//! never holds up a heartbeat. In-memory trees never come this way.
+
+use std::io;
+
+/// Runs `work` where it may block. Fails only if the runtime is going down or
+/// `work` panicked.
+pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+/// Eight random bytes as text, for names of temporary files only.
+pub(crate) fn random_name() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let word = std::hash::RandomState::new().build_hasher().finish();
+    format!("{word:016x}")
+}
+
+/// True for the errors that mean "no room left".
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,290 @@
+//! Writes the names and bytes of one tree below one directory. No link is ever
+//! followed, no name outside is ever touched, and in a directory that holds
+//! other things a file is replaced in one step or left alone.
+
+use std::collections::BTreeSet;
+use std::fs::{File, FileTimes, Permissions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, symlinkat, unlinkat};
+
+use super::{RestoreError, SCRATCH};
+use crate::beneath::{Beneath, sync};
+use crate::manifest::{Manifest, Node};
+use crate::offload::random_name;
+use crate::path::{leaf, parent};
+
+/// Above this many files one sync of the whole file system is cheaper than
+/// one per file.
+const MANY: u64 = 64;
+/// Smaller files are not worth a system call to reserve their room.
+#[cfg(target_os = "linux")]
+const RESERVE: u64 = 1 << 20;
+
+/// How names come to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// The directory is ours and empty: names are new.
+    Fresh,
+    /// The directory is in use: names are replaced by rename.
+    Over,
+}
+
+/// An entry without its chunks.
+enum Head {
+    File { path: String, mode: u32, size: u64, mtime_ms: i64 },
+    Dir { path: String, mode: u32 },
+    Link { path: String, target: String },
+}
+
+/// The file being written.
+struct Current {
+    entry: usize,
+    file: File,
+    /// The name it has until it is whole.
+    name: String,
+}
+
+pub(super) struct Tree {
+    shown: PathBuf,
+    dirs: Beneath,
+    heads: Vec<Head>,
+    /// The first entry not begun yet.
+    next: usize,
+    current: Option<Current>,
+    style: Style,
+    /// Sync once at the end instead of per file.
+    bulk: bool,
+    /// Directories whose names changed.
+    touched: BTreeSet<String>,
+}
+
+impl Tree {
+    /// Prepares to write `manifest`, which is checked, below `dir`.
+    pub(super) fn new(manifest: &Manifest, dir: &Path, style: Style) -> Result<Self, RestoreError> {
+        let heads = manifest.entries.iter().map(|entry| {
+            let path = entry.path.clone();
+            match &entry.node {
+                Node::File { mode, size, mtime_ms, .. } => {
+                    Head::File { path, mode: *mode, size: *size, mtime_ms: *mtime_ms }
+                }
+                Node::Dir { mode } => Head::Dir { path, mode: *mode },
+                Node::Symlink { target } => Head::Link { path, target: target.clone() },
+            }
+        });
+        Ok(Self {
+            shown: dir.to_owned(),
+            dirs: Beneath::open(dir).map_err(|e| RestoreError::io(dir, e))?,
+            heads: heads.collect(),
+            next: 0,
+            current: None,
+            style,
+            bulk: style == Style::Fresh && manifest.files() > MANY && cfg!(target_os = "linux"),
+            touched: BTreeSet::from([String::new()]),
+        })
+    }
+
+    pub(super) fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    /// Appends to the file of `entry`; entries come in order.
+    pub(super) fn write(&mut self, entry: usize, bytes: &[u8]) -> Result<(), RestoreError> {
+        while self.current.as_ref().is_none_or(|current| current.entry != entry) {
+            self.advance()?;
+        }
+        if let Some(current) = &mut self.current {
+            let written = current.file.write_all(bytes);
+            written.map_err(|e| self.failed(entry, e))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the current file and begins the next entry.
+    fn advance(&mut self) -> Result<(), RestoreError> {
+        self.close()?;
+        let entry = self.next;
+        self.next += 1;
+        match self.heads.get(entry) {
+            None => return Err(self.failed(entry, io::Error::other("chunks came out of order"))),
+            // Later, when nothing is left that could be written through it.
+            Some(Head::Link { .. }) => {}
+            Some(Head::Dir { path, .. }) => {
+                let made = self.dirs.walk(path, true).map(drop);
+                self.touched.extend([parent(path).to_owned(), path.clone()]);
+                made.map_err(|e| self.failed(entry, e))?;
+            }
+            Some(Head::File { path, size, .. }) => {
+                let begun = begin(&mut self.dirs, path, *size, self.style);
+                let above = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
+                self.touched.extend(above);
+                let (file, name) = begun.map_err(|e| self.failed(entry, e))?;
+                self.current = Some(Current { entry, file, name });
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), RestoreError> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(Head::File { path, mode, mtime_ms, .. }) = self.heads.get(current.entry) else {
+            return Ok(());
+        };
+        let mut end = || -> io::Result<()> {
+            current.file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+            if let Some(time) = time(*mtime_ms) {
+                current.file.set_times(FileTimes::new().set_modified(time))?;
+            }
+            if !self.bulk {
+                current.file.sync_all()?;
+            }
+            if self.style == Style::Over {
+                let parent = self.dirs.parent(path, false)?;
+                renameat(parent, &current.name, parent, leaf(path))?;
+            }
+            Ok(())
+        };
+        let ended = end();
+        ended.map_err(|error| {
+            let entry = current.entry;
+            self.current = Some(current);
+            self.failed(entry, error)
+        })
+    }
+
+    /// Writes what is left: empty files, links, modes of directories; then
+    /// makes everything durable.
+    pub(super) fn finish(mut self) -> Result<(), RestoreError> {
+        while self.next < self.heads.len() {
+            self.advance()?;
+        }
+        self.close()?;
+        for entry in 0..self.heads.len() {
+            self.link(entry).map_err(|e| self.failed(entry, e))?;
+        }
+        for entry in (0..self.heads.len()).rev() {
+            self.settle(entry).map_err(|e| self.failed(entry, e))?;
+        }
+        let shown = self.shown.clone();
+        self.sync().map_err(|e| RestoreError::io(&shown, e))
+    }
+
+    fn link(&mut self, entry: usize) -> io::Result<()> {
+        let Some(Head::Link { path, target }) = self.heads.get(entry) else { return Ok(()) };
+        let dir = self.dirs.parent(path, true)?;
+        match self.style {
+            Style::Fresh => symlinkat(target.as_str(), dir, leaf(path))?,
+            Style::Over => {
+                let name = temporary();
+                symlinkat(target.as_str(), dir, &name)?;
+                if let Err(error) = renameat(dir, &name, dir, leaf(path)) {
+                    let _ = unlinkat(dir, &name, AtFlags::empty());
+                    return Err(error.into());
+                }
+            }
+        }
+        self.touched.insert(parent(path).to_owned());
+        Ok(())
+    }
+
+    /// Gives a directory its mode, children before parents, so that one
+    /// without write permission can still be filled. One that is in use by
+    /// others keeps the mode it has.
+    fn settle(&mut self, entry: usize) -> io::Result<()> {
+        let Some(Head::Dir { path, mode }) = self.heads.get(entry).filter(|_| self.style == Style::Fresh)
+        else {
+            return Ok(());
+        };
+        let dir = self.dirs.walk(path, false)?;
+        // Names first: afterwards the directory may not be ours to open.
+        sync(dir)?;
+        self.touched.remove(path);
+        let dir = File::from(dir.try_clone_to_owned()?);
+        dir.set_permissions(Permissions::from_mode(mode & 0o777))?;
+        if self.bulk { Ok(()) } else { dir.sync_all() }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if self.bulk {
+            let root = self.dirs.walk("", false)?;
+            return Ok(rustix::fs::syncfs(root)?);
+        }
+        while let Some(path) = self.touched.pop_last() {
+            sync(self.dirs.walk(&path, false)?)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, entry: usize, error: io::Error) -> RestoreError {
+        let path = match self.heads.get(entry) {
+            Some(Head::File { path, .. } | Head::Dir { path, .. } | Head::Link { path, .. }) => path.as_str(),
+            None => "",
+        };
+        let path = self.shown.join(path);
+        // ELOOP has no stable kind; it is what opening through a link gives.
+        let looped = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+        match error.kind() {
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty => {
+                RestoreError::Blocked { path, detail: error.to_string() }
+            }
+            _ if looped => RestoreError::Blocked { path, detail: error.to_string() },
+            _ => RestoreError::io(&path, error),
+        }
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let Some(current) = self.current.take().filter(|_| self.style == Style::Over) else { return };
+        let Some(Head::File { path, .. }) = self.heads.get(current.entry) else { return };
+        if let Ok(dir) = self.dirs.parent(path, false) {
+            let _ = unlinkat(dir, &current.name, AtFlags::empty());
+        }
+    }
+}
+
+fn temporary() -> String {
+    format!("{SCRATCH}{}", random_name())
+}
+
+fn begin(dirs: &mut Beneath, path: &str, size: u64, style: Style) -> io::Result<(File, String)> {
+    let parent = dirs.parent(path, true)?;
+    let name = if style == Style::Over { temporary() } else { leaf(path).to_owned() };
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(parent, &name, flags, Mode::from_raw_mode(0o600))?);
+    if let Err(error) = reserve(&file, size) {
+        let _ = unlinkat(parent, &name, AtFlags::empty());
+        return Err(error);
+    }
+    Ok((file, name))
+}
+
+/// Learns before a large file is written whether there is room for it.
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    if size < RESERVE {
+        return Ok(());
+    }
+    match fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, 0, size) {
+        Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => Err(error.into()),
+        // Many file systems cannot reserve; writing will tell.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(file: &File, _size: u64) -> io::Result<()> {
+    let _ = file.as_fd();
+    Ok(())
+}
+
+fn time(ms: i64) -> Option<SystemTime> {
+    let span = Duration::from_millis(ms.unsigned_abs());
+    if ms < 0 { UNIX_EPOCH.checked_sub(span) } else { UNIX_EPOCH.checked_add(span) }
+}

@@ -1,0 +1,5 @@
+//! cli.
+
+pub mod config;
+pub mod exit_code;
+pub mod printer;

@@ -1,0 +1,549 @@
+//! The only place that writes to the terminal. Data goes to stdout, talk to
+//! stderr, so that `outlast ... | other` always works. One printer decides
+//! quiet and verbose, colour and progress; whoever prints says only what it
+//! is. Text that came from machines can hold terminal commands: all talk and
+//! every cell of a table is made harmless; only [`Printer::raw`] passes bytes
+//! on as they are, since logs are the program's own output. A reader who went
+//! away (`| head`) ends the printing quietly, never with a panic.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// How much talk there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Verbosity {
+    /// Only errors.
+    Quiet,
+    /// Notes, warnings and errors.
+    #[default]
+    Normal,
+    /// Details too.
+    Verbose,
+}
+
+/// What is known of one output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Output {
+    /// A person looks at it.
+    pub terminal: bool,
+    /// It may be coloured.
+    pub colour: bool,
+}
+
+/// How the printer behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How much talk there is.
+    pub verbosity: Verbosity,
+    /// What stdout is.
+    pub stdout: Output,
+    /// What stderr is.
+    pub stderr: Output,
+    /// Columns of the terminal.
+    pub width: usize,
+}
+
+/// Ways of marking text on a terminal that has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Headings.
+    Bold,
+    /// What matters less.
+    Dim,
+    /// Errors and losses.
+    Red,
+    /// What went well.
+    Green,
+    /// Warnings.
+    Yellow,
+    /// Names.
+    Cyan,
+}
+
+impl Style {
+    fn sgr(self) -> &'static str {
+        match self {
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Red => "31",
+            Self::Green => "32",
+            Self::Yellow => "33",
+            Self::Cyan => "36",
+        }
+    }
+
+    fn paint(self, text: &str) -> String {
+        format!("\x1b[{}m{text}\x1b[0m", self.sgr())
+    }
+}
+
+/// Writes everything that people and programs see; cheap to clone.
+#[derive(Clone)]
+pub struct Printer {
+    settings: Settings,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// A progress line stands on the terminal and must go before other text.
+    progress: bool,
+    /// Nobody reads stdout any more.
+    closed: bool,
+    /// The first failure to write to stdout that is not a closed reader.
+    failed: Option<io::Error>,
+}
+
+impl Printer {
+    /// A printer for the real stdout and stderr. Colour is for terminals, and
+    /// not where `NO_COLOR` is set or `TERM` is `dumb`.
+    #[must_use]
+    pub fn new(verbosity: Verbosity, env: &BTreeMap<String, String>) -> Self {
+        let plain = env.get("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || env.get("TERM").is_some_and(|term| term == "dumb");
+        let output = |terminal: bool| Output { terminal, colour: terminal && !plain };
+        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        let settings = Settings {
+            verbosity,
+            stdout: output(io::stdout().is_terminal()),
+            stderr: output(io::stderr().is_terminal()),
+            width: width.max(20),
+        };
+        Self::to(settings, Box::new(io::stdout()), Box::new(io::stderr()))
+    }
+
+    /// A printer for any two outputs.
+    #[must_use]
+    pub fn to(settings: Settings, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+        let inner = Inner { out, err, progress: false, closed: false, failed: None };
+        Self { settings, inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves at worst half a line.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes to stdout, exactly as they are.
+    pub fn raw(&self, bytes: &[u8]) {
+        self.lock().data(bytes);
+    }
+
+    /// One line of data to stdout. Untrusted parts must go through [`safe`].
+    pub fn line(&self, text: &str) {
+        self.lock().data(format!("{text}\n").as_bytes());
+    }
+
+    /// A value as JSON to stdout, indented where a person looks at it and one
+    /// line elsewhere.
+    pub fn json(&self, value: &impl Serialize) {
+        let text = if self.settings.stdout.terminal {
+            serde_json::to_string_pretty(value)
+        } else {
+            serde_json::to_string(value)
+        };
+        match text {
+            Ok(text) => self.line(&text),
+            Err(error) => self.lock().fail(io::Error::new(ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Aligned columns to stdout.
+    pub fn table(&self, headers: &[&str], rows: &[Vec<String>]) {
+        self.lock().data(self.layout(headers, rows).as_bytes());
+    }
+
+    fn layout(&self, headers: &[&str], rows: &[Vec<String>]) -> String {
+        let head: Vec<Cow<'_, str>> = headers.iter().map(|text| safe(text)).collect();
+        let body: Vec<Vec<Cow<'_, str>>> =
+            rows.iter().map(|row| row.iter().map(|cell| safe(cell)).collect()).collect();
+        let columns = body.iter().map(Vec::len).max().unwrap_or(0).max(head.len());
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| {
+                let cells = body.iter().chain([&head]).filter_map(|row| row.get(column));
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
+            .collect();
+        let mut out = String::new();
+        for (index, row) in [&head].into_iter().chain(&body).enumerate() {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths[column];
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            let line = line.trim_end();
+            if index == 0 && self.settings.stdout.colour {
+                out.push_str(&Style::Bold.paint(line));
+            } else {
+                out.push_str(line);
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    /// Marks text for stdout, if stdout has colours.
+    #[must_use]
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        if self.settings.stdout.colour { style.paint(text) } else { text.to_owned() }
+    }
+
+    /// Something that is good to know.
+    pub fn note(&self, text: &str) {
+        self.talk(Verbosity::Normal, "", None, text);
+    }
+
+    /// Something that only the curious want to know.
+    pub fn detail(&self, text: &str) {
+        self.talk(Verbosity::Verbose, "", Some(Style::Dim), text);
+    }
+
+    /// Something that should not stay as it is.
+    pub fn warn(&self, text: &str) {
+        self.talk(Verbosity::Normal, "warning: ", Some(Style::Yellow), text);
+    }
+
+    /// Why it did not work; shown even when quiet.
+    pub fn error(&self, text: &str) {
+        self.talk(Verbosity::Quiet, "error: ", Some(Style::Red), text);
+    }
+
+    /// A whole report that names itself an error; shown even when quiet.
+    pub fn report(&self, text: &str) {
+        self.talk(Verbosity::Quiet, "", None, text);
+    }
+
+    /// A way out, after an error.
+    pub fn help(&self, text: &str) {
+        self.talk(Verbosity::Quiet, "help: ", Some(Style::Cyan), text);
+    }
+
+    fn talk(&self, from: Verbosity, prefix: &str, style: Option<Style>, text: &str) {
+        if self.settings.verbosity < from {
+            return;
+        }
+        let text = safe_lines(text);
+        let style = style.filter(|_| self.settings.stderr.colour);
+        let line = match style {
+            Some(style) if prefix.is_empty() => style.paint(&text),
+            Some(style) => format!("{}{text}", style.paint(prefix)),
+            None => format!("{prefix}{text}"),
+        };
+        self.lock().say(format!("{line}\n").as_bytes());
+    }
+
+    /// Shows where things stand, on one line that replaces the last one. Only
+    /// on a terminal, and not when quiet.
+    pub fn progress(&self, text: &str) {
+        if !self.settings.stderr.terminal || self.settings.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let shown: String = safe(text).chars().take(self.settings.width - 1).collect();
+        let mut inner = self.lock();
+        // A failing stderr has nobody to be told of it.
+        let _ = write!(inner.err, "\r\x1b[2K{shown}").and_then(|()| inner.err.flush());
+        inner.progress = true;
+    }
+
+    /// Takes the progress line away.
+    pub fn clear_progress(&self) {
+        self.lock().clear();
+    }
+
+    /// Whether nobody reads stdout any more: whoever follows something should
+    /// stop.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Ends the printing.
+    ///
+    /// # Errors
+    ///
+    /// The first failure to write data, such as a full disk behind a
+    /// redirection. A reader that went away is none.
+    pub fn finish(&self) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.clear();
+        let flushed = inner.out.flush();
+        if let Err(error) = flushed {
+            inner.fail(error);
+        }
+        inner.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Inner {
+    fn data(&mut self, bytes: &[u8]) {
+        if self.closed || self.failed.is_some() {
+            return;
+        }
+        self.clear();
+        if let Err(error) = self.out.write_all(bytes).and_then(|()| self.out.flush()) {
+            self.fail(error);
+        }
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.clear();
+        // A failing stderr has nobody to be told of it.
+        let _ = self.err.write_all(bytes).and_then(|()| self.err.flush());
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.progress) {
+            let _ = self.err.write_all(b"\r\x1b[2K").and_then(|()| self.err.flush());
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        if error.kind() == ErrorKind::BrokenPipe {
+            self.closed = true;
+        } else if self.failed.is_none() {
+            self.failed = Some(error);
+        }
+    }
+}
+
+/// Untrusted text without anything that a terminal would obey: control
+/// characters and marks that turn the direction of text are spelt out, line
+/// ends too.
+#[must_use]
+pub fn safe(text: &str) -> Cow<'_, str> {
+    escape(text, |_| false)
+}
+
+/// As [`safe`], but line ends and tabs stay.
+#[must_use]
+pub fn safe_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c == '\n' || c == '\t')
+}
+
+fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let bad = |c: char| obeyed(c) && !keep(c);
+    if !text.contains(bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if bad(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Whether a terminal or reader does something else than show the character.
+fn obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A duration as people say it: `45s`, `3m 05s`, `2h 07m`, `3d 04h`.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A number of bytes as people say it: `512 B`, `1.5 GiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be rounded to 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// US dollars as people say them: `$0.42`, `$1234.50`; less than a cent but
+/// more than nothing keeps its first digits.
+#[must_use]
+pub fn money(usd: f64) -> String {
+    let sign = if usd < 0.0 { "-" } else { "" };
+    let amount = usd.abs();
+    if amount > 0.0 && amount < 0.005 {
+        return format!("{sign}${amount:.4}");
+    }
+    format!("{sign}${amount:.2}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<u8>>>);
+
+    impl Screen {
+        fn text(&self) -> String {
+            String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+        }
+    }
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Broken(ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn settings(verbosity: Verbosity, terminal: bool) -> Settings {
+        let output = Output { terminal, colour: terminal };
+        Settings { verbosity, stdout: output, stderr: output, width: 20 }
+    }
+
+    fn printer(verbosity: Verbosity, terminal: bool) -> (Printer, Screen, Screen) {
+        let (out, err) = (Screen::default(), Screen::default());
+        let settings = settings(verbosity, terminal);
+        (Printer::to(settings, Box::new(out.clone()), Box::new(err.clone())), out, err)
+    }
+
+    fn say_all(printer: &Printer) {
+        printer.line("data");
+        printer.note("note");
+        printer.detail("detail");
+        printer.warn("warn");
+        printer.error("error");
+        printer.help("help");
+    }
+
+    #[test]
+    fn data_and_talk_are_apart_and_quiet_keeps_the_data() {
+        for (verbosity, talk) in [
+            (Verbosity::Quiet, "error: error\nhelp: help\n"),
+            (Verbosity::Normal, "note\nwarning: warn\nerror: error\nhelp: help\n"),
+            (Verbosity::Verbose, "note\ndetail\nwarning: warn\nerror: error\nhelp: help\n"),
+        ] {
+            let (printer, out, err) = printer(verbosity, false);
+            say_all(&printer);
+            assert_eq!((out.text().as_str(), err.text().as_str()), ("data\n", talk));
+        }
+    }
+
+    #[test]
+    fn colour_and_progress_are_for_terminals_only() {
+        let (plain, out, err) = printer(Verbosity::Normal, false);
+        plain.progress("1 of 2");
+        plain.warn("x");
+        plain.line(&plain.paint(Style::Green, "ok"));
+        assert_eq!((out.text().as_str(), err.text().as_str()), ("ok\n", "warning: x\n"));
+
+        let (colourful, out, err) = printer(Verbosity::Normal, true);
+        colourful.progress("a line that is much longer than the terminal");
+        colourful.line(&colourful.paint(Style::Green, "ok"));
+        assert_eq!(out.text(), "\x1b[32mok\x1b[0m\n");
+        assert_eq!(err.text(), "\r\x1b[2Ka line that is much\r\x1b[2K", "cleared before other output");
+        colourful.note("x");
+        assert!(err.text().ends_with("\x1b[2Kx\n"), "cleared once");
+
+        let (quiet, _, err) = printer(Verbosity::Quiet, true);
+        quiet.progress("1 of 2");
+        assert_eq!(err.text(), "");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error_and_a_full_disk_is() {
+        let to = |kind| {
+            let out = Box::new(Broken(kind));
+            Printer::to(settings(Verbosity::Normal, false), out, Box::new(Screen::default()))
+        };
+        let gone = to(ErrorKind::BrokenPipe);
+        gone.line("x");
+        gone.raw(b"y");
+        assert!(gone.is_closed());
+        assert!(gone.finish().is_ok());
+        let full = to(ErrorKind::StorageFull);
+        full.line("x");
+        assert!(!full.is_closed());
+        assert_eq!(full.finish().unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn tables_are_aligned_and_harmless() {
+        let (printer, out, _) = printer(Verbosity::Normal, false);
+        let rows = [vec!["a\x1b[2J".to_owned(), "é".to_owned(), "1".to_owned()], vec!["b".to_owned()]];
+        printer.table(&["NAME", "STATE"], &rows);
+        assert_eq!(out.text(), "NAME        STATE\na\\u{1b}[2J  é      1\nb\n");
+    }
+
+    #[test]
+    fn logs_pass_unchanged_and_json_fits_the_reader() {
+        let (plain, out, _) = printer(Verbosity::Normal, false);
+        plain.raw(b"\x1b[1m\xff\r\n");
+        assert_eq!(*out.0.lock().unwrap(), b"\x1b[1m\xff\r\n");
+        let (plain, out, _) = printer(Verbosity::Normal, false);
+        plain.json(&BTreeMap::from([("a", 1)]));
+        assert_eq!(out.text(), "{\"a\":1}\n");
+        let (pretty, out, _) = printer(Verbosity::Normal, true);
+        pretty.json(&BTreeMap::from([("a", 1)]));
+        assert_eq!(out.text(), "{\n  \"a\": 1\n}\n");
+    }
+
+    #[test]
+    fn terminal_commands_are_spelt_out() {
+        assert!(matches!(safe("häuser 模型"), Cow::Borrowed(_)));
+        assert_eq!(safe("a\x1b]0;x\x07\r\n\u{9b}\u{202e}"), "a\\u{1b}]0;x\\u{7}\\r\\n\\u{9b}\\u{202e}");
+        assert_eq!(safe_lines("a\n\tb\r"), "a\n\tb\\r");
+        let (printer, _, err) = printer(Verbosity::Normal, false);
+        printer.error("bad \x1b[2J name");
+        assert!(!err.text().contains('\x1b'));
+    }
+
+    #[test]
+    fn quantities_read_well() {
+        assert_eq!(
+            [59, 60, 3599, 7620, 273_600].map(duration),
+            ["59s", "1m 00s", "59m 59s", "2h 07m", "3d 04h"]
+        );
+        assert_eq!([0, 1023, 1536, 3 << 29].map(bytes), ["0 B", "1023 B", "1.5 KiB", "1.5 GiB"]);
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        assert_eq!(
+            [0.0, 0.42, -3.0, 0.0012, 1234.5].map(money),
+            ["$0.00", "$0.42", "-$3.00", "$0.0012", "$1234.50"]
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! Builds every part, serves, waits for the signal, drains. Any kill at any
+//! moment is safe: what counts is in the store, and the rest is asked anew.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use artifacts::store::FsStore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, Entropy};
+use crate::core::{BootSettings, Core, CoreError, Parts};
+use crate::home::{Home, HomeError, Rendezvous};
+use crate::ingest;
+use crate::liveness::Clocks;
+use crate::provider::{LocalConfig, LocalProvider, Provider};
+use crate::reconcile;
+use crate::rpc::gateway::Gateway;
+use crate::rpc::join::JoinService;
+use crate::rpc::operator::{Build, OperatorService};
+use crate::rpc::session::AgentService;
+use crate::runfiles::RunFiles;
+use crate::store::{Mode, SqliteStore, StoreError};
+
+/// What a controller is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory.
+    pub home: PathBuf,
+    /// The program that is guard, keeper and agent on local machines.
+    pub agent_exe: PathBuf,
+    /// Tells two builds apart.
+    pub build_id: String,
+    /// Price of local machines.
+    pub local_usd_per_hour: f64,
+    /// Waiting times.
+    pub clocks: Clocks,
+}
+
+/// Why a controller could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The database.
+    #[error("the database cannot be opened")]
+    Store(#[from] StoreError),
+    /// The artifact store.
+    #[error("the artifact store cannot be opened")]
+    Objects(#[from] artifacts::StoreError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] proto::tls::TlsError),
+    /// A listener.
+    #[error("cannot listen on loopback")]
+    Listen(#[source] std::io::Error),
+    /// A server.
+    #[error("a server failed")]
+    Serve(#[from] proto::serve::ServeError),
+    /// Start-up work.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+}
+
+/// How long calls under way may take after the signal.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The port of before if it is free, so that agents find their controller
+/// again; else a new one.
+async fn listen(before: Option<&str>) -> Result<TcpListener, AppError> {
+    if let Some(address) = before {
+        // The port of a controller that was killed is free at once; one that
+        // is still draining needs a moment.
+        for _ in 0..20 {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return Ok(listener),
+                Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+    TcpListener::bind("127.0.0.1:0").await.map_err(AppError::Listen)
+}
+
+/// Runs a controller until it is told to end.
+///
+/// # Errors
+/// Where it cannot start, or a server fails.
+pub async fn run(config: Config) -> Result<(), AppError> {
+    let clock = Clock::system();
+    let home = Home::open(&config.home, clock.wall())?;
+    let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
+    let objects = Arc::new(FsStore::open(home.path("objects"))?);
+    let last = home.last_rendezvous();
+    let operators = listen(last.as_ref().map(|r| r.operators.as_str())).await?;
+    let agents = listen(last.as_ref().map(|r| r.agents.as_str())).await?;
+    let join = listen(last.as_ref().map(|r| r.join.as_str())).await?;
+    let address = |l: &TcpListener| l.local_addr().map(|a| a.to_string()).map_err(AppError::Listen);
+    let rendezvous = Rendezvous {
+        pid: std::process::id(),
+        hub: home.hub,
+        operators: address(&operators)?,
+        agents: address(&agents)?,
+        join: address(&join)?,
+        build: config.build_id.clone(),
+    };
+    let own = home.server_credentials(clock.wall())?;
+    let wall: proto::tls::WallClock = {
+        let clock = clock.clone();
+        Arc::new(move || clock.wall())
+    };
+    let mutual = proto::tls::server(home.authority.root_pem(), &own, wall.clone())?;
+    let joining = proto::tls::join_server(&own, wall)?;
+    let local = LocalProvider::new(LocalConfig {
+        root: home.path("machines"),
+        usd_per_hour: config.local_usd_per_hour,
+    });
+    let local: Arc<dyn Provider> = Arc::new(local);
+    let hub = home.hub;
+    let started_ms = clock.wall_ms();
+    let core = Core::new(Parts {
+        hub,
+        authority: proto::pki::Authority::load(hub, home.authority.root_pem(), home.authority.key_pem())
+            .map_err(HomeError::from)?,
+        label_key: home.label_key,
+        store,
+        objects,
+        providers: BTreeMap::from([("local".to_owned(), local)]),
+        clock,
+        entropy: Entropy::System,
+        clocks: config.clocks,
+        files: RunFiles::new(home.path("runs"), true),
+        boot: BootSettings {
+            endpoints: vec![rendezvous.agents.clone()],
+            join_endpoints: vec![rendezvous.join.clone()],
+            agent_exe: config.agent_exe,
+            cache_dir: home.path("cache"),
+        },
+        restore_count: home.restore_count,
+    });
+    ingest::cut_to_durable(&core).await?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(watch_signals(stop.clone()));
+    tasks.spawn(reconcile::run(core.clone(), stop.clone()));
+    tasks.spawn(keep_state_files(core.clone(), stop.clone()));
+    let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
+    let raw = TcpListenerStream::new;
+    let servers = async {
+        tokio::try_join!(
+            serve_agents(
+                core.clone(),
+                &tasks,
+                proto::accept::incoming(raw(agents), mutual.clone(), Some(hub)),
+                stop.clone().cancelled_owned()
+            ),
+            async {
+                proto::serve::operators(
+                    proto::accept::incoming(raw(operators), mutual.clone(), Some(hub)),
+                    OperatorService::new(core.clone(), tasks.clone(), stop.clone(), build),
+                    Gateway::new(core.clone(), tasks.clone()),
+                    stop.clone().cancelled_owned(),
+                )
+                .await
+                .map_err(AppError::from)
+            },
+            async {
+                proto::serve::join(
+                    proto::accept::incoming(raw(join), joining, None),
+                    JoinService::new(core.clone()),
+                    stop.clone().cancelled_owned(),
+                )
+                .await
+                .map_err(AppError::from)
+            },
+        )
+    };
+    home.announce(&rendezvous)?;
+    tracing::info!(pid = rendezvous.pid, agents = rendezvous.agents, operators = rendezvous.operators, "serving");
+    let bounded = async {
+        tokio::select! {
+            biased;
+            done = servers => done.map(|_| ()),
+            // Streams that never end by themselves are cut after the drain.
+            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+        }
+    };
+    let ended = bounded.await;
+    stop.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
+    tracing::info!("ended");
+    ended
+}
+
+/// Serves agents over any kind of connection.
+///
+/// # Errors
+/// Where the server fails as a whole.
+pub async fn serve_agents<S, F>(
+    core: Arc<Core>,
+    tasks: &TaskTracker,
+    incoming: proto::accept::Incoming<S>,
+    stop: F,
+) -> Result<(), AppError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let link = AgentService::new(core.clone(), tasks.clone());
+    let gateway = Gateway::new(core, tasks.clone());
+    Ok(proto::serve::agents(incoming, link, gateway, stop).await?)
+}
+
+async fn watch_signals(stop: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be watched");
+        return;
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    stop.cancel();
+}
+
+/// Keeps `runs/<name>/state.json`, a copy for people.
+async fn keep_state_files(core: Arc<Core>, stop: CancellationToken) {
+    let mut changed = core.changed.subscribe();
+    let mut written: BTreeMap<lifecycle::RunId, u64> = BTreeMap::new();
+    loop {
+        if let Ok(runs) = core.all::<crate::model::Run>().await {
+            for run in runs {
+                let version = run.version.unwrap_or(0);
+                if written.get(&run.body.id) == Some(&version) {
+                    continue;
+                }
+                let json = serde_json::to_string_pretty(&run.body).unwrap_or_default();
+                match core.files.write_state(&run.body.name, &json) {
+                    Ok(()) => {
+                        written.insert(run.body.id, version);
+                    }
+                    Err(error) => tracing::warn!(%error, "a state file could not be written"),
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = changed.changed() => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The commit protocol's last step: a *stored* manifest becomes *durable* in
+//! one transaction, only if its attempt is the bound one, its generation is
+//! the current one and its run has not ended. And the step before a new bind:
+//! what the old machine stored and nobody heard of is found and committed.
+
+use artifacts::key::ObjectClass;
+use artifacts::manifest::{ChunkRef, Node};
+use artifacts::{Digest, Kind as TreeKind, Manifest, ObjectKey};
+use lifecycle::{AttemptId, CheckpointState, Generation, RunId};
+use serde_json::json;
+
+use crate::core::{Changes, Core, CoreError};
+use crate::model::{Attempt, Checkpoint, ManifestRef, Run, Versioned};
+use crate::store::ChunkPut;
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Durable now, or already.
+    Durable,
+    /// A newer generation is bound.
+    Superseded(Generation),
+    /// It is not what it claims to be.
+    Refused(String),
+}
+
+fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
+    tree.entries.iter().flat_map(|entry| match &entry.node {
+        Node::File { chunks, .. } => chunks.as_slice(),
+        _ => &[],
+    })
+}
+
+/// What a tree adds to the index of known chunks.
+#[must_use]
+pub fn chunk_rows(tree: &Manifest) -> Vec<ChunkPut> {
+    chunks(tree)
+        .map(|c| ChunkPut { digest: *c.digest.as_bytes(), pack: c.pack.to_string(), offset: c.offset, len: c.len })
+        .collect()
+}
+
+/// Commits a stored manifest of an attempt.
+///
+/// # Errors
+/// Where a store fails; then nothing changed.
+pub async fn commit(
+    core: &Core,
+    attempt: AttemptId,
+    generation: Generation,
+    manifest: &ManifestRef,
+) -> Result<Outcome, CoreError> {
+    let Ok(key) = manifest.key.parse::<ObjectKey>() else {
+        return Ok(Outcome::Refused("not an object key".into()));
+    };
+    let row: Versioned<Attempt> = core.need(&attempt.to_string()).await?;
+    if row.body.generation != generation {
+        return Ok(Outcome::Refused("the attempt has another generation".into()));
+    }
+    if key.scope() != row.body.run.to_string() || key.generation() != Some(generation.as_u64()) {
+        return Ok(Outcome::Refused("the key is not of this run and generation".into()));
+    }
+    let tree = match check_stored(core, &key, &manifest.digest).await? {
+        Ok(tree) => tree,
+        Err(why) => return Ok(Outcome::Refused(why)),
+    };
+    for _ in 0..8 {
+        let run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
+        if let Some(fenced) = fenced(&run.body, attempt, generation) {
+            note_stray(core, &row.body, manifest, &tree).await?;
+            return Ok(fenced);
+        }
+        let known: Option<Versioned<Checkpoint>> = core.load(&manifest.key).await?;
+        if known.is_some() {
+            return Ok(Outcome::Durable);
+        }
+        if core.commit(changes_for(core, run, &row.body, manifest, &tree)).await? {
+            return Ok(Outcome::Durable);
+        }
+    }
+    Err(CoreError::Contended)
+}
+
+/// The commit fence (I7).
+fn fenced(run: &Run, attempt: AttemptId, generation: Generation) -> Option<Outcome> {
+    if run.status.is_final() {
+        return Some(Outcome::Refused("the run has ended".into()));
+    }
+    (run.bound != Some(attempt) || run.generation != generation).then_some(Outcome::Superseded(run.generation))
+}
+
+/// The manifest as stored, if it and every pack it names are there in full.
+async fn check_stored(core: &Core, key: &ObjectKey, digest: &str) -> Result<Result<Manifest, String>, CoreError> {
+    let Some(size) = core.objects.size(key).await? else {
+        return Ok(Err("the manifest is not in the store".into()));
+    };
+    if size > artifacts::manifest::MAX_BYTES {
+        return Ok(Err("the manifest is too large".into()));
+    }
+    let bytes = core.objects.get(key, 0, size).await?;
+    if Digest::of(&bytes).to_string() != digest {
+        return Ok(Err("the manifest's digest differs".into()));
+    }
+    let tree = match Manifest::parse(&bytes) {
+        Ok(tree) => tree,
+        Err(error) => return Ok(Err(format!("the manifest does not parse: {error}"))),
+    };
+    let mut needed = std::collections::BTreeMap::new();
+    for chunk in chunks(&tree) {
+        let end = chunk.offset + u64::from(chunk.len);
+        let most = needed.entry(chunk.pack.clone()).or_insert(0);
+        *most = end.max(*most);
+    }
+    for (pack, end) in needed {
+        match core.objects.size(&pack).await? {
+            Some(size) if size >= end => {}
+            Some(size) => return Ok(Err(format!("pack {pack} has {size} of {end} bytes"))),
+            None => return Ok(Err(format!("pack {pack} is missing"))),
+        }
+    }
+    Ok(Ok(tree))
+}
+
+fn changes_for(core: &Core, mut run: Versioned<Run>, attempt: &Attempt, manifest: &ManifestRef, tree: &Manifest) -> Changes {
+    let reference = ManifestRef { step: tree.step, ..manifest.clone() };
+    let run_id = run.body.id;
+    let mut changes = Changes::default();
+    let verb = if tree.kind == TreeKind::Outputs {
+        run.body.outputs = Some(reference.clone());
+        "outputs-durable"
+    } else {
+        let head = run.body.head.as_ref();
+        // I8: within a generation the head follows the order of commits
+        // upwards; a lower step from an older file never takes it back.
+        if head.is_none_or(|h| reference.step >= h.step) {
+            run.body.head = Some(reference.clone());
+        }
+        run.body.produced_step = run.body.produced_step.max(reference.step);
+        changes = changes.put(&Versioned::new(Checkpoint {
+            manifest: reference.clone(),
+            run: run_id,
+            attempt: attempt.id,
+            generation: attempt.generation,
+            status: CheckpointState::Committed,
+            name: tree.name.clone(),
+            bytes: tree.total_bytes(),
+            committed_ms: core.clock.wall_ms(),
+            stray: false,
+        }));
+        "durable"
+    };
+    changes.0.chunks = chunk_rows(tree);
+    let detail = json!({"step": tree.step, "bytes": tree.total_bytes(), "generation": attempt.generation});
+    changes.put(&run).note(core, &format!("machine:{}", attempt.machine), verb, &manifest.key, Some(run_id), detail)
+}
+
+/// A complete checkpoint of an attempt whose work does not count is kept and
+/// listed, and never the head.
+async fn note_stray(core: &Core, attempt: &Attempt, manifest: &ManifestRef, tree: &Manifest) -> Result<(), CoreError> {
+    if tree.kind != TreeKind::Checkpoint || core.load::<Checkpoint>(&manifest.key).await?.is_some() {
+        return Ok(());
+    }
+    let stray = Versioned::new(Checkpoint {
+        manifest: ManifestRef { step: tree.step, ..manifest.clone() },
+        run: attempt.run,
+        attempt: attempt.id,
+        generation: attempt.generation,
+        status: CheckpointState::Committed,
+        name: tree.name.clone(),
+        bytes: tree.total_bytes(),
+        committed_ms: core.clock.wall_ms(),
+        stray: true,
+    });
+    let actor = format!("machine:{}", attempt.machine);
+    let changes = Changes::default().put(&stray).note(
+        core,
+        &actor,
+        "stray",
+        &manifest.key,
+        Some(attempt.run),
+        json!({"step": tree.step, "generation": attempt.generation}),
+    );
+    // A conflict means that it was recorded meanwhile.
+    core.commit(changes).await.map(|_| ())
+}
+
+/// Section 5, rule 7: before a new bind, whatever the bound attempt stored
+/// and nobody committed is verified in full and committed.
+///
+/// # Errors
+/// Where a store fails; the bind must wait then.
+pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<u32, CoreError> {
+    let prefix = ObjectKey::prefix(&run.id.to_string(), run.generation.as_u64());
+    let mut adopted = 0;
+    for key in core.objects.list(&prefix).await? {
+        if !matches!(key.seq(), Some((ObjectClass::Manifest, _))) {
+            continue;
+        }
+        if core.load::<Checkpoint>(&key.to_string()).await?.is_some() {
+            continue;
+        }
+        let Some(size) = core.objects.size(&key).await? else { continue };
+        let bytes = core.objects.get(&key, 0, size).await?;
+        let Ok(tree) = Manifest::parse(&bytes) else { continue };
+        if tree.kind == TreeKind::Outputs && run.outputs.as_ref().is_some_and(|o| o.key >= key.to_string()) {
+            continue;
+        }
+        if let Err(error) = artifacts::restore::verify(&*core.objects, &tree).await {
+            tracing::warn!(%key, %error, "a stored manifest does not verify and is left alone");
+            continue;
+        }
+        let reference =
+            ManifestRef { key: key.to_string(), digest: Digest::of(&bytes).to_string(), step: tree.step };
+        if commit(core, attempt, run.generation, &reference).await? == Outcome::Durable {
+            adopted += 1;
+        }
+    }
+    Ok(adopted)
+}
+
+/// Marks a durable checkpoint that does not verify: it is never chosen again.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn condemn(core: &Core, actor: &str, key: &str, detail: &str) -> Result<(), CoreError> {
+    for _ in 0..8 {
+        let Some(mut row) = core.load::<Checkpoint>(key).await? else { return Ok(()) };
+        let Ok(next) = row.body.status.apply(lifecycle::CheckpointEvent::Condemn) else { return Ok(()) };
+        row.body.status = next;
+        let mut run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
+        let mut changes = Changes::default();
+        if run.body.head.as_ref().is_some_and(|h| h.key == key) {
+            run.body.head = newest(core, row.body.run, Some(key)).await?.into_iter().next();
+            changes = changes.put(&run);
+        }
+        let detail: String = detail.chars().take(300).collect();
+        let changes = changes.put(&row).note(core, actor, "corrupt", key, Some(row.body.run), json!({"detail": detail}));
+        if core.commit(changes).await? {
+            return Ok(());
+        }
+    }
+    Err(CoreError::Contended)
+}
+
+/// The durable checkpoints of a run, the one to resume from first: newest
+/// step, then newest generation, then last committed.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn newest(core: &Core, run: RunId, but: Option<&str>) -> Result<Vec<ManifestRef>, CoreError> {
+    let mut rows: Vec<Checkpoint> = core
+        .of_run::<Checkpoint>(run)
+        .await?
+        .into_iter()
+        .map(|row| row.body)
+        .filter(|c| c.status.is_durable() && !c.stray && but.is_none_or(|key| c.manifest.key != key))
+        .collect();
+    rows.sort_by_key(|c| std::cmp::Reverse((c.manifest.step, c.generation, c.committed_ms, c.manifest.key.clone())));
+    Ok(rows.into_iter().map(|c| c.manifest).collect())
+}

@@ -1,0 +1,299 @@
+//! Performs one action. Everything is a compare-and-set on the rows it rests
+//! on: an action that comes late finds other versions and changes nothing.
+//! Calls to providers happen between transactions, never inside one.
+
+use lifecycle::retry::{self, Decision, Ending};
+use lifecycle::{
+    AttemptEvent, AttemptId, AttemptState, LossCause, MachineEvent, MachineId, MachineState, RunEvent, RunId,
+};
+use serde_json::json;
+
+use crate::core::{Changes, Core, CoreError};
+use crate::durable;
+use crate::model::{Attempt, Machine, Record, Run, StopReason, Versioned, Wish};
+use crate::plan::{self, Action};
+
+pub mod machine;
+
+/// The actor in the journal for what the controller decides itself.
+pub const SELF: &str = "controller";
+/// Checkpoints offered to a new attempt; each is tried in turn.
+const OFFERED: usize = 5;
+const ENDINGS: usize = 100;
+
+/// Performs `action`.
+///
+/// # Errors
+/// Where a store fails, or a move is illegal (a bug: the plan rests on the
+/// same diagrams).
+pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
+    match action {
+        Action::Place(run) => step_run(core, *run, "placed", RunEvent::Place).await,
+        Action::Intend(run) => machine::intend(core, *run).await,
+        Action::Create(id) => machine::create(core, *id).await,
+        Action::Resolve(id) => machine::resolve(core, *id).await,
+        Action::Boot(id) => machine::step(core, *id, "booting", MachineEvent::Boot, json!({})).await,
+        Action::Probe(id) => machine::probe(core, *id).await,
+        Action::Suspect(id) => machine::step(core, *id, "suspect", MachineEvent::Suspect, json!({})).await,
+        Action::LoseMachine(id, cause) => {
+            let detail = json!({"cause": cause});
+            machine::step(core, *id, "lost", MachineEvent::Lose(*cause), detail).await
+        }
+        Action::GiveUp(id) => machine::give_up(core, *id).await,
+        Action::Release(id, why) => machine::release(core, *id, why).await,
+        Action::Destroy(id) => machine::destroy(core, *id).await,
+        Action::Bind(run, id) => bind(core, *run, *id).await,
+        Action::LoseAttempt(run, cause) => lose_attempt(core, *run, *cause).await,
+        Action::Settle(run) => settle(core, *run).await,
+        Action::StopForBudget(run) => stop_for_budget(core, *run).await,
+        Action::Close(run) => close(core, *run).await,
+        Action::Storm(run) => {
+            let why = format!(
+                "{} machines were made for it within an hour; something destroys them",
+                plan::CREATES_PER_HOUR
+            );
+            step_run(core, *run, "storm", RunEvent::Fail(why)).await
+        }
+        Action::Alarm(count) => {
+            core.alert(
+                "mass-loss",
+                Some(format!(
+                    "{count} machines fell silent at once: no loss by silence is declared until some are heard"
+                )),
+            );
+            Ok(())
+        }
+    }
+}
+
+/// A run's row after an event, with its end stamped where the event ends it.
+fn moved(core: &Core, run: &mut Run, event: RunEvent) -> Result<(), CoreError> {
+    run.status = run.status.apply(event)?;
+    if run.status.is_final() {
+        run.ended_ms = core.clock.wall_ms();
+    }
+    Ok(())
+}
+
+async fn step_run(core: &Core, id: RunId, verb: &str, event: RunEvent) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let detail = match &event {
+        RunEvent::Fail(why) => json!({"why": why}),
+        _ => json!({}),
+    };
+    moved(core, &mut run.body, event)?;
+    core.commit(Changes::default().put(&run).note(core, SELF, verb, id, Some(id), detail)).await?;
+    Ok(())
+}
+
+/// The end of an attempt as the retry rules see it.
+fn ending(core: &Core, run: &Run, attempt: &Attempt) -> Ending {
+    let exit = match &attempt.status {
+        AttemptState::Ended { exit } => Some(exit.clone()),
+        _ => None,
+    };
+    Ending {
+        exit,
+        fingerprint: retry::fingerprint(&attempt.last_error_line),
+        step: attempt.last_step,
+        durable_step: run.head.as_ref().and_then(|h| h.step),
+        started: attempt.program_started,
+        at_ms: core.clock.wall_ms(),
+    }
+}
+
+fn remember(run: &mut Run, end: Ending) {
+    run.endings.push(end);
+    let surplus = run.endings.len().saturating_sub(ENDINGS);
+    run.endings.drain(..surplus);
+}
+
+/// What follows the newest ending, as the run's next event.
+fn follow(run: &Run) -> RunEvent {
+    if run.wish != Wish::Run {
+        return plan::stopped_as(run);
+    }
+    match retry::after(&run.endings, &run.spec.retry) {
+        Decision::Again => RunEvent::Unbind,
+        Decision::GiveUp(why) => RunEvent::Fail(why),
+    }
+}
+
+async fn bound_attempt(core: &Core, run: &Run) -> Result<Option<Versioned<Attempt>>, CoreError> {
+    match run.bound {
+        Some(id) => core.load(&id.to_string()).await,
+        None => Ok(None),
+    }
+}
+
+async fn lose_attempt(core: &Core, id: RunId, cause: LossCause) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let Some(mut attempt) = bound_attempt(core, &run.body).await? else { return Ok(()) };
+    if attempt.body.status.is_final() {
+        return Ok(());
+    }
+    // What the machine stored before it vanished counts as durable for the
+    // decision below, and must be committed while its generation is current.
+    if durable::adopt_stored(core, &run.body, attempt.body.id).await? > 0 {
+        run = core.need(&id.to_string()).await?;
+    }
+    attempt.body.status = attempt.body.status.apply(AttemptEvent::Lose(cause))?;
+    attempt.body.ended_ms = core.clock.wall_ms();
+    let end = ending(core, &run.body, &attempt.body);
+    remember(&mut run.body, end);
+    let event = follow(&run.body);
+    moved(core, &mut run.body, event)?;
+    let detail = json!({"cause": cause, "run": run.body.status.name()});
+    let changes = Changes::default().put(&run).put(&attempt).note(
+        core,
+        SELF,
+        "attempt-lost",
+        attempt.body.id,
+        Some(id),
+        detail,
+    );
+    core.commit(changes).await?;
+    Ok(())
+}
+
+async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let Some(attempt) = bound_attempt(core, &run.body).await? else { return Ok(()) };
+    let AttemptState::Ended { exit } = &attempt.body.status else {
+        // A lost attempt leaves RUNNING with its own transaction.
+        return Ok(());
+    };
+    run.body.exit = Some(exit.clone());
+    let event = if run.body.wish == Wish::Run && exit.is_success() {
+        RunEvent::Succeed
+    } else {
+        let end = ending(core, &run.body, &attempt.body);
+        remember(&mut run.body, end);
+        follow(&run.body)
+    };
+    moved(core, &mut run.body, event)?;
+    let detail = json!({"exit": exit, "run": run.body.status.name()});
+    let changes = Changes::default().put(&run).expect(&attempt).note(core, SELF, "settled", id, Some(id), detail);
+    if core.commit(changes).await? {
+        core.poke(attempt.body.machine);
+    }
+    Ok(())
+}
+
+async fn stop_for_budget(core: &Core, id: RunId) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    if run.body.wish != Wish::Run || run.body.status.is_final() {
+        return Ok(());
+    }
+    run.body.wish = Wish::Stop;
+    run.body.stop_reason = Some(StopReason::Budget);
+    let detail = json!({"max_usd": run.body.spec.max_usd});
+    let attempt = bound_attempt(core, &run.body).await?;
+    if core.commit(Changes::default().put(&run).note(core, SELF, "budget-reached", id, Some(id), detail)).await?
+        && let Some(attempt) = attempt
+    {
+        core.poke(attempt.body.machine);
+    }
+    Ok(())
+}
+
+async fn close(core: &Core, id: RunId) -> Result<(), CoreError> {
+    let run: Versioned<Run> = core.need(&id.to_string()).await?;
+    step_run(core, id, "closed", plan::stopped_as(&run.body)).await
+}
+
+/// Issues the next generation and binds an attempt on a ready machine. An
+/// attempt that is bound still (its machine fell silent) is lost in the same
+/// transaction: fencing and binding are one step.
+async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let machine: Versioned<Machine> = core.need(&machine_id.to_string()).await?;
+    if machine.body.status != MachineState::Ready || run.body.status.is_final() || run.body.wish != Wish::Run {
+        return Ok(());
+    }
+    let old = bound_attempt(core, &run.body).await?;
+    if let Some(old) = &old
+        && durable::adopt_stored(core, &run.body, old.body.id).await? > 0
+    {
+        run = core.need(&id.to_string()).await?;
+    }
+    let mut changes = Changes::default().expect(&machine);
+    if let Some(mut old) = old
+        && !old.body.status.is_final()
+    {
+        changes = replace(core, &mut run.body, &mut old, changes).await?;
+    }
+    let mut resume = durable::newest(core, id, None).await?;
+    if let (true, Some(parent)) = (resume.is_empty(), run.body.parent) {
+        resume = durable::newest(core, parent, None).await?;
+    }
+    resume.truncate(OFFERED);
+    let generation = run
+        .body
+        .generation
+        .next(core.restore_count)
+        .ok_or_else(|| CoreError::Impossible("no generation is left to issue".into()))?;
+    run.body.attempts += 1;
+    let attempt = Versioned::new(Attempt {
+        id: AttemptId::from_bytes(core.entropy.bytes()?),
+        run: id,
+        number: run.body.attempts,
+        generation,
+        machine: machine_id,
+        status: AttemptState::Assigned,
+        bound_ms: core.clock.wall_ms(),
+        started_ms: 0,
+        ended_ms: 0,
+        resume,
+        restored: None,
+        restore_ms: 0,
+        prepare_ms: 0,
+        environment_cached: false,
+        first_step: None,
+        first_step_ms: 0,
+        last_step: None,
+        last_error_line: String::new(),
+        out_of_memory: String::new(),
+        program_started: false,
+        transient: false,
+        notes: Vec::new(),
+        pace: Vec::new(),
+    });
+    run.body.generation = generation;
+    run.body.bound = Some(attempt.body.id);
+    moved(core, &mut run.body, RunEvent::Bind)?;
+    let detail = json!({
+        "generation": generation, "machine": machine_id, "number": attempt.body.number,
+        "resume": attempt.body.resume.first().and_then(|r| r.step),
+    });
+    let changes =
+        changes.put(&run).put(&attempt).note(core, SELF, "bound", attempt.body.key(), Some(id), detail);
+    if core.commit(changes).await? {
+        core.poke(machine_id);
+    }
+    Ok(())
+}
+
+/// Gives up the bound attempt and its silent machine in favour of another.
+async fn replace(
+    core: &Core,
+    run: &mut Run,
+    old: &mut Versioned<Attempt>,
+    changes: Changes,
+) -> Result<Changes, CoreError> {
+    let mut machine: Versioned<Machine> = core.need(&old.body.machine.to_string()).await?;
+    let cause = LossCause::Silent;
+    old.body.status = old.body.status.apply(AttemptEvent::Lose(cause))?;
+    old.body.ended_ms = core.clock.wall_ms();
+    let end = ending(core, run, &old.body);
+    remember(run, end);
+    moved(core, run, RunEvent::Unbind)?;
+    machine.body.status = machine.body.status.apply(MachineEvent::Lose(cause))?;
+    machine.body.reason = cause.to_string();
+    let detail = json!({"cause": cause});
+    Ok(changes
+        .put(old)
+        .put(&machine)
+        .note(core, SELF, "attempt-lost", old.body.id, Some(run.id), detail.clone())
+        .note(core, SELF, "lost", machine.body.id, Some(run.id), detail))
+}

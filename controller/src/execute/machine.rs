@@ -1,0 +1,300 @@
+//! What is done to machines: wished for, created under a recorded intent,
+//! looked for when an answer was lost, probed, released, and confirmed gone.
+
+use lifecycle::{MachineEvent, MachineId, MachineState, RunId};
+use serde_json::{Value, json};
+
+use super::SELF;
+use crate::bootstrap::{self, FirstBoot};
+use crate::core::{Changes, Core, CoreError};
+use crate::label;
+use crate::liveness::ProviderWord;
+use crate::model::{JoinRight, Machine, Run, Versioned};
+use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence};
+
+/// A join secret lives this much longer than the boot deadline.
+const JOIN_MARGIN_MS: u64 = 600_000;
+const HOUR_MS: u64 = 3_600_000;
+
+/// Moves a machine by one event.
+pub(super) async fn step(
+    core: &Core,
+    id: MachineId,
+    verb: &str,
+    event: MachineEvent,
+    detail: Value,
+) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    if let MachineEvent::Lose(cause) = &event {
+        row.body.reason = cause.to_string();
+    }
+    row.body.status = row.body.status.apply(event)?;
+    let run = row.body.run;
+    core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(run), detail)).await?;
+    Ok(())
+}
+
+/// Records the wish for a machine (I3: before anything is asked).
+pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&run_id.to_string()).await?;
+    let provider = core.provider(&run.body.spec.provider)?;
+    let id = MachineId::from_bytes(core.entropy.bytes()?);
+    let now = core.clock.wall_ms();
+    run.body.creates_ms.retain(|at| at + HOUR_MS > now);
+    run.body.creates_ms.push(now);
+    let machine = Versioned::new(Machine {
+        id,
+        provider: provider.name().to_owned(),
+        label: label::write(core.hub, id, &core.label_key),
+        run: run_id,
+        status: MachineState::Intent,
+        instance: None,
+        created_ms: now,
+        called_ms: 0,
+        ready_ms: 0,
+        ended_ms: 0,
+        usd_per_hour: provider.usd_per_hour(),
+        reason: String::new(),
+        condemned: false,
+        given_up: false,
+    });
+    let detail = json!({"provider": provider.name(), "usd_per_hour": provider.usd_per_hour()});
+    let changes =
+        Changes::default().put(&run).put(&machine).note(core, SELF, "intent", id, Some(run_id), detail);
+    core.commit(changes).await?;
+    Ok(())
+}
+
+/// Asks the provider for a machine. The row says CALLING durably before, so
+/// that a crash in between leaves something to look for.
+pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    if row.body.status != MachineState::Intent {
+        return Ok(());
+    }
+    let provider = core.provider(&row.body.provider)?;
+    let secret = data_encoding::BASE32_NOPAD.encode(&core.entropy.bytes::<32>()?).to_lowercase();
+    let now = core.clock.wall_ms();
+    row.body.status = row.body.status.apply(MachineEvent::Call)?;
+    row.body.called_ms = now;
+    let right = Versioned::new(JoinRight {
+        machine: id,
+        secret_sha256: proto::pki::sha256_hex(secret.as_bytes()),
+        expires_ms: now + core.clocks.boot_deadline_ms + JOIN_MARGIN_MS,
+        used_by: None,
+        used_ms: 0,
+    });
+    let run = row.body.run;
+    let changes =
+        Changes::default().put(&row).put(&right).note(core, SELF, "calling", id, Some(run), json!({}));
+    if !core.commit(changes).await? {
+        return Ok(());
+    }
+    let user_data = bootstrap::render(&FirstBoot {
+        machine_id: &id.to_string(),
+        hub_id: &core.hub.to_string(),
+        endpoints: &core.boot.endpoints,
+        join_endpoints: &core.boot.join_endpoints,
+        join_secret: &secret,
+        ca_spki_sha256: &core.authority.pin()?,
+        agent_exe: &core.boot.agent_exe,
+        cache_dir: &core.boot.cache_dir,
+        state_dir: None,
+    })
+    .map_err(|e| CoreError::Impossible(format!("first-boot data cannot be rendered: {e}")))?;
+    let request = CreateRequest { machine_id: id.to_string(), label: row.body.label.clone(), user_data };
+    let outcome = provider.create(&request).await;
+    record_create(core, id, outcome).await
+}
+
+async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Result<(), CoreError> {
+    for _ in 0..8 {
+        let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+        let (verb, event, detail) = match &outcome {
+            CreateOutcome::Created { instance } => {
+                row.body.instance = Some(instance.clone());
+                ("created", MachineEvent::Exist, json!({"instance": instance}))
+            }
+            CreateOutcome::Rejected { reason } => {
+                row.body.reason.clone_from(reason);
+                ("rejected", MachineEvent::Reject(reason.clone()), json!({"reason": reason}))
+            }
+            CreateOutcome::Unknown { reason } => {
+                row.body.reason.clone_from(reason);
+                ("unknown", MachineEvent::LoseReply, json!({"reason": reason}))
+            }
+        };
+        // The agent may have joined before the create call returned.
+        let Ok(next) = row.body.status.apply(event) else { return Ok(()) };
+        row.body.status = next;
+        if matches!(row.body.status, MachineState::Rejected { .. }) {
+            row.body.ended_ms = row.body.called_ms;
+        }
+        let run = row.body.run;
+        if core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(run), detail)).await? {
+            return Ok(());
+        }
+    }
+    Err(CoreError::Contended)
+}
+
+/// Looks for a machine whose creation has an unknown outcome: by its label,
+/// never by asking for another one.
+pub(super) async fn resolve(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let provider = core.provider(&row.body.provider)?;
+    core.provider_said(id, None);
+    let listing = provider.list(&row.body.label).await;
+    let found = match &listing {
+        Listing::Complete(all) | Listing::Partial(all) => all.iter().find(|i| i.label == row.body.label),
+        Listing::Error(_) => None,
+    };
+    let run = row.body.run;
+    if row.body.status == MachineState::Calling {
+        row.body.status = row.body.status.apply(MachineEvent::LoseReply)?;
+    }
+    let (verb, detail) = if let Some(instance) = found {
+        row.body.status = row.body.status.apply(MachineEvent::Exist)?;
+        row.body.instance = Some(instance.id.clone());
+        ("adopted", json!({"instance": instance.id}))
+    } else {
+        let age = core.clock.wall_ms().saturating_sub(row.body.called_ms);
+        if !matches!(listing, Listing::Complete(_)) || age < provider.settle_window_ms() {
+            return Ok(());
+        }
+        row.body.status = row.body.status.apply(MachineEvent::Abandon)?;
+        row.body.ended_ms = core.clock.wall_ms();
+        row.body.reason = "its creation left no trace".into();
+        ("abandoned", json!({}))
+    };
+    core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(run), detail)).await?;
+    Ok(())
+}
+
+/// Asks the provider whether a machine is there. An error is no word.
+pub(super) async fn probe(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let Some(instance) = &row.body.instance else { return Ok(()) };
+    let word = match core.provider(&row.body.provider)?.get(instance).await {
+        Presence::Present(InstanceState::Terminal) => Some(ProviderWord::Terminal),
+        Presence::Present(_) => Some(ProviderWord::Alive),
+        Presence::Absent => Some(ProviderWord::Absent),
+        Presence::Error(error) => {
+            tracing::warn!(machine = %id.short(), error, "the provider could not be asked");
+            None
+        }
+    };
+    core.provider_said(id, word);
+    core.wake.notify_one();
+    Ok(())
+}
+
+/// Silence beyond patience: the run wants another machine; this one stays
+/// bound until that one is.
+pub(super) async fn give_up(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    row.body.given_up = true;
+    row.body.reason = "silent; a replacement is wanted".into();
+    let run = row.body.run;
+    let silent = core.observe(id).silent_ms;
+    let changes = Changes::default().put(&row).note(
+        core,
+        SELF,
+        "given-up",
+        id,
+        Some(run),
+        json!({"silent_ms": silent}),
+    );
+    core.commit(changes).await?;
+    Ok(())
+}
+
+/// A machine is needed no more: its row says so, then it is destroyed.
+pub(super) async fn release(core: &Core, id: MachineId, why: &str) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let event = if row.body.status == MachineState::Intent {
+        MachineEvent::Reject(why.to_owned())
+    } else {
+        MachineEvent::Destroy
+    };
+    row.body.status = row.body.status.apply(event)?;
+    if row.body.reason.is_empty() {
+        why.clone_into(&mut row.body.reason);
+    }
+    let run = row.body.run;
+    let changes =
+        Changes::default().put(&row).note(core, SELF, "release", id, Some(run), json!({"why": why}));
+    if core.commit(changes).await? && row.body.status == MachineState::Destroying {
+        destroy(core, id).await?;
+    }
+    Ok(())
+}
+
+/// Has the provider remove a machine; only its confirmed absence ends it.
+pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    if row.body.status != MachineState::Destroying {
+        return Ok(());
+    }
+    // I5: nothing is destroyed that this hub did not label.
+    if !label::is_ours(&row.body.label, core.hub, &core.label_key) {
+        return Err(CoreError::Impossible(format!("machine {id} does not carry this hub's label")));
+    }
+    let provider = core.provider(&row.body.provider)?;
+    let instance = row.body.instance.clone().unwrap_or_default();
+    let gone = match provider.destroy(&instance).await {
+        DestroyOutcome::Absent => true,
+        DestroyOutcome::Accepted => matches!(provider.get(&instance).await, Presence::Absent),
+        DestroyOutcome::Unknown(why) => {
+            core.alert(&format!("destroy {id}"), Some(format!("machine {} is not confirmed gone: {why}", id.short())));
+            false
+        }
+    };
+    core.provider_said(id, None);
+    if !gone {
+        return Ok(());
+    }
+    row.body.status = row.body.status.apply(MachineEvent::ConfirmAbsence)?;
+    row.body.ended_ms = core.clock.wall_ms();
+    let run = row.body.run;
+    let cost = row.body.cost_usd(row.body.ended_ms);
+    let changes =
+        Changes::default().put(&row).note(core, SELF, "destroyed", id, Some(run), json!({"cost_usd": cost}));
+    if core.commit(changes).await? {
+        core.alert(&format!("destroy {id}"), None);
+        core.forget(id);
+    }
+    Ok(())
+}
+
+/// Compares the provider's list with the rows: what carries this hub's label
+/// and serves no row is destroyed. A partial list or an error proves nothing.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
+    let mut orphans = 0;
+    for (name, provider) in &core.providers {
+        let Listing::Complete(instances) = provider.list(&label::prefix(core.hub)).await else {
+            core.alert(&format!("sweep {name}"), Some(format!("provider `{name}` could not be listed")));
+            continue;
+        };
+        core.alert(&format!("sweep {name}"), None);
+        for instance in instances {
+            let Some(id) = label::read(&instance.label, core.hub, &core.label_key) else { continue };
+            let row: Option<Versioned<Machine>> = core.load(&id.to_string()).await?;
+            let wanted = row.as_ref().is_some_and(|r| {
+                !r.body.status.is_final() && r.body.status != MachineState::Abandoned
+            });
+            if wanted {
+                continue;
+            }
+            orphans += 1;
+            let outcome = provider.destroy(&instance.id).await;
+            let detail = json!({"instance": instance.id, "outcome": format!("{outcome:?}")});
+            let run = row.map(|r| r.body.run);
+            core.commit(Changes::default().note(core, SELF, "orphan-destroyed", id, run, detail)).await?;
+        }
+    }
+    Ok(orphans)
+}

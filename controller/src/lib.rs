@@ -1,0 +1,26 @@
+//! The thin control plane: it rents machines, notices loss, binds attempts,
+//! makes checkpoints durable and keeps the record. `rpc` translates,
+//! `liveness` and `plan` decide without IO, `execute` acts, `reconcile` loops.
+
+pub mod clock;
+pub mod model;
+
+pub mod liveness;
+pub mod plan;
+
+pub mod core;
+pub mod durable;
+pub mod execute;
+pub mod ingest;
+pub mod label;
+pub mod reconcile;
+pub mod rpc;
+pub mod runfiles;
+
+pub mod bootstrap;
+pub mod provider;
+pub mod store;
+
+pub mod app;
+pub mod command;
+pub mod home;

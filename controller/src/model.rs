@@ -1,0 +1,391 @@
+//! The rows: what is kept of runs, attempts, machines and checkpoints. Each is
+//! a JSON body under compare-and-set on its version. Only positions, states
+//! and summaries are rows; log bytes and metric points are files.
+
+use std::collections::BTreeMap;
+
+use lifecycle::retry::Ending;
+use lifecycle::{AttemptId, AttemptState, CheckpointState, Exit, Generation, MachineId, MachineState, RunId};
+use lifecycle::{RunSpec, RunState};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Expect, Kind, PutRow, Row};
+
+/// A body that does not parse: another program wrote it, or a bug.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind:?} row `{id}` cannot be read")]
+pub struct RowError {
+    /// Which table.
+    pub kind: Kind,
+    /// Which row.
+    pub id: String,
+    /// What the parser said.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// A typed row with the version it was read at.
+#[derive(Debug, Clone)]
+pub struct Versioned<T> {
+    /// The version to expect when writing it back; `None` is a new row.
+    pub version: Option<u64>,
+    /// The content.
+    pub body: T,
+}
+
+/// What has a row of its own.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Which table it is in.
+    const KIND: Kind;
+    /// Its key there.
+    fn key(&self) -> String;
+    /// The run it belongs to, for scoped listings.
+    fn run(&self) -> Option<RunId>;
+}
+
+impl<T: Record> Versioned<T> {
+    /// A row that does not exist yet.
+    pub fn new(body: T) -> Self {
+        Self { version: None, body }
+    }
+
+    /// Reads a stored row.
+    ///
+    /// # Errors
+    /// Where its body does not parse.
+    pub fn read(row: &Row) -> Result<Self, RowError> {
+        serde_json::from_str(&row.body)
+            .map(|body| Self { version: Some(row.version), body })
+            .map_err(|source| RowError { kind: row.kind, id: row.id.clone(), source })
+    }
+
+    /// The expectation and the new content, for a changeset.
+    ///
+    /// # Panics
+    /// Never: every record's fields have a JSON form.
+    pub fn write(&self) -> (Expect, PutRow) {
+        let id = self.body.key();
+        let body = serde_json::to_string(&self.body).unwrap_or_default();
+        let run = self.body.run().map(|r| r.to_string());
+        (
+            Expect { kind: T::KIND, id: id.clone(), version: self.version },
+            PutRow { kind: T::KIND, id, run, body },
+        )
+    }
+}
+
+macro_rules! record {
+    ($type:ty, $kind:ident, $row:ident => $key:expr, $run:expr) => {
+        impl Record for $type {
+            const KIND: Kind = Kind::$kind;
+            fn key(&self) -> String {
+                let $row = self;
+                $key.to_string()
+            }
+            fn run(&self) -> Option<RunId> {
+                let $row = self;
+                $run
+            }
+        }
+    };
+}
+
+/// Where a manifest is and what it must hash to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRef {
+    /// Object key.
+    pub key: String,
+    /// BLAKE3 of its bytes, hex.
+    pub digest: String,
+    /// The step it was saved at.
+    #[serde(default)]
+    pub step: Option<u64>,
+}
+
+/// What the owner wants of a run now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// Carry it to its end.
+    Run,
+    /// Let the program end itself, publish, end the run.
+    Stop,
+    /// End it now.
+    Kill,
+}
+
+/// Who asked for a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// A person.
+    Person,
+    /// The cap.
+    Budget,
+}
+
+/// A run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its name, unique in the hub.
+    pub name: String,
+    /// What it is asked to be.
+    pub spec: RunSpec,
+    /// Where it stands.
+    pub status: RunState,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds; 0 until final.
+    #[serde(default)]
+    pub ended_ms: u64,
+    /// The generation of the bound attempt: the current one.
+    pub generation: Generation,
+    /// The attempt whose work counts.
+    pub bound: Option<AttemptId>,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// The packed source tree.
+    pub source: ManifestRef,
+    /// The newest durable checkpoint.
+    pub head: Option<ManifestRef>,
+    /// The newest published result files.
+    pub outputs: Option<ManifestRef>,
+    /// Newest step of which a complete checkpoint was seen on a machine.
+    pub produced_step: Option<u64>,
+    /// How earlier attempts ended, oldest first; at most 100 are kept.
+    pub endings: Vec<Ending>,
+    /// What the owner wants.
+    pub wish: Wish,
+    /// Seconds of grace asked for with the stop; 0 is the run's own.
+    #[serde(default)]
+    pub stop_grace: u64,
+    /// Who asked.
+    #[serde(default)]
+    pub stop_reason: Option<StopReason>,
+    /// Unix milliseconds of the creates in the last hour.
+    #[serde(default)]
+    pub creates_ms: Vec<u64>,
+    /// The submission's token.
+    pub token: String,
+    /// The program's last exit.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+    /// Checkpoints of this run may be resumed from too.
+    #[serde(default)]
+    pub parent: Option<RunId>,
+}
+record!(Run, Run, run => run.id, Some(run.id));
+
+/// An attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// Its run.
+    pub run: RunId,
+    /// 1 for the first of its run.
+    pub number: u32,
+    /// Its fencing number.
+    pub generation: Generation,
+    /// Where it runs.
+    pub machine: MachineId,
+    /// Where it stands.
+    pub status: AttemptState,
+    /// Unix milliseconds of the bind.
+    pub bound_ms: u64,
+    /// Unix milliseconds of the program's start; 0 before.
+    #[serde(default)]
+    pub started_ms: u64,
+    /// Unix milliseconds; 0 until final.
+    #[serde(default)]
+    pub ended_ms: u64,
+    /// What it may resume from, newest first.
+    pub resume: Vec<ManifestRef>,
+    /// What it did resume from.
+    #[serde(default)]
+    pub restored: Option<ManifestRef>,
+    /// How long restoring took.
+    #[serde(default)]
+    pub restore_ms: u64,
+    /// From assignment to start.
+    #[serde(default)]
+    pub prepare_ms: u64,
+    /// Whether the environment was there already.
+    #[serde(default)]
+    pub environment_cached: bool,
+    /// First step its program reported, and when that was heard.
+    #[serde(default)]
+    pub first_step: Option<u64>,
+    /// Unix milliseconds.
+    #[serde(default)]
+    pub first_step_ms: u64,
+    /// Last step its program reported.
+    #[serde(default)]
+    pub last_step: Option<u64>,
+    /// Last line of its error stream.
+    #[serde(default)]
+    pub last_error_line: String,
+    /// Evidence that memory ran out.
+    #[serde(default)]
+    pub out_of_memory: String,
+    /// Whether the program itself had been started when it ended.
+    #[serde(default)]
+    pub program_started: bool,
+    /// The machine holds its failure for passing.
+    #[serde(default)]
+    pub transient: bool,
+    /// What the machine said; at most 50 lines.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Recent (unix ms, step), for the rate; at most 32.
+    #[serde(default)]
+    pub pace: Vec<(u64, u64)>,
+}
+record!(Attempt, Attempt, attempt => attempt.id, Some(attempt.run));
+
+/// A machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its id.
+    pub id: MachineId,
+    /// Where it comes from.
+    pub provider: String,
+    /// What is written on it at the provider.
+    pub label: String,
+    /// The run that it was rented for.
+    pub run: RunId,
+    /// Where it stands.
+    pub status: MachineState,
+    /// The provider's own name for it.
+    pub instance: Option<String>,
+    /// Unix milliseconds of the intent.
+    pub created_ms: u64,
+    /// Unix milliseconds of the create call: money flows from here.
+    #[serde(default)]
+    pub called_ms: u64,
+    /// Unix milliseconds of the first attach.
+    #[serde(default)]
+    pub ready_ms: u64,
+    /// Unix milliseconds of the confirmed absence.
+    #[serde(default)]
+    pub ended_ms: u64,
+    /// Price.
+    pub usd_per_hour: f64,
+    /// Why it is where it is, in words.
+    #[serde(default)]
+    pub reason: String,
+    /// A person wants it gone.
+    #[serde(default)]
+    pub condemned: bool,
+    /// Silent for longer than `lost_after`; a replacement is wanted, and
+    /// whoever is ready first is bound.
+    #[serde(default)]
+    pub given_up: bool,
+}
+record!(Machine, Machine, machine => machine.id, Some(machine.run));
+
+impl Machine {
+    /// Dollars so far.
+    #[must_use]
+    pub fn cost_usd(&self, now_ms: u64) -> f64 {
+        if self.called_ms == 0 {
+            return 0.0;
+        }
+        let until = if self.ended_ms > 0 { self.ended_ms } else { now_ms };
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of years fit")]
+        let hours = until.saturating_sub(self.called_ms) as f64 / 3_600_000.0;
+        hours * self.usd_per_hour
+    }
+}
+
+/// A durable checkpoint (or one that was).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Manifest's key and digest.
+    pub manifest: ManifestRef,
+    /// Its run.
+    pub run: RunId,
+    /// Its attempt.
+    pub attempt: AttemptId,
+    /// Its attempt's generation.
+    pub generation: Generation,
+    /// Where it stands.
+    pub status: CheckpointState,
+    /// Base name of the file or directory.
+    pub name: String,
+    /// Its whole size.
+    pub bytes: u64,
+    /// Unix milliseconds.
+    pub committed_ms: u64,
+    /// It came from an attempt whose work does not count.
+    #[serde(default)]
+    pub stray: bool,
+}
+record!(Checkpoint, Checkpoint, c => c.manifest.key, Some(c.run));
+
+/// How far a stream of an attempt is durable here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Position {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its run.
+    pub run: RunId,
+    /// The stream's name.
+    pub stream: String,
+    /// Everything below is durable.
+    pub next: u64,
+    /// Bytes in the stream's file that belong to what is below `next`.
+    pub file_len: u64,
+}
+record!(Position, Stream, p => format!("{}/{}", p.attempt, p.stream), Some(p.run));
+
+/// A machine's right to join, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinRight {
+    /// The machine.
+    pub machine: MachineId,
+    /// SHA-256 of the secret, hex. The secret itself is kept nowhere.
+    pub secret_sha256: String,
+    /// Unix milliseconds.
+    pub expires_ms: u64,
+    /// The key that used it.
+    pub used_by: Option<String>,
+    /// When it was used, unix milliseconds.
+    #[serde(default)]
+    pub used_ms: u64,
+}
+record!(JoinRight, Join, j => j.machine, None);
+
+/// The key that a machine is bound to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BoundKey {
+    /// The machine.
+    pub machine: MachineId,
+    /// SHA-256 of the public key info, hex.
+    pub thumbprint: String,
+    /// The public key info, DER, hex.
+    pub spki: String,
+    /// Highest incarnation heard.
+    pub incarnation: u64,
+    /// The boot it was last heard from.
+    pub boot_id: String,
+}
+record!(BoundKey, Identity, k => k.machine, None);
+
+/// Running statistics of an attempt's metrics.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its run.
+    pub run: RunId,
+    /// By name; bounded by the crate that counts.
+    pub metrics: curves::RunMetrics,
+}
+record!(Metrics, Series, m => m.attempt, Some(m.run));
+
+/// Facts of the installation, by name.
+pub type Meta = BTreeMap<String, String>;

@@ -1,0 +1,261 @@
+//! From a snapshot to ordered actions. Pure: no clock, no store, no provider.
+//! First launch, loss, crash and a person's wish are the same path, and a
+//! second pass over the same facts after the actions yields nothing new.
+
+use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
+
+use crate::liveness::{self, Clocks, Observation, Verdict};
+use crate::model::{Attempt, Machine, Run, StopReason, Wish};
+
+/// Machines made for one run within an hour at most; more is a storm.
+pub const CREATES_PER_HOUR: usize = 6;
+const HOUR_MS: u64 = 3_600_000;
+/// Money kept back so that a stopped run can save and be torn down.
+const TEARDOWN_MS: u64 = 120_000;
+
+/// Everything that decisions rest on.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Unix milliseconds; for prices and the storm limit.
+    pub now_ms: u64,
+    /// Runs that are not final, and final ones that still have machines.
+    pub runs: Vec<Run>,
+    /// The bound attempts of those runs.
+    pub bound: Vec<Attempt>,
+    /// Machines that are not final.
+    pub machines: Vec<Machine>,
+    /// What past machines of those runs have cost, in dollars.
+    pub spent: Vec<(RunId, f64)>,
+    /// What is seen of each machine, beside its age in milliseconds.
+    pub seen: Vec<(MachineId, Observation, u64)>,
+}
+
+impl Snapshot {
+    fn seen(&self, id: MachineId) -> (Observation, u64) {
+        self.seen
+            .iter()
+            .find(|(machine, ..)| *machine == id)
+            .map_or_else(Default::default, |(_, seen, age)| (*seen, *age))
+    }
+
+    fn bound_of(&self, run: &Run) -> Option<&Attempt> {
+        run.bound.and_then(|id| self.bound.iter().find(|a| a.id == id))
+    }
+
+    fn cost(&self, run: RunId) -> f64 {
+        let past: f64 = self.spent.iter().filter(|(id, _)| *id == run).map(|(_, usd)| usd).sum();
+        let live: f64 = self.machines.iter().filter(|m| m.run == run).map(|m| m.cost_usd(self.now_ms)).sum();
+        past + live
+    }
+}
+
+/// One thing to do. Each is performed by compare-and-set, so that performing
+/// it late or twice changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// QUEUED -> PROVISIONING.
+    Place(RunId),
+    /// Record the wish for a machine.
+    Intend(RunId),
+    /// Ask the provider for a machine whose intent is recorded.
+    Create(MachineId),
+    /// Look for a machine whose creation has an unknown outcome.
+    Resolve(MachineId),
+    /// CREATED -> BOOTING.
+    Boot(MachineId),
+    /// Ask the provider whether a machine is there.
+    Probe(MachineId),
+    /// READY -> SUSPECT.
+    Suspect(MachineId),
+    /// Positive evidence of loss.
+    LoseMachine(MachineId, LossCause),
+    /// Patience is over: replace it, whoever is ready first wins.
+    GiveUp(MachineId),
+    /// Issue a generation and bind an attempt on this machine.
+    Bind(RunId, MachineId),
+    /// The bound attempt's machine is lost: unbind.
+    LoseAttempt(RunId, LossCause),
+    /// The bound attempt has ended: succeed, fail or go on.
+    Settle(RunId),
+    /// The cap is near: have the program save and end.
+    StopForBudget(RunId),
+    /// End a run that has no attempt any more.
+    Close(RunId),
+    /// The storm limit is reached: the run fails with this cause.
+    Storm(RunId),
+    /// A machine is needed no more.
+    Release(MachineId, &'static str),
+    /// Ask the provider again to remove a machine, and confirm.
+    Destroy(MachineId),
+    /// More machines fell silent at once than machines fail: no loss by
+    /// silence is declared until it passes.
+    Alarm(usize),
+}
+
+/// Plans. Releases come before creations, so that money is freed first.
+#[must_use]
+pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
+    let live: Vec<&Machine> = world.machines.iter().filter(|m| m.status.is_up()).collect();
+    let silent = live
+        .iter()
+        .filter(|m| {
+            let (seen, _) = world.seen(m.id);
+            !seen.attached && seen.provider.is_none() && seen.silent_ms >= clocks.lost_after_ms
+        })
+        .count();
+    let frozen = liveness::mass_loss(silent, live.len());
+    let mut actions = Vec::new();
+    if frozen {
+        actions.push(Action::Alarm(silent));
+    }
+    for machine in &world.machines {
+        plan_machine(world, machine, clocks, frozen, &mut actions);
+    }
+    for run in &world.runs {
+        plan_run(world, run, &mut actions);
+    }
+    actions
+}
+
+fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bool, out: &mut Vec<Action>) {
+    let id = machine.id;
+    let run = world.runs.iter().find(|r| r.id == machine.run);
+    match &machine.status {
+        MachineState::Intent if run.is_none_or(|r| r.status.is_final()) || machine.condemned => {
+            out.push(Action::Release(id, "its run needs it no more"));
+        }
+        MachineState::Intent => out.push(Action::Create(id)),
+        MachineState::Calling | MachineState::Unknown => out.push(Action::Resolve(id)),
+        MachineState::Created => out.push(Action::Boot(id)),
+        MachineState::Lost { .. } => out.push(Action::Release(id, "it is lost")),
+        MachineState::Destroying => out.push(Action::Destroy(id)),
+        MachineState::Booting | MachineState::Ready | MachineState::Suspect => {
+            if let Some(why) = needless(world, machine, run) {
+                out.push(Action::Release(id, why));
+                return;
+            }
+            let (seen, age) = world.seen(id);
+            match liveness::judge(&machine.status, &seen, age, machine.given_up, clocks) {
+                Verdict::Fine => {}
+                Verdict::Probe => out.push(Action::Probe(id)),
+                Verdict::Suspect => out.push(Action::Suspect(id)),
+                Verdict::Lost(cause) => out.push(Action::LoseMachine(id, cause)),
+                Verdict::GiveUp if frozen => {}
+                Verdict::GiveUp => out.push(Action::GiveUp(id)),
+            }
+        }
+        MachineState::Rejected { .. } | MachineState::Abandoned | MachineState::Destroyed => {}
+    }
+}
+
+/// Why a machine that exists serves nothing, if so.
+fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'static str> {
+    let Some(run) = run else { return Some("its run is unknown") };
+    if machine.condemned {
+        return Some("a person destroyed it");
+    }
+    if run.status.is_final() {
+        return Some("its run has ended");
+    }
+    let bound = world.bound_of(run).filter(|a| !a.status.is_final());
+    match bound {
+        Some(attempt) if attempt.machine == machine.id => None,
+        Some(attempt) => {
+            // The bound machine came back before its replacement was bound.
+            let held = world.machines.iter().find(|m| m.id == attempt.machine);
+            let replaced = held.is_none_or(|m| m.given_up || !m.status.is_up());
+            (!replaced).then_some("the machine it was to replace came back")
+        }
+        None if machine.given_up => Some("it was given up"),
+        None if run.wish != Wish::Run => Some("its run is being stopped"),
+        None => {
+            // Of several candidates the first in id order serves.
+            let first = world
+                .machines
+                .iter()
+                .filter(|m| m.run == run.id && m.status.is_hopeful() && !m.given_up && !m.condemned)
+                .map(|m| (!m.status.is_up(), m.id))
+                .min();
+            (first.is_some_and(|(_, id)| id != machine.id)).then_some("another machine serves its run")
+        }
+    }
+}
+
+fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
+    if run.status.is_final() {
+        return;
+    }
+    let bound = world.bound_of(run).filter(|a| !a.status.is_final());
+    if over_budget(world, run) && run.wish == Wish::Run {
+        out.push(Action::StopForBudget(run.id));
+        return;
+    }
+    match &run.status {
+        RunState::Queued if run.wish != Wish::Run => out.push(Action::Close(run.id)),
+        RunState::Queued => out.push(Action::Place(run.id)),
+        RunState::Provisioning | RunState::Recovering if run.wish != Wish::Run => {
+            out.push(Action::Close(run.id));
+        }
+        RunState::Provisioning | RunState::Recovering => want_machine(world, run, out),
+        RunState::Running => match bound {
+            None => out.push(Action::Settle(run.id)),
+            Some(attempt) => {
+                let machine = world.machines.iter().find(|m| m.id == attempt.machine);
+                match machine.map(|m| (&m.status, m.given_up)) {
+                    Some((MachineState::Lost { cause }, _)) => {
+                        out.push(Action::LoseAttempt(run.id, *cause));
+                    }
+                    Some((state, true)) if state.is_up() && run.wish != Wish::Run => {
+                        out.push(Action::LoseAttempt(run.id, LossCause::Silent));
+                    }
+                    Some((state, true)) if state.is_up() => want_machine(world, run, out),
+                    Some((state, _)) if state.is_up() => {}
+                    _ => {
+                        let cause =
+                            if machine.is_some_and(|m| m.condemned) { LossCause::Operator } else { LossCause::Gone };
+                        out.push(Action::LoseAttempt(run.id, cause));
+                    }
+                }
+            }
+        },
+        _ => {}
+    }
+}
+
+fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
+    let mine = || world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
+    let ready = mine()
+        .filter(|m| m.status == MachineState::Ready && world.seen(m.id).0.attached)
+        .min_by_key(|m| m.id);
+    if let Some(machine) = ready {
+        out.push(Action::Bind(run.id, machine.id));
+    } else if mine().any(|m| m.status.is_hopeful()) {
+        // One is on its way.
+    } else if run.creates_ms.iter().filter(|at| **at + HOUR_MS > world.now_ms).count() >= CREATES_PER_HOUR {
+        out.push(Action::Storm(run.id));
+    } else {
+        out.push(Action::Intend(run.id));
+    }
+}
+
+fn over_budget(world: &Snapshot, run: &Run) -> bool {
+    let Some(cap) = run.spec.max_usd else { return false };
+    let hourly: f64 = world
+        .machines
+        .iter()
+        .filter(|m| m.run == run.id && m.status.may_bill())
+        .map(|m| m.usd_per_hour)
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "two minutes and a grace fit")]
+    let reserve = hourly * (TEARDOWN_MS + run.spec.grace_seconds * 1_000) as f64 / 3_600_000.0;
+    world.cost(run.id) + reserve >= cap && hourly > 0.0
+}
+
+/// How a run ends that was asked to stop.
+#[must_use]
+pub fn stopped_as(run: &Run) -> lifecycle::RunEvent {
+    match run.stop_reason {
+        Some(StopReason::Budget) => lifecycle::RunEvent::ExhaustBudget,
+        _ => lifecycle::RunEvent::Cancel,
+    }
+}

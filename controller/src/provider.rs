@@ -1,0 +1,162 @@
+//! Sources of machines. A provider answers what it was asked and remembers
+//! nothing of its own: whether a machine is wanted is decided elsewhere.
+//!
+//! Every call may fail in a way that leaves its effect unknown, and says so
+//! ([`CreateOutcome::Unknown`], [`DestroyOutcome::Unknown`]): an adapter must
+//! never turn "I could not see it" into "it is not there". Create and destroy
+//! may be repeated; the second time changes nothing.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod local;
+mod simulated;
+
+pub use local::{LocalConfig, LocalProvider};
+pub use simulated::{Fault, Faults, SimulatedConfig, SimulatedProvider};
+
+/// How the agent on a machine and the controller find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The agent dials the controller's address.
+    MachineDials,
+}
+
+/// A machine to make.
+#[derive(Clone)]
+pub struct CreateRequest {
+    /// The machine's name, 26 characters of a-z and 2-7, used once.
+    pub machine_id: String,
+    /// The label it is found by later.
+    pub label: String,
+    /// The first-boot script. It holds the one-time join secret: it must never
+    /// be in an argument list or a log.
+    pub user_data: String,
+}
+
+impl fmt::Debug for CreateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateRequest")
+            .field("machine_id", &self.machine_id)
+            .field("label", &self.label)
+            .field("user_data", &format_args!("({} bytes, hidden)", self.user_data.len()))
+            .finish()
+    }
+}
+
+/// What became of a create call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// The machine exists.
+    Created {
+        /// The provider's name for it.
+        instance: String,
+    },
+    /// No machine was made, and none will be.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+    /// A machine may or may not exist: list by label before anything else.
+    Unknown {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// How far along a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceState {
+    /// It was made and has not started its guard yet.
+    Booting,
+    /// Its guard runs.
+    Up,
+    /// It will never work again, though it is not gone and may still cost.
+    Terminal,
+}
+
+/// A machine as its provider lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The provider's name for it.
+    pub id: String,
+    /// Its label.
+    pub label: String,
+    /// How far along it is.
+    pub state: InstanceState,
+}
+
+/// An answer to "which machines are there".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listing {
+    /// These and no others.
+    Complete(Vec<Instance>),
+    /// These and perhaps others: what is missing proves nothing.
+    Partial(Vec<Instance>),
+    /// No answer.
+    Error(String),
+}
+
+/// An answer to "is this machine there".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It is, in this state.
+    Present(InstanceState),
+    /// It is not.
+    Absent,
+    /// No answer.
+    Error(String),
+}
+
+/// What became of a destroy call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestroyOutcome {
+    /// It is being removed or has been.
+    Accepted,
+    /// There was nothing to remove.
+    Absent,
+    /// It may still be there: ask again.
+    Unknown(String),
+}
+
+/// What keeps a repeated create from making a second machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idempotency {
+    /// The provider takes a key with the call.
+    NativeKey,
+    /// The caller chooses the machine's name.
+    ClientChosenName,
+    /// Nothing but a label to look for: create only once per machine.
+    LabelOnly,
+    /// A lock on the host.
+    HostLock,
+}
+
+/// A source of machines.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Its name in configuration and journal.
+    fn name(&self) -> &'static str;
+    /// How its machines are reached.
+    fn reach(&self) -> Reach;
+    /// What makes a repeated create safe.
+    fn idempotency(&self) -> Idempotency;
+    /// The price of one machine.
+    fn usd_per_hour(&self) -> f64;
+    /// How long after a create a list may still lack the machine.
+    fn settle_window_ms(&self) -> u64;
+    /// Makes a machine.
+    async fn create(&self, request: &CreateRequest) -> CreateOutcome;
+    /// The machines whose label begins so.
+    async fn list(&self, label_prefix: &str) -> Listing;
+    /// One machine's state.
+    async fn get(&self, instance: &str) -> Presence;
+    /// Removes a machine and everything that runs on it.
+    async fn destroy(&self, instance: &str) -> DestroyOutcome;
+    /// For fault drills: ends everything on the machine at once and erases it,
+    /// telling nobody, as a power cut would.
+    async fn sabotage(&self, instance: &str) -> Result<(), String>;
+}

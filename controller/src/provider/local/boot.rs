@@ -1,0 +1,67 @@
+//! Starts a local machine: its first-boot script in a session of its own, away
+//! from the controller's terminal, environment and life.
+//!
+//! The script waits at a gate until the machine is in its cgroup and written
+//! down; if the controller dies before that, it never runs.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::directory::{BootFile, Directory, SCRIPT};
+use super::{MARKER, cgroup, processes};
+
+/// Reads one line, then becomes the script's shell under the same pid.
+const GATE: &str = r#"read -r go && [ "$go" = go ] && exec /bin/sh "$0" </dev/null"#;
+
+/// Starts it; on an error nothing of it runs.
+pub(super) fn start(directory: &Directory) -> io::Result<()> {
+    let mut child = spawn(directory)?;
+    let opened = open_gate(directory, &mut child);
+    if opened.is_err() {
+        let _ = child.kill();
+    }
+    // Somebody has to wait for it, or it stays as a zombie when it ends.
+    std::thread::Builder::new().name("reap-machine".into()).spawn(move || child.wait())?;
+    opened
+}
+
+fn open_gate(directory: &Directory, child: &mut Child) -> io::Result<()> {
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let start_time = processes::start_time(pid).ok_or_else(|| io::Error::other("it ended at once"))?;
+    let cgroup = cgroup::make(directory.id(), pid);
+    directory.write_boot(&BootFile { stamp: processes::Stamp { pid, start_time }, cgroup })?;
+    let mut gate = child.stdin.take().ok_or_else(|| io::Error::other("no pipe to it"))?;
+    gate.write_all(b"go\n")
+}
+
+fn spawn(directory: &Directory) -> io::Result<Child> {
+    let path = directory.path();
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join("boot.log"))?;
+    let setsid = ["/usr/bin/setsid", "/bin/setsid"].map(Path::new).into_iter().find(|p| p.is_file());
+    let mut command = match setsid {
+        Some(setsid) => {
+            let mut command = Command::new(setsid);
+            command.arg("/bin/sh");
+            command
+        }
+        // Without it: at least no signal from the terminal reaches it.
+        None => {
+            let mut command = Command::new("/bin/sh");
+            command.process_group(0);
+            command
+        }
+    };
+    command.args(["-c", GATE, &format!("./{SCRIPT}")]).current_dir(&path).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()));
+    for name in ["HOME", "LANG"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.env(MARKER, directory.id());
+    command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()
+}

@@ -1,0 +1,154 @@
+//! The loop: snapshot, plan, perform; on every event and on a period. It
+//! takes no arguments, and a second pass over the same facts does nothing.
+//! Actions on different machines run side by side, at most one per machine.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::{MachineId, MachineState, RunId};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::{Core, CoreError};
+use crate::execute;
+use crate::model::{Attempt, Machine, Run, Versioned};
+use crate::plan::{Action, Snapshot, plan};
+
+/// Without any event the world is looked at this often.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Reads everything that decisions rest on.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
+    let up_ms = core.clock.mono_ms();
+    let now_ms = core.clock.wall_ms();
+    let mut world = Snapshot { now_ms, ..Snapshot::default() };
+    let all: Vec<Versioned<Machine>> = core.all().await?;
+    for machine in all.into_iter().map(|row| row.body) {
+        let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
+        if live {
+            let age = now_ms.saturating_sub(machine.created_ms).min(up_ms);
+            world.seen.push((machine.id, core.observe(machine.id), age));
+            world.machines.push(machine);
+        } else {
+            world.spent.push((machine.run, machine.cost_usd(now_ms)));
+        }
+    }
+    let with_machines: BTreeSet<RunId> = world.machines.iter().map(|m| m.run).collect();
+    for run in core.all::<Run>().await?.into_iter().map(|row| row.body) {
+        if run.status.is_final() && !with_machines.contains(&run.id) {
+            continue;
+        }
+        if let Some(id) = run.bound
+            && let Some(attempt) = core.load::<Attempt>(&id.to_string()).await?
+        {
+            world.bound.push(attempt.body);
+        }
+        world.runs.push(run);
+    }
+    Ok(world)
+}
+
+/// The machine that an action works on.
+fn machine_of(action: &Action) -> Option<MachineId> {
+    match action {
+        Action::Create(id)
+        | Action::Resolve(id)
+        | Action::Boot(id)
+        | Action::Probe(id)
+        | Action::Suspect(id)
+        | Action::LoseMachine(id, _)
+        | Action::GiveUp(id)
+        | Action::Release(id, _)
+        | Action::Destroy(id) => Some(*id),
+        _ => None,
+    }
+}
+
+/// Actions that are only asked again after a second, so that a provider that
+/// says no is not asked in a loop.
+fn is_repeated(action: &Action) -> bool {
+    matches!(action, Action::Resolve(_) | Action::Probe(_) | Action::Destroy(_))
+}
+
+/// Runs until cancelled; then lets what is under way end.
+pub async fn run(core: Arc<Core>, stop: CancellationToken) {
+    let mut tasks: JoinSet<MachineId> = JoinSet::new();
+    let mut busy: BTreeSet<MachineId> = BTreeSet::new();
+    let mut swept_ms = None;
+    loop {
+        match pass(&core, &mut tasks, &mut busy).await {
+            Ok(()) => core.alert("reconcile", None),
+            Err(error) => core.alert("reconcile", Some(format!("work is held up: {}", chain(&error)))),
+        }
+        if swept_ms.is_none_or(|at| core.clock.mono_ms() >= at + core.clocks.sweep_ms) {
+            swept_ms = Some(core.clock.mono_ms());
+            if let Err(error) = execute::machine::sweep(&core).await {
+                core.alert("reconcile", Some(format!("the sweep failed: {}", chain(&error))));
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(done) = tasks.join_next() => {
+                if let Ok(id) = done {
+                    busy.remove(&id);
+                }
+            }
+            () = core.wake.notified() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(10), async { while tasks.join_next().await.is_some() {} })
+        .await;
+}
+
+async fn pass(core: &Arc<Core>, tasks: &mut JoinSet<MachineId>, busy: &mut BTreeSet<MachineId>) -> Result<(), CoreError> {
+    while let Some(done) = tasks.try_join_next() {
+        if let Ok(id) = done {
+            busy.remove(&id);
+        }
+    }
+    let world = snapshot(core).await?;
+    let actions = plan(&world, &core.clocks);
+    if !actions.iter().any(|a| matches!(a, Action::Alarm(_))) {
+        core.alert("mass-loss", None);
+    }
+    for action in actions {
+        let Some(id) = machine_of(&action) else {
+            execute::perform(core, &action).await?;
+            continue;
+        };
+        let asked = core.observe(id).asked_ms_ago.is_some_and(|ms| ms < 1_000);
+        if is_repeated(&action) && asked || !busy.insert(id) {
+            continue;
+        }
+        let core = core.clone();
+        tasks.spawn(async move {
+            if let Err(error) = execute::perform(&core, &action).await {
+                tracing::warn!(?action, error = chain(&error), "an action failed and will be planned again");
+            }
+            id
+        });
+    }
+    Ok(())
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
+}

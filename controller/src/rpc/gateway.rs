@@ -1,0 +1,251 @@
+//! The artifact gateway. A machine writes only under the keys of its own
+//! attempts and reads only what belongs to its run's project; an operator
+//! writes only sources.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use artifacts::{ObjectKey, Put, StoreError};
+use lifecycle::{Generation, MachineId};
+use proto::convert;
+use proto::identity::Identity;
+use proto::v1::{self, artifact_gateway_server::ArtifactGateway, commit_reply, put_frame};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::{Core, CoreError};
+use crate::durable::{self, Outcome};
+use crate::model::{Attempt, Machine, ManifestRef, Run, Versioned};
+
+const OBJECT_LIMIT: u64 = 64 << 20;
+const DIGESTS: usize = 1_024;
+const FRAME: usize = 256 << 10;
+/// Objects of source trees live under this scope.
+pub const SOURCE: &str = "source";
+
+/// The service.
+pub struct Gateway {
+    core: Arc<Core>,
+    tasks: TaskTracker,
+}
+
+/// What a peer may touch.
+struct Reach {
+    /// Writes: exactly these (scope, generation) pairs; `None` is sources.
+    write: Option<BTreeSet<(String, u64)>>,
+    /// Reads; `None` is everything.
+    read: Option<BTreeSet<String>>,
+    actor: String,
+}
+
+impl Reach {
+    fn may_write(&self, key: &ObjectKey) -> bool {
+        match &self.write {
+            None => key.scope() == SOURCE,
+            Some(own) => {
+                key.generation().is_some_and(|generation| own.contains(&(key.scope().to_owned(), generation)))
+            }
+        }
+    }
+    fn may_read(&self, scope: &str) -> bool {
+        self.read.as_ref().is_none_or(|scopes| scopes.contains(scope))
+    }
+}
+
+impl Gateway {
+    /// Serves for `core`; its streams run on `tasks`.
+    #[must_use]
+    pub fn new(core: Arc<Core>, tasks: TaskTracker) -> Self {
+        Self { core, tasks }
+    }
+
+    async fn reach<T>(&self, request: &Request<T>) -> Result<Reach, Status> {
+        let peer = super::peer_of(request)?;
+        super::current(&self.core, &peer)?;
+        match peer.identity {
+            Identity::Operator(name) => Ok(Reach { write: None, read: None, actor: format!("operator:{name}") }),
+            Identity::Machine(id) => Ok(self.machine_reach(id).await?),
+            Identity::Controller => Err(Status::permission_denied("a controller is no client")),
+        }
+    }
+
+    async fn machine_reach(&self, id: MachineId) -> Result<Reach, CoreError> {
+        let machine: Versioned<Machine> = self.core.need(&id.to_string()).await?;
+        let run: Versioned<Run> = self.core.need(&machine.body.run.to_string()).await?;
+        let attempts: Vec<Versioned<Attempt>> = self.core.of_run(run.body.id).await?;
+        let own = attempts.iter().filter(|a| a.body.machine == id);
+        let write = own.map(|a| (a.body.run.to_string(), a.body.generation.as_u64())).collect();
+        let project = &run.body.spec.project;
+        let mut read: BTreeSet<String> = self
+            .core
+            .all::<Run>()
+            .await?
+            .into_iter()
+            .filter(|r| r.body.spec.project == *project)
+            .map(|r| r.body.id.to_string())
+            .collect();
+        read.insert(SOURCE.to_owned());
+        Ok(Reach { write: Some(write), read: Some(read), actor: format!("machine:{id}") })
+    }
+}
+
+fn key_of(text: &str) -> Result<ObjectKey, Status> {
+    text.parse().map_err(|e: artifacts::key::KeyError| Status::invalid_argument(e.to_string()))
+}
+
+fn store_status(error: StoreError) -> Status {
+    match &error {
+        StoreError::Missing(_) => Status::not_found(error.to_string()),
+        _ => CoreError::from(error).into(),
+    }
+}
+
+#[tonic::async_trait]
+impl ArtifactGateway for Gateway {
+    type GetStream = Pin<Box<dyn Stream<Item = Result<v1::Chunk, Status>> + Send>>;
+
+    async fn locate(&self, request: Request<v1::LocateRequest>) -> Result<Response<v1::LocateReply>, Status> {
+        let reach = self.reach(&request).await?;
+        let ask = request.into_inner();
+        if ask.digests.len() > DIGESTS {
+            return Err(Status::invalid_argument(format!("more than {DIGESTS} digests")));
+        }
+        let digests: Vec<[u8; 32]> = ask
+            .digests
+            .iter()
+            .map(|d| d.as_slice().try_into().map_err(|_| Status::invalid_argument("a digest is not 32 bytes")))
+            .collect::<Result<_, _>>()?;
+        let found = self.core.store.locate(&digests).await.map_err(CoreError::from)?;
+        let locations = found
+            .into_iter()
+            .map(|hit| {
+                // A chunk of another project is as good as absent.
+                let scope = |pack: &str| pack.split('/').next().unwrap_or_default().to_owned();
+                hit.filter(|h| reach.may_read(&scope(&h.pack))).map_or_else(v1::ChunkLocation::default, |h| {
+                    v1::ChunkLocation { pack: h.pack, offset: h.offset, len: h.len }
+                })
+            })
+            .collect();
+        Ok(Response::new(v1::LocateReply { locations }))
+    }
+
+    async fn put(&self, request: Request<Streaming<v1::PutFrame>>) -> Result<Response<v1::PutReply>, Status> {
+        let reach = self.reach(&request).await?;
+        let mut frames = request.into_inner();
+        let Some(v1::PutFrame { body: Some(put_frame::Body::Head(head)) }) = frames.next().await.transpose()? else {
+            return Err(Status::invalid_argument("the first frame must be the head"));
+        };
+        let key = key_of(&head.key)?;
+        if !reach.may_write(&key) {
+            return Err(Status::permission_denied(format!("{} may not write {key}", reach.actor)));
+        }
+        if head.size > OBJECT_LIMIT {
+            return Err(Status::invalid_argument(format!("more than {OBJECT_LIMIT} bytes in one object")));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(head.size).unwrap_or(0));
+        while let Some(frame) = frames.next().await.transpose()? {
+            let Some(put_frame::Body::Data(data)) = frame.body else {
+                return Err(Status::invalid_argument("a frame has no data"));
+            };
+            if bytes.len() as u64 + data.len() as u64 > head.size {
+                return Err(Status::invalid_argument("more bytes than announced"));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        if bytes.len() as u64 != head.size {
+            return Err(Status::invalid_argument("fewer bytes than announced"));
+        }
+        let outcome = match self.core.objects.put_if_absent(&key, &bytes).await.map_err(store_status)? {
+            Put::Created => v1::PutOutcome::Created,
+            Put::Same => v1::PutOutcome::Same,
+            Put::Different => v1::PutOutcome::Different,
+        };
+        Ok(Response::new(v1::PutReply { outcome: outcome.into() }))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<Self::GetStream>, Status> {
+        let reach = self.reach(&request).await?;
+        let ask = request.into_inner();
+        let key = key_of(&ask.key)?;
+        if !reach.may_read(key.scope()) {
+            return Err(Status::permission_denied(format!("{} may not read {key}", reach.actor)));
+        }
+        if ask.len > OBJECT_LIMIT {
+            return Err(Status::invalid_argument(format!("more than {OBJECT_LIMIT} bytes asked at once")));
+        }
+        let bytes = self.core.objects.get(&key, ask.offset, ask.len).await.map_err(store_status)?;
+        let (sender, receiver) = mpsc::channel(4);
+        self.tasks.spawn(async move {
+            for frame in bytes.chunks(FRAME) {
+                if sender.send(Ok(v1::Chunk { data: frame.to_vec() })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn size(&self, request: Request<v1::SizeRequest>) -> Result<Response<v1::SizeReply>, Status> {
+        let reach = self.reach(&request).await?;
+        let key = key_of(&request.into_inner().key)?;
+        if !reach.may_read(key.scope()) {
+            return Err(Status::permission_denied(format!("{} may not read {key}", reach.actor)));
+        }
+        let size = self.core.objects.size(&key).await.map_err(store_status)?;
+        Ok(Response::new(v1::SizeReply { size }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        let reach = self.reach(&request).await?;
+        let prefix = request.into_inner().prefix;
+        let scope = prefix.split('/').next().unwrap_or_default();
+        if !reach.may_read(scope) {
+            return Err(Status::permission_denied(format!("{} may not list `{scope}`", reach.actor)));
+        }
+        let keys = self.core.objects.list(&prefix).await.map_err(store_status)?;
+        Ok(Response::new(v1::ListReply { keys: keys.iter().map(ToString::to_string).collect() }))
+    }
+
+    async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitReply>, Status> {
+        let (machine, _) = super::machine_of(&self.core, &request)?;
+        let ask = request.into_inner();
+        let attempt = convert::attempt_id(&ask.attempt_id)?;
+        let row: Versioned<Attempt> = self.core.need(&attempt.to_string()).await?;
+        if row.body.machine != machine {
+            return Err(Status::permission_denied("that attempt is another machine's"));
+        }
+        let manifest = ManifestRef { key: ask.manifest_key, digest: ask.manifest_digest, step: None };
+        let generation = Generation::from_u64(ask.generation);
+        let outcome = match durable::commit(&self.core, attempt, generation, &manifest).await? {
+            Outcome::Durable => commit_reply::Outcome::Durable(true),
+            Outcome::Superseded(by) => commit_reply::Outcome::SupersededBy(by.as_u64()),
+            Outcome::Refused(why) => commit_reply::Outcome::Refused(why),
+        };
+        Ok(Response::new(v1::CommitReply { outcome: Some(outcome) }))
+    }
+
+    async fn condemn(&self, request: Request<v1::CondemnRequest>) -> Result<Response<v1::CondemnReply>, Status> {
+        let (machine, _) = super::machine_of(&self.core, &request)?;
+        let ask = request.into_inner();
+        let attempt = convert::attempt_id(&ask.attempt_id)?;
+        let row: Versioned<Attempt> = self.core.need(&attempt.to_string()).await?;
+        let offered = row.body.resume.iter().any(|r| r.key == ask.manifest_key);
+        if row.body.machine != machine || !offered {
+            return Err(Status::permission_denied("that checkpoint was not offered to this machine"));
+        }
+        // A machine's word alone condemns nothing: it is checked here.
+        let key = key_of(&ask.manifest_key)?;
+        let intact = match artifacts::restore::load_manifest(&*self.core.objects, &key, None).await {
+            Ok(tree) => artifacts::restore::verify(&*self.core.objects, &tree).await.is_ok(),
+            Err(_) => false,
+        };
+        if !intact {
+            durable::condemn(&self.core, &format!("machine:{machine}"), &ask.manifest_key, &ask.detail).await?;
+        }
+        Ok(Response::new(v1::CondemnReply {}))
+    }
+}

@@ -1,0 +1,163 @@
+//! A run's output as one stream, attempt after attempt, read from its files
+//! up to what is durable. Follows until the run is final and all was told.
+
+use std::sync::Arc;
+
+use lifecycle::RunId;
+use proto::v1;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::core::{Core, CoreError};
+use crate::model::{Attempt, Position, Run, Versioned};
+
+const CHUNK: usize = 64 << 10;
+/// Followers look at least this often, in case a wake-up was missed.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What is wanted.
+pub struct Wanted {
+    /// Which run.
+    pub run: RunId,
+    /// Stay until it ends.
+    pub follow: bool,
+    /// Which streams, in the order they are shown.
+    pub streams: Vec<&'static str>,
+    /// Only so many last lines of what is there.
+    pub tail: Option<u64>,
+    /// Only this attempt; 0 is all.
+    pub attempt: u32,
+}
+
+type Out = mpsc::Sender<Result<v1::LogChunk, Status>>;
+
+/// Sends until all is told or the reader goes away.
+///
+/// # Errors
+/// Where the store or a file fails.
+pub async fn send(core: Arc<Core>, wanted: Wanted, out: Out) -> Result<(), CoreError> {
+    let mut changed = core.changed.subscribe();
+    let mut told: std::collections::BTreeMap<(u32, &'static str), u64> = std::collections::BTreeMap::new();
+    let mut first = true;
+    loop {
+        changed.mark_unchanged();
+        let run: Versioned<Run> = core.need(&wanted.run.to_string()).await?;
+        let over = run.body.status.is_final();
+        let mut attempts: Vec<Versioned<Attempt>> = core.of_run(wanted.run).await?;
+        attempts.retain(|a| wanted.attempt == 0 || a.body.number == wanted.attempt);
+        attempts.sort_by_key(|a| a.body.number);
+        let positions: Vec<Versioned<Position>> = core.of_run(wanted.run).await?;
+        if let (true, Some(lines)) = (first, wanted.tail) {
+            skip_to_tail(&core, &run.body, &attempts, &positions, &wanted, lines, &mut told)?;
+        }
+        first = false;
+        for attempt in &attempts {
+            for stream in &wanted.streams {
+                let until = positions
+                    .iter()
+                    .find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream)
+                    .map_or(0, |p| p.body.next);
+                let from = told.entry((attempt.body.number, *stream)).or_insert(0);
+                if !send_range(&core, &run.body, attempt.body.number, stream, from, until, &out).await? {
+                    return Ok(());
+                }
+            }
+        }
+        if !wanted.follow || over {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = out.closed() => return Ok(()),
+            _ = changed.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn send_range(
+    core: &Core,
+    run: &Run,
+    attempt: u32,
+    stream: &'static str,
+    from: &mut u64,
+    until: u64,
+    out: &Out,
+) -> Result<bool, CoreError> {
+    let file = file_of(stream);
+    while *from < until {
+        let max = usize::try_from(until - *from).unwrap_or(CHUNK).min(CHUNK);
+        let data = core.files.read(&run.name, attempt, file, *from, max)?;
+        let len = data.len() as u64;
+        // A file that is shorter than its position ended in a gap.
+        let gap_to = if len == 0 { until } else { 0 };
+        let chunk = v1::LogChunk { attempt, stream: stream.to_owned(), offset: *from, data, gap_to };
+        if out.send(Ok(chunk)).await.is_err() {
+            return Ok(false);
+        }
+        *from = if len == 0 { until } else { *from + len };
+    }
+    Ok(true)
+}
+
+fn file_of(stream: &str) -> &'static str {
+    match stream {
+        "stderr" => "stderr.log",
+        "setup" => "setup.log",
+        _ => "stdout.log",
+    }
+}
+
+/// Moves the starts so that only the last `lines` lines of the newest
+/// attempt's streams are told.
+fn skip_to_tail(
+    core: &Core,
+    run: &Run,
+    attempts: &[Versioned<Attempt>],
+    positions: &[Versioned<Position>],
+    wanted: &Wanted,
+    lines: u64,
+    told: &mut std::collections::BTreeMap<(u32, &'static str), u64>,
+) -> Result<(), CoreError> {
+    let newest = attempts.last().map_or(0, |a| a.body.number);
+    for attempt in attempts {
+        for stream in &wanted.streams {
+            let end = positions
+                .iter()
+                .find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream)
+                .map_or(0, |p| p.body.next);
+            let start = if attempt.body.number == newest {
+                tail_start(core, run, newest, stream, end, lines)?
+            } else {
+                end
+            };
+            told.insert((attempt.body.number, *stream), start);
+        }
+    }
+    Ok(())
+}
+
+fn tail_start(core: &Core, run: &Run, attempt: u32, stream: &'static str, end: u64, lines: u64) -> Result<u64, CoreError> {
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut seen = 0;
+    let mut at = end;
+    while at > 0 {
+        let start = at.saturating_sub(CHUNK as u64);
+        let size = usize::try_from(at - start).unwrap_or(CHUNK);
+        let bytes = core.files.read(&run.name, attempt, file_of(stream), start, size)?;
+        for (index, byte) in bytes.iter().enumerate().rev() {
+            let offset = start + index as u64;
+            // The newline that ends the last line does not begin another.
+            if *byte == b'\n' && offset + 1 != end {
+                seen += 1;
+                if seen == lines {
+                    return Ok(offset + 1);
+                }
+            }
+        }
+        at = start;
+    }
+    Ok(0)
+}

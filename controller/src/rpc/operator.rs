@@ -1,0 +1,495 @@
+//! What people's tools ask. Every change is a compare-and-set with a journal
+//! entry that names the operator; every answer comes from rows.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::{AttemptEvent, Generation, LossCause, MachineState, RunEvent, RunId, RunSpec, RunState};
+use proto::v1::{self, operator_server::Operator};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use super::{logs, operator_of, select, views};
+use crate::core::{Changes, Core, CoreError};
+use crate::model::{Attempt, Checkpoint, Machine, ManifestRef, Run, StopReason, Versioned, Wish};
+
+const SPEC_LIMIT: usize = 256 << 10;
+const EVENTS: u32 = 10_000;
+/// Watchers get at most so many updates a second.
+const THROTTLE: Duration = Duration::from_millis(100);
+
+/// The service.
+pub struct OperatorService {
+    core: Arc<Core>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    build: Build,
+}
+
+/// What the controller says of itself.
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// Tells two builds apart.
+    pub id: String,
+    /// Schema of the database.
+    pub schema: u32,
+    /// Unix milliseconds of the start.
+    pub started_ms: u64,
+}
+
+impl OperatorService {
+    /// Serves for `core`; `drain` ends the controller.
+    #[must_use]
+    pub fn new(core: Arc<Core>, tasks: TaskTracker, drain: CancellationToken, build: Build) -> Self {
+        Self { core, tasks, drain, build }
+    }
+
+    async fn submit_run(
+        &self,
+        actor: &str,
+        spec: RunSpec,
+        source: ManifestRef,
+        token: String,
+        parent: Option<RunId>,
+    ) -> Result<Run, Status> {
+        let core = &self.core;
+        core.provider(&spec.provider)?;
+        let all: Vec<Versioned<Run>> = core.all().await?;
+        if let Some(same) = all.iter().find(|r| r.body.token == token) {
+            return Ok(same.body.clone());
+        }
+        let id = RunId::from_bytes(core.entropy.bytes().map_err(CoreError::from)?);
+        let run = Versioned::new(Run {
+            id,
+            name: format!("{}-{}", spec.name, id.short()),
+            spec,
+            status: RunState::Draft.apply(RunEvent::Submit).map_err(CoreError::from)?,
+            created_ms: core.clock.wall_ms(),
+            ended_ms: 0,
+            generation: Generation::NONE,
+            bound: None,
+            attempts: 0,
+            source,
+            head: None,
+            outputs: None,
+            produced_step: None,
+            endings: Vec::new(),
+            wish: Wish::Run,
+            stop_grace: 0,
+            stop_reason: None,
+            creates_ms: Vec::new(),
+            token,
+            exit: None,
+            parent,
+        });
+        let detail = json!({"name": run.body.name, "parent": parent});
+        if !core.commit(Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail)).await? {
+            return Err(Status::aborted("an id was drawn twice; submit again"));
+        }
+        Ok(run.body)
+    }
+
+    /// Changes a run until nobody was faster.
+    async fn change_run(
+        &self,
+        text: &str,
+        actor: &str,
+        verb: &str,
+        change: impl Fn(&mut Run) -> Result<(), Status>,
+    ) -> Result<Run, Status> {
+        for _ in 0..8 {
+            let mut run = select::run(&self.core, text).await?;
+            change(&mut run.body)?;
+            if run.body.status.is_final() && run.body.ended_ms == 0 {
+                run.body.ended_ms = self.core.clock.wall_ms();
+            }
+            let id = run.body.id;
+            let changes = Changes::default().put(&run).note(&self.core, actor, verb, id, Some(id), json!({}));
+            if self.core.commit(changes).await? {
+                self.poke(&run.body).await?;
+                return Ok(run.body);
+            }
+        }
+        Err(Status::aborted("the run kept changing; try again"))
+    }
+
+    async fn poke(&self, run: &Run) -> Result<(), Status> {
+        if let Some(bound) = run.bound
+            && let Some(attempt) = self.core.load::<Attempt>(&bound.to_string()).await?
+        {
+            self.core.poke(attempt.body.machine);
+        }
+        Ok(())
+    }
+
+    async fn view(&self, run: &Run) -> Result<Response<v1::RunView>, Status> {
+        Ok(Response::new(views::run(&self.core, run).await?))
+    }
+}
+
+fn spec_of(json: &str) -> Result<RunSpec, Status> {
+    if json.len() > SPEC_LIMIT {
+        return Err(Status::invalid_argument("the run's description is too long"));
+    }
+    let spec: RunSpec = serde_json::from_str(json)
+        .map_err(|e| Status::invalid_argument(format!("the run's description: {e}")))?;
+    let named = |s: &str| {
+        !s.is_empty() && s.len() <= 63 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if !named(&spec.name) || !named(&spec.project) {
+        return Err(Status::invalid_argument("names are 1 to 63 characters of a-z, 0-9 and -"));
+    }
+    if spec.command.is_empty() {
+        return Err(Status::invalid_argument("the run has no command"));
+    }
+    Ok(spec)
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::RunDetail, Status>> + Send>>;
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let ask = request.into_inner();
+        let spec = spec_of(&ask.spec_json)?;
+        if ask.token.is_empty() || ask.token.len() > 64 {
+            return Err(Status::invalid_argument("the submission has no usable token"));
+        }
+        let key = ask
+            .source_key
+            .parse::<artifacts::ObjectKey>()
+            .map_err(|e| Status::invalid_argument(format!("source: {e}")))?;
+        if self.core.objects.size(&key).await.map_err(CoreError::from)?.is_none() {
+            return Err(Status::failed_precondition("the source tree is not in the store"));
+        }
+        // Its chunks are known from now on: the next unchanged tree moves no
+        // file bytes.
+        let digest = ask.source_digest.parse().map_err(|_| Status::invalid_argument("source digest"))?;
+        let tree = artifacts::restore::load_manifest(&*self.core.objects, &key, Some(digest))
+            .await
+            .map_err(|e| Status::invalid_argument(format!("source: {e}")))?;
+        let mut changes = Changes::default();
+        changes.0.chunks = crate::durable::chunk_rows(&tree);
+        self.core.commit(changes).await?;
+        let source = ManifestRef { key: ask.source_key, digest: ask.source_digest, step: None };
+        let run = self.submit_run(&actor, spec, source, ask.token, None).await?;
+        self.view(&run).await
+    }
+
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::RunList>, Status> {
+        operator_of(&self.core, &request)?;
+        let all = request.into_inner().all;
+        let mut rows: Vec<Run> = self.core.all::<Run>().await?.into_iter().map(|r| r.body).collect();
+        rows.sort_by_key(|r| std::cmp::Reverse(r.created_ms));
+        let mut runs = Vec::new();
+        for (index, run) in rows.iter().enumerate() {
+            if all || !run.status.is_final() || index < 20 {
+                runs.push(views::run(&self.core, run).await?);
+            }
+        }
+        Ok(Response::new(v1::RunList { runs }))
+    }
+
+    async fn get_run(&self, request: Request<v1::Selector>) -> Result<Response<v1::RunDetail>, Status> {
+        operator_of(&self.core, &request)?;
+        let run = select::run(&self.core, &request.into_inner().text).await?;
+        Ok(Response::new(views::detail(&self.core, &run.body).await?))
+    }
+
+    async fn watch(&self, request: Request<v1::Selector>) -> Result<Response<Self::WatchStream>, Status> {
+        operator_of(&self.core, &request)?;
+        let run = select::run(&self.core, &request.into_inner().text).await?.body.id;
+        let (sender, receiver) = mpsc::channel(4);
+        let core = self.core.clone();
+        let stop = self.drain.clone();
+        self.tasks.spawn(async move {
+            let mut changed = core.changed.subscribe();
+            let mut last = None;
+            loop {
+                changed.mark_unchanged();
+                let detail = match core.need::<Run>(&run.to_string()).await {
+                    Ok(row) => views::detail(&core, &row.body).await,
+                    Err(error) => Err(error),
+                };
+                let news = match detail {
+                    Ok(detail) if last.as_ref() == Some(&detail) => None,
+                    Ok(detail) => {
+                        last = Some(detail.clone());
+                        Some(Ok(detail))
+                    }
+                    Err(error) => Some(Err(error.into())),
+                };
+                if let Some(news) = news
+                    && sender.send(news).await.is_err()
+                {
+                    return;
+                }
+                tokio::time::sleep(THROTTLE).await;
+                tokio::select! {
+                    biased;
+                    () = sender.closed() => return,
+                    () = stop.cancelled() => return,
+                    _ = changed.changed() => {}
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        operator_of(&self.core, &request)?;
+        let ask = request.into_inner();
+        let run = select::run(&self.core, &ask.run).await?.body.id;
+        let known = ["setup", "stdout", "stderr"];
+        if let Some(odd) = ask.streams.iter().find(|s| !known.contains(&s.as_str())) {
+            return Err(Status::invalid_argument(format!("`{odd}` is no stream; known: {}", known.join(", "))));
+        }
+        let streams =
+            known.into_iter().filter(|s| ask.streams.is_empty() || ask.streams.iter().any(|a| a == s)).collect();
+        let wanted =
+            logs::Wanted { run, follow: ask.follow, streams, tail: ask.tail, attempt: ask.attempt };
+        let (sender, receiver) = mpsc::channel(8);
+        let (core, stop) = (self.core.clone(), self.drain.clone());
+        self.tasks.spawn(async move {
+            let told = sender.clone();
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                done = logs::send(core, wanted, sender) => done,
+            };
+            if let Err(error) = done {
+                let _ = told.send(Err(error.into())).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let ask = request.into_inner();
+        let run = self
+            .change_run(&ask.run, &actor, "stop-asked", |run| {
+                if run.status.is_final() {
+                    return Err(Status::failed_precondition(format!("{} has ended already", run.name)));
+                }
+                run.stop_grace = match (run.wish, run.stop_grace, ask.grace_seconds) {
+                    // A second request may only shorten the grace.
+                    (Wish::Stop, before, now) if before > 0 && now > 0 => before.min(now),
+                    (Wish::Stop, before, 0) => before,
+                    (_, _, now) => now,
+                };
+                run.wish = Wish::Stop;
+                run.stop_reason = Some(StopReason::Person);
+                Ok(())
+            })
+            .await?;
+        self.view(&run).await
+    }
+
+    async fn resume(&self, request: Request<v1::Selector>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let text = request.into_inner().text;
+        let old = select::run(&self.core, &text).await?.body;
+        let run = match &old.status {
+            RunState::Paused | RunState::Waiting { .. } => {
+                self.change_run(&text, &actor, "resumed", |run| {
+                    let event = if run.status == RunState::Paused { RunEvent::Resume } else { RunEvent::Answer };
+                    run.status = run.status.apply(event).map_err(CoreError::from)?;
+                    Ok(())
+                })
+                .await?
+            }
+            status if status.is_final() => {
+                // Final states are never left: the work goes on as a new run
+                // that may resume from the old one's checkpoints.
+                let token = data_encoding::HEXLOWER
+                    .encode(&self.core.entropy.bytes::<16>().map_err(CoreError::from)?);
+                self.submit_run(&actor, old.spec.clone(), old.source.clone(), token, Some(old.id)).await?
+            }
+            status => {
+                return Err(Status::failed_precondition(format!("{} is {} already", old.name, status.name())));
+            }
+        };
+        self.view(&run).await
+    }
+
+    async fn destroy_run(&self, request: Request<v1::Selector>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let core = &self.core;
+        let text = request.into_inner().text;
+        for _ in 0..8 {
+            let mut run = select::run(core, &text).await?;
+            let mut changes = Changes::default();
+            if !run.body.status.is_final() {
+                run.body.status = run.body.status.apply(RunEvent::Cancel).map_err(CoreError::from)?;
+                run.body.wish = Wish::Kill;
+                run.body.ended_ms = core.clock.wall_ms();
+                if let Some(id) = run.body.bound
+                    && let Some(mut attempt) = core.load::<Attempt>(&id.to_string()).await?
+                    && !attempt.body.status.is_final()
+                {
+                    let event = AttemptEvent::Lose(LossCause::Operator);
+                    attempt.body.status = attempt.body.status.apply(event).map_err(CoreError::from)?;
+                    attempt.body.ended_ms = core.clock.wall_ms();
+                    changes = changes.put(&attempt);
+                }
+            }
+            let id = run.body.id;
+            if core.commit(changes.put(&run).note(core, &actor, "destroy-run", id, Some(id), json!({}))).await? {
+                self.poke(&run.body).await?;
+                return self.view(&run.body).await;
+            }
+        }
+        Err(Status::aborted("the run kept changing; try again"))
+    }
+
+    async fn destroy_machine(&self, request: Request<v1::Selector>) -> Result<Response<v1::MachineView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let text = request.into_inner().text;
+        for _ in 0..8 {
+            let mut machine = select::machine(&self.core, &text).await?;
+            machine.body.condemned = true;
+            machine.body.reason = "destroyed by a person".into();
+            let (id, run) = (machine.body.id, machine.body.run);
+            let changes =
+                Changes::default().put(&machine).note(&self.core, &actor, "destroy-machine", id, Some(run), json!({}));
+            if self.core.commit(changes).await? {
+                return Ok(Response::new(views::machine(&self.core, &machine.body)));
+            }
+        }
+        Err(Status::aborted("the machine kept changing; try again"))
+    }
+
+    async fn sabotage(&self, request: Request<v1::Selector>) -> Result<Response<v1::MachineView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let run = select::run(&self.core, &request.into_inner().text).await?.body;
+        let machines: Vec<Versioned<Machine>> = self.core.of_run(run.id).await?;
+        let bound = match run.bound {
+            Some(id) => self.core.load::<Attempt>(&id.to_string()).await?.map(|a| a.body.machine),
+            None => None,
+        };
+        let target = machines.into_iter().find(|m| Some(m.body.id) == bound && m.body.status.is_up());
+        let Some(machine) = target else {
+            return Err(Status::failed_precondition(format!("{} has no machine to end now", run.name)));
+        };
+        let instance = machine.body.instance.clone().unwrap_or_default();
+        let provider = self.core.provider(&machine.body.provider)?;
+        let detail = json!({"instance": instance});
+        let id = machine.body.id;
+        self.core
+            .commit(Changes::default().note(&self.core, &actor, "sabotage", id, Some(run.id), detail))
+            .await?;
+        provider.sabotage(&instance).await.map_err(Status::failed_precondition)?;
+        Ok(Response::new(views::machine(&self.core, &machine.body)))
+    }
+
+    async fn list_machines(
+        &self,
+        request: Request<v1::ListMachinesRequest>,
+    ) -> Result<Response<v1::MachineList>, Status> {
+        operator_of(&self.core, &request)?;
+        let all = request.into_inner().all;
+        let mut rows: Vec<Machine> = self.core.all::<Machine>().await?.into_iter().map(|m| m.body).collect();
+        rows.retain(|m| all || (!m.status.is_final() && m.status != MachineState::Abandoned));
+        rows.sort_by_key(|m| m.created_ms);
+        let mut machines = Vec::new();
+        for row in &rows {
+            let mut view = views::machine(&self.core, row);
+            if let (Some(instance), false) = (&row.instance, row.status.is_final()) {
+                // Listed as the provider sees it, not as we remember it.
+                let provider = self.core.provider(&row.provider)?;
+                view.provider_says = format!("{:?}", provider.get(instance).await).to_lowercase();
+            }
+            machines.push(view);
+        }
+        Ok(Response::new(v1::MachineList { machines }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<v1::Selector>,
+    ) -> Result<Response<v1::CheckpointList>, Status> {
+        operator_of(&self.core, &request)?;
+        let run = select::run(&self.core, &request.into_inner().text).await?.body;
+        let mut rows: Vec<Checkpoint> =
+            self.core.of_run::<Checkpoint>(run.id).await?.into_iter().map(|c| c.body).collect();
+        rows.sort_by_key(|c| (c.committed_ms, c.manifest.key.clone()));
+        let head = run.head.as_ref().map(|h| h.key.as_str());
+        let checkpoints = rows.iter().map(|c| views::checkpoint(c, head)).collect();
+        Ok(Response::new(v1::CheckpointList { checkpoints }))
+    }
+
+    async fn outputs(&self, request: Request<v1::Selector>) -> Result<Response<v1::OutputsReply>, Status> {
+        operator_of(&self.core, &request)?;
+        let run = select::run(&self.core, &request.into_inner().text).await?.body;
+        let reply = run.outputs.map_or_else(v1::OutputsReply::default, |o| v1::OutputsReply {
+            manifest_key: o.key,
+            manifest_digest: o.digest,
+        });
+        Ok(Response::new(reply))
+    }
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<v1::EventList>, Status> {
+        operator_of(&self.core, &request)?;
+        let ask = request.into_inner();
+        let run = match ask.run.as_str() {
+            "" => None,
+            text => Some(select::run(&self.core, text).await?.body.id.to_string()),
+        };
+        let limit = if ask.limit == 0 { EVENTS } else { ask.limit.min(EVENTS) } as usize;
+        let rows = self.core.store.journal(ask.after, limit, run.as_deref()).await.map_err(CoreError::from)?;
+        let verdict = if ask.verify {
+            let check = self.core.store.verify_journal().await.map_err(CoreError::from)?;
+            check.first_bad.map_or_else(String::new, |seq| format!("the chain is broken at entry {seq}"))
+        } else {
+            String::new()
+        };
+        let events = rows
+            .into_iter()
+            .map(|row| v1::EventView {
+                seq: row.seq,
+                at_ms: row.at_ms,
+                actor: row.actor,
+                verb: row.verb,
+                object: row.object,
+                detail_json: row.detail.to_string(),
+            })
+            .collect();
+        Ok(Response::new(v1::EventList { events, verdict }))
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::ControllerView>, Status> {
+        operator_of(&self.core, &request)?;
+        let core = &self.core;
+        let runs: Vec<Versioned<Run>> = core.all().await?;
+        let machines: Vec<Versioned<Machine>> = core.all().await?;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::ControllerView {
+            hub_id: core.hub.to_string(),
+            version: proto::VERSION.to_owned(),
+            build_id: self.build.id.clone(),
+            pid: u64::from(std::process::id()),
+            started_ms: self.build.started_ms,
+            schema: self.build.schema,
+            active_runs: count(runs.iter().filter(|r| !r.body.status.is_final()).count()),
+            machines: count(machines.iter().filter(|m| m.body.status.may_bill()).count()),
+            alerts: core.alerts(),
+        }))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let changes = Changes::default().note(&self.core, &actor, "drain", "controller", None, json!({}));
+        self.core.commit(changes).await?;
+        self.drain.cancel();
+        Ok(Response::new(v1::DrainReply {}))
+    }
+}

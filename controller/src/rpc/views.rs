@@ -1,0 +1,180 @@
+//! Rows as people's tools see them.
+
+use lifecycle::{AttemptState, CheckpointState, MachineState, RunState};
+use proto::v1;
+
+use crate::core::{Core, CoreError};
+use crate::model::{Attempt, Checkpoint, Machine, Metrics, Run, Versioned};
+
+/// A run with what it has cost and how fast it goes.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn run(core: &Core, run: &Run) -> Result<v1::RunView, CoreError> {
+    let machines: Vec<Versioned<Machine>> = core.of_run(run.id).await?;
+    let attempt = match run.bound {
+        Some(id) => core.load::<Attempt>(&id.to_string()).await?.map(|row| row.body),
+        None => None,
+    };
+    let metrics = match &attempt {
+        Some(a) => core.load::<Metrics>(&a.id.to_string()).await?.map(|row| row.body),
+        None => None,
+    };
+    Ok(assemble(core, run, &machines, attempt.as_ref(), metrics.as_ref()))
+}
+
+fn assemble(
+    core: &Core,
+    run: &Run,
+    machines: &[Versioned<Machine>],
+    attempt: Option<&Attempt>,
+    metrics: Option<&Metrics>,
+) -> v1::RunView {
+    let now = core.clock.wall_ms();
+    let reason = match &run.status {
+        RunState::Failed { reason } => reason.clone(),
+        RunState::Waiting { question, .. } => question.text.clone(),
+        RunState::Provisioning | RunState::Recovering => machines
+            .iter()
+            .filter_map(|m| match &m.body.status {
+                MachineState::Rejected { reason } => Some(reason.clone()),
+                _ => None,
+            })
+            .next_back()
+            .unwrap_or_default(),
+        _ => String::new(),
+    };
+    let loss = metrics.and_then(|m| {
+        let named = ["loss", "train/loss", "train_loss"].iter().find_map(|n| m.metrics.series.get(*n));
+        named.or_else(|| m.metrics.series.iter().find(|(n, _)| n.contains("loss")).map(|(_, s)| s))?.last
+    });
+    let machine = attempt.map(|a| a.machine.to_string()).unwrap_or_default();
+    v1::RunView {
+        id: run.id.to_string(),
+        name: run.name.clone(),
+        project: run.spec.project.clone(),
+        state: run.status.name().to_owned(),
+        reason,
+        created_ms: run.created_ms,
+        ended_ms: run.ended_ms,
+        generation: run.generation.as_u64(),
+        attempts: run.attempts,
+        step: attempt.and_then(|a| a.last_step),
+        loss,
+        rate: attempt.and_then(|a| curves::rate(&a.pace)),
+        produced_step: run.produced_step,
+        durable_step: run.head.as_ref().and_then(|h| h.step),
+        cost_usd: machines.iter().map(|m| m.body.cost_usd(now)).sum(),
+        exit_code: run.exit.as_ref().map(lifecycle::Exit::shell_code),
+        machine,
+        phase: attempt.map(|a| a.status.name().to_lowercase()).unwrap_or_default(),
+        source_digest: run.source.digest.clone(),
+    }
+}
+
+/// A run with everything about it.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> {
+    let machines: Vec<Versioned<Machine>> = core.of_run(run.id).await?;
+    let mut attempts: Vec<Versioned<Attempt>> = core.of_run(run.id).await?;
+    attempts.sort_by_key(|a| a.body.number);
+    let newest = attempts.last().map(|a| &a.body);
+    let metrics = match newest {
+        Some(a) => core.load::<Metrics>(&a.id.to_string()).await?.map(|row| row.body),
+        None => None,
+    };
+    let notes = newest.map(|a| a.notes.clone()).unwrap_or_default();
+    let series = metrics.iter().flat_map(|m| m.metrics.series.iter());
+    let listed = series
+        .take(200)
+        .map(|(name, s)| v1::MetricView {
+            name: name.clone(),
+            last: s.last.unwrap_or(f64::NAN),
+            step: s.last_step,
+            count: s.count,
+            min: s.min.unwrap_or(f64::NAN),
+            max: s.max.unwrap_or(f64::NAN),
+        })
+        .collect();
+    Ok(v1::RunDetail {
+        run: Some(assemble(core, run, &machines, newest, metrics.as_ref())),
+        attempts: attempts.iter().map(|a| attempt(&a.body)).collect(),
+        machines: machines.iter().map(|m| machine(core, &m.body)).collect(),
+        metrics: listed,
+        notes,
+        spec_json: serde_json::to_string(&run.spec).unwrap_or_default(),
+    })
+}
+
+fn attempt(a: &Attempt) -> v1::AttemptView {
+    let (ending, exit_code) = match &a.status {
+        AttemptState::Ended { exit } => {
+            let memory =
+                if a.out_of_memory.is_empty() { String::new() } else { format!(" (out of memory: {})", a.out_of_memory) };
+            (format!("{exit}{memory}"), Some(exit.shell_code()))
+        }
+        AttemptState::Lost { cause } => (cause.to_string(), None),
+        AttemptState::Superseded => ("superseded".to_owned(), None),
+        _ => (String::new(), None),
+    };
+    v1::AttemptView {
+        id: a.id.to_string(),
+        number: a.number,
+        generation: a.generation.as_u64(),
+        machine_id: a.machine.to_string(),
+        state: a.status.name().to_owned(),
+        ending,
+        started_ms: a.started_ms,
+        ended_ms: a.ended_ms,
+        resumed_step: a.restored.as_ref().and_then(|r| r.step),
+        first_step: a.first_step,
+        last_step: a.last_step,
+        exit_code,
+        prepare_ms: a.prepare_ms,
+        restore_ms: a.restore_ms,
+        environment_cached: a.environment_cached,
+        first_step_ms: a.first_step_ms,
+        last_error_line: a.last_error_line.clone(),
+    }
+}
+
+/// A machine.
+#[must_use]
+pub fn machine(core: &Core, m: &Machine) -> v1::MachineView {
+    v1::MachineView {
+        id: m.id.to_string(),
+        provider: m.provider.clone(),
+        instance: m.instance.clone().unwrap_or_default(),
+        state: m.status.name().to_owned(),
+        run_id: m.run.to_string(),
+        created_ms: m.created_ms,
+        ended_ms: m.ended_ms,
+        usd_per_hour: m.usd_per_hour,
+        cost_usd: m.cost_usd(core.clock.wall_ms()),
+        provider_says: String::new(),
+        reason: m.reason.clone(),
+    }
+}
+
+/// A checkpoint.
+#[must_use]
+pub fn checkpoint(c: &Checkpoint, head: Option<&str>) -> v1::CheckpointView {
+    let state = match (c.stray, c.status) {
+        (true, CheckpointState::Committed) => "STRAY",
+        (_, status) => status.name(),
+    };
+    v1::CheckpointView {
+        key: c.manifest.key.clone(),
+        step: c.manifest.step,
+        state: state.to_owned(),
+        generation: c.generation.as_u64(),
+        bytes: c.bytes,
+        new_bytes: 0,
+        committed_ms: c.committed_ms,
+        name: c.name.clone(),
+        head: head == Some(c.manifest.key.as_str()),
+        digest: c.manifest.digest.clone(),
+    }
+}

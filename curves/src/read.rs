@@ -1,0 +1,232 @@
+//! Console output into points: bytes into lines, lines into metrics, and the
+//! little that must be remembered between lines.
+//!
+//! A wrong point is worse than a missed one: a line that is not plainly
+//! metrics gives nothing. Memory is bounded by [`MAX_LINE_BYTES`] and
+//! [`Limits`], whatever the program prints.
+
+mod bar;
+mod clean;
+mod json;
+mod keyvalue;
+mod line;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Point;
+use crate::number;
+pub use line::{LineMetrics, MAX_NAME_BYTES, MAX_VALUES_PER_LINE};
+
+/// A longer line is skipped to its end.
+pub const MAX_LINE_BYTES: usize = 64 * 1024;
+
+/// What a reader will not go beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How many different names one stream may bring forth.
+    pub max_names: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_names: 1000 }
+    }
+}
+
+/// Finds the metrics in one line of text, without its line end. `None` when
+/// it holds neither values nor a step, epoch or progress mark.
+#[must_use]
+pub fn parse_line(line: &str) -> Option<LineMetrics> {
+    let worth = line.len() <= MAX_LINE_BYTES && line.bytes().any(|b| b.is_ascii_digit() || b == b'{');
+    if !worth {
+        return None;
+    }
+    let stripped = clean::strip_escapes(line);
+    let text = clean::strip_prefixes(&stripped);
+    let found = match json::find(text) {
+        json::Found::Object(before, mut metrics) => {
+            if metrics.progress.is_none() {
+                metrics.progress = bar::split(before).and_then(|bar| bar.progress());
+            }
+            metrics
+        }
+        json::Found::Broken => return None,
+        json::Found::Nothing => match bar::split(text) {
+            Some(bar) => bar.metrics(),
+            None => keyvalue::parse(text)?,
+        },
+    };
+    (!found.is_empty()).then_some(found)
+}
+
+/// Reads one stream of output. Can be stored at any byte and go on from there.
+///
+/// The step of a point is, in this order: the step in its own line; the newest
+/// step that an earlier line named; if no line ever named a step, the epoch
+/// when epochs are whole numbers, and the newest position of a progress bar
+/// when they are fractions. Steps are passed on as printed: repeated and
+/// falling ones (a resumed run) are not mended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LineReader {
+    limits: Limits,
+    /// The unfinished line, at most [`MAX_LINE_BYTES`].
+    #[serde(with = "bytes_as_text")]
+    buffer: Vec<u8>,
+    /// Inside a line that was given up as too long.
+    skipping: bool,
+    step: Option<u64>,
+    epoch: Option<f64>,
+    fractional_epochs: bool,
+    progress: Option<(u64, u64)>,
+    /// Hashes of the names seen: small, and enough to count them.
+    names: BTreeSet<u64>,
+    dropped_names: u64,
+    skipped_lines: u64,
+}
+
+impl LineReader {
+    /// A reader at the start of a stream.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            buffer: Vec::new(),
+            skipping: false,
+            step: None,
+            epoch: None,
+            fractional_epochs: false,
+            progress: None,
+            names: BTreeSet::new(),
+            dropped_names: 0,
+            skipped_lines: 0,
+        }
+    }
+
+    /// Takes the next bytes, cut anywhere, and appends the points of the lines
+    /// that they finish. A line ends with a line feed, a carriage return or a
+    /// backspace, as progress bars redraw themselves with the latter two.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<Point>) {
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|b| matches!(b, b'\n' | b'\r' | 0x08)) {
+            self.take(&rest[..at]);
+            self.end_line(out);
+            rest = &rest[at + 1..];
+        }
+        self.take(rest);
+    }
+
+    /// Reads a last line that has no line end. The reader can be fed again.
+    pub fn finish(&mut self, out: &mut Vec<Point>) {
+        self.end_line(out);
+    }
+
+    /// Position and planned total, of the greatest total that a progress bar or
+    /// an `N/M` step showed: what a remaining time can be reckoned from.
+    #[must_use]
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        self.progress
+    }
+
+    /// The newest step that a line named, or the newest whole epoch when none
+    /// ever did.
+    #[must_use]
+    pub fn step(&self) -> Option<u64> {
+        let epoch = self.epoch.filter(|_| !self.fractional_epochs).and_then(number::as_step);
+        let bar = self.progress.filter(|_| self.fractional_epochs).map(|(done, _)| done);
+        self.step.or(epoch).or(bar)
+    }
+
+    /// Values left out because their name was beyond a limit.
+    #[must_use]
+    pub fn dropped_names(&self) -> u64 {
+        self.dropped_names
+    }
+
+    /// Lines left out because they were longer than [`MAX_LINE_BYTES`].
+    #[must_use]
+    pub fn skipped_lines(&self) -> u64 {
+        self.skipped_lines
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        if self.skipping {
+            return;
+        }
+        if self.buffer.len() + bytes.len() > MAX_LINE_BYTES {
+            self.skipping = true;
+            self.skipped_lines = self.skipped_lines.saturating_add(1);
+            self.buffer = Vec::new();
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    fn end_line(&mut self, out: &mut Vec<Point>) {
+        if std::mem::take(&mut self.skipping) || self.buffer.is_empty() {
+            return;
+        }
+        let line = std::mem::take(&mut self.buffer);
+        if let Some(metrics) = parse_line(&String::from_utf8_lossy(&line)) {
+            self.absorb(metrics, out);
+        }
+        self.buffer = line;
+        self.buffer.clear();
+    }
+
+    fn absorb(&mut self, metrics: LineMetrics, out: &mut Vec<Point>) {
+        self.step = metrics.step.or(self.step);
+        if let Some(epoch) = metrics.epoch {
+            self.fractional_epochs |= epoch.fract() != 0.0;
+            self.epoch = Some(epoch);
+        }
+        // Shorter bars (validation, data loading) run beside the training's own.
+        let longest = self.progress.map_or(0, |(_, total)| total);
+        self.progress = metrics.progress.filter(|(_, total)| *total >= longest).or(self.progress);
+        self.dropped_names = self.dropped_names.saturating_add(metrics.dropped);
+        let step = self.step();
+        for (name, value) in metrics.values {
+            let hash = hash(&name);
+            if !self.names.contains(&hash) {
+                if self.names.len() >= self.limits.max_names as usize {
+                    self.dropped_names = self.dropped_names.saturating_add(1);
+                    continue;
+                }
+                self.names.insert(hash);
+            }
+            out.push(Point { name, step, value });
+        }
+    }
+}
+
+/// FNV-1a: the same on every machine, since stored states move between them.
+fn hash(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Bytes as the characters of the same number: compact for mostly ASCII text,
+/// and exact for the rest.
+mod bytes_as_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&bytes.iter().map(|&b| char::from(b)).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
+        let bytes = bytes.map_err(|_| Error::custom("unfinished line holds a character above U+00FF"))?;
+        if bytes.len() > super::MAX_LINE_BYTES {
+            return Err(Error::custom("unfinished line is longer than a line may be"));
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;
