@@ -1,7 +1,24 @@
-//! agent.
+//! The supervisor on each machine. `guard` starts and restarts, `keeper` owns
+//! one program and its output, the agent (`app`) talks to the controller:
+//! `supervisor` decides, `driver` acts through `world`, `uplink` carries.
+
+pub mod supervisor;
+
+pub mod metering;
+pub mod outbox;
+
+pub mod driver;
+pub mod gateway;
+pub mod identity;
+pub mod uplink;
+pub mod world;
+
 pub mod environment;
 pub mod guard;
 pub mod keeper;
 pub mod os;
 pub mod process;
 pub mod spool;
+
+pub mod app;
+pub mod command;

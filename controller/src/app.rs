@@ -92,15 +92,15 @@ async fn listen(before: Option<&str>) -> Result<TcpListener, AppError> {
     TcpListener::bind("127.0.0.1:0").await.map_err(AppError::Listen)
 }
 
-/// Runs a controller until it is told to end.
-///
-/// # Errors
-/// Where it cannot start, or a server fails.
-pub async fn run(config: Config) -> Result<(), AppError> {
-    let clock = Clock::system();
-    let home = Home::open(&config.home, clock.wall())?;
-    let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
-    let objects = Arc::new(FsStore::open(home.path("objects"))?);
+/// The three listeners and what tools are told of them.
+struct Doors {
+    operators: TcpListener,
+    agents: TcpListener,
+    join: TcpListener,
+    rendezvous: Rendezvous,
+}
+
+async fn open_doors(home: &Home, build: &str) -> Result<Doors, AppError> {
     let last = home.last_rendezvous();
     let operators = listen(last.as_ref().map(|r| r.operators.as_str())).await?;
     let agents = listen(last.as_ref().map(|r| r.agents.as_str())).await?;
@@ -112,26 +112,25 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         operators: address(&operators)?,
         agents: address(&agents)?,
         join: address(&join)?,
-        build: config.build_id.clone(),
+        build: build.to_owned(),
     };
-    let own = home.server_credentials(clock.wall())?;
-    let wall: proto::tls::WallClock = {
-        let clock = clock.clone();
-        Arc::new(move || clock.wall())
-    };
-    let mutual = proto::tls::server(home.authority.root_pem(), &own, wall.clone())?;
-    let joining = proto::tls::join_server(&own, wall)?;
+    Ok(Doors { operators, agents, join, rendezvous })
+}
+
+fn build_core(home: &Home, config: &Config, clock: Clock, at: &Rendezvous) -> Result<Arc<Core>, AppError> {
+    let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
+    let objects = Arc::new(FsStore::open(home.path("objects"))?);
     let local = LocalProvider::new(LocalConfig {
         root: home.path("machines"),
         usd_per_hour: config.local_usd_per_hour,
     });
     let local: Arc<dyn Provider> = Arc::new(local);
-    let hub = home.hub;
-    let started_ms = clock.wall_ms();
-    let core = Core::new(Parts {
-        hub,
-        authority: proto::pki::Authority::load(hub, home.authority.root_pem(), home.authority.key_pem())
-            .map_err(HomeError::from)?,
+    let authority =
+        proto::pki::Authority::load(home.hub, home.authority.root_pem(), home.authority.key_pem())
+            .map_err(HomeError::from)?;
+    Ok(Core::new(Parts {
+        hub: home.hub,
+        authority,
         label_key: home.label_key,
         store,
         objects,
@@ -141,13 +140,25 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         clocks: config.clocks,
         files: RunFiles::new(home.path("runs"), true),
         boot: BootSettings {
-            endpoints: vec![rendezvous.agents.clone()],
-            join_endpoints: vec![rendezvous.join.clone()],
-            agent_exe: config.agent_exe,
+            endpoints: vec![at.agents.clone()],
+            join_endpoints: vec![at.join.clone()],
+            agent_exe: config.agent_exe.clone(),
             cache_dir: home.path("cache"),
         },
         restore_count: home.restore_count,
-    });
+    }))
+}
+
+/// Runs a controller until it is told to end.
+///
+/// # Errors
+/// Where it cannot start, or a server fails.
+pub async fn run(config: Config) -> Result<(), AppError> {
+    let clock = Clock::system();
+    let started_ms = clock.wall_ms();
+    let home = Home::open(&config.home, clock.wall())?;
+    let doors = open_doors(&home, &config.build_id).await?;
+    let core = build_core(&home, &config, clock, &doors.rendezvous)?;
     ingest::cut_to_durable(&core).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -155,52 +166,61 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     tasks.spawn(reconcile::run(core.clone(), stop.clone()));
     tasks.spawn(keep_state_files(core.clone(), stop.clone()));
     let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
-    let raw = TcpListenerStream::new;
-    let servers = async {
-        tokio::try_join!(
-            serve_agents(
-                core.clone(),
-                &tasks,
-                proto::accept::incoming(raw(agents), mutual.clone(), Some(hub)),
-                stop.clone().cancelled_owned()
-            ),
-            async {
-                proto::serve::operators(
-                    proto::accept::incoming(raw(operators), mutual.clone(), Some(hub)),
-                    OperatorService::new(core.clone(), tasks.clone(), stop.clone(), build),
-                    Gateway::new(core.clone(), tasks.clone()),
-                    stop.clone().cancelled_owned(),
-                )
-                .await
-                .map_err(AppError::from)
-            },
-            async {
-                proto::serve::join(
-                    proto::accept::incoming(raw(join), joining, None),
-                    JoinService::new(core.clone()),
-                    stop.clone().cancelled_owned(),
-                )
-                .await
-                .map_err(AppError::from)
-            },
-        )
+    let at = doors.rendezvous.clone();
+    let servers = Box::pin(serve_all(&home, &core, &tasks, &stop, doors, build));
+    home.announce(&at)?;
+    tracing::info!(pid = at.pid, agents = at.agents, operators = at.operators, "serving");
+    let ended = tokio::select! {
+        biased;
+        done = servers => done,
+        // Streams that never end by themselves are cut after the drain.
+        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
     };
-    home.announce(&rendezvous)?;
-    tracing::info!(pid = rendezvous.pid, agents = rendezvous.agents, operators = rendezvous.operators, "serving");
-    let bounded = async {
-        tokio::select! {
-            biased;
-            done = servers => done.map(|_| ()),
-            // Streams that never end by themselves are cut after the drain.
-            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
-        }
-    };
-    let ended = bounded.await;
     stop.cancel();
     tasks.close();
     let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
     tracing::info!("ended");
     ended
+}
+
+async fn serve_all(
+    home: &Home,
+    core: &Arc<Core>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    doors: Doors,
+    build: Build,
+) -> Result<(), AppError> {
+    let own = home.server_credentials(core.clock.wall())?;
+    let clock = core.clock.clone();
+    let wall: proto::tls::WallClock = Arc::new(move || clock.wall());
+    let mutual = proto::tls::server(home.authority.root_pem(), &own, wall.clone())?;
+    let joining = proto::tls::join_server(&own, wall)?;
+    let raw = TcpListenerStream::new;
+    let until = || stop.clone().cancelled_owned();
+    let operators = proto::serve::operators(
+        proto::accept::incoming(raw(doors.operators), mutual.clone(), Some(core.hub)),
+        OperatorService::new(core.clone(), tasks.clone(), stop.clone(), build),
+        Gateway::new(core.clone(), tasks.clone()),
+        until(),
+    );
+    let agents = serve_agents(
+        core.clone(),
+        tasks,
+        proto::accept::incoming(raw(doors.agents), mutual, Some(core.hub)),
+        until(),
+    );
+    let join = proto::serve::join(
+        proto::accept::incoming(raw(doors.join), joining, None),
+        JoinService::new(core.clone()),
+        until(),
+    );
+    tokio::try_join!(
+        Box::pin(agents),
+        Box::pin(async { Ok(operators.await?) }),
+        Box::pin(async { Ok(join.await?) })
+    )?;
+    Ok(())
 }
 
 /// Serves agents over any kind of connection.
@@ -223,7 +243,8 @@ where
 }
 
 async fn watch_signals(stop: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be watched");
         return;
     };

@@ -174,9 +174,9 @@ impl Core {
     /// # Errors
     /// As [`Core::load`], and where it does not exist.
     pub async fn need<T: Record>(&self, key: &str) -> Result<Versioned<T>, CoreError> {
-        self.load(key).await?.ok_or_else(|| {
-            CoreError::Impossible(format!("there is no {} {key}", T::KIND.as_str()))
-        })
+        self.load(key)
+            .await?
+            .ok_or_else(|| CoreError::Impossible(format!("there is no {} {key}", T::KIND.as_str())))
     }
 
     /// All rows of a kind.
@@ -357,7 +357,7 @@ impl Changes {
         core: &Core,
         actor: &str,
         verb: &str,
-        object: impl ToString,
+        object: impl std::fmt::Display,
         run: Option<RunId>,
         detail: Value,
     ) -> Self {
@@ -365,7 +365,7 @@ impl Changes {
             at_ms: core.clock.wall_ms(),
             actor: actor.to_owned(),
             verb: verb.to_owned(),
-            object: object.to_string(),
+            object: format!("{object}"),
             run: run.map(|r| r.to_string()),
             detail,
         });

@@ -35,7 +35,12 @@ fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
 #[must_use]
 pub fn chunk_rows(tree: &Manifest) -> Vec<ChunkPut> {
     chunks(tree)
-        .map(|c| ChunkPut { digest: *c.digest.as_bytes(), pack: c.pack.to_string(), offset: c.offset, len: c.len })
+        .map(|c| ChunkPut {
+            digest: *c.digest.as_bytes(),
+            pack: c.pack.to_string(),
+            offset: c.offset,
+            len: c.len,
+        })
         .collect()
 }
 
@@ -85,11 +90,16 @@ fn fenced(run: &Run, attempt: AttemptId, generation: Generation) -> Option<Outco
     if run.status.is_final() {
         return Some(Outcome::Refused("the run has ended".into()));
     }
-    (run.bound != Some(attempt) || run.generation != generation).then_some(Outcome::Superseded(run.generation))
+    (run.bound != Some(attempt) || run.generation != generation)
+        .then_some(Outcome::Superseded(run.generation))
 }
 
 /// The manifest as stored, if it and every pack it names are there in full.
-async fn check_stored(core: &Core, key: &ObjectKey, digest: &str) -> Result<Result<Manifest, String>, CoreError> {
+async fn check_stored(
+    core: &Core,
+    key: &ObjectKey,
+    digest: &str,
+) -> Result<Result<Manifest, String>, CoreError> {
     let Some(size) = core.objects.size(key).await? else {
         return Ok(Err("the manifest is not in the store".into()));
     };
@@ -120,7 +130,13 @@ async fn check_stored(core: &Core, key: &ObjectKey, digest: &str) -> Result<Resu
     Ok(Ok(tree))
 }
 
-fn changes_for(core: &Core, mut run: Versioned<Run>, attempt: &Attempt, manifest: &ManifestRef, tree: &Manifest) -> Changes {
+fn changes_for(
+    core: &Core,
+    mut run: Versioned<Run>,
+    attempt: &Attempt,
+    manifest: &ManifestRef,
+    tree: &Manifest,
+) -> Changes {
     let reference = ManifestRef { step: tree.step, ..manifest.clone() };
     let run_id = run.body.id;
     let mut changes = Changes::default();
@@ -150,12 +166,24 @@ fn changes_for(core: &Core, mut run: Versioned<Run>, attempt: &Attempt, manifest
     };
     changes.0.chunks = chunk_rows(tree);
     let detail = json!({"step": tree.step, "bytes": tree.total_bytes(), "generation": attempt.generation});
-    changes.put(&run).note(core, &format!("machine:{}", attempt.machine), verb, &manifest.key, Some(run_id), detail)
+    changes.put(&run).note(
+        core,
+        &format!("machine:{}", attempt.machine),
+        verb,
+        &manifest.key,
+        Some(run_id),
+        detail,
+    )
 }
 
 /// A complete checkpoint of an attempt whose work does not count is kept and
 /// listed, and never the head.
-async fn note_stray(core: &Core, attempt: &Attempt, manifest: &ManifestRef, tree: &Manifest) -> Result<(), CoreError> {
+async fn note_stray(
+    core: &Core,
+    attempt: &Attempt,
+    manifest: &ManifestRef,
+    tree: &Manifest,
+) -> Result<(), CoreError> {
     if tree.kind != TreeKind::Checkpoint || core.load::<Checkpoint>(&manifest.key).await?.is_some() {
         return Ok(());
     }
@@ -233,7 +261,14 @@ pub async fn condemn(core: &Core, actor: &str, key: &str, detail: &str) -> Resul
             changes = changes.put(&run);
         }
         let detail: String = detail.chars().take(300).collect();
-        let changes = changes.put(&row).note(core, actor, "corrupt", key, Some(row.body.run), json!({"detail": detail}));
+        let changes = changes.put(&row).note(
+            core,
+            actor,
+            "corrupt",
+            key,
+            Some(row.body.run),
+            json!({"detail": detail}),
+        );
         if core.commit(changes).await? {
             return Ok(());
         }
@@ -254,6 +289,8 @@ pub async fn newest(core: &Core, run: RunId, but: Option<&str>) -> Result<Vec<Ma
         .map(|row| row.body)
         .filter(|c| c.status.is_durable() && !c.stray && but.is_none_or(|key| c.manifest.key != key))
         .collect();
-    rows.sort_by_key(|c| std::cmp::Reverse((c.manifest.step, c.generation, c.committed_ms, c.manifest.key.clone())));
+    rows.sort_by_key(|c| {
+        std::cmp::Reverse((c.manifest.step, c.generation, c.committed_ms, c.manifest.key.clone()))
+    });
     Ok(rows.into_iter().map(|c| c.manifest).collect())
 }

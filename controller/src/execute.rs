@@ -173,7 +173,8 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     };
     moved(core, &mut run.body, event)?;
     let detail = json!({"exit": exit, "run": run.body.status.name()});
-    let changes = Changes::default().put(&run).expect(&attempt).note(core, SELF, "settled", id, Some(id), detail);
+    let changes =
+        Changes::default().put(&run).expect(&attempt).note(core, SELF, "settled", id, Some(id), detail);
     if core.commit(changes).await? {
         core.poke(attempt.body.machine);
     }
@@ -189,7 +190,9 @@ async fn stop_for_budget(core: &Core, id: RunId) -> Result<(), CoreError> {
     run.body.stop_reason = Some(StopReason::Budget);
     let detail = json!({"max_usd": run.body.spec.max_usd});
     let attempt = bound_attempt(core, &run.body).await?;
-    if core.commit(Changes::default().put(&run).note(core, SELF, "budget-reached", id, Some(id), detail)).await?
+    if core
+        .commit(Changes::default().put(&run).note(core, SELF, "budget-reached", id, Some(id), detail))
+        .await?
         && let Some(attempt) = attempt
     {
         core.poke(attempt.body.machine);
@@ -208,7 +211,8 @@ async fn close(core: &Core, id: RunId) -> Result<(), CoreError> {
 async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     let machine: Versioned<Machine> = core.need(&machine_id.to_string()).await?;
-    if machine.body.status != MachineState::Ready || run.body.status.is_final() || run.body.wish != Wish::Run {
+    if machine.body.status != MachineState::Ready || run.body.status.is_final() || run.body.wish != Wish::Run
+    {
         return Ok(());
     }
     let old = bound_attempt(core, &run.body).await?;

@@ -186,8 +186,7 @@ async fn take_points(
 ) -> Result<u64, CoreError> {
     if scene.metrics.is_none() {
         let id = scene.attempt.body.id;
-        let fresh =
-            Metrics { attempt: id, run: scene.run.body.id, metrics: curves::RunMetrics::default() };
+        let fresh = Metrics { attempt: id, run: scene.run.body.id, metrics: curves::RunMetrics::default() };
         scene.metrics = Some(core.load(&id.to_string()).await?.unwrap_or(Versioned::new(fresh)));
     }
     let mut lines = String::new();
@@ -198,8 +197,11 @@ async fn take_points(
             let point = curves::Point { name, step: point.step, value: point.value };
             row.body.metrics.push(&point);
             // A value that JSON has no number for is kept as text.
-            let value = if point.value.is_finite() { json!(point.value) } else { json!(point.value.to_string()) };
-            lines.push_str(&json!({"t": at_ms, "name": point.name, "step": point.step, "value": value}).to_string());
+            let value =
+                if point.value.is_finite() { json!(point.value) } else { json!(point.value.to_string()) };
+            lines.push_str(
+                &json!({"t": at_ms, "name": point.name, "step": point.step, "value": value}).to_string(),
+            );
             lines.push('\n');
             if let Some(step) = point.step {
                 if attempt.first_step.is_none() {
@@ -231,8 +233,10 @@ async fn take_points(
 fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), IngestError> {
     let now = core.clock.wall_ms();
     let attempt = &mut scene.attempt.body;
-    let kind =
-        event.kind.as_ref().ok_or_else(|| WireError::new("event", "its kind is not known to this version"))?;
+    let kind = event
+        .kind
+        .as_ref()
+        .ok_or_else(|| WireError::new("event", "its kind is not known to this version"))?;
     scene.attempt_changed = true;
     match kind {
         EventKind::Preparing(_) => {
@@ -277,9 +281,10 @@ fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), I
         EventKind::Restored(restored) => {
             attempt.restore_ms = restored.took_ms;
             let key = &restored.manifest_key;
-            attempt.restored = attempt.resume.iter().find(|r| r.key == *key).cloned().or_else(|| {
-                Some(ManifestRef { key: clip(key), digest: String::new(), step: restored.step })
-            });
+            attempt.restored =
+                attempt.resume.iter().find(|r| r.key == *key).cloned().or_else(|| {
+                    Some(ManifestRef { key: clip(key), digest: String::new(), step: restored.step })
+                });
             let detail = json!({"key": clip(key), "step": restored.step, "bytes": restored.bytes, "ms": restored.took_ms});
             scene.journal.push(("restored", detail));
         }
@@ -304,7 +309,8 @@ fn end(scene: &mut Scene, ended: &v1::Ended, now: u64) -> Result<(), IngestError
     if !ended.unpublished.is_empty() && attempt.notes.len() < NOTES {
         attempt.notes.push(clip(&ended.unpublished));
     }
-    let detail = json!({"exit": exit, "last": attempt.last_error_line, "out_of_memory": attempt.out_of_memory});
+    let detail =
+        json!({"exit": exit, "last": attempt.last_error_line, "out_of_memory": attempt.out_of_memory});
     if let Ok(next) = attempt.status.apply(AttemptEvent::End(exit)) {
         attempt.status = next;
         attempt.ended_ms = now;

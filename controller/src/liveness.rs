@@ -91,9 +91,17 @@ const PROBE_EVERY_MS: u64 = 1_000;
 /// Judges one machine. `age_ms` is the time since its creation (or since this
 /// controller started, whichever is less).
 #[must_use]
-pub fn judge(state: &MachineState, seen: &Observation, age_ms: u64, given_up: bool, clocks: &Clocks) -> Verdict {
+pub fn judge(
+    state: &MachineState,
+    seen: &Observation,
+    age_ms: u64,
+    given_up: bool,
+    clocks: &Clocks,
+) -> Verdict {
     match (state, seen.provider) {
-        (MachineState::Booting | MachineState::Ready | MachineState::Suspect, Some(word)) if !seen.attached => {
+        (MachineState::Booting | MachineState::Ready | MachineState::Suspect, Some(word))
+            if !seen.attached =>
+        {
             match word {
                 ProviderWord::Absent => return Verdict::Lost(LossCause::Gone),
                 ProviderWord::Terminal => return Verdict::Lost(LossCause::Terminated),
@@ -109,7 +117,9 @@ pub fn judge(state: &MachineState, seen: &Observation, age_ms: u64, given_up: bo
         MachineState::Ready if seen.silent_ms >= clocks.suspect_ms => Verdict::Suspect,
         MachineState::Ready if seen.broke && !seen.attached && due => Verdict::Probe,
         MachineState::Suspect
-            if !given_up && seen.silent_ms >= clocks.lost_after_ms.max(clocks.lease_ttl_ms + clocks.lease_ttl_ms / 10) =>
+            if !given_up
+                && seen.silent_ms
+                    >= clocks.lost_after_ms.max(clocks.lease_ttl_ms + clocks.lease_ttl_ms / 10) =>
         {
             Verdict::GiveUp
         }

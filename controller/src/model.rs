@@ -75,6 +75,11 @@ impl<T: Record> Versioned<T> {
     }
 }
 
+/// Rights and keys belong to a machine, not to a run.
+fn no_run(_: &MachineId) -> Option<RunId> {
+    None
+}
+
 macro_rules! record {
     ($type:ty, $kind:ident, $row:ident => $key:expr, $run:expr) => {
         impl Record for $type {
@@ -357,7 +362,7 @@ pub struct JoinRight {
     #[serde(default)]
     pub used_ms: u64,
 }
-record!(JoinRight, Join, j => j.machine, None);
+record!(JoinRight, Join, j => j.machine, no_run(&j.machine));
 
 /// The key that a machine is bound to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -373,7 +378,7 @@ pub struct BoundKey {
     /// The boot it was last heard from.
     pub boot_id: String,
 }
-record!(BoundKey, Identity, k => k.machine, None);
+record!(BoundKey, Identity, k => k.machine, no_run(&k.machine));
 
 /// Running statistics of an attempt's metrics.
 #[derive(Debug, Clone, Serialize, Deserialize)]

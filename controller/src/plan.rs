@@ -211,8 +211,11 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                     Some((state, true)) if state.is_up() => want_machine(world, run, out),
                     Some((state, _)) if state.is_up() => {}
                     _ => {
-                        let cause =
-                            if machine.is_some_and(|m| m.condemned) { LossCause::Operator } else { LossCause::Gone };
+                        let cause = if machine.is_some_and(|m| m.condemned) {
+                            LossCause::Operator
+                        } else {
+                            LossCause::Gone
+                        };
                         out.push(Action::LoseAttempt(run.id, cause));
                     }
                 }

@@ -102,11 +102,16 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(10), async { while tasks.join_next().await.is_some() {} })
-        .await;
+    let _ =
+        tokio::time::timeout(Duration::from_secs(10), async { while tasks.join_next().await.is_some() {} })
+            .await;
 }
 
-async fn pass(core: &Arc<Core>, tasks: &mut JoinSet<MachineId>, busy: &mut BTreeSet<MachineId>) -> Result<(), CoreError> {
+async fn pass(
+    core: &Arc<Core>,
+    tasks: &mut JoinSet<MachineId>,
+    busy: &mut BTreeSet<MachineId>,
+) -> Result<(), CoreError> {
     while let Some(done) = tasks.try_join_next() {
         if let Ok(id) = done {
             busy.remove(&id);

@@ -92,7 +92,8 @@ impl RunFiles {
             let at = match open.iter().position(|(p, _)| *p == path) {
                 Some(at) => at,
                 None => {
-                    let file = open_file(&dir, &path).map_err(|source| FileError { path: path.clone(), source })?;
+                    let file =
+                        open_file(&dir, &path).map_err(|source| FileError { path: path.clone(), source })?;
                     open.push((path.clone(), file));
                     open.len() - 1
                 }
@@ -133,7 +134,14 @@ impl RunFiles {
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn read(&self, run: &str, attempt: u32, file: &str, offset: u64, max: usize) -> Result<Vec<u8>, FileError> {
+    pub fn read(
+        &self,
+        run: &str,
+        attempt: u32,
+        file: &str,
+        offset: u64,
+        max: usize,
+    ) -> Result<Vec<u8>, FileError> {
         let path = self.attempt_dir(run, attempt).join(file);
         let read = || -> io::Result<Vec<u8>> {
             let handle = match File::open(&path) {

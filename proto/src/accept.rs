@@ -94,12 +94,8 @@ where
     Incoming { ready, _acceptor: acceptor }
 }
 
-async fn accept_all<S, R>(
-    mut raw: R,
-    tls: TlsAcceptor,
-    hub: Option<HubId>,
-    sender: mpsc::Sender<Accepted<S>>,
-) where
+async fn accept_all<S, R>(mut raw: R, tls: TlsAcceptor, hub: Option<HubId>, sender: mpsc::Sender<Accepted<S>>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Stream<Item = io::Result<S>> + Send + Unpin + 'static,
 {

@@ -90,7 +90,11 @@ pub async fn dial(
     over(&to, move || connect_first(list.clone()), tls, name).await
 }
 
-async fn connect_first(endpoints: Arc<[String]>) -> io::Result<TcpStream> {
+/// Opens a TCP connection to the first of `endpoints` that answers.
+///
+/// # Errors
+/// The last failure where none answers.
+pub async fn connect_first(endpoints: Arc<[String]>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no endpoint is known");
     for endpoint in endpoints.iter() {
         let addresses = match crate::resolve::addresses(endpoint).await {

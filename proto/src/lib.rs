@@ -27,3 +27,8 @@ pub const MESSAGE_LIMIT: usize = 1 << 20;
 
 /// This build's version, for display and for the check between peers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Encoding of single messages, for what is kept on disk as it travels.
+pub mod wire {
+    pub use prost::{DecodeError, Message};
+}

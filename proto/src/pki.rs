@@ -94,7 +94,8 @@ impl Credentials {
     /// # Errors
     /// Where the PEM holds no key.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
-        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| PkiError::Unreadable("private key"))
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .map_err(|_| PkiError::Unreadable("private key"))
     }
 
     /// Unix seconds between which the leaf is valid.
@@ -187,7 +188,12 @@ impl Authority {
         spki_pin(roots.first().ok_or(PkiError::Unreadable("root certificate"))?)
     }
 
-    fn leaf(&self, identity: &Identity, now: SystemTime, life: Duration) -> Result<CertificateParams, PkiError> {
+    fn leaf(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<CertificateParams, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = name(&identity.to_string());
         params.is_ca = IsCa::ExplicitNoCa;
@@ -212,7 +218,12 @@ impl Authority {
     ///
     /// # Errors
     /// Where keys cannot be made.
-    pub fn issue(&self, identity: &Identity, now: SystemTime, life: Duration) -> Result<Credentials, PkiError> {
+    pub fn issue(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Credentials, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf = self.leaf(identity, now, life)?.signed_by(&key, &self.issuer)?;
         Ok(Credentials { chain_pem: leaf.pem() + &self.root_pem, key_pem: key.serialize_pem() })
@@ -249,8 +260,8 @@ fn name(common: &str) -> DistinguishedName {
 /// # Errors
 /// Where the request cannot be read.
 pub fn csr_public_key(csr_der: &[u8]) -> Result<Vec<u8>, PkiError> {
-    let (_, csr) =
-        X509CertificationRequest::from_der(csr_der).map_err(|_| PkiError::Unreadable("certificate request"))?;
+    let (_, csr) = X509CertificationRequest::from_der(csr_der)
+        .map_err(|_| PkiError::Unreadable("certificate request"))?;
     Ok(csr.certification_request_info.subject_pki.raw.to_vec())
 }
 
@@ -297,11 +308,9 @@ impl MachineKey {
     /// # Errors
     /// Where signing fails.
     pub fn sign_rejoin(&self, nonce: &[u8]) -> Result<Vec<u8>, PkiError> {
-        let pair = EcdsaKeyPair::from_pkcs8(
-            &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
-            self.key.serialized_der(),
-        )
-        .map_err(|_| PkiError::Unreadable("machine key"))?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_ASN1_SIGNING, self.key.serialized_der())
+                .map_err(|_| PkiError::Unreadable("machine key"))?;
         debug_assert!(!pair.public_key().as_ref().is_empty());
         let signed = pair
             .sign(&aws_lc_rs::rand::SystemRandom::new(), &[REJOIN, nonce].concat())
@@ -317,7 +326,8 @@ impl MachineKey {
 pub fn verify_rejoin(spki_der: &[u8], nonce: &[u8], signed: &[u8]) -> Result<(), PkiError> {
     let (_, spki) = x509_parser::x509::SubjectPublicKeyInfo::from_der(spki_der)
         .map_err(|_| PkiError::Unreadable("bound key"))?;
-    let key = UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, spki.subject_public_key.data.as_ref());
+    let key =
+        UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, spki.subject_public_key.data.as_ref());
     key.verify(&[REJOIN, nonce].concat(), signed).map_err(|_| PkiError::Signature("rejoin"))
 }
 
@@ -336,9 +346,9 @@ mod tests {
         let key = MachineKey::generate().unwrap();
         let me = MachineId::from_bytes([1; 16]);
         let mut params = CertificateParams::default();
-        params.subject_alt_names.push(SanType::URI(
-            Identity::Operator("root".into()).uri(hub()).try_into().unwrap(),
-        ));
+        params
+            .subject_alt_names
+            .push(SanType::URI(Identity::Operator("root".into()).uri(hub()).try_into().unwrap()));
         let csr = params.serialize_request(&key.key).unwrap().der().to_vec();
         let chain = ca.sign_machine(me, &csr, SystemTime::now(), DAY).unwrap();
         let der = certificates(&chain).unwrap();

@@ -29,7 +29,8 @@ pub async fn addresses(endpoint: &str) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let resolver = TokioResolver::builder_tokio().map_err(io::Error::other)?.build().map_err(io::Error::other)?;
+    let resolver =
+        TokioResolver::builder_tokio().map_err(io::Error::other)?.build().map_err(io::Error::other)?;
     let found = resolver.lookup_ip(host.as_str()).await.map_err(io::Error::other)?;
     let list: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
     if list.is_empty() {

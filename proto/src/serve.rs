@@ -63,7 +63,12 @@ where
 ///
 /// # Errors
 /// Where the server fails as a whole.
-pub async fn operators<S, O, G, F>(incoming: Incoming<S>, operator: O, gateway: G, stop: F) -> Result<(), ServeError>
+pub async fn operators<S, O, G, F>(
+    incoming: Incoming<S>,
+    operator: O,
+    gateway: G,
+    stop: F,
+) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     O: Operator,

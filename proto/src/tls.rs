@@ -79,8 +79,7 @@ pub fn expected_name(hub: HubId) -> Result<ServerName<'static>, TlsError> {
 /// # Errors
 /// Where the credentials are unusable.
 pub fn server(ca_pem: &str, own: &Credentials, clock: WallClock) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), crypto()).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), crypto()).build()?;
     let config = ServerConfig::builder_with_details(crypto(), Arc::new(Clock(clock)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)

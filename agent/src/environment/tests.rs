@@ -1,3 +1,5 @@
+//! What the parent module promises, tested.
+
 use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};

@@ -1,3 +1,5 @@
+//! What the parent module promises, tested.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the parent module promises, tested.
+
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -246,7 +246,10 @@ pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError>
         DestroyOutcome::Absent => true,
         DestroyOutcome::Accepted => matches!(provider.get(&instance).await, Presence::Absent),
         DestroyOutcome::Unknown(why) => {
-            core.alert(&format!("destroy {id}"), Some(format!("machine {} is not confirmed gone: {why}", id.short())));
+            core.alert(
+                &format!("destroy {id}"),
+                Some(format!("machine {} is not confirmed gone: {why}", id.short())),
+            );
             false
         }
     };
@@ -283,9 +286,9 @@ pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
         for instance in instances {
             let Some(id) = label::read(&instance.label, core.hub, &core.label_key) else { continue };
             let row: Option<Versioned<Machine>> = core.load(&id.to_string()).await?;
-            let wanted = row.as_ref().is_some_and(|r| {
-                !r.body.status.is_final() && r.body.status != MachineState::Abandoned
-            });
+            let wanted = row
+                .as_ref()
+                .is_some_and(|r| !r.body.status.is_final() && r.body.status != MachineState::Abandoned);
             if wanted {
                 continue;
             }

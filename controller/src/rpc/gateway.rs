@@ -67,7 +67,9 @@ impl Gateway {
         let peer = super::peer_of(request)?;
         super::current(&self.core, &peer)?;
         match peer.identity {
-            Identity::Operator(name) => Ok(Reach { write: None, read: None, actor: format!("operator:{name}") }),
+            Identity::Operator(name) => {
+                Ok(Reach { write: None, read: None, actor: format!("operator:{name}") })
+            }
             Identity::Machine(id) => Ok(self.machine_reach(id).await?),
             Identity::Controller => Err(Status::permission_denied("a controller is no client")),
         }
@@ -117,7 +119,9 @@ impl ArtifactGateway for Gateway {
         let digests: Vec<[u8; 32]> = ask
             .digests
             .iter()
-            .map(|d| d.as_slice().try_into().map_err(|_| Status::invalid_argument("a digest is not 32 bytes")))
+            .map(|d| {
+                d.as_slice().try_into().map_err(|_| Status::invalid_argument("a digest is not 32 bytes"))
+            })
             .collect::<Result<_, _>>()?;
         let found = self.core.store.locate(&digests).await.map_err(CoreError::from)?;
         let locations = found
@@ -136,7 +140,9 @@ impl ArtifactGateway for Gateway {
     async fn put(&self, request: Request<Streaming<v1::PutFrame>>) -> Result<Response<v1::PutReply>, Status> {
         let reach = self.reach(&request).await?;
         let mut frames = request.into_inner();
-        let Some(v1::PutFrame { body: Some(put_frame::Body::Head(head)) }) = frames.next().await.transpose()? else {
+        let Some(v1::PutFrame { body: Some(put_frame::Body::Head(head)) }) =
+            frames.next().await.transpose()?
+        else {
             return Err(Status::invalid_argument("the first frame must be the head"));
         };
         let key = key_of(&head.key)?;
@@ -228,7 +234,10 @@ impl ArtifactGateway for Gateway {
         Ok(Response::new(v1::CommitReply { outcome: Some(outcome) }))
     }
 
-    async fn condemn(&self, request: Request<v1::CondemnRequest>) -> Result<Response<v1::CondemnReply>, Status> {
+    async fn condemn(
+        &self,
+        request: Request<v1::CondemnRequest>,
+    ) -> Result<Response<v1::CondemnReply>, Status> {
         let (machine, _) = super::machine_of(&self.core, &request)?;
         let ask = request.into_inner();
         let attempt = convert::attempt_id(&ask.attempt_id)?;
@@ -244,7 +253,8 @@ impl ArtifactGateway for Gateway {
             Err(_) => false,
         };
         if !intact {
-            durable::condemn(&self.core, &format!("machine:{machine}"), &ask.manifest_key, &ask.detail).await?;
+            durable::condemn(&self.core, &format!("machine:{machine}"), &ask.manifest_key, &ask.detail)
+                .await?;
         }
         Ok(Response::new(v1::CondemnReply {}))
     }

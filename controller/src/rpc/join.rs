@@ -98,7 +98,8 @@ impl Join for JoinService {
                         &format!("join {machine}"),
                         Some(format!("a second key tried the join secret of machine {}", machine.short())),
                     );
-                    let changes = Changes::default().note(core, "join", "second-key", machine, None, json!({}));
+                    let changes =
+                        Changes::default().note(core, "join", "second-key", machine, None, json!({}));
                     core.commit(changes).await?;
                     return Err(refused());
                 }
@@ -116,8 +117,14 @@ impl Join for JoinService {
                 incarnation: 0,
                 boot_id: boot_id.clone(),
             });
-            let changes =
-                Changes::default().put(&right).put(&key).note(core, "join", "joined", machine, None, json!({}));
+            let changes = Changes::default().put(&right).put(&key).note(
+                core,
+                "join",
+                "joined",
+                machine,
+                None,
+                json!({}),
+            );
             if core.commit(changes).await? {
                 return Ok(certificate);
             }

@@ -137,7 +137,14 @@ fn skip_to_tail(
     Ok(())
 }
 
-fn tail_start(core: &Core, run: &Run, attempt: u32, stream: &'static str, end: u64, lines: u64) -> Result<u64, CoreError> {
+fn tail_start(
+    core: &Core,
+    run: &Run,
+    attempt: u32,
+    stream: &'static str,
+    end: u64,
+    lines: u64,
+) -> Result<u64, CoreError> {
     if lines == 0 {
         return Ok(end);
     }

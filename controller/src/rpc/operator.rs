@@ -89,7 +89,10 @@ impl OperatorService {
             parent,
         });
         let detail = json!({"name": run.body.name, "parent": parent});
-        if !core.commit(Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail)).await? {
+        if !core
+            .commit(Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail))
+            .await?
+        {
             return Err(Status::aborted("an id was drawn twice; submit again"));
         }
         Ok(run.body)
@@ -140,7 +143,9 @@ fn spec_of(json: &str) -> Result<RunSpec, Status> {
     let spec: RunSpec = serde_json::from_str(json)
         .map_err(|e| Status::invalid_argument(format!("the run's description: {e}")))?;
     let named = |s: &str| {
-        !s.is_empty() && s.len() <= 63 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        !s.is_empty()
+            && s.len() <= 63
+            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     if !named(&spec.name) || !named(&spec.project) {
         return Err(Status::invalid_argument("names are 1 to 63 characters of a-z, 0-9 and -"));
@@ -184,7 +189,10 @@ impl Operator for OperatorService {
         self.view(&run).await
     }
 
-    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::RunList>, Status> {
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::RunList>, Status> {
         operator_of(&self.core, &request)?;
         let all = request.into_inner().all;
         let mut rows: Vec<Run> = self.core.all::<Run>().await?.into_iter().map(|r| r.body).collect();
@@ -250,12 +258,16 @@ impl Operator for OperatorService {
         let run = select::run(&self.core, &ask.run).await?.body.id;
         let known = ["setup", "stdout", "stderr"];
         if let Some(odd) = ask.streams.iter().find(|s| !known.contains(&s.as_str())) {
-            return Err(Status::invalid_argument(format!("`{odd}` is no stream; known: {}", known.join(", "))));
+            return Err(Status::invalid_argument(format!(
+                "`{odd}` is no stream; known: {}",
+                known.join(", ")
+            )));
         }
-        let streams =
-            known.into_iter().filter(|s| ask.streams.is_empty() || ask.streams.iter().any(|a| a == s)).collect();
-        let wanted =
-            logs::Wanted { run, follow: ask.follow, streams, tail: ask.tail, attempt: ask.attempt };
+        let streams = known
+            .into_iter()
+            .filter(|s| ask.streams.is_empty() || ask.streams.iter().any(|a| a == s))
+            .collect();
+        let wanted = logs::Wanted { run, follow: ask.follow, streams, tail: ask.tail, attempt: ask.attempt };
         let (sender, receiver) = mpsc::channel(8);
         let (core, stop) = (self.core.clone(), self.drain.clone());
         self.tasks.spawn(async move {
@@ -301,7 +313,8 @@ impl Operator for OperatorService {
         let run = match &old.status {
             RunState::Paused | RunState::Waiting { .. } => {
                 self.change_run(&text, &actor, "resumed", |run| {
-                    let event = if run.status == RunState::Paused { RunEvent::Resume } else { RunEvent::Answer };
+                    let event =
+                        if run.status == RunState::Paused { RunEvent::Resume } else { RunEvent::Answer };
                     run.status = run.status.apply(event).map_err(CoreError::from)?;
                     Ok(())
                 })
@@ -315,7 +328,11 @@ impl Operator for OperatorService {
                 self.submit_run(&actor, old.spec.clone(), old.source.clone(), token, Some(old.id)).await?
             }
             status => {
-                return Err(Status::failed_precondition(format!("{} is {} already", old.name, status.name())));
+                return Err(Status::failed_precondition(format!(
+                    "{} is {} already",
+                    old.name,
+                    status.name()
+                )));
             }
         };
         self.view(&run).await
@@ -343,7 +360,10 @@ impl Operator for OperatorService {
                 }
             }
             let id = run.body.id;
-            if core.commit(changes.put(&run).note(core, &actor, "destroy-run", id, Some(id), json!({}))).await? {
+            if core
+                .commit(changes.put(&run).note(core, &actor, "destroy-run", id, Some(id), json!({})))
+                .await?
+            {
                 self.poke(&run.body).await?;
                 return self.view(&run.body).await;
             }
@@ -351,7 +371,10 @@ impl Operator for OperatorService {
         Err(Status::aborted("the run kept changing; try again"))
     }
 
-    async fn destroy_machine(&self, request: Request<v1::Selector>) -> Result<Response<v1::MachineView>, Status> {
+    async fn destroy_machine(
+        &self,
+        request: Request<v1::Selector>,
+    ) -> Result<Response<v1::MachineView>, Status> {
         let actor = operator_of(&self.core, &request)?;
         let text = request.into_inner().text;
         for _ in 0..8 {
@@ -359,8 +382,14 @@ impl Operator for OperatorService {
             machine.body.condemned = true;
             machine.body.reason = "destroyed by a person".into();
             let (id, run) = (machine.body.id, machine.body.run);
-            let changes =
-                Changes::default().put(&machine).note(&self.core, &actor, "destroy-machine", id, Some(run), json!({}));
+            let changes = Changes::default().put(&machine).note(
+                &self.core,
+                &actor,
+                "destroy-machine",
+                id,
+                Some(run),
+                json!({}),
+            );
             if self.core.commit(changes).await? {
                 return Ok(Response::new(views::machine(&self.core, &machine.body)));
             }
@@ -445,7 +474,8 @@ impl Operator for OperatorService {
             text => Some(select::run(&self.core, text).await?.body.id.to_string()),
         };
         let limit = if ask.limit == 0 { EVENTS } else { ask.limit.min(EVENTS) } as usize;
-        let rows = self.core.store.journal(ask.after, limit, run.as_deref()).await.map_err(CoreError::from)?;
+        let rows =
+            self.core.store.journal(ask.after, limit, run.as_deref()).await.map_err(CoreError::from)?;
         let verdict = if ask.verify {
             let check = self.core.store.verify_journal().await.map_err(CoreError::from)?;
             check.first_bad.map_or_else(String::new, |seq| format!("the chain is broken at entry {seq}"))
@@ -466,7 +496,10 @@ impl Operator for OperatorService {
         Ok(Response::new(v1::EventList { events, verdict }))
     }
 
-    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::ControllerView>, Status> {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::ControllerView>, Status> {
         operator_of(&self.core, &request)?;
         let core = &self.core;
         let runs: Vec<Versioned<Run>> = core.all().await?;

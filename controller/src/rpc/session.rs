@@ -55,7 +55,8 @@ impl AgentLink for AgentService {
         let mut inbound = request.into_inner();
         self.tasks.spawn(async move {
             let (session, poke) = core.attach(machine);
-            let mut live = Session { core: core.clone(), machine, peer, out: sender, told: BTreeSet::new(), sent: None };
+            let mut live =
+                Session { core: core.clone(), machine, peer, out: sender, told: BTreeSet::new(), sent: None };
             let end = live.run(&mut inbound, poke).await;
             core.detach(machine, session);
             if let Err(status) = end {
@@ -78,7 +79,11 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&mut self, inbound: &mut Streaming<v1::Up>, mut poke: watch::Receiver<u64>) -> Result<(), Status> {
+    async fn run(
+        &mut self,
+        inbound: &mut Streaming<v1::Up>,
+        mut poke: watch::Receiver<u64>,
+    ) -> Result<(), Status> {
         match inbound.next().await {
             Some(Ok(v1::Up { body: Some(up::Body::Hello(hello)) })) => self.hello(&hello).await?,
             _ => return Err(Status::invalid_argument("the first message must be Hello")),
@@ -106,7 +111,9 @@ impl Session {
                 Some(v1::Up { body: Some(up::Body::Hello(_)) }) => {
                     return Err(Status::invalid_argument("Hello is said once"));
                 }
-                Some(v1::Up { body: None }) => self.say(down::Body::Unsupported("message not known".into())).await?,
+                Some(v1::Up { body: None }) => {
+                    self.say(down::Body::Unsupported("message not known".into())).await?;
+                }
             }
         }
     }
@@ -307,7 +314,11 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         resume: attempt.body.resume.iter().map(reference).collect(),
         // Fixed at the bind: what this very attempt publishes is not its own
         // input. Before any of its own it is the run's newest.
-        outputs: run.outputs.as_ref().filter(|o| !o.key.contains(&own_prefix(run, &attempt.body))).map(reference),
+        outputs: run
+            .outputs
+            .as_ref()
+            .filter(|o| !o.key.contains(&own_prefix(run, &attempt.body)))
+            .map(reference),
         wish: wish.into(),
         grace_seconds,
         forget: attempt.body.status.is_final(),

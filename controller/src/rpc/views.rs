@@ -111,8 +111,11 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
 fn attempt(a: &Attempt) -> v1::AttemptView {
     let (ending, exit_code) = match &a.status {
         AttemptState::Ended { exit } => {
-            let memory =
-                if a.out_of_memory.is_empty() { String::new() } else { format!(" (out of memory: {})", a.out_of_memory) };
+            let memory = if a.out_of_memory.is_empty() {
+                String::new()
+            } else {
+                format!(" (out of memory: {})", a.out_of_memory)
+            };
             (format!("{exit}{memory}"), Some(exit.shell_code()))
         }
         AttemptState::Lost { cause } => (cause.to_string(), None),

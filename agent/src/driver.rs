@@ -1,0 +1,336 @@
+//! The one task that owns every attempt of the machine: it feeds the
+//! supervisors, performs their effects, and sends facts. Heartbeats are made
+//! here, so that a driver that hangs falls silent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::v1::{self, down, fact, up};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::supervisor::{Input, Phase, Wish};
+use crate::uplink::Event;
+use crate::world::{SharedGateway, World};
+
+mod attempt;
+mod effects;
+mod send;
+
+pub use attempt::Attempt;
+pub use effects::Done;
+
+/// Between two looks at programs and their output.
+const LOOK: Duration = Duration::from_millis(25);
+/// The same while nothing runs.
+const IDLE_LOOK: Duration = Duration::from_millis(250);
+/// Between two scans for checkpoints.
+const SCAN: Duration = Duration::from_millis(250);
+/// Between two syncs of metric batches.
+const SYNC: Duration = Duration::from_secs(1);
+
+/// What the driver is made of.
+pub struct Parts {
+    /// The machine.
+    pub world: Arc<dyn World>,
+    /// Where published bytes go.
+    pub gateway: SharedGateway,
+    /// To the uplink.
+    pub up: mpsc::Sender<v1::Up>,
+    /// From the uplink.
+    pub events: mpsc::Receiver<Event>,
+    /// What Hello must say.
+    pub held: watch::Sender<Vec<v1::HeldAttempt>>,
+    /// Milliseconds since the epoch, for display.
+    pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Milliseconds of the boot-time clock.
+    pub boottime_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// The task.
+pub struct Driver {
+    world: Arc<dyn World>,
+    gateway: SharedGateway,
+    up: mpsc::Sender<v1::Up>,
+    events: mpsc::Receiver<Event>,
+    held: watch::Sender<Vec<v1::HeldAttempt>>,
+    wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    boottime_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    attempts: BTreeMap<String, Attempt>,
+    jobs: JoinSet<(String, Done)>,
+    connected: bool,
+    welcomed: bool,
+    heartbeat: Duration,
+    beat_due: Instant,
+    renewals: u64,
+    /// Until when the lease lasts, by the time the renewal was sent.
+    lease_until: Option<Instant>,
+    sent_renewals: BTreeMap<u64, Instant>,
+}
+
+impl Driver {
+    /// A driver that has taken up nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            world: parts.world,
+            gateway: parts.gateway,
+            up: parts.up,
+            events: parts.events,
+            held: parts.held,
+            wall_ms: parts.wall_ms,
+            boottime_ms: parts.boottime_ms,
+            attempts: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            connected: false,
+            welcomed: false,
+            heartbeat: Duration::from_secs(1),
+            beat_due: Instant::now(),
+            renewals: 0,
+            lease_until: None,
+            sent_renewals: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up what is on the machine, then serves until stopped. Programs go
+    /// on when it stops.
+    pub async fn run(mut self, stop: CancellationToken) {
+        for work in self.world.held() {
+            self.take_up(work);
+        }
+        self.tell_held();
+        let mut scan_due = Instant::now();
+        let mut sync_due = Instant::now();
+        loop {
+            let look = if self.attempts.values().any(Attempt::is_busy) { LOOK } else { IDLE_LOOK };
+            enum Next {
+                Stop,
+                Event(Option<Event>),
+                Done(Option<(String, Done)>),
+                Look,
+            }
+            // Arms only yield; whatever won is handled whole below.
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => Next::Stop,
+                event = self.events.recv() => Next::Event(event),
+                Some(done) = self.jobs.join_next() => Next::Done(done.ok()),
+                () = tokio::time::sleep(look.min(self.beat_due.saturating_duration_since(Instant::now()))) => Next::Look,
+            };
+            match next {
+                Next::Stop | Next::Event(None) => break,
+                Next::Event(Some(event)) => self.event(event),
+                Next::Done(Some((id, done))) => self.done(&id, done),
+                Next::Done(None) => tracing::error!("a job panicked"),
+                Next::Look => {}
+            }
+            self.observe();
+            let now = Instant::now();
+            if now >= scan_due {
+                scan_due = now + SCAN;
+                self.scan();
+            }
+            if now >= sync_due {
+                sync_due = now + SYNC;
+                for attempt in self.attempts.values_mut() {
+                    attempt.sync();
+                }
+            }
+            self.beat(now);
+            self.send();
+        }
+        for attempt in self.attempts.values_mut() {
+            attempt.sync();
+        }
+    }
+
+    fn take_up(&mut self, work: v1::Work) {
+        let id = work.attempt_id.clone();
+        match Attempt::open(work, &*self.world) {
+            Ok(attempt) => {
+                self.attempts.insert(id, attempt);
+            }
+            Err(error) => tracing::error!(attempt = id, %error, "an attempt's outbox cannot be opened"),
+        }
+    }
+
+    fn tell_held(&self) {
+        let held = self.attempts.values().map(|a| v1::HeldAttempt {
+            attempt_id: a.work.attempt_id.clone(),
+            generation: a.work.generation,
+        });
+        let _ = self.held.send(held.collect());
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Connected => {
+                self.connected = true;
+                self.welcomed = false;
+                self.renewals = 0;
+                self.sent_renewals.clear();
+                self.beat_due = Instant::now();
+            }
+            Event::Disconnected => {
+                self.connected = false;
+                self.welcomed = false;
+            }
+            Event::Down(message) => match message.body {
+                Some(body) => self.down(body),
+                None => tracing::warn!("a message of a newer version was ignored"),
+            },
+        }
+    }
+
+    fn down(&mut self, body: down::Body) {
+        match body {
+            down::Body::Welcome(welcome) => {
+                self.welcomed = true;
+                self.heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
+                for attempt in self.attempts.values_mut() {
+                    attempt.rewind();
+                }
+                for position in &welcome.positions {
+                    self.position(position, true);
+                }
+            }
+            down::Body::Ack(ack) => {
+                for position in &ack.positions {
+                    self.position(position, false);
+                }
+            }
+            down::Body::Nack(nack) => {
+                if let Some(position) = nack.expected {
+                    self.position(&position, true);
+                }
+            }
+            down::Body::Granted(granted) => {
+                if let Some(sent) = self.sent_renewals.remove(&granted.n) {
+                    self.lease_until = Some(sent + Duration::from_millis(granted.ttl_ms));
+                }
+                self.sent_renewals.retain(|n, _| *n > granted.n);
+            }
+            down::Body::Superseded(superseded) => self.input(&superseded.attempt_id, Input::Superseded),
+            down::Body::Assignment(assignment) => self.assignment(assignment.work),
+            down::Body::Unsupported(why) => {
+                tracing::warn!(why, "the controller does not understand this agent");
+            }
+            down::Body::Durable(_) => {}
+        }
+    }
+
+    fn position(&mut self, position: &v1::Position, rewind: bool) {
+        let Some(attempt) = self.attempts.get_mut(&position.attempt_id) else { return };
+        let stream = v1::Stream::try_from(position.stream).unwrap_or_default();
+        if let Some(output) = attempt.acked(stream, position.next, rewind) {
+            self.world.release(&position.attempt_id, output, position.next);
+        }
+    }
+
+    fn assignment(&mut self, work: Option<v1::Work>) {
+        let Some(work) = work else { return };
+        let id = work.attempt_id.clone();
+        if work.forget {
+            // Its end is durable at the controller; what is delivered in full
+            // need not lie around.
+            if self.attempts.get(&id).is_some_and(Attempt::is_delivered) {
+                self.attempts.remove(&id);
+                self.world.forget(&id);
+                self.tell_held();
+            }
+            return;
+        }
+        // A start needs a lease; a wish to end needs none.
+        let newest =
+            self.attempts.values().filter(|a| a.work.run_id == work.run_id).map(|a| a.work.generation).max();
+        if !self.attempts.contains_key(&id) {
+            if newest.is_some_and(|g| g >= work.generation) {
+                tracing::warn!(
+                    generation = work.generation,
+                    "an assignment older than what is here was refused"
+                );
+                return;
+            }
+            if let Err(error) = self.world.keep(&work) {
+                tracing::error!(%error, "an assignment could not be kept; it is asked for again");
+                return;
+            }
+            self.supersede_others(&work);
+            self.take_up(work.clone());
+            self.tell_held();
+        }
+        let wish = match v1::Wish::try_from(work.wish).unwrap_or_default() {
+            v1::Wish::Run | v1::Wish::Unspecified => Wish::Run,
+            v1::Wish::Stop => Wish::Stop(work.grace_seconds.saturating_mul(1_000)),
+            v1::Wish::Kill => Wish::Kill,
+        };
+        self.input(&id, Input::Wished(wish));
+    }
+
+    /// Older attempts of the same run on this machine count no more.
+    fn supersede_others(&mut self, work: &v1::Work) {
+        let older: Vec<String> = self
+            .attempts
+            .values()
+            .filter(|a| a.work.run_id == work.run_id && a.supervisor.phase != Phase::Ended)
+            .map(|a| a.work.attempt_id.clone())
+            .collect();
+        for id in older {
+            self.input(&id, Input::Superseded);
+        }
+    }
+
+    fn input(&mut self, id: &str, input: Input) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let effects = attempt.supervisor.step(input);
+        for effect in effects {
+            self.perform(id, effect);
+        }
+    }
+
+    fn observe(&mut self) {
+        let ids: Vec<String> =
+            self.attempts.values().filter(|a| a.is_busy()).map(|a| a.work.attempt_id.clone()).collect();
+        for id in ids {
+            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
+            attempt.meter(&id, &*self.world, &*self.wall_ms);
+            if matches!(attempt.supervisor.phase, Phase::New | Phase::Starting | Phase::Running) {
+                let program = self.world.program(&id);
+                self.input(&id, Input::Observed(program));
+            }
+        }
+    }
+
+    fn beat(&mut self, now: Instant) {
+        if !self.connected || !self.welcomed || now < self.beat_due {
+            if now >= self.beat_due {
+                self.beat_due = now + self.heartbeat;
+            }
+            return;
+        }
+        self.beat_due = now + self.heartbeat;
+        self.renewals += 1;
+        let (disk_free_bytes, memory_free_bytes) =
+            if self.renewals % 10 == 1 { self.world.free() } else { (0, 0) };
+        let renew = v1::Renew {
+            n: self.renewals,
+            boottime_ms: (self.boottime_ms)(),
+            disk_free_bytes,
+            memory_free_bytes,
+            thinned: self.attempts.values().map(Attempt::thinned).sum(),
+        };
+        if self.up.try_send(v1::Up { body: Some(up::Body::Renew(renew)) }).is_ok() {
+            self.sent_renewals.insert(self.renewals, now);
+        }
+    }
+
+    fn record(&mut self, id: &str, kind: v1::event::Kind) {
+        let now = (self.wall_ms)();
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            attempt.record(now, fact::Body::Event(v1::Event { kind: Some(kind) }));
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Performs what supervisors ask for. Long work runs as owned jobs whose
+//! results come back as inputs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use proto::convert;
+use proto::v1::{self, event::Kind};
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::supervisor::{Effect, Input, Phase, Tell};
+use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published};
+
+/// Between two tries of a publish that nobody answered.
+const RETRY: Duration = Duration::from_secs(1);
+/// Last bytes of the error stream looked at for its last line.
+const TAIL: u64 = 4_096;
+const LINE: usize = 400;
+
+/// A job's result.
+pub enum Done {
+    /// Preparing.
+    Prepared(Result<Prepared, Failed>),
+    /// Asking for a keeper.
+    Started(Result<(), Failed>),
+    /// A scan for checkpoints.
+    Scanned(Vec<Candidate>),
+    /// A publish.
+    Published(Candidate, Published),
+    /// Everything the program left.
+    Finished(Option<String>, Vec<Kind>),
+}
+
+impl Driver {
+    pub(super) fn perform(&mut self, id: &str, effect: Effect) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let (world, gateway, work) = (self.world.clone(), self.gateway.clone(), attempt.work.clone());
+        let key = id.to_owned();
+        match effect {
+            Effect::Prepare => {
+                let cancelled = Arc::new(AtomicBool::new(false));
+                attempt.cancelled = cancelled.clone();
+                attempt.prepare_began = Some(Instant::now());
+                self.jobs.spawn(async move {
+                    (key, Done::Prepared(world.prepare(work, gateway, cancelled).await))
+                });
+            }
+            Effect::CancelPrepare => attempt.cancelled.store(true, Ordering::Relaxed),
+            Effect::Start => {
+                self.jobs.spawn(async move { (key, Done::Started(world.start(work).await)) });
+            }
+            Effect::Stop(grace_ms) => world.stop(id, grace_ms),
+            Effect::Kill => world.kill(id),
+            Effect::Finish(counts) => {
+                attempt.publishing = true;
+                attempt.queue.clear();
+                let durable = attempt.published_step;
+                self.jobs.spawn(async move {
+                    let (unpublished, facts) = if counts {
+                        finish(&*world, work, gateway, durable).await
+                    } else {
+                        (None, Vec::new())
+                    };
+                    (key, Done::Finished(unpublished, facts))
+                });
+            }
+            Effect::Tell(tell) => self.tell(id, tell),
+        }
+    }
+
+    fn tell(&mut self, id: &str, tell: Tell) {
+        match tell {
+            Tell::Preparing => self.record(id, Kind::Preparing(v1::Preparing {})),
+            Tell::Ready(prepared) => {
+                if let Some(attempt) = self.attempts.get_mut(id) {
+                    attempt.environment_cached = prepared.environment_cached;
+                    attempt.published_step = prepared.restored.as_ref().and_then(|r| r.step);
+                }
+                for text in prepared.notes {
+                    self.record(id, Kind::Note(v1::Note { level: "info".into(), text }));
+                }
+                if let Some(restored) = prepared.restored {
+                    let (manifest_key, step) = (restored.key, restored.step);
+                    let (bytes, took_ms) = (restored.bytes, restored.took_ms);
+                    self.record(id, Kind::Restored(v1::Restored { manifest_key, step, bytes, took_ms }));
+                }
+            }
+            Tell::Started(pid) => {
+                let attempt = self.attempts.get(id);
+                let began = attempt.and_then(|a| a.prepare_began);
+                let took = began.map_or(0, |at| at.elapsed().as_millis());
+                let started = v1::Started {
+                    pid,
+                    prepare_ms: u64::try_from(took).unwrap_or(u64::MAX),
+                    environment_cached: attempt.is_some_and(|a| a.environment_cached),
+                };
+                self.record(id, Kind::Started(started));
+            }
+            Tell::Stopping(why) => self.record(id, Kind::Stopping(v1::Stopping { why: why.into() })),
+            Tell::Ended { ended, started, unpublished, transient } => {
+                let last_error_line = last_line(&*self.world, id);
+                let ended = v1::Ended {
+                    exit: Some(convert::exit_message(&ended.exit)),
+                    last_error_line,
+                    started,
+                    max_rss_bytes: ended.max_rss_bytes,
+                    out_of_memory: ended.out_of_memory,
+                    unpublished,
+                    transient,
+                };
+                self.record(id, Kind::Ended(ended));
+            }
+        }
+    }
+
+    pub(super) fn done(&mut self, id: &str, done: Done) {
+        match done {
+            Done::Prepared(result) => self.input(id, Input::Prepared(result)),
+            Done::Started(result) => self.input(id, Input::Started(result)),
+            Done::Scanned(found) => self.scanned(id, found),
+            Done::Published(candidate, outcome) => self.published(id, &candidate, outcome),
+            Done::Finished(unpublished, facts) => {
+                for kind in facts {
+                    self.record(id, kind);
+                }
+                if let Some(attempt) = self.attempts.get_mut(id) {
+                    attempt.publishing = false;
+                }
+                self.input(id, Input::Finished(unpublished));
+            }
+        }
+    }
+
+    /// Looks for new checkpoints, or publishes the newest found.
+    pub(super) fn scan(&mut self) {
+        let now = Instant::now();
+        for (id, attempt) in &mut self.attempts {
+            let running = attempt.supervisor.phase == Phase::Running && !attempt.supervisor.is_superseded();
+            if !running || attempt.publishing || attempt.retry_at.is_some_and(|at| now < at) {
+                continue;
+            }
+            attempt.publishing = true;
+            let (world, work, key) = (self.world.clone(), attempt.work.clone(), id.clone());
+            if let Some(candidate) = attempt.queue.pop() {
+                let gateway = self.gateway.clone();
+                self.jobs.spawn(async move {
+                    let outcome = world.publish(work, candidate.clone(), gateway).await;
+                    (key, Done::Published(candidate, outcome))
+                });
+            } else {
+                self.jobs.spawn(async move { (key, Done::Scanned(world.candidates(work, false).await)) });
+            }
+        }
+    }
+
+    fn scanned(&mut self, id: &str, found: Vec<Candidate>) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        attempt.publishing = false;
+        if attempt.supervisor.phase != Phase::Running {
+            return;
+        }
+        let step_now = attempt.step();
+        let mut seen = Vec::new();
+        let mut newest = None;
+        for mut candidate in found {
+            // A name without a step belongs to the step just reported.
+            candidate.step = candidate.step.or(step_now);
+            if attempt.announced.insert(candidate.token.clone(), ()).is_none() {
+                seen.push(v1::CheckpointSeen { name: candidate.name.clone(), step: candidate.step });
+            }
+            if newest.is_none() {
+                newest = Some(candidate);
+            }
+        }
+        // The newest first; older ones only when nothing newer waits, and one
+        // that is older than what is durable is not worth the link.
+        if let Some(candidate) = newest {
+            if candidate.step.is_some() && candidate.step < attempt.published_step {
+                attempt.passed_over += 1;
+            }
+            attempt.queue.push(candidate);
+        }
+        for fact in seen.into_iter().rev() {
+            self.record(id, Kind::CheckpointSeen(fact));
+        }
+        self.scan();
+    }
+
+    fn published(&mut self, id: &str, candidate: &Candidate, outcome: Published) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        attempt.publishing = false;
+        match outcome {
+            Published::Durable { key, step } => {
+                attempt.retry_at = None;
+                attempt.published_step = attempt.published_step.max(step);
+                self.record(id, Kind::CheckpointStored(v1::CheckpointStored { manifest_key: key, step }));
+            }
+            Published::Superseded => self.input(id, Input::Superseded),
+            Published::Refused(why) => {
+                let text = format!("checkpoint {} cannot be published: {why}", candidate.name);
+                self.record(id, Kind::Note(v1::Note { level: "warning".into(), text }));
+            }
+            Published::Later(why) => {
+                tracing::info!(why, name = candidate.name, "a publish must be tried again");
+                attempt.retry_at = Some(Instant::now() + RETRY);
+            }
+            Published::Gone => {}
+        }
+    }
+}
+
+/// Publishes the last checkpoint and the results, for as long as it takes:
+/// they are worth more than the machine's idle minutes.
+async fn finish(
+    world: &dyn crate::world::World,
+    work: v1::Work,
+    gateway: crate::world::SharedGateway,
+    durable: Option<u64>,
+) -> (Option<String>, Vec<Kind>) {
+    let mut facts = Vec::new();
+    let mut unpublished = None;
+    let found = world.candidates(work.clone(), true).await;
+    if let Some(newest) = found.into_iter().next()
+        && (newest.step.is_none() || newest.step > durable)
+    {
+        facts.push(Kind::CheckpointSeen(v1::CheckpointSeen { name: newest.name.clone(), step: newest.step }));
+        loop {
+            match world.publish(work.clone(), newest.clone(), gateway.clone()).await {
+                Published::Durable { key, step } => {
+                    facts.push(Kind::CheckpointStored(v1::CheckpointStored { manifest_key: key, step }));
+                    break;
+                }
+                Published::Later(why) => {
+                    tracing::info!(why, "the last checkpoint must be tried again");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Published::Refused(why) => {
+                    unpublished =
+                        Some(format!("the last checkpoint {} was not published: {why}", newest.name));
+                    break;
+                }
+                Published::Gone | Published::Superseded => break,
+            }
+        }
+    }
+    loop {
+        match world.publish_outputs(work.clone(), gateway.clone()).await {
+            Published::Later(why) => {
+                tracing::info!(why, "the results must be tried again");
+                tokio::time::sleep(RETRY).await;
+            }
+            Published::Refused(why) => {
+                unpublished = Some(format!("the results were not published: {why}"));
+                break;
+            }
+            _ => break,
+        }
+    }
+    (unpublished, facts)
+}
+
+/// The last line of the error stream that says something.
+fn last_line(world: &dyn crate::world::World, id: &str) -> String {
+    // The end is found by doubling steps: reading all of a long stream for
+    // its last line would be wasteful.
+    let has = |offset: u64| world.read(id, Output::Stderr, offset, 1) != Piece::Nothing;
+    let mut low = 0_u64;
+    let mut step = 1 << 20;
+    while step > 0 {
+        if has(low + step) { low += step } else { step /= 2 }
+    }
+    let mut at = low.saturating_sub(TAIL);
+    let mut tail = Vec::new();
+    loop {
+        match world.read(id, Output::Stderr, at, 64 << 10) {
+            Piece::Bytes(bytes) => {
+                at += bytes.len() as u64;
+                tail.extend(bytes);
+            }
+            Piece::Gap(to) => at = to,
+            Piece::Nothing => break,
+        }
+        if tail.len() > 1 << 20 {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&tail);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().take(LINE).collect()
+}

@@ -1,0 +1,362 @@
+//! One attempt on this machine, decided without IO: inputs in, effects out.
+//!
+//! ```text
+//! NEW -> PREPARING -> STARTING -> RUNNING -> FINISHING -> ENDED
+//!            |            |          |            |
+//!            +------------+----------+------------+--> (stop, kill, superseded
+//!                                                      only change the wish)
+//! ```
+//!
+//! Three rules: a program is started at most once per attempt; what was
+//! superseded is stopped and never published as if it counted; the end is
+//! reported after everything it left is published.
+
+use crate::world::{Ended, Failed, Prepared, Program};
+
+/// Where the attempt stands here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was done.
+    New,
+    /// Files and environment are being made.
+    Preparing,
+    /// The guard was asked for a keeper.
+    Starting,
+    /// The program runs.
+    Running,
+    /// The program ended; its last checkpoint and results are being published.
+    Finishing(Ended),
+    /// The end is in the outbox.
+    Ended,
+}
+
+/// What the controller wants of it, the strongest so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wish {
+    /// Carry on.
+    Run,
+    /// End it gracefully, within milliseconds.
+    Stop(u64),
+    /// End it now.
+    Kill,
+}
+
+/// What happens to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The wish of the newest assignment.
+    Wished(Wish),
+    /// A newer generation is bound elsewhere.
+    Superseded,
+    /// Preparing is over.
+    Prepared(Result<Prepared, Failed>),
+    /// The guard answered.
+    Started(Result<(), Failed>),
+    /// What the keeper's files say.
+    Observed(Program),
+    /// Everything it left is published, or cannot be (in words).
+    Finished(Option<String>),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make files and environment.
+    Prepare,
+    /// Stop making them.
+    CancelPrepare,
+    /// Have a keeper start the program.
+    Start,
+    /// Ask the program to end.
+    Stop(u64),
+    /// End it now.
+    Kill,
+    /// Publish what it left; `false`: its work does not count, only report.
+    Finish(bool),
+    /// Tell the controller.
+    Tell(Tell),
+}
+
+/// What the controller is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tell {
+    /// Preparing began.
+    Preparing,
+    /// Files and environment are there.
+    Ready(Prepared),
+    /// The program runs under this process id.
+    Started(i32),
+    /// It was asked to end.
+    Stopping(&'static str),
+    /// It ended.
+    Ended {
+        /// How, with evidence.
+        ended: Ended,
+        /// Whether the program had been started at all.
+        started: bool,
+        /// What is not published, in words.
+        unpublished: String,
+        /// Another try may well not meet it.
+        transient: bool,
+    },
+}
+
+/// The attempt's state here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervisor {
+    /// Where it stands.
+    pub phase: Phase,
+    wish: Wish,
+    superseded: bool,
+    /// Whether the program was seen running.
+    started: bool,
+    /// Whether the wish was acted on while running.
+    acted: Option<Wish>,
+    transient: bool,
+}
+
+impl Supervisor {
+    /// A new attempt, or one found on disk whose end was reported already.
+    #[must_use]
+    pub fn new(reported: bool) -> Self {
+        Self {
+            phase: if reported { Phase::Ended } else { Phase::New },
+            wish: Wish::Run,
+            superseded: false,
+            started: false,
+            acted: None,
+            transient: false,
+        }
+    }
+
+    /// Whether it may do anything that counts.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.superseded
+    }
+
+    /// Takes one input; returns what is to be done, in order.
+    pub fn step(&mut self, input: Input) -> Vec<Effect> {
+        match input {
+            Input::Wished(wish) => {
+                // A second request only shortens what the first allowed.
+                self.wish = match (self.wish, wish) {
+                    (Wish::Stop(old), Wish::Stop(new)) => Wish::Stop(old.min(new)),
+                    (old, new) => old.max(new),
+                };
+            }
+            Input::Superseded => {
+                self.superseded = true;
+                self.wish = self.wish.max(Wish::Stop(SUPERSEDED_GRACE_MS));
+            }
+            Input::Prepared(result) => return self.prepared(result),
+            Input::Started(Ok(())) => {
+                if self.phase == Phase::Starting {
+                    self.phase = Phase::Running;
+                }
+            }
+            Input::Started(Err(failed)) if self.phase == Phase::Starting => {
+                self.transient = failed.transient;
+                return self.finish(not_started(failed.reason));
+            }
+            Input::Started(Err(_)) => {}
+            Input::Observed(program) => return self.observed(program),
+            Input::Finished(unpublished) => {
+                if let Phase::Finishing(ended) = self.phase.clone() {
+                    self.phase = Phase::Ended;
+                    return vec![Effect::Tell(Tell::Ended {
+                        ended,
+                        started: self.started,
+                        unpublished: unpublished.unwrap_or_default(),
+                        transient: self.transient,
+                    })];
+                }
+            }
+        }
+        self.act()
+    }
+
+    /// What the wish asks for in the present phase.
+    fn act(&mut self) -> Vec<Effect> {
+        match (&self.phase, self.wish) {
+            (Phase::New, Wish::Run) => {
+                self.phase = Phase::Preparing;
+                vec![Effect::Tell(Tell::Preparing), Effect::Prepare]
+            }
+            (Phase::New, _) => self.finish(never_started()),
+            (Phase::Preparing, Wish::Stop(_) | Wish::Kill) if self.acted != Some(self.wish) => {
+                self.acted = Some(self.wish);
+                vec![Effect::CancelPrepare]
+            }
+            (Phase::Running, wish) if wish != Wish::Run && self.acted != Some(wish) => {
+                let first = self.acted.is_none();
+                self.acted = Some(wish);
+                let why = if self.superseded { "superseded" } else { "asked to" };
+                let mut effects = Vec::new();
+                if first {
+                    effects.push(Effect::Tell(Tell::Stopping(why)));
+                }
+                effects.push(match wish {
+                    Wish::Stop(grace) => Effect::Stop(grace),
+                    _ => Effect::Kill,
+                });
+                effects
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn prepared(&mut self, result: Result<Prepared, Failed>) -> Vec<Effect> {
+        if self.phase != Phase::Preparing {
+            return Vec::new();
+        }
+        match result {
+            Ok(ready) if self.wish == Wish::Run => {
+                self.phase = Phase::Starting;
+                self.acted = None;
+                vec![Effect::Tell(Tell::Ready(ready)), Effect::Start]
+            }
+            Ok(_) => self.finish(never_started()),
+            Err(_) if self.wish != Wish::Run => self.finish(never_started()),
+            Err(failed) => {
+                self.transient = failed.transient;
+                self.finish(not_started(failed.reason))
+            }
+        }
+    }
+
+    fn observed(&mut self, program: Program) -> Vec<Effect> {
+        match (&self.phase, program) {
+            (Phase::New | Phase::Starting | Phase::Running, Program::Running(pid)) => {
+                self.phase = Phase::Running;
+                let mut effects = Vec::new();
+                if pid > 0 && !self.started {
+                    self.started = true;
+                    effects.push(Effect::Tell(Tell::Started(pid)));
+                }
+                effects.extend(self.act());
+                effects
+            }
+            (Phase::New | Phase::Starting | Phase::Running, Program::Ended(ended)) => {
+                let mut effects = Vec::new();
+                if !self.started && !matches!(ended.exit, lifecycle::Exit::NotStarted { .. }) {
+                    self.started = true;
+                    effects.push(Effect::Tell(Tell::Started(0)));
+                }
+                effects.extend(self.finish(ended));
+                effects
+            }
+            (Phase::New, Program::NotStarted) => self.act(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn finish(&mut self, ended: Ended) -> Vec<Effect> {
+        self.phase = Phase::Finishing(ended);
+        vec![Effect::Finish(!self.superseded)]
+    }
+}
+
+/// A program whose work counts no more gets this long to end by itself.
+const SUPERSEDED_GRACE_MS: u64 = 5_000;
+
+fn not_started(reason: String) -> Ended {
+    Ended { exit: lifecycle::Exit::NotStarted { reason }, out_of_memory: String::new(), max_rss_bytes: 0 }
+}
+
+fn never_started() -> Ended {
+    not_started("it was stopped before its program was started".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifecycle::Exit;
+    use proptest::prelude::*;
+
+    fn ready() -> Prepared {
+        Prepared { restored: None, environment_cached: true, condemned: Vec::new(), notes: Vec::new() }
+    }
+
+    fn ended() -> Ended {
+        Ended { exit: Exit::Code { code: 0 }, out_of_memory: String::new(), max_rss_bytes: 0 }
+    }
+
+    #[test]
+    fn the_straight_way() {
+        let mut s = Supervisor::new(false);
+        assert_eq!(
+            s.step(Input::Observed(Program::NotStarted)),
+            [Effect::Tell(Tell::Preparing), Effect::Prepare]
+        );
+        assert_eq!(s.step(Input::Prepared(Ok(ready()))), [Effect::Tell(Tell::Ready(ready())), Effect::Start]);
+        assert_eq!(s.step(Input::Started(Ok(()))), []);
+        assert_eq!(s.step(Input::Observed(Program::Running(7))), [Effect::Tell(Tell::Started(7))]);
+        assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), [Effect::Finish(true)]);
+        assert!(matches!(
+            s.step(Input::Finished(None))[..],
+            [Effect::Tell(Tell::Ended { started: true, .. })]
+        ));
+        assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), []);
+    }
+
+    #[test]
+    fn what_was_found_running_is_not_started_again() {
+        let mut s = Supervisor::new(false);
+        assert_eq!(s.step(Input::Observed(Program::Running(7))), [Effect::Tell(Tell::Started(7))]);
+        assert_eq!(s.step(Input::Wished(Wish::Run)), []);
+    }
+
+    #[test]
+    fn a_second_stop_only_shortens_the_grace() {
+        let mut s = Supervisor::new(false);
+        s.step(Input::Observed(Program::Running(7)));
+        let first = s.step(Input::Wished(Wish::Stop(5_000)));
+        assert_eq!(first, [Effect::Tell(Tell::Stopping("asked to")), Effect::Stop(5_000)]);
+        assert_eq!(s.step(Input::Wished(Wish::Stop(9_000))), []);
+        assert_eq!(s.step(Input::Wished(Wish::Stop(1_000))), [Effect::Stop(1_000)]);
+        assert_eq!(s.step(Input::Wished(Wish::Kill)), [Effect::Kill]);
+    }
+
+    fn input(pick: u8) -> Input {
+        match pick % 12 {
+            0 => Input::Wished(Wish::Run),
+            1 => Input::Wished(Wish::Stop(1_000)),
+            2 => Input::Wished(Wish::Kill),
+            3 => Input::Superseded,
+            4 => Input::Prepared(Ok(ready())),
+            5 => Input::Prepared(Err(Failed { reason: "x".into(), transient: false })),
+            6 => Input::Started(Ok(())),
+            7 => Input::Started(Err(Failed { reason: "x".into(), transient: true })),
+            8 => Input::Observed(Program::NotStarted),
+            9 => Input::Observed(Program::Running(7)),
+            10 => Input::Observed(Program::Ended(ended())),
+            _ => Input::Finished(None),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn i13_i18_one_start_one_end_and_no_credit_once_superseded(picks in proptest::collection::vec(0u8..12, 0..80)) {
+            let mut s = Supervisor::new(false);
+            let (mut starts, mut ends, mut finishes) = (0, 0, 0);
+            for pick in picks {
+                for effect in s.step(input(pick)) {
+                    match effect {
+                        Effect::Start => {
+                            starts += 1;
+                            prop_assert!(!s.is_superseded(), "started though superseded");
+                        }
+                        Effect::Finish(counts) => {
+                            finishes += 1;
+                            prop_assert!(!(counts && s.is_superseded()));
+                        }
+                        Effect::Tell(Tell::Ended { .. }) => ends += 1,
+                        _ => {}
+                    }
+                }
+            }
+            prop_assert!(starts <= 1 && ends <= 1 && finishes <= 1);
+        }
+    }
+}

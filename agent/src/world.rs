@@ -1,0 +1,206 @@
+//! What an agent acts on: the files and processes of one machine. The driver
+//! knows it through this trait only, so that the same supervisor, outbox and
+//! uplink run against simulated machines.
+
+pub mod layout;
+pub mod machine;
+pub mod materialise;
+pub mod publishing;
+
+use std::sync::Arc;
+
+use artifacts::{ChunkIndex, Store};
+use async_trait::async_trait;
+use lifecycle::Exit;
+use proto::v1;
+
+/// Which output of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    /// The program's standard output.
+    Stdout,
+    /// The program's standard error.
+    Stderr,
+    /// What building the environment said.
+    Setup,
+}
+
+impl Output {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Setup, Self::Stdout, Self::Stderr];
+}
+
+/// What lies at an offset of an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes from the asked offset on.
+    Bytes(Vec<u8>),
+    /// Nothing until this offset will ever come.
+    Gap(u64),
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Where an attempt's program stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// Never started here.
+    NotStarted,
+    /// Running under this process id (0: about to start).
+    Running(i32),
+    /// It ended.
+    Ended(Ended),
+}
+
+/// The end of a program, with its evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub exit: Exit,
+    /// Evidence that memory ran out; empty is none.
+    pub out_of_memory: String,
+    /// Peak resident memory; 0 is unknown.
+    pub max_rss_bytes: u64,
+}
+
+/// What preparing gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Which checkpoint lies at the resume path.
+    pub restored: Option<Restored>,
+    /// Whether the environment was there already.
+    pub environment_cached: bool,
+    /// Checkpoints that were offered and did not verify: key and detail.
+    pub condemned: Vec<(String, String)>,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// A checkpoint that lies verified at the resume path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Its manifest's key.
+    pub key: String,
+    /// Its step.
+    pub step: Option<u64>,
+    /// Its size.
+    pub bytes: u64,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// Why preparing failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// In words, for a person.
+    pub reason: String,
+    /// Another try may well not meet it.
+    pub transient: bool,
+}
+
+/// A checkpoint on the machine's disk that is complete and not yet published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Names these very bytes: changes when the files do.
+    pub token: String,
+    /// Base name.
+    pub name: String,
+    /// The step its name tells.
+    pub step: Option<u64>,
+}
+
+/// What publishing gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// Stored and durable.
+    Durable {
+        /// Manifest's key.
+        key: String,
+        /// Its step.
+        step: Option<u64>,
+    },
+    /// The files changed or vanished meanwhile; look again later.
+    Gone,
+    /// A newer generation is bound.
+    Superseded,
+    /// This one can never be published.
+    Refused(String),
+    /// The controller or the disk could not be asked; try again.
+    Later(String),
+}
+
+/// Where published bytes go. Both lanes end at the controller's gateway.
+#[async_trait]
+pub trait Gateway: Store + ChunkIndex {
+    /// Asks that a stored manifest be made durable.
+    async fn commit(&self, attempt: &v1::Work, key: &str, digest: &str) -> Commit;
+    /// Reports a checkpoint that does not verify.
+    async fn condemn(&self, attempt: &v1::Work, key: &str, detail: &str);
+}
+
+/// The answer to a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// Durable.
+    Durable,
+    /// A newer generation is bound.
+    Superseded,
+    /// It will never be.
+    Refused(String),
+    /// Nobody answered.
+    Unknown(String),
+}
+
+/// The gateway as it is handed around.
+pub type SharedGateway = Arc<dyn Gateway>;
+
+/// One machine. Long work is a future that the driver owns; everything else
+/// returns at once.
+#[async_trait]
+pub trait World: Send + Sync {
+    /// The assignments whose files are on this machine, oldest first.
+    fn held(&self) -> Vec<v1::Work>;
+    /// Makes an assignment's directory; durable before anything else is done.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn keep(&self, work: &v1::Work) -> std::io::Result<()>;
+    /// Where an attempt's outbox is kept; `None` keeps it in memory.
+    fn outbox(&self, attempt: &str) -> Option<std::path::PathBuf>;
+    /// Source, results, checkpoint and environment.
+    async fn prepare(
+        &self,
+        work: v1::Work,
+        gateway: SharedGateway,
+        cancelled: Cancelled,
+    ) -> Result<Prepared, Failed>;
+    /// Starts the program, at most once per attempt.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    async fn start(&self, work: v1::Work) -> Result<(), Failed>;
+    /// Where the program stands.
+    fn program(&self, attempt: &str) -> Program;
+    /// Asks the program to end; it is ended after `grace_ms`.
+    fn stop(&self, attempt: &str, grace_ms: u64);
+    /// Ends the program now.
+    fn kill(&self, attempt: &str);
+    /// Output at an offset.
+    fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece;
+    /// Output below this offset is durable at the controller.
+    fn release(&self, attempt: &str, output: Output, acked: u64);
+    /// Complete, unpublished checkpoints, newest first. With `last`, the
+    /// program has ended and nothing is written any more.
+    async fn candidates(&self, work: v1::Work, last: bool) -> Vec<Candidate>;
+    /// Publishes a checkpoint, and with it the result files.
+    async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published;
+    /// Publishes the result files.
+    async fn publish_outputs(&self, work: v1::Work, gateway: SharedGateway) -> Published;
+    /// Forgets an attempt: its end is durable at the controller.
+    fn forget(&self, attempt: &str);
+    /// Free bytes of disk and memory; 0 is unknown.
+    fn free(&self) -> (u64, u64);
+}
+
+/// Asked by long blocking work now and then.
+pub type Cancelled = Arc<std::sync::atomic::AtomicBool>;

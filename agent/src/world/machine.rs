@@ -1,0 +1,319 @@
+//! The real machine: attempts are directories, programs belong to keepers,
+//! checkpoints are files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lifecycle::{Exit, RunSpec};
+use proto::v1;
+use serde::{Deserialize, Serialize};
+
+use super::layout::AttemptDir;
+use super::materialise::{self, Launch};
+use super::publishing::Publishing;
+use super::{
+    Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, SharedGateway, World,
+};
+use crate::keeper::{ExitRecord, KeeperSpec};
+use crate::os;
+use crate::process::{KeeperClient, KeeperState, ProcessError};
+use crate::spool::{self, SpoolReader};
+
+/// A machine's files and processes.
+pub struct Machine {
+    /// Its id.
+    pub id: String,
+    /// Where environments are cached.
+    pub cache: PathBuf,
+    /// What programs inherit.
+    pub base_env: BTreeMap<String, String>,
+    state: PathBuf,
+    readers: Mutex<BTreeMap<String, SpoolReader>>,
+    publishing: Arc<Publishing>,
+}
+
+/// The assignment as it is kept: what the agent must know without a
+/// controller.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    run_id: String,
+    run_name: String,
+    attempt_id: String,
+    generation: u64,
+    number: u32,
+    spec_json: String,
+    source: Option<Ref>,
+    resume: Vec<Ref>,
+    outputs: Option<Ref>,
+    grace_seconds: u64,
+    at_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Ref {
+    key: String,
+    digest: String,
+    step: Option<u64>,
+}
+
+fn keep_ref(r: &v1::ManifestRef) -> Ref {
+    Ref { key: r.key.clone(), digest: r.digest.clone(), step: r.step }
+}
+
+fn wire_ref(r: Ref) -> v1::ManifestRef {
+    v1::ManifestRef { key: r.key, digest: r.digest, step: r.step }
+}
+
+impl Machine {
+    /// The machine whose state directory this is.
+    #[must_use]
+    pub fn new(id: String, state: PathBuf, cache: PathBuf, base_env: BTreeMap<String, String>) -> Self {
+        Self { id, cache, base_env, state, readers: Mutex::default(), publishing: Arc::default() }
+    }
+
+    fn dir(&self, attempt: &str) -> AttemptDir {
+        AttemptDir::new(&self.state, attempt)
+    }
+
+    fn keeper(&self, attempt: &str) -> KeeperClient {
+        KeeperClient::new(self.dir(attempt).path().to_owned())
+    }
+}
+
+fn spec_of(work: &v1::Work) -> Option<RunSpec> {
+    serde_json::from_str(&work.spec_json).ok()
+}
+
+fn stream_of(output: Output) -> Option<spool::Stream> {
+    match output {
+        Output::Stdout => Some(spool::Stream::Stdout),
+        Output::Stderr => Some(spool::Stream::Stderr),
+        Output::Setup => None,
+    }
+}
+
+fn ended_of(record: ExitRecord) -> Ended {
+    Ended {
+        exit: record.exit,
+        out_of_memory: record.oom.unwrap_or_default(),
+        max_rss_bytes: record.max_rss_bytes.unwrap_or(0),
+    }
+}
+
+fn read_file(path: &Path, offset: u64, max: usize) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::open(path)?;
+    let mut bytes = vec![0; max];
+    let n = file.read_at(&mut bytes, offset)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
+#[async_trait]
+impl World for Machine {
+    fn held(&self) -> Vec<v1::Work> {
+        let mut found = Vec::new();
+        let Ok(entries) = std::fs::read_dir(self.state.join("attempts")) else { return Vec::new() };
+        for entry in entries.filter_map(Result::ok).take(1_000) {
+            let path = entry.path().join("work.json");
+            let Ok(bytes) = os::read_bounded(&path, 1 << 20) else { continue };
+            let Ok(kept) = serde_json::from_slice::<Kept>(&bytes) else {
+                tracing::warn!(path = %path.display(), "an attempt's assignment cannot be read");
+                continue;
+            };
+            let at = kept.at_ms;
+            let work = v1::Work {
+                run_id: kept.run_id,
+                run_name: kept.run_name,
+                attempt_id: kept.attempt_id,
+                generation: kept.generation,
+                number: kept.number,
+                spec_json: kept.spec_json,
+                source: kept.source.map(wire_ref),
+                resume: kept.resume.into_iter().map(wire_ref).collect(),
+                outputs: kept.outputs.map(wire_ref),
+                wish: v1::Wish::Run.into(),
+                grace_seconds: kept.grace_seconds,
+                forget: false,
+            };
+            found.push((at, work));
+        }
+        found.sort_by_key(|(at, _)| *at);
+        found.into_iter().map(|(_, work)| work).collect()
+    }
+
+    fn keep(&self, work: &v1::Work) -> io::Result<()> {
+        let dir = self.dir(&work.attempt_id);
+        os::make_private_dir(&self.state.join("attempts"))?;
+        os::make_private_dir(dir.path())?;
+        let kept = Kept {
+            run_id: work.run_id.clone(),
+            run_name: work.run_name.clone(),
+            attempt_id: work.attempt_id.clone(),
+            generation: work.generation,
+            number: work.number,
+            spec_json: work.spec_json.clone(),
+            source: work.source.as_ref().map(keep_ref),
+            resume: work.resume.iter().map(keep_ref).collect(),
+            outputs: work.outputs.as_ref().map(keep_ref),
+            grace_seconds: work.grace_seconds,
+            at_ms: os::unix_ms(),
+        };
+        os::write_durable(&dir.work(), &serde_json::to_vec(&kept).unwrap_or_default())
+    }
+
+    fn outbox(&self, attempt: &str) -> Option<PathBuf> {
+        Some(self.dir(attempt).outbox())
+    }
+
+    async fn prepare(
+        &self,
+        work: v1::Work,
+        gateway: SharedGateway,
+        cancelled: Cancelled,
+    ) -> Result<Prepared, Failed> {
+        let dir = self.dir(&work.attempt_id);
+        let prepared = materialise::prepare(&dir, self, &work, gateway, cancelled).await?;
+        if let Some(spec) = spec_of(&work) {
+            self.publishing.baseline(&dir, &work.attempt_id, &spec);
+        }
+        Ok(prepared)
+    }
+
+    async fn start(&self, work: v1::Work) -> Result<(), Failed> {
+        let dir = self.dir(&work.attempt_id);
+        let bad = |what: &str, e: &dyn std::fmt::Display| Failed {
+            reason: format!("{what}: {e}"),
+            transient: true,
+        };
+        let bytes = os::read_bounded(&dir.launch(), 4 << 20).map_err(|e| bad("how to start it", &e))?;
+        let launch: Launch = serde_json::from_slice(&bytes).map_err(|e| bad("how to start it", &e))?;
+        let spec = spec_of(&work);
+        let keeper = KeeperSpec {
+            attempt_id: work.attempt_id.clone(),
+            machine_id: self.id.clone(),
+            argv: launch.argv,
+            cwd: launch.cwd,
+            env: launch.env,
+            spool_bytes: spec.map_or(0, |s| s.spool_bytes),
+            grace_ms: work.grace_seconds * 1_000,
+        };
+        let state = self.state.clone();
+        let path = dir.path().to_owned();
+        tokio::task::spawn_blocking(move || KeeperClient::start(&state, &path, &keeper))
+            .await
+            .map_err(|e| bad("the keeper", &e))?
+            .map_err(|e| Failed {
+                transient: !matches!(e, ProcessError::Refused(_)),
+                reason: format!("the keeper: {e}"),
+            })
+    }
+
+    fn program(&self, attempt: &str) -> Program {
+        match self.keeper(attempt).state() {
+            KeeperState::NotStarted => Program::NotStarted,
+            KeeperState::Starting => Program::Running(0),
+            KeeperState::Running { child_pid } => Program::Running(child_pid),
+            KeeperState::Exited(record) => Program::Ended(ended_of(record)),
+            KeeperState::Vanished => {
+                let reason =
+                    "its keeper is gone and left no record (killed, or the machine restarted)".to_owned();
+                // What a killed keeper left running must not go on unseen.
+                if let Err(error) = self.keeper(attempt).kill() {
+                    tracing::debug!(%error, "nothing was left of a vanished attempt");
+                }
+                Program::Ended(Ended {
+                    exit: Exit::Unknown { reason },
+                    out_of_memory: String::new(),
+                    max_rss_bytes: 0,
+                })
+            }
+        }
+    }
+
+    fn stop(&self, attempt: &str, grace_ms: u64) {
+        if let Err(error) = self.keeper(attempt).stop(Duration::from_millis(grace_ms)) {
+            tracing::warn!(%error, attempt, "the program could not be asked to end");
+        }
+    }
+
+    fn kill(&self, attempt: &str) {
+        if let Err(error) = self.keeper(attempt).kill() {
+            tracing::warn!(%error, attempt, "the program could not be ended");
+        }
+    }
+
+    fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece {
+        let dir = self.dir(attempt);
+        let Some(stream) = stream_of(output) else {
+            return match read_file(&dir.setup_log(), offset, max) {
+                Ok(bytes) if !bytes.is_empty() => Piece::Bytes(bytes),
+                _ => Piece::Nothing,
+            };
+        };
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = readers.entry(attempt.to_owned()).or_insert_with(|| SpoolReader::open(dir.path()));
+        match reader.read(stream, offset, max) {
+            Ok(spool::Piece::Bytes { bytes, .. }) => Piece::Bytes(bytes),
+            Ok(spool::Piece::Gap { to, .. }) => Piece::Gap(to),
+            Ok(spool::Piece::End) => Piece::Nothing,
+            Err(error) => {
+                tracing::warn!(%error, attempt, "output cannot be read");
+                Piece::Nothing
+            }
+        }
+    }
+
+    fn release(&self, attempt: &str, output: Output, acked: u64) {
+        let Some(stream) = stream_of(output) else { return };
+        let dir = self.dir(attempt);
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = readers.entry(attempt.to_owned()).or_insert_with(|| SpoolReader::open(dir.path()));
+        if let Err(error) = reader.release(stream, acked) {
+            tracing::warn!(%error, attempt, "acknowledged output could not be released");
+        }
+    }
+
+    async fn candidates(&self, work: v1::Work, last: bool) -> Vec<Candidate> {
+        let Some(spec) = spec_of(&work) else { return Vec::new() };
+        let dir = self.dir(&work.attempt_id);
+        let publishing = self.publishing.clone();
+        tokio::task::spawn_blocking(move || publishing.candidates(&dir, &work.attempt_id, &spec, last))
+            .await
+            .unwrap_or_default()
+    }
+
+    async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published {
+        let Some(spec) = spec_of(&work) else { return Published::Refused("no description".into()) };
+        let dir = self.dir(&work.attempt_id);
+        self.publishing.checkpoint(&dir, &work, &spec, &candidate, &gateway).await
+    }
+
+    async fn publish_outputs(&self, work: v1::Work, gateway: SharedGateway) -> Published {
+        let Some(spec) = spec_of(&work) else { return Published::Gone };
+        self.publishing.outputs(&self.dir(&work.attempt_id), &work, &spec, &gateway).await
+    }
+
+    fn forget(&self, attempt: &str) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
+        self.publishing.forget(attempt);
+        let dir = self.dir(attempt);
+        if let Err(error) = std::fs::remove_dir_all(dir.path())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, attempt, "an attempt's directory could not be removed");
+        }
+    }
+
+    fn free(&self) -> (u64, u64) {
+        let memory = sysinfo::System::new().map_or(0, |mut system| {
+            system.refresh_memory();
+            system.available_memory()
+        });
+        (os::free_disk(&self.state), memory)
+    }
+}

@@ -1,0 +1,372 @@
+//! Which checkpoints are complete, and their way to the store. A checkpoint is
+//! taken when its format says that it is whole, or, where the format says
+//! nothing, when it has been at rest for the quiet period; and never twice.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use artifacts::complete::{self, Completeness};
+use artifacts::publish::PublishError;
+use artifacts::{KeySpace, Kind, ObjectKey, Selection};
+use lifecycle::RunSpec;
+use proto::v1;
+
+use super::layout::AttemptDir;
+use super::{Candidate, Commit, Published, SharedGateway};
+use crate::os;
+
+/// Names looked at in one scan; more are counted, not read.
+const NAMES: usize = 10_000;
+const FILES: usize = 200_000;
+
+/// What is remembered of one attempt's checkpoints.
+#[derive(Default)]
+struct Seen {
+    /// Relative path -> the very bytes, and since when they have been so.
+    rest: BTreeMap<String, (String, Instant)>,
+    /// Tokens that need no publishing; kept on disk.
+    known: BTreeMap<String, String>,
+    loaded: bool,
+    /// What was durable, oldest first: contract-directory paths.
+    durable: Vec<PathBuf>,
+    /// Judged by content already: token -> verdict.
+    judged: BTreeMap<String, Judged>,
+    keys: Option<KeySpace>,
+}
+
+/// What the format of some bytes says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Whole,
+    Torn,
+    Unknown,
+}
+
+/// The checkpoints of every attempt on the machine.
+#[derive(Default)]
+pub struct Publishing {
+    seen: Mutex<BTreeMap<String, Seen>>,
+}
+
+/// A place where checkpoints appear: a path and how it is told to the store.
+struct Spot {
+    /// Path, for keys and for people.
+    path: PathBuf,
+    relative: String,
+}
+
+fn fingerprint(path: &Path) -> Option<(String, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut newest = 0;
+    let mut files = 0;
+    let mut stack = vec![path.to_owned()];
+    while let Some(at) = stack.pop() {
+        let meta = std::fs::symlink_metadata(&at).ok()?;
+        files += 1;
+        if files > FILES {
+            return None;
+        }
+        hasher.update(at.as_os_str().as_encoded_bytes());
+        for part in [meta.ino(), meta.size(), meta.mtime().cast_unsigned(), meta.mtime_nsec().cast_unsigned()]
+        {
+            hasher.update(&part.to_le_bytes());
+        }
+        newest = newest.max(meta.mtime().cast_unsigned());
+        if meta.is_dir() {
+            let mut below: Vec<_> =
+                std::fs::read_dir(&at).ok()?.filter_map(Result::ok).map(|e| e.path()).collect();
+            below.sort();
+            stack.extend(below);
+        }
+    }
+    Some((hasher.finalize().to_hex()[..32].to_owned(), newest))
+}
+
+fn spots(dir: &AttemptDir, spec: &RunSpec) -> Vec<Spot> {
+    let mut found = Vec::new();
+    if let Ok(entries) = std::fs::read_dir(dir.checkpoints()) {
+        for entry in entries.filter_map(Result::ok).take(NAMES) {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            found.push(Spot { path: entry.path(), relative: format!("@/{name}") });
+        }
+    }
+    if !spec.checkpoints.paths.is_empty()
+        && let Ok(paths) = artifacts::source::select_entries(&dir.source(), &spec.checkpoints.paths)
+    {
+        found
+            .extend(paths.into_iter().take(NAMES).map(|p| Spot { path: dir.source().join(&p), relative: p }));
+    }
+    found.retain(|s| {
+        let name = s.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        !complete::is_temporary(name)
+            && std::fs::symlink_metadata(&s.path).is_ok_and(|m| m.is_file() || m.is_dir())
+    });
+    found
+}
+
+impl Publishing {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there before the program starts came with the attempt.
+    pub fn baseline(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec) {
+        let mut all = self.lock();
+        let seen = all.entry(attempt.to_owned()).or_default();
+        seen.load(dir);
+        for spot in spots(dir, spec) {
+            if let Some((token, _)) = fingerprint(&spot.path) {
+                seen.known.insert(spot.relative, token);
+            }
+        }
+        seen.save(dir);
+    }
+
+    /// Forgets an attempt.
+    pub fn forget(&self, attempt: &str) {
+        self.lock().remove(attempt);
+    }
+
+    /// Complete and unpublished, newest first. Reads files, so it blocks.
+    pub fn candidates(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec, last: bool) -> Vec<Candidate> {
+        let quiet = Duration::from_secs(spec.checkpoints.quiet_seconds);
+        let mut found: Vec<(Option<u64>, u64, Candidate)> = Vec::new();
+        for spot in spots(dir, spec) {
+            let Some((token, modified)) = fingerprint(&spot.path) else { continue };
+            let rested = {
+                let mut all = self.lock();
+                let seen = all.entry(attempt.to_owned()).or_default();
+                seen.load(dir);
+                if seen.known.get(&spot.relative) == Some(&token) {
+                    continue;
+                }
+                match seen.rest.get(&spot.relative) {
+                    Some((same, since)) if *same == token => Some(since.elapsed()),
+                    _ => {
+                        seen.rest.insert(spot.relative.clone(), (token.clone(), Instant::now()));
+                        None
+                    }
+                }
+            };
+            let rested = if last { quiet } else { rested.unwrap_or(Duration::ZERO) };
+            if rested.is_zero() || !self.is_complete(attempt, &spot.path, &token, rested >= quiet) {
+                continue;
+            }
+            let name = spot.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+            let step = complete::step_of(&name);
+            let token = format!("{token} {}", spot.relative);
+            found.push((step, modified, Candidate { token, name, step }));
+        }
+        found.sort_by_key(|(step, modified, _)| std::cmp::Reverse((*step, *modified)));
+        found.into_iter().map(|(_, _, candidate)| candidate).collect()
+    }
+
+    fn is_complete(&self, attempt: &str, path: &Path, token: &str, quiet: bool) -> bool {
+        let cached = self.lock().get(attempt).and_then(|s| s.judged.get(token).copied());
+        let judged = cached.unwrap_or_else(|| match complete::judge(path) {
+            Completeness::Complete { .. } => Judged::Whole,
+            Completeness::Unknown => Judged::Unknown,
+            Completeness::Incomplete { .. } => Judged::Torn,
+        });
+        if cached.is_none()
+            && let Some(seen) = self.lock().get_mut(attempt)
+        {
+            // The same bytes have the same verdict; no file is read twice.
+            if seen.judged.len() > NAMES {
+                seen.judged.clear();
+            }
+            seen.judged.insert(token.to_owned(), judged);
+        }
+        judged == Judged::Whole || judged == Judged::Unknown && quiet
+    }
+
+    async fn keys(
+        &self,
+        work: &v1::Work,
+        gateway: &SharedGateway,
+    ) -> Result<KeySpace, artifacts::StoreError> {
+        if let Some(keys) = self.lock().get_mut(&work.attempt_id).and_then(|s| s.keys.take()) {
+            return Ok(keys);
+        }
+        // An agent before this one may have used numbers of this generation.
+        let prefix = ObjectKey::prefix(&work.run_id, work.generation);
+        let used = gateway.list(&prefix).await?;
+        let next = |class| {
+            used.iter().filter_map(ObjectKey::seq).filter(|(c, _)| *c == class).map(|(_, n)| n + 1).max()
+        };
+        Ok(KeySpace {
+            scope: work.run_id.clone(),
+            generation: work.generation,
+            pack_seq: next(artifacts::key::ObjectClass::Pack).unwrap_or(1),
+            manifest_seq: next(artifacts::key::ObjectClass::Manifest).unwrap_or(1),
+        })
+    }
+
+    fn put_back(&self, attempt: &str, keys: KeySpace) {
+        if let Some(seen) = self.lock().get_mut(attempt) {
+            seen.keys = Some(keys);
+        }
+    }
+
+    async fn send(&self, work: &v1::Work, selection: &Selection, gateway: &SharedGateway) -> Published {
+        let mut keys = match self.keys(work, gateway).await {
+            Ok(keys) => keys,
+            Err(error) => return Published::Later(error.to_string()),
+        };
+        let published = artifacts::publish(selection, &mut keys, &**gateway, &**gateway).await;
+        self.put_back(&work.attempt_id, keys);
+        let published = match published {
+            Ok(published) => published,
+            Err(PublishError::Changed { .. }) => return Published::Gone,
+            Err(error @ (PublishError::Unfit { .. } | PublishError::Path(_) | PublishError::Manifest(_))) => {
+                return Published::Refused(error.to_string());
+            }
+            Err(error) => return Published::Later(error.to_string()),
+        };
+        let key = published.manifest_key.to_string();
+        match gateway.commit(work, &key, &published.manifest_digest.to_string()).await {
+            Commit::Durable => Published::Durable { key, step: published.manifest.step },
+            Commit::Superseded => Published::Superseded,
+            Commit::Refused(why) => Published::Refused(why),
+            Commit::Unknown(why) => Published::Later(why),
+        }
+    }
+
+    /// Publishes one checkpoint, then the result files that go with it.
+    pub async fn checkpoint(
+        &self,
+        dir: &AttemptDir,
+        work: &v1::Work,
+        spec: &RunSpec,
+        candidate: &Candidate,
+        gateway: &SharedGateway,
+    ) -> Published {
+        let Some((token, relative)) = candidate.token.split_once(' ') else { return Published::Gone };
+        let now = os::unix_ms();
+        let selection = match relative.strip_prefix("@/") {
+            Some(name) => Selection::checkpoint(&dir.checkpoints().join(name), candidate.step, now),
+            None => in_source(dir, relative, candidate, now),
+        };
+        let selection = match selection {
+            Ok(selection) => selection,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Published::Gone,
+            Err(error) => return Published::Later(error.to_string()),
+        };
+        let outcome = self.send(work, &selection, gateway).await;
+        if matches!(outcome, Published::Durable { .. } | Published::Refused(_)) {
+            self.done(dir, &work.attempt_id, relative, token, spec);
+        }
+        if matches!(outcome, Published::Durable { .. }) {
+            // Results are a service beside the checkpoint: their failure is
+            // met again with the next one and at the end.
+            let _ = self.outputs(dir, work, spec, gateway).await;
+        }
+        outcome
+    }
+
+    fn done(&self, dir: &AttemptDir, attempt: &str, relative: &str, token: &str, spec: &RunSpec) {
+        let mut all = self.lock();
+        let Some(seen) = all.get_mut(attempt) else { return };
+        seen.known.insert(relative.to_owned(), token.to_owned());
+        seen.judged.remove(token);
+        seen.save(dir);
+        if let Some(name) = relative.strip_prefix("@/") {
+            let path = dir.checkpoints().join(name);
+            seen.durable.retain(|p| *p != path);
+            seen.durable.push(path);
+            // Only what is durable, never the newest; only in the contract's
+            // own directory: what lies elsewhere is the program's to keep.
+            while seen.durable.len() > spec.checkpoints.keep_local.max(1) as usize {
+                let old = seen.durable.remove(0);
+                let removed =
+                    if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
+                if let Err(error) = removed
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %old.display(), %error, "a durable checkpoint could not be pruned");
+                }
+            }
+        }
+    }
+
+    /// Publishes the result files, if there are any and they changed.
+    pub async fn outputs(
+        &self,
+        dir: &AttemptDir,
+        work: &v1::Work,
+        spec: &RunSpec,
+        gateway: &SharedGateway,
+    ) -> Published {
+        let mut globs = spec.artifacts.clone();
+        globs.push("results/**".to_owned());
+        let root = dir.source();
+        let listed = tokio::task::spawn_blocking(move || {
+            let paths = artifacts::source::select_globs(&root, &globs);
+            paths.map(|paths| (paths, root))
+        })
+        .await;
+        let (paths, root) = match listed {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Published::Refused(error.to_string()),
+            Err(error) => return Published::Later(error.to_string()),
+        };
+        if paths.is_empty() {
+            return Published::Gone;
+        }
+        let selection = Selection {
+            root,
+            paths,
+            kind: Kind::Outputs,
+            step: None,
+            name: String::new(),
+            single_file: false,
+            created_ms: os::unix_ms(),
+        };
+        self.send(work, &selection, gateway).await
+    }
+}
+
+/// A checkpoint saved inside the source tree: its paths start at the root of
+/// that tree, so that it can go back in place.
+fn in_source(
+    dir: &AttemptDir,
+    relative: &str,
+    candidate: &Candidate,
+    now: u64,
+) -> std::io::Result<Selection> {
+    let glob = globset::escape(relative);
+    let root = dir.source();
+    std::fs::symlink_metadata(root.join(relative))?;
+    let paths = artifacts::source::select_globs(&root, &[glob]).map_err(std::io::Error::other)?;
+    Ok(Selection {
+        root,
+        paths,
+        kind: Kind::Checkpoint,
+        step: candidate.step,
+        name: candidate.name.clone(),
+        single_file: false,
+        created_ms: now,
+    })
+}
+
+impl Seen {
+    fn load(&mut self, dir: &AttemptDir) {
+        if !self.loaded {
+            self.loaded = true;
+            if let Ok(bytes) = os::read_bounded(&dir.known(), 16 << 20) {
+                self.known = serde_json::from_slice(&bytes).unwrap_or_default();
+            }
+        }
+    }
+
+    fn save(&self, dir: &AttemptDir) {
+        // Losing it costs a second publish of what is there already.
+        let bytes = serde_json::to_vec(&self.known).unwrap_or_default();
+        if let Err(error) = os::write_durable(&dir.known(), &bytes) {
+            tracing::warn!(%error, "which checkpoints are known could not be written");
+        }
+    }
+}

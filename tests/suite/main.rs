@@ -1,0 +1,3 @@
+//! Behaviour that no single crate owns.
+
+mod tidy;
