@@ -1,5 +1,24 @@
-//! cli.
+//! The binary `outlast`: every verb, and what people see. It asks the
+//! controller and shows answers; it decides nothing about runs. One file per
+//! verb below `commands`; the hidden verbs make this one file the controller,
+//! guard, keeper and agent of this computer too.
 
 pub mod config;
 pub mod exit_code;
 pub mod printer;
+
+pub mod app;
+pub mod args;
+
+pub mod client;
+pub mod daemon;
+pub mod gateway;
+pub mod link;
+
+pub mod attach;
+pub mod chaos;
+pub mod follow;
+pub mod report;
+pub mod source;
+
+pub mod commands;

@@ -1,2 +1,5 @@
-//! Entry point.
-fn main() {}
+//! The program `outlast`.
+
+fn main() -> std::process::ExitCode {
+    cli::app::main()
+}

@@ -18,6 +18,9 @@ use crate::plan::{Action, Snapshot, plan};
 /// Without any event the world is looked at this often.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// Pause of a machine whose action failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Reads everything that decisions rest on.
 ///
 /// # Errors
@@ -122,9 +125,13 @@ async fn pass(
     if !actions.iter().any(|a| matches!(a, Action::Alarm(_))) {
         core.alert("mass-loss", None);
     }
+    let mut failed = Ok(());
     for action in actions {
         let Some(id) = machine_of(&action) else {
-            execute::perform(core, &action).await?;
+            // One run's trouble must not hold up the others.
+            if let Err(error) = execute::perform(core, &action).await {
+                failed = Err(error);
+            }
             continue;
         };
         let asked = core.observe(id).asked_ms_ago.is_some_and(|ms| ms < 1_000);
@@ -135,11 +142,14 @@ async fn pass(
         tasks.spawn(async move {
             if let Err(error) = execute::perform(&core, &action).await {
                 tracing::warn!(?action, error = chain(&error), "an action failed and will be planned again");
+                // Its machine stays busy meanwhile: what fails at once must
+                // not be tried at full speed.
+                tokio::time::sleep(AFTER_FAILURE).await;
             }
             id
         });
     }
-    Ok(())
+    failed
 }
 
 /// An error with its causes, in one line.

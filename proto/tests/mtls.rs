@@ -220,7 +220,7 @@ async fn a_certificate_of_another_authority_is_refused() {
     let (ca, other) = (authority(), authority());
     let hub = Hub::start(&ca).await;
     let stranger = client(&ca, &operator(&other, DAY));
-    hub.refuses(&stranger, "Alert").await;
+    hub.refuses(&stranger, "fatal alert").await;
 }
 
 #[tokio::test]

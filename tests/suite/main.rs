@@ -1,3 +1,4 @@
 //! Behaviour that no single crate owns.
 
 mod tidy;
+mod simulation;

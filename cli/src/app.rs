@@ -1,0 +1,201 @@
+//! From the command line to the exit code. Hidden verbs are told apart before
+//! anything else happens: guard and keeper are single-threaded and must meet
+//! no runtime and no argument parser.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use crate::args::{Args, ControllerVerb, Verb};
+use crate::config::ConfigErrors;
+use crate::exit_code::{ExitCode, Failure};
+use crate::printer::{Printer, Verbosity};
+use crate::{commands, daemon};
+
+/// What every verb is given.
+#[derive(Clone)]
+pub struct Context {
+    /// Writes everything that is seen.
+    pub printer: Printer,
+    /// The environment of the process.
+    pub env: BTreeMap<String, String>,
+    /// What an hour of this computer costs, for a controller that is started;
+    /// 0 leaves it to the environment.
+    pub usd_per_hour: f64,
+}
+
+impl Context {
+    /// The data directory: `OUTLAST_HOME`, or `outlast` in the user's data
+    /// directory. Absolute.
+    ///
+    /// # Errors
+    /// Where nothing says whose home this is.
+    pub fn home(&self) -> Result<PathBuf, Failure> {
+        home_of(&self.env)
+    }
+}
+
+fn home_of(env: &BTreeMap<String, String>) -> Result<PathBuf, Failure> {
+    let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(home) = set("OUTLAST_HOME") {
+        return std::path::absolute(&home).map_err(|error| {
+            Failure::new(ExitCode::BadInput, format!("OUTLAST_HOME={}: {error}", home.display()))
+        });
+    }
+    // Relative values are to be ignored, says the specification.
+    let data = set("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let user = set("HOME").filter(|path| path.is_absolute());
+    data.or_else(|| user.map(|user| user.join(".local/share"))).map(|base| base.join("outlast")).ok_or_else(
+        || {
+            Failure::new(ExitCode::BadInput, "no home directory is known")
+                .help("set OUTLAST_HOME to a directory that outlast may keep its state in")
+        },
+    )
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    hidden(&argv).unwrap_or_else(|| visible(argv).into())
+}
+
+/// What the program does for itself, told apart from the arguments alone.
+fn hidden(argv: &[OsString]) -> Option<std::process::ExitCode> {
+    let [_, verb, flag, dir] = argv else { return None };
+    let (verb, flag, dir) = (verb.to_str()?, flag.to_str()?, Path::new(dir));
+    match (verb, flag) {
+        ("guard" | "agent", "--state") | ("keeper", "--attempt") => Some(agent::command::hidden(verb, dir)),
+        ("controller-serve", "--home") => {
+            // It must outlive the terminal that it was started from.
+            daemon::detach();
+            Some(serve(dir).into())
+        }
+        _ => None,
+    }
+}
+
+/// Is a controller until it is told to end. The log goes to stderr.
+fn serve(home: &Path) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OUTLAST_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    let served = daemon::own_exe().map_err(|error| error.to_string()).and_then(|exe| {
+        controller::command::serve(home.to_owned(), exe).map_err(|error| {
+            let held = controller::command::exit_code(&error) == controller::command::EXIT_HELD;
+            if held { String::new() } else { chain(&anyhow::Error::new(error)) }
+        })
+    });
+    match served {
+        Ok(()) => ExitCode::Ok,
+        Err(why) if why.is_empty() => {
+            tracing::info!(home = %home.display(), "another controller serves already");
+            ExitCode::Busy
+        }
+        Err(why) => {
+            tracing::error!("{why}");
+            ExitCode::Internal
+        }
+    }
+}
+
+fn visible(argv: Vec<OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => {
+            // A reader that went away is no failure.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::Ok,
+                _ => ExitCode::Usage,
+            };
+        }
+    };
+    let text = |os: OsString| os.into_string().ok();
+    let env: BTreeMap<String, String> =
+        std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+    let verbosity = match (args.quiet, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let context = Context { printer: Printer::new(verbosity, &env), env, usd_per_hour: 0.0 };
+    let printer = context.printer.clone();
+    let done = perform(&context, args.verb);
+    let code = done.unwrap_or_else(|error| tell(&printer, &error));
+    match printer.finish() {
+        Ok(()) => code,
+        Err(error) => tell(&printer, &anyhow::Error::new(error).context("cannot write the output")),
+    }
+}
+
+fn perform(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
+    if let Verb::Controller { verb: ControllerVerb::Serve { home } } = &verb {
+        let home = home
+            .clone()
+            .map_or_else(|| context.home(), |home| Ok(std::path::absolute(&home).unwrap_or(home)))?;
+        return Ok(serve(&home));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Box::pin(commands::perform(context, verb)))
+}
+
+/// Says why it did not work, and what to do.
+fn tell(printer: &Printer, error: &anyhow::Error) -> ExitCode {
+    printer.clear_progress();
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        printer.report(&errors.to_string());
+    } else {
+        printer.error(&chain(error));
+    }
+    for failure in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+        for help in &failure.help {
+            printer.help(help);
+        }
+    }
+    ExitCode::of(error)
+}
+
+/// The causes in one line, each once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(vars: &[(&str, &str)]) -> Result<PathBuf, Failure> {
+        home_of(&vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn the_data_directory_is_where_it_was_asked_for() {
+        assert_eq!(home(&[("OUTLAST_HOME", "/o"), ("HOME", "/h")]).unwrap(), Path::new("/o"));
+        assert_eq!(home(&[("XDG_DATA_HOME", "/x"), ("HOME", "/h")]).unwrap(), Path::new("/x/outlast"));
+        assert_eq!(
+            home(&[("XDG_DATA_HOME", "x"), ("HOME", "/h")]).unwrap(),
+            Path::new("/h/.local/share/outlast")
+        );
+        assert_eq!(home(&[("HOME", "")]).unwrap_err().code, ExitCode::BadInput);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = std::io::Error::other("disk on fire");
+        let error = anyhow::Error::new(inner).context("write x: disk on fire").context("saving");
+        assert_eq!(chain(&error), "saving: write x: disk on fire");
+    }
+}

@@ -1,0 +1,191 @@
+//! One file per verb. A verb asks, prints and says its exit code; what several
+//! of them show is written here once.
+
+pub mod checkpoints;
+pub mod completions;
+pub mod config;
+pub mod controller;
+pub mod cost;
+pub mod destroy;
+pub mod events;
+pub mod logs;
+pub mod machines;
+pub mod pull;
+pub mod resume;
+pub mod run;
+pub mod status;
+pub mod stop;
+pub mod version;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tonic::{Response, Status};
+
+use crate::app::Context;
+use crate::args::{ConfigArgs, Verb};
+use crate::client::failure;
+use crate::config::{Loaded, Sources};
+use crate::exit_code::{ExitCode, Failure};
+use crate::printer::{duration, safe};
+
+/// Does what was asked.
+///
+/// # Errors
+/// Whatever the verb could not do.
+pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Run(args) => Box::pin(run::perform(ctx, args)).await,
+        Verb::Status(args) => status::perform(ctx, &args).await,
+        Verb::Logs(args) => logs::perform(ctx, &args).await,
+        Verb::Stop(args) => stop::perform(ctx, &args).await,
+        Verb::Destroy(args) => destroy::perform(ctx, &args).await,
+        Verb::Resume(args) => Box::pin(resume::perform(ctx, &args)).await,
+        Verb::Machines { all, json } => machines::perform(ctx, all, json).await,
+        Verb::Checkpoints { run, json } => checkpoints::perform(ctx, &run, json).await,
+        Verb::Pull { run, dir, json } => Box::pin(pull::perform(ctx, &run, dir, json)).await,
+        Verb::Events(args) => events::perform(ctx, &args).await,
+        Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,
+        Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
+        Verb::Config { verb } => config::perform(ctx, verb),
+        Verb::Completions { shell } => Ok(completions::perform(ctx, shell)),
+        Verb::Version { json } => Ok(version::perform(ctx, json)),
+    }
+}
+
+/// An answer, or the refusal as a failure.
+///
+/// # Errors
+/// The refusal.
+pub fn answer<T>(reply: Result<Response<T>, Status>) -> Result<T, Failure> {
+    reply.map(Response::into_inner).map_err(|status| failure(&status))
+}
+
+/// The configuration for a directory, with settings from flags on top.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn load(
+    ctx: &Context,
+    dir: &Path,
+    args: &ConfigArgs,
+    more: &[(&str, Option<&str>)],
+) -> anyhow::Result<Loaded> {
+    let here = std::env::current_dir()?;
+    if !dir.is_dir() {
+        let why = format!("{} is no directory", dir.display());
+        let help =
+            "name the directory of the source tree; a command comes after two hyphens: outlast run -- CMD";
+        return Err(Failure::new(ExitCode::BadInput, why).help(help).into());
+    }
+    let named = more.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?.to_owned())));
+    let flags: Vec<(String, String)> = args.set.iter().cloned().chain(named).collect();
+    // Relative to where the person stands, not to the tree.
+    let file = args.config.as_ref().map(|file| here.join(file));
+    let sources =
+        Sources { start_dir: dir, user_file: None, env: &ctx.env, flags: &flags, file: file.as_deref() };
+    Ok(crate::config::load(&sources)?)
+}
+
+/// The root of the project that the person stands in.
+///
+/// # Errors
+/// Where there is no current directory.
+pub fn project_root(ctx: &Context) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir()?;
+    let sources = Sources { start_dir: &here, user_file: None, env: &ctx.env, flags: &[], file: None };
+    // A broken configuration is no reason to withhold results.
+    Ok(crate::config::load(&sources).map_or(here.clone(), |loaded| loaded.root))
+}
+
+/// Asks a person; without a terminal nobody can answer.
+///
+/// # Errors
+/// Where nobody is there to be asked.
+pub fn confirm(ctx: &Context, question: &str) -> anyhow::Result<bool> {
+    if !can_ask(ctx) {
+        let why = format!("{question} nobody is there to say so");
+        return Err(Failure::new(ExitCode::Usage, why).help("say yes beforehand with --yes").into());
+    }
+    ctx.printer.report(&format!("{question} [y/N]"));
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Whether a person can be asked.
+#[must_use]
+pub fn can_ask(ctx: &Context) -> bool {
+    std::io::stdin().is_terminal() && ctx.printer.settings().stderr.terminal
+}
+
+/// Unix milliseconds.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The beginning of an id, enough for people.
+#[must_use]
+pub fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// A step, or that there is none.
+#[must_use]
+pub fn step(step: Option<u64>) -> String {
+    step.map_or_else(|| "-".to_owned(), |step| step.to_string())
+}
+
+/// How long something took, or takes so far; `-` if it has not begun.
+#[must_use]
+pub fn span(from_ms: u64, to_ms: u64) -> String {
+    let end = if to_ms == 0 { now_ms() } else { to_ms };
+    if from_ms == 0 { "-".to_owned() } else { duration(end.saturating_sub(from_ms) / 1_000) }
+}
+
+/// A moment as `2026-01-31T23:59:59.123Z`.
+#[must_use]
+pub fn moment(unix_ms: u64) -> String {
+    let (days, in_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    // Days are counted from 1 March of the year 0, so that leap days come last.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * day + 2) / 153;
+    let day = day - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (seconds, millis) = (in_day / 1_000, in_day % 1_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// One line of a description: a label and a value.
+pub fn describe(ctx: &Context, label: &str, value: &str) {
+    if !value.is_empty() {
+        ctx.printer.line(&format!("{label:<10} {}", safe(value)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_as_calendars_have_them() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(moment(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(moment(1_709_251_199_999), "2024-02-29T23:59:59.999Z");
+        assert_eq!(moment(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn spans_need_a_beginning() {
+        assert_eq!(span(0, 0), "-");
+        assert_eq!(span(1_000, 66_000), "1m 05s");
+    }
+}

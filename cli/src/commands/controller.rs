@@ -1,0 +1,81 @@
+//! `outlast controller`: starts, ends and installs the controller of this
+//! computer. Ending it ends no work: machines go on by themselves.
+
+mod install;
+
+use serde_json::json;
+
+use super::{describe, moment, span};
+use crate::app::Context;
+use crate::args::ControllerVerb;
+use crate::daemon;
+use crate::exit_code::ExitCode;
+
+/// Does it.
+///
+/// # Errors
+/// Where the controller cannot be started, ended or installed.
+pub async fn perform(ctx: &Context, verb: ControllerVerb) -> anyhow::Result<ExitCode> {
+    match verb {
+        ControllerVerb::Start { json } => {
+            let view = daemon::ensure(ctx, true).await?.view().await?;
+            if json {
+                ctx.printer.json(&view);
+            }
+            ctx.printer.note(&format!("the controller runs (pid {})", view.pid));
+            Ok(ExitCode::Ok)
+        }
+        ControllerVerb::Stop => stop(ctx).await,
+        ControllerVerb::Status { json } => status(ctx, json).await,
+        ControllerVerb::Install { print } => install::perform(ctx, print).await,
+        // Done before there is a runtime: a controller brings its own.
+        ControllerVerb::Serve { .. } => Ok(ExitCode::Usage),
+    }
+}
+
+async fn stop(ctx: &Context) -> anyhow::Result<ExitCode> {
+    let home = ctx.home()?;
+    match daemon::answering(&home).await {
+        Ok((client, view)) => {
+            daemon::end(&home, &client).await?;
+            ctx.printer.note("the controller has ended");
+            if view.machines > 0 {
+                ctx.printer.warn(&format!(
+                    "{} machines go on, and nobody replaces one that is lost until a controller runs",
+                    view.machines
+                ));
+            }
+        }
+        Err(_) => ctx.printer.note("no controller runs"),
+    }
+    Ok(ExitCode::Ok)
+}
+
+async fn status(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
+    let home = ctx.home()?;
+    match daemon::answering(&home).await {
+        Ok((_, view)) => {
+            if json {
+                ctx.printer.json(&json!({ "running": true, "home": home, "controller": view }));
+                return Ok(ExitCode::Ok);
+            }
+            describe(ctx, "home", &home.display().to_string());
+            describe(ctx, "pid", &view.pid.to_string());
+            describe(ctx, "version", &format!("{} (build {})", view.version, view.build_id));
+            describe(ctx, "began", &format!("{} ({})", moment(view.started_ms), span(view.started_ms, 0)));
+            describe(ctx, "runs", &format!("{} not ended", view.active_runs));
+            describe(ctx, "machines", &view.machines.to_string());
+            for alert in &view.alerts {
+                ctx.printer.warn(alert);
+            }
+            Ok(ExitCode::Ok)
+        }
+        Err(failure) => {
+            if json {
+                ctx.printer.json(&json!({ "running": false, "home": home, "why": failure.message }));
+            }
+            ctx.printer.note(&format!("no controller runs: {}", failure.message));
+            Ok(ExitCode::Unreachable)
+        }
+    }
+}

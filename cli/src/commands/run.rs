@@ -1,0 +1,77 @@
+//! `outlast run`: reads the configuration, sends the source tree, hands the
+//! run in, and stays with it unless told otherwise.
+
+use anyhow::Context as _;
+use data_encoding::HEXLOWER;
+use proto::v1;
+
+use super::{can_ask, confirm, load};
+use crate::app::Context;
+use crate::args::RunArgs;
+use crate::attach::{Attached, attach};
+use crate::client::Client;
+use crate::daemon;
+use crate::exit_code::ExitCode;
+use crate::gateway::RemoteStore;
+use crate::link::Link;
+use crate::printer::bytes;
+use crate::source::{self, Packed};
+
+/// Does it.
+///
+/// # Errors
+/// Where the configuration is wrong, or the run is not accepted or followed.
+pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
+    let flags = [("run.name", args.name.as_deref()), ("budget.max_usd", args.max_usd.as_deref())];
+    let loaded = load(ctx, &args.path, &args.config, &flags)?;
+    let spec = loaded.run_spec(&args.command)?;
+    let ctx = &Context { usd_per_hour: loaded.config.local.usd_per_hour, ..ctx.clone() };
+    let (chosen, total) = source::choose(&loaded.root, &loaded.config.source)?;
+    source::warn_of_skipped(ctx, &chosen);
+    if source::is_large(total) && !args.yes {
+        let question =
+            format!("the source tree has {} in {} files; send it?", bytes(total), chosen.paths.len());
+        if !can_ask(ctx) {
+            ctx.printer.warn(&format!("the source tree has {}", bytes(total)));
+        } else if !confirm(ctx, &question)? {
+            ctx.printer.note("nothing was sent; leave data out with .outlastignore");
+            return Ok(ExitCode::Cancelled);
+        }
+    }
+    let client = Box::pin(daemon::ensure(ctx, true)).await?;
+    let store = RemoteStore::new(client.bulk.clone());
+    let packed = source::pack(ctx, &store, &loaded.root, chosen).await?;
+    let spec_json = serde_json::to_string(&spec).context("write the run's description")?;
+    let run = submit(ctx, client.clone(), spec_json, &packed).await?;
+    ctx.printer.note(&format!("outlast: {} was accepted", run.name));
+    if args.detach {
+        if args.json {
+            ctx.printer.json(&run);
+        } else {
+            ctx.printer.line(&run.name);
+        }
+        ctx.printer.note(&format!("  follow: outlast logs {0} -f\n  end it: outlast stop {0}", run.name));
+        return Ok(ExitCode::Ok);
+    }
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000));
+    let chaos = args.chaos.map(|plan| (plan, seed));
+    let how = Attached { root: loaded.root, json: args.json, chaos };
+    Box::pin(attach(ctx, client, &run, &how)).await
+}
+
+/// The token makes it safe to ask again after a broken connection.
+async fn submit(
+    ctx: &Context,
+    client: Client,
+    spec_json: String,
+    packed: &Packed,
+) -> anyhow::Result<v1::RunView> {
+    let request = v1::SubmitRequest {
+        spec_json,
+        source_key: packed.key.clone(),
+        source_digest: packed.digest.clone(),
+        token: HEXLOWER.encode(&proto::pki::random::<16>()?),
+    };
+    let ask = async |client: Client| client.operator.clone().submit(request.clone()).await;
+    Ok(Link::new(ctx, client).ask(ask).await?.into_inner())
+}

@@ -1,0 +1,130 @@
+//! `outlast status`: the runs as a table, or one run in full.
+
+use proto::v1;
+
+use super::{answer, describe, moment, short, span, step};
+use crate::app::Context;
+use crate::args::StatusArgs;
+use crate::daemon;
+use crate::exit_code::ExitCode;
+use crate::printer::money;
+
+const METRICS: usize = 20;
+
+/// Does it.
+///
+/// # Errors
+/// Where there is no such run, or the controller cannot be asked.
+pub async fn perform(ctx: &Context, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    if let Some(text) = &args.run {
+        let detail = Box::pin(daemon::needed(ctx)).await?.run(text).await?;
+        if args.json {
+            ctx.printer.json(&detail);
+        } else {
+            show(ctx, &detail);
+        }
+        return Ok(ExitCode::Ok);
+    }
+    let mut runs = Vec::new();
+    if let Some(client) = Box::pin(daemon::existing(ctx)).await? {
+        let ask = v1::ListRunsRequest { all: args.all };
+        runs = answer(client.operator.clone().list_runs(ask).await)?.runs;
+        for alert in client.view().await?.alerts {
+            ctx.printer.warn(&alert);
+        }
+    }
+    if args.json {
+        ctx.printer.json(&runs);
+    } else if runs.is_empty() {
+        ctx.printer.note("there are no runs yet; begin one: outlast run -- COMMAND");
+    } else {
+        let rows: Vec<Vec<String>> = runs.iter().map(row).collect();
+        let head = ["RUN", "STATE", "STEP", "LOSS", "DURABLE", "ATTEMPTS", "COST", "TOOK", "MACHINE"];
+        ctx.printer.table(&head, &rows);
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn row(run: &v1::RunView) -> Vec<String> {
+    let machine = if run.machine.is_empty() || run.ended_ms > 0 { "-" } else { short(&run.machine) };
+    vec![
+        run.name.clone(),
+        state(run),
+        step(run.step),
+        run.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
+        step(run.durable_step),
+        run.attempts.to_string(),
+        money(run.cost_usd),
+        span(run.created_ms, run.ended_ms),
+        machine.to_owned(),
+    ]
+}
+
+fn state(run: &v1::RunView) -> String {
+    match (run.state.as_str(), run.phase.as_str()) {
+        ("RUNNING", phase) if !phase.is_empty() && phase != "running" => format!("RUNNING ({phase})"),
+        (state, _) => run.exit_code.map_or_else(|| state.to_owned(), |code| format!("{state} ({code})")),
+    }
+}
+
+fn show(ctx: &Context, detail: &v1::RunDetail) {
+    let run = detail.run.clone().unwrap_or_default();
+    let spec: Option<lifecycle::RunSpec> = serde_json::from_str(&detail.spec_json).ok();
+    describe(ctx, "run", &format!("{} ({})", run.name, run.id));
+    describe(ctx, "project", &run.project);
+    describe(ctx, "state", &state(&run));
+    describe(ctx, "reason", &run.reason);
+    describe(ctx, "command", &spec.map(|spec| spec.command.join(" ")).unwrap_or_default());
+    describe(ctx, "began", &moment(run.created_ms));
+    describe(ctx, "took", &span(run.created_ms, run.ended_ms));
+    describe(ctx, "step", &step(run.step));
+    describe(ctx, "loss", &run.loss.map(|loss| loss.to_string()).unwrap_or_default());
+    describe(ctx, "rate", &run.rate.map(|rate| format!("{rate:.2} steps/s")).unwrap_or_default());
+    describe(ctx, "durable", &step(run.durable_step));
+    describe(ctx, "produced", &step(run.produced_step));
+    describe(ctx, "cost", &money(run.cost_usd));
+    if !detail.attempts.is_empty() {
+        let rows: Vec<Vec<String>> = detail.attempts.iter().map(attempt_row).collect();
+        ctx.printer.line("");
+        ctx.printer.table(&["ATTEMPT", "STATE", "FROM", "TO", "TOOK", "MACHINE", "ENDING"], &rows);
+    }
+    if !detail.machines.is_empty() {
+        ctx.printer.line("");
+        super::machines::table(ctx, &detail.machines);
+    }
+    if !detail.metrics.is_empty() {
+        let rows: Vec<Vec<String>> = detail.metrics.iter().take(METRICS).map(metric_row).collect();
+        ctx.printer.line("");
+        ctx.printer.table(&["METRIC", "LAST", "STEP", "MIN", "MAX", "POINTS"], &rows);
+        let more = detail.metrics.len().saturating_sub(METRICS);
+        if more > 0 {
+            ctx.printer.note(&format!("{more} more metrics: --json shows all"));
+        }
+    }
+    for note in &detail.notes {
+        describe(ctx, "note", note);
+    }
+}
+
+fn attempt_row(attempt: &v1::AttemptView) -> Vec<String> {
+    vec![
+        attempt.number.to_string(),
+        attempt.state.clone(),
+        step(attempt.resumed_step),
+        step(attempt.last_step),
+        span(attempt.started_ms, attempt.ended_ms),
+        short(&attempt.machine_id).to_owned(),
+        attempt.ending.clone(),
+    ]
+}
+
+fn metric_row(metric: &v1::MetricView) -> Vec<String> {
+    vec![
+        metric.name.clone(),
+        metric.last.to_string(),
+        step(metric.step),
+        metric.min.to_string(),
+        metric.max.to_string(),
+        metric.count.to_string(),
+    ]
+}

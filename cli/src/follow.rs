@@ -1,0 +1,409 @@
+//! Follows a run while it is attached: news and output as two streams, shown
+//! as they come. The controller may go away and come back at any moment; what
+//! was printed is remembered by its offsets, so that no byte of the output is
+//! repeated or lost. Never changes the run.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use proto::v1;
+use tokio::sync::watch;
+use tonic::{Status, Streaming};
+
+use crate::app::Context;
+use crate::chaos::is_over;
+use crate::client::{Client, failure, passing, selector};
+use crate::commands::{now_ms, short};
+use crate::link::Link;
+use crate::printer::{Printer, duration, money};
+
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks that output may be late after the end of the run.
+const LATE: u32 = 10;
+
+/// Why following ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The run is over.
+    Over(Box<v1::RunDetail>),
+    /// Nobody reads the output any more.
+    ReaderGone,
+}
+
+/// Follows one run.
+pub struct Follower<'a> {
+    ctx: &'a Context,
+    run: String,
+    output: Option<Output>,
+    news: watch::Sender<Option<v1::RunDetail>>,
+    told: Told,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows the run with this id; without `output`, only its state.
+    #[must_use]
+    pub fn new(ctx: &'a Context, run: &str, output: bool) -> Self {
+        let output = output.then(|| Output::new(&ctx.printer, true));
+        Self { ctx, run: run.to_owned(), output, news: watch::channel(None).0, told: Told::default() }
+    }
+
+    /// Hears what the follower hears.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<Option<v1::RunDetail>> {
+        self.news.subscribe()
+    }
+
+    /// Follows until the run is over. Returns what was printed of its output
+    /// too, so that what comes later can be added.
+    ///
+    /// # Errors
+    /// Where the controller cannot be reached for long, or refuses.
+    pub async fn follow(mut self, link: &mut Link<'_>) -> anyhow::Result<(Ending, Option<Output>)> {
+        loop {
+            let client = link.client().await?;
+            match self.session(&client, link).await {
+                Ok(ending) => {
+                    self.ctx.printer.clear_progress();
+                    return Ok((ending, self.output));
+                }
+                Err(status) if passing(&status) => link.broke(&status).await?,
+                Err(status) => return Err(failure(&status).into()),
+            }
+        }
+    }
+
+    async fn session(&mut self, client: &Client, link: &mut Link<'_>) -> Result<Ending, Status> {
+        let mut operator = client.operator.clone();
+        let mut news = operator.watch(selector(&self.run)).await?.into_inner();
+        let mut logs = match &self.output {
+            Some(_) => Some(operator.logs(everything(&self.run, true)).await?.into_inner()),
+            None => None,
+        };
+        let mut last: Option<v1::RunDetail> = None;
+        let mut ticks = tokio::time::interval(TICK);
+        let mut late = 0;
+        loop {
+            tokio::select! {
+                chunk = next(&mut logs) => match chunk? {
+                    Some(chunk) => {
+                        link.works();
+                        late = 0;
+                        if let Some(output) = &mut self.output {
+                            output.print(&chunk);
+                        }
+                        if self.ctx.printer.is_closed() {
+                            return Ok(Ending::ReaderGone);
+                        }
+                    }
+                    None => logs = None,
+                },
+                detail = news.message(), if last.as_ref().is_none_or(|last| !is_over(last)) => {
+                    let detail = detail?.ok_or_else(|| Status::unavailable("the controller ended the stream"))?;
+                    link.works();
+                    self.told.tell(&self.ctx.printer, &detail);
+                    self.news.send_replace(Some(detail.clone()));
+                    last = Some(detail);
+                    self.progress(last.as_ref());
+                }
+                _ = ticks.tick() => {
+                    self.progress(last.as_ref());
+                    let over = last.as_ref().is_some_and(is_over);
+                    let closed = logs.is_none() && self.output.is_some();
+                    late = if over != closed { late + 1 } else { 0 };
+                    if late > LATE {
+                        // Output that ended before the run did was cut off.
+                        return match last {
+                            Some(last) if over => Ok(Ending::Over(Box::new(last))),
+                            _ => Err(Status::unavailable("the output was cut off")),
+                        };
+                    }
+                }
+            }
+            if logs.is_none()
+                && let Some(last) = last.take_if(|last| is_over(last))
+            {
+                return Ok(Ending::Over(Box::new(last)));
+            }
+        }
+    }
+
+    fn progress(&self, detail: Option<&v1::RunDetail>) {
+        let clean = self.output.as_ref().is_none_or(|output| output.line_is_whole);
+        if let Some(detail) = detail.filter(|_| clean) {
+            self.ctx.printer.progress(&progress_line(detail, now_ms()));
+        }
+    }
+}
+
+async fn next(logs: &mut Option<Streaming<v1::LogChunk>>) -> Result<Option<v1::LogChunk>, Status> {
+    match logs {
+        Some(logs) => logs.message().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// All output of a run.
+#[must_use]
+pub fn everything(run: &str, follow: bool) -> v1::LogsRequest {
+    v1::LogsRequest { run: run.to_owned(), follow, ..Default::default() }
+}
+
+/// Prints output and remembers how far.
+pub struct Output {
+    printer: Printer,
+    /// Where error streams go.
+    errors: Printer,
+    printed: BTreeMap<(u32, String), u64>,
+    /// Attempts below are not printed.
+    first: u32,
+    line_is_whole: bool,
+}
+
+impl Output {
+    /// Prints to stdout; error and set-up streams to stderr if `split`.
+    #[must_use]
+    pub fn new(printer: &Printer, split: bool) -> Self {
+        // A printer whose data go to stderr: the bytes are the program's own.
+        let aside = || Printer::to(*printer.settings(), Box::new(io::stderr()), Box::new(io::stderr()));
+        let errors = if split { aside() } else { printer.clone() };
+        Self { printer: printer.clone(), errors, printed: BTreeMap::new(), first: 0, line_is_whole: true }
+    }
+
+    /// Leaves out what attempts below this number wrote.
+    pub fn skip_before(&mut self, attempt: u32) {
+        self.first = attempt;
+    }
+
+    /// Prints what of a chunk is new.
+    pub fn print(&mut self, chunk: &v1::LogChunk) {
+        let key = (chunk.attempt, chunk.stream.clone());
+        let from = self.printed.get(&key).copied().unwrap_or(0);
+        let end = end_of(chunk);
+        if end <= from || chunk.attempt < self.first {
+            return;
+        }
+        self.printed.insert(key, end);
+        if chunk.data.is_empty() {
+            let lost = end - chunk.offset.max(from);
+            let text = format!("[{lost} bytes of {} of attempt {} are missing]", chunk.stream, chunk.attempt);
+            self.printer.note(&text);
+            return;
+        }
+        let known = usize::try_from(from.saturating_sub(chunk.offset)).unwrap_or(usize::MAX);
+        let fresh = chunk.data.get(known..).unwrap_or_default();
+        self.line_is_whole = fresh.last().is_none_or(|byte| *byte == b'\n');
+        self.printer.clear_progress();
+        if chunk.stream == "stdout" { &self.printer } else { &self.errors }.raw(fresh);
+    }
+
+    /// Prints what arrived after the streams ended. The newest attempt's last
+    /// line tells where each stream ends now; only if that is news, all is
+    /// read again.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn catch_up(&mut self, link: &mut Link<'_>, run: &str) -> anyhow::Result<()> {
+        let ends = collect(link, &v1::LogsRequest { tail: Some(1), ..everything(run, false) }).await?;
+        let behind = ends.iter().any(|chunk| {
+            let printed = self.printed.get(&(chunk.attempt, chunk.stream.clone()));
+            printed.copied().unwrap_or(0) < end_of(chunk)
+        });
+        if behind {
+            let client = link.client().await?;
+            let reply = client.operator.clone().logs(everything(run, false)).await;
+            let mut logs = reply.map_err(|status| failure(&status))?.into_inner();
+            while let Some(chunk) = logs.message().await.map_err(|status| failure(&status))? {
+                self.print(&chunk);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn collect(link: &mut Link<'_>, ask: &v1::LogsRequest) -> anyhow::Result<Vec<v1::LogChunk>> {
+    link.ask(async |client: Client| {
+        let mut logs = client.operator.clone().logs(ask.clone()).await?.into_inner();
+        let mut chunks = Vec::new();
+        while let Some(chunk) = logs.message().await? {
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    })
+    .await
+}
+
+fn end_of(chunk: &v1::LogChunk) -> u64 {
+    chunk.offset.saturating_add(chunk.data.len() as u64).max(chunk.gap_to)
+}
+
+/// What was said of a run's attempts already.
+#[derive(Default)]
+struct Told {
+    attempts: BTreeMap<u32, String>,
+    reason: String,
+}
+
+impl Told {
+    fn tell(&mut self, printer: &Printer, detail: &v1::RunDetail) {
+        for attempt in &detail.attempts {
+            let before = self.attempts.insert(attempt.number, attempt.state.clone());
+            if before.as_ref() != Some(&attempt.state)
+                && let Some(text) = change(attempt)
+            {
+                printer.note(&text);
+            }
+        }
+        let Some(run) = &detail.run else { return };
+        if run.reason != self.reason {
+            self.reason.clone_from(&run.reason);
+            if !run.reason.is_empty() && !is_over(detail) {
+                printer.note(&format!("outlast: {}: {}", run.state.to_lowercase(), run.reason));
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds for display")]
+fn change(attempt: &v1::AttemptView) -> Option<String> {
+    let number = attempt.number;
+    let machine = short(&attempt.machine_id);
+    let at = attempt.last_step.map_or_else(String::new, |step| format!(" at step {step}"));
+    Some(match attempt.state.as_str() {
+        "RUNNING" => {
+            let from = attempt.resumed_step.map_or_else(String::new, |step| format!(", from step {step}"));
+            let prepared = attempt.prepare_ms as f64 / 1_000.0;
+            format!("outlast: attempt {number} runs on machine {machine}{from} (prepared in {prepared:.1} s)")
+        }
+        "PREPARING" => format!("outlast: attempt {number} is being prepared on machine {machine}"),
+        "STOPPING" => format!("outlast: attempt {number} was asked to end{at}"),
+        "LOST" => format!("outlast: attempt {number} was lost{at}: {}", attempt.ending),
+        "ENDED" if attempt.exit_code != Some(0) => {
+            let last = &attempt.last_error_line;
+            let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+            format!("outlast: attempt {number} ended{at} with {}{said}", attempt.ending)
+        }
+        _ => return None,
+    })
+}
+
+fn progress_line(detail: &v1::RunDetail, now: u64) -> String {
+    let Some(run) = &detail.run else { return String::new() };
+    let phase = match run.state.as_str() {
+        "RUNNING" if !run.phase.is_empty() => run.phase.clone(),
+        state => state.to_lowercase(),
+    };
+    let mut parts = vec![run.name.clone(), phase];
+    if run.attempts > 1 {
+        parts.push(format!("attempt {}", run.attempts));
+    }
+    parts.extend(run.step.map(|step| format!("step {step}")));
+    parts.extend(run.loss.map(|loss| format!("loss {loss:.4}")));
+    parts.extend(run.rate.filter(|rate| *rate > 0.0).map(|rate| format!("{rate:.1} steps/s")));
+    parts.extend(remaining(detail, run).map(|seconds| format!("ETA {}", duration(seconds))));
+    parts.extend(run.durable_step.map(|step| format!("durable {step}")));
+    parts.push(money(run.cost_usd));
+    parts.push(duration(now.saturating_sub(run.created_ms) / 1_000));
+    parts.join(" | ")
+}
+
+/// Seconds to the end, where the program says how many steps there are.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an estimate for display"
+)]
+fn remaining(detail: &v1::RunDetail, run: &v1::RunView) -> Option<u64> {
+    let total = detail
+        .metrics
+        .iter()
+        .find(|metric| matches!(metric.name.as_str(), "total_steps" | "max_steps"))?
+        .last;
+    let left = total - run.step? as f64;
+    let rate = run.rate.filter(|rate| *rate > 0.0)?;
+    (left.is_finite() && left >= 0.0).then(|| (left / rate) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::printer::{Settings, Verbosity};
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn chunk(attempt: u32, offset: u64, data: &str) -> v1::LogChunk {
+        v1::LogChunk { attempt, stream: "stdout".into(), offset, data: data.into(), gap_to: 0 }
+    }
+
+    #[test]
+    fn bytes_that_come_again_are_printed_once() {
+        let screen = Screen::default();
+        let settings = Settings {
+            verbosity: Verbosity::Normal,
+            stdout: crate::printer::Output::default(),
+            stderr: crate::printer::Output::default(),
+            width: 80,
+        };
+        let printer = Printer::to(settings, Box::new(screen.clone()), Box::new(screen.clone()));
+        let mut output = Output::new(&printer, false);
+        // The connection breaks in the middle; all is sent anew, cut elsewhere.
+        for part in [chunk(1, 0, "one\n"), chunk(1, 4, "tw")] {
+            output.print(&part);
+        }
+        assert!(!output.line_is_whole);
+        for part in [chunk(1, 0, "one\ntwo\nth"), chunk(1, 10, "ree\n"), chunk(2, 0, "four\n")] {
+            output.print(&part);
+        }
+        assert!(output.line_is_whole);
+        output.print(&v1::LogChunk { gap_to: 15, ..chunk(2, 5, "") });
+        output.print(&v1::LogChunk { gap_to: 15, ..chunk(2, 5, "") });
+        let text = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text, "one\ntwo\nthree\nfour\n[10 bytes of stdout of attempt 2 are missing]\n");
+    }
+
+    #[test]
+    fn the_progress_line_says_only_what_is_known() {
+        let mut run = v1::RunView {
+            name: "digits-abc".into(),
+            state: "PROVISIONING".into(),
+            created_ms: 1_000,
+            ..Default::default()
+        };
+        let line = |run: &v1::RunView, metrics: &[v1::MetricView]| {
+            let detail =
+                v1::RunDetail { run: Some(run.clone()), metrics: metrics.to_vec(), ..Default::default() };
+            progress_line(&detail, 66_000)
+        };
+        assert_eq!(line(&run, &[]), "digits-abc | provisioning | $0.00 | 1m 05s");
+        run = v1::RunView {
+            state: "RUNNING".into(),
+            phase: "running".into(),
+            attempts: 2,
+            step: Some(40),
+            loss: Some(0.5),
+            rate: Some(2.0),
+            durable_step: Some(30),
+            cost_usd: 0.25,
+            ..run
+        };
+        let total = v1::MetricView { name: "total_steps".into(), last: 100.0, ..Default::default() };
+        assert_eq!(
+            line(&run, &[total]),
+            "digits-abc | running | attempt 2 | step 40 | loss 0.5000 | 2.0 steps/s | ETA 30s | durable 30 | $0.25 | 1m 05s"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! The program from outside, without a controller: what it says of itself,
+//! what it refuses, and with which exit code.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs the program with a home of its own and nobody at a terminal.
+fn outlast(dir: &Path, args: &[&str]) -> Output {
+    let home = dir.join("home");
+    Command::new(env!("CARGO_BIN_EXE_outlast"))
+        .args(args)
+        .current_dir(dir)
+        .env_clear()
+        .env("HOME", dir)
+        .env("OUTLAST_HOME", &home)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+#[test]
+fn the_help_is_as_documented() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = outlast(dir.path(), &["--help"]);
+    assert_eq!(code(&help), 0);
+    insta::assert_snapshot!("help", text(&help.stdout));
+    for hidden in ["controller-serve", "keeper", "guard"] {
+        assert!(!text(&help.stdout).contains(hidden), "{hidden}");
+    }
+}
+
+#[test]
+fn the_help_of_run_is_as_documented() {
+    let dir = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!("help-run", text(&outlast(dir.path(), &["run", "--help"]).stdout));
+}
+
+#[test]
+fn what_cannot_be_understood_is_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases: [&[&str]; 8] = [
+        &[],
+        &["fly"],
+        &["run", "--flags"],
+        &["run", ".", "python", "train.py"],
+        &["run", "--chaos", "disk=1", "--", "true"],
+        &["run", "--chaos", "machine=1", "-d", "--", "true"],
+        &["run", "--set", "budget=3", "--", "true"],
+        &["stop", "x", "--grace", "soon"],
+    ];
+    for args in cases {
+        let output = outlast(dir.path(), args);
+        assert_eq!(code(&output), 64, "{args:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_explained_and_nothing_is_started() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("outlast.toml"), "[budget]\nmax_usdd = 3\n").unwrap();
+    for args in [&["config", "check"][..], &["config", "show"], &["run", "--", "true"]] {
+        let output = outlast(dir.path(), args);
+        assert_eq!(code(&output), 78, "{args:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("outlast.toml:2:1") && said.contains("max_usd"), "{said}");
+    }
+    let no_command = outlast(
+        &{
+            let empty = dir.path().join("empty");
+            std::fs::create_dir_all(empty.join(".git")).unwrap();
+            empty
+        },
+        &["run"],
+    );
+    assert_eq!(code(&no_command), 78, "{}", text(&no_command.stderr));
+    assert!(!dir.path().join("home").exists(), "a controller was started");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_bad_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = outlast(dir.path(), &["run", "nowhere", "--", "true"]);
+    assert_eq!(code(&output), 65, "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("nowhere is no directory"));
+}
+
+#[test]
+fn settings_from_flags_are_in_force_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("outlast.toml"), "[budget]\nmax_usd = 3\n").unwrap();
+    let shown = outlast(dir.path(), &["config", "show", "--origin", "--set", "budget.max_usd=4.5"]);
+    let line = text(&shown.stdout).lines().find(|line| line.starts_with("max_usd")).unwrap().to_owned();
+    assert!(line.contains("4.5") && line.contains("flag budget.max_usd"), "{line}");
+    let json = outlast(dir.path(), &["config", "show", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(value["config"]["budget"]["max_usd"], 3.0);
+    let checked = outlast(dir.path(), &["config", "check"]);
+    assert_eq!((code(&checked), checked.stdout.len()), (0, 0));
+}
+
+#[test]
+fn completions_and_version_are_data() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = outlast(dir.path(), &["completions", shell]);
+        let script = text(&output.stdout);
+        assert!(script.contains("outlast") && script.contains("checkpoints"), "{shell}");
+        assert!(!script.contains("controller-serve"), "{shell}");
+    }
+    let version = outlast(dir.path(), &["version", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&version.stdout).unwrap();
+    assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(value["build_id"].as_str().unwrap().len(), 16);
+    assert!(text(&outlast(dir.path(), &["--version"]).stdout).starts_with("outlast "));
+}
+
+#[test]
+fn nothing_is_destroyed_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = outlast(dir.path(), &["destroy", "digits"]);
+    assert_eq!(code(&output), 64);
+    assert!(text(&output.stderr).contains("--yes"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn asking_where_nothing_ever_ran_starts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["status", "--json"][..], &["machines", "--json"], &["events", "--json"]] {
+        let output = outlast(dir.path(), args);
+        assert_eq!((code(&output), text(&output.stdout).as_str()), (0, "[]\n"), "{args:?}");
+    }
+    for args in
+        [&["status", "x"][..], &["logs", "x"], &["stop", "x"], &["pull", "x"], &["destroy", "x", "-y"]]
+    {
+        assert_eq!(code(&outlast(dir.path(), args)), 66, "{args:?}");
+    }
+    assert_eq!(code(&outlast(dir.path(), &["controller", "status"])), 69);
+    assert_eq!(code(&outlast(dir.path(), &["controller", "stop"])), 0);
+    assert!(!dir.path().join("home").exists(), "a controller was started");
+}
+
+#[test]
+fn a_unit_is_printed_without_touching_the_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = outlast(dir.path(), &["controller", "install", "--print"]);
+    let unit = text(&output.stdout);
+    assert!(
+        unit.contains("controller") && unit.contains(dir.path().join("home").to_str().unwrap()),
+        "{unit}"
+    );
+    assert!(!dir.path().join(".config").exists());
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_outlast"))
+        .args(["completions", "zsh"])
+        .env_clear()
+        .env("OUTLAST_HOME", dir.path())
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
+}

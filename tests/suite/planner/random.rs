@@ -1,0 +1,227 @@
+//! Properties of the planner: over worlds that a random history leads to, and
+//! over snapshots that no history leads to.
+
+use controller::liveness::{Clocks, Observation, ProviderWord};
+use controller::model::{Attempt, Machine, Run, Wish};
+use controller::plan::{Action, Snapshot, plan};
+use lifecycle::{AttemptState, Exit, LossCause, MachineId, MachineState, RunId, RunState};
+use proptest::prelude::*;
+
+use super::script::polls;
+use super::world::{Reply, World};
+
+/// Passes after which a world in which nothing happens wants nothing more.
+const PASSES: usize = 40;
+
+/// What one step of a history does; the numbers choose.
+fn happen(world: &mut World, what: u8, which: u8) {
+    let machine = (!world.machines.is_empty())
+        .then(|| world.machines[usize::from(which) % world.machines.len()].id);
+    let run = world.runs[usize::from(which) % world.runs.len()].id;
+    match (what, machine) {
+        (0..8, _) => {
+            // A pass of which only the first actions are carried out.
+            let mut actions = world.plan();
+            actions.truncate(usize::from(which % 6) + usize::from(what));
+            perform(world, &actions);
+        }
+        (8..11, _) => world.wait([100, 1_500, 4_000, 31_000, 700_000][usize::from(which) % 5]),
+        (11, _) => world.replies.push_back([Reply::Lost, Reply::Vanished, Reply::Rejected][usize::from(which) % 3]),
+        (12..16, Some(id)) if world.exists(id) => world.attach(id),
+        (16..18, Some(id)) => world.detach(id),
+        (18, Some(id)) => world.vanish(id),
+        (19, Some(id)) => world.end_instance(id),
+        (20, Some(id)) if which > 200 => world.machine(id).condemned = true,
+        (21, _) if world.machines.len() < 20 && !world.run(run).status.is_final() => world.intend(run),
+        (22, _) => world.exit(run, Exit::Code { code: i32::from(which % 3) }),
+        (23, _) if which > 220 => world.run(run).wish = Wish::Stop,
+        (24, _) if which > 128 => world.restart(),
+        (25, _) => world.save(run, u64::from(which)),
+        _ => {}
+    }
+}
+
+fn perform(world: &mut World, actions: &[Action]) {
+    for action in actions {
+        if let Err(refusal) = world.perform(action) {
+            panic!("the plan {actions:?} holds {action:?}, which no diagram has: {refusal}");
+        }
+    }
+}
+
+fn after(history: &[(u8, u8)], ids_fall: bool, max_usd: Option<f64>) -> World {
+    let mut world = World::new();
+    world.ids_fall = ids_fall;
+    world.submit("a", max_usd, None);
+    world.submit("b", None, Some(2));
+    for (what, which) in history {
+        happen(&mut world, *what, *which);
+    }
+    world
+}
+
+/// What no plan may hold, whatever the snapshot.
+fn check(world: &Snapshot, actions: &[Action]) {
+    let machine = |id: MachineId| world.machines.iter().find(|m| m.id == id).expect("it plans what it sees");
+    for run in &world.runs {
+        let of_run = |a: &&Action| {
+            matches!(a, Action::Intend(id) | Action::Bind(id, _) | Action::Storm(id) | Action::Close(id)
+                | Action::Settle(id) | Action::LoseAttempt(id, _) | Action::Place(id) | Action::StopForBudget(id)
+                if *id == run.id)
+        };
+        assert!(actions.iter().filter(of_run).count() <= 1, "two things at once for one run: {actions:?}");
+    }
+    for (at, action) in actions.iter().enumerate() {
+        assert!(!actions[..at].contains(action), "wanted twice: {action:?}");
+        match action {
+            Action::Bind(run, id) => {
+                let m = machine(*id);
+                let seen = world.seen.iter().find(|s| s.0 == *id).is_some_and(|s| s.1.attached);
+                assert!(m.status == MachineState::Ready && seen, "bound to what is not ready: {m:?}");
+                assert!(m.run == *run && !m.given_up && !m.condemned, "bound to what is not its own: {m:?}");
+                let released = |a: &Action| matches!(a, Action::Release(other, _) if other == id);
+                assert!(!actions.iter().any(released), "bound and released at once: {actions:?}");
+            }
+            Action::Release(id, _) => {
+                let m = machine(*id);
+                let run = world.runs.iter().find(|r| r.id == m.run);
+                let serves = run.filter(|r| !r.status.is_final()).and_then(|r| {
+                    world.bound.iter().find(|a| Some(a.id) == r.bound && !a.status.is_final() && a.machine == *id)
+                });
+                assert!(
+                    serves.is_none() || m.condemned || !m.status.is_up(),
+                    "the machine of the bound attempt is released: {m:?}"
+                );
+            }
+            Action::Intend(run) => {
+                let run = world.runs.iter().find(|r| r.id == *run).expect("a run");
+                assert!(!run.status.is_final() && run.wish == Wish::Run, "a machine for a run that ends");
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Over everything that a history leads to: the plan holds only legal
+    /// moves; what was carried out is not wanted again; and once nothing
+    /// happens any more, nothing more is wanted.
+    #[test]
+    fn a_second_pass_over_the_same_facts_wants_nothing_again(
+        history in proptest::collection::vec((0u8..26, any::<u8>()), 0..120),
+        ids_fall: bool,
+        max_usd in proptest::option::of(0.01f64..5.0),
+    ) {
+        let mut world = after(&history, ids_fall, max_usd);
+        let mut before: Vec<Action> = Vec::new();
+        for pass in 0..=PASSES {
+            let snapshot = world.snapshot();
+            let actions = plan(&snapshot, &world.clocks);
+            check(&snapshot, &actions);
+            for action in actions.iter().filter(|a| !polls(a)) {
+                prop_assert!(!before.contains(action), "wanted again: {:?}", action);
+            }
+            perform(&mut world, &actions);
+            if actions.iter().all(polls) && (actions.is_empty() || world.plan() == actions) {
+                break;
+            }
+            prop_assert!(pass < PASSES, "no rest after {} passes: {:?}", PASSES, actions);
+            before = actions;
+        }
+    }
+
+    /// Whoever plans twice wants the same: nothing but the facts decides.
+    #[test]
+    fn a_plan_depends_on_the_facts_alone(history in proptest::collection::vec((0u8..26, any::<u8>()), 0..80)) {
+        let world = after(&history, false, None);
+        prop_assert_eq!(world.plan(), world.plan());
+    }
+}
+
+fn machine_state() -> impl Strategy<Value = MachineState> {
+    prop::sample::select(vec![
+        MachineState::Intent,
+        MachineState::Calling,
+        MachineState::Unknown,
+        MachineState::Created,
+        MachineState::Booting,
+        MachineState::Ready,
+        MachineState::Ready,
+        MachineState::Suspect,
+        MachineState::Suspect,
+        MachineState::Lost { cause: LossCause::Gone },
+        MachineState::Destroying,
+    ])
+}
+
+fn observation() -> impl Strategy<Value = Observation> {
+    let word = prop::sample::select(vec![ProviderWord::Alive, ProviderWord::Terminal, ProviderWord::Absent]);
+    let silence = prop::sample::select(vec![0u64, 500, 3_000, 30_000, 900_000]);
+    (silence, any::<bool>(), any::<bool>(), proptest::option::of(word), proptest::option::of(0u64..3_000)).prop_map(
+        |(silent_ms, attached, broke, provider, asked_ms_ago)| Observation {
+            silent_ms,
+            attached,
+            broke,
+            provider,
+            asked_ms_ago,
+        },
+    )
+}
+
+/// Rows as the world makes them, then changed at will.
+fn rows() -> (Run, Attempt, Machine) {
+    let mut world = after(&[(7, 5), (7, 5), (7, 5), (12, 0), (7, 5)], false, None);
+    for _ in 0..4 {
+        let actions = world.plan();
+        perform(&mut world, &actions);
+        let ids: Vec<_> = world.machines.iter().map(|m| m.id).collect();
+        for id in ids {
+            world.attach(id);
+        }
+    }
+    (world.runs[0].clone(), world.attempts[0].clone(), world.machines[0].clone())
+}
+
+fn mostly_not() -> impl Strategy<Value = bool> {
+    proptest::bool::weighted(0.12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    /// Also over snapshots that no history leads to.
+    #[test]
+    fn no_snapshot_makes_a_plan_that_harms(
+        machines in proptest::collection::vec(
+            (machine_state(), observation(), mostly_not(), mostly_not(), mostly_not()), 0..7),
+        status in prop::sample::select(vec![
+            RunState::Queued, RunState::Provisioning, RunState::Running, RunState::Running, RunState::Recovering,
+            RunState::Cancelled, RunState::Paused,
+        ]),
+        wish in prop::sample::select(vec![Wish::Run, Wish::Run, Wish::Stop, Wish::Kill]),
+        live: bool,
+        creates in 0usize..8,
+    ) {
+        let (mut run, mut attempt, template) = rows();
+        run.status = status;
+        run.wish = wish;
+        run.creates_ms = vec![1_000_000; creates];
+        if !live {
+            attempt.status = AttemptState::Ended { exit: Exit::Code { code: 1 } };
+        }
+        let mut snapshot = Snapshot { now_ms: 1_000_100, ..Snapshot::default() };
+        for (n, (status, seen, given_up, condemned, stranger)) in machines.into_iter().enumerate() {
+            let id = MachineId::from_bytes([u8::try_from(n).unwrap() + 1; 16]);
+            let run = if stranger { RunId::from_bytes([99; 16]) } else { run.id };
+            // The first one is the bound one.
+            snapshot.machines.push(Machine { id, run, status, given_up, condemned, ..template.clone() });
+            snapshot.seen.push((id, seen, 20_000));
+        }
+        attempt.machine = MachineId::from_bytes([1; 16]);
+        snapshot.runs = vec![run];
+        snapshot.bound = vec![attempt];
+        check(&snapshot, &plan(&snapshot, &Clocks::default()));
+    }
+}

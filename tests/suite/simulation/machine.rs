@@ -1,0 +1,259 @@
+//! A simulated machine under the real agent: its disk survives the agent and
+//! not the machine; its program advances with virtual time.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent::world::{
+    Candidate, Cancelled, Commit, Ended, Failed, Output, Piece, Prepared, Program, Published, Restored,
+    SharedGateway, World,
+};
+use artifacts::publish::About;
+use artifacts::{KeySpace, Kind, ObjectKey};
+use async_trait::async_trait;
+use lifecycle::Exit;
+use proto::v1;
+
+/// Steps of the whole training.
+pub(super) const STEPS: u64 = 120;
+/// Steps between two checkpoints.
+pub(super) const EVERY: u64 = 10;
+/// Virtual time of a step.
+pub(super) const STEP: Duration = Duration::from_millis(500);
+
+/// What a checkpoint at a step must contain.
+pub(super) fn content(step: u64) -> Vec<u8> {
+    (0..2_000_u64).map(|i| (i.wrapping_mul(31).wrapping_add(step * 7) % 251) as u8).collect()
+}
+
+/// A program's start, as somebody outside every machine saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) generation: u64,
+    pub(super) from: u64,
+}
+
+/// What outlives every machine, for the checks.
+#[derive(Default)]
+pub(super) struct Oracle {
+    pub(super) starts: Vec<Start>,
+    pub(super) problems: Vec<String>,
+}
+
+#[derive(Clone)]
+struct OnDisk {
+    work: v1::Work,
+    from: u64,
+    started: Option<Duration>,
+    ended: Option<(Duration, Exit)>,
+    published: u64,
+    keys: Option<(u64, u64)>,
+}
+
+/// The disk and the processes of one machine.
+pub(super) struct Machine {
+    disk: Mutex<BTreeMap<String, OnDisk>>,
+    oracle: Arc<Mutex<Oracle>>,
+    outboxes: PathBuf,
+    forget_resume: bool,
+}
+
+impl Machine {
+    pub(super) fn new(oracle: Arc<Mutex<Oracle>>, outboxes: PathBuf, forget_resume: bool) -> Self {
+        Self { disk: Mutex::default(), oracle, outboxes, forget_resume }
+    }
+
+    fn with<T>(&self, attempt: &str, f: impl FnOnce(&mut OnDisk) -> T) -> Option<T> {
+        self.disk.lock().unwrap().get_mut(attempt).map(f)
+    }
+}
+
+fn now() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
+}
+
+impl OnDisk {
+    /// Steps done by now, counting the ones restored.
+    fn done(&self) -> u64 {
+        let Some(started) = self.started else { return self.from };
+        let until = self.ended.as_ref().map_or_else(now, |(at, _)| *at);
+        let steps = until.saturating_sub(started).as_millis() / STEP.as_millis();
+        (self.from + steps as u64).min(STEPS)
+    }
+
+    fn output(&self) -> Vec<u8> {
+        (self.from + 1..=self.done())
+            .map(|s| format!("{{\"step\": {s}, \"loss\": {}}}\n", 1.0 / s as f64))
+            .collect::<String>()
+            .into_bytes()
+    }
+}
+
+#[async_trait]
+impl World for Machine {
+    fn held(&self) -> Vec<v1::Work> {
+        self.disk.lock().unwrap().values().map(|a| a.work.clone()).collect()
+    }
+
+    fn keep(&self, work: &v1::Work) -> std::io::Result<()> {
+        let fresh = OnDisk { work: work.clone(), from: 0, started: None, ended: None, published: 0, keys: None };
+        self.disk.lock().unwrap().entry(work.attempt_id.clone()).or_insert(fresh);
+        Ok(())
+    }
+
+    fn outbox(&self, attempt: &str) -> Option<PathBuf> {
+        Some(self.outboxes.join(attempt))
+    }
+
+    async fn prepare(&self, work: v1::Work, gateway: SharedGateway, _: Cancelled) -> Result<Prepared, Failed> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut restored = None;
+        if let Some(offer) = work.resume.first() {
+            let later = |e: &dyn std::fmt::Display| Failed { reason: e.to_string(), transient: true };
+            let key: ObjectKey = offer.key.parse().map_err(|e| later(&e))?;
+            let digest = offer.digest.parse().map_err(|e| later(&e))?;
+            // A link that breaks now is met again by the next attempt.
+            let tree = loop {
+                match artifacts::restore::load_manifest(&*gateway, &key, Some(digest)).await {
+                    Ok(tree) => break tree,
+                    Err(artifacts::restore::RestoreError::Remote(_)) => tokio::time::sleep(STEP).await,
+                    Err(e) => return Err(later(&e)),
+                }
+            };
+            let files = loop {
+                match artifacts::restore::read_tree(&*gateway, &tree, 1 << 20).await {
+                    Ok(files) => break files,
+                    Err(artifacts::restore::RestoreError::Remote(_)) => tokio::time::sleep(STEP).await,
+                    Err(e) => return Err(later(&e)),
+                }
+            };
+            let step = tree.step.unwrap_or(0);
+            if files.first().map(|(_, bytes)| bytes.as_slice()) != Some(content(step).as_slice()) {
+                self.oracle.lock().unwrap().problems.push(format!("step {step} came back with other bytes"));
+            }
+            self.with(&work.attempt_id, |a| {
+                a.from = if self.forget_resume { 0 } else { step };
+                a.published = step;
+            });
+            let bytes = tree.total_bytes();
+            restored = Some(Restored { key: offer.key.clone(), step: Some(step), bytes, took_ms: 300 });
+        }
+        Ok(Prepared { restored, environment_cached: true, condemned: Vec::new(), notes: Vec::new() })
+    }
+
+    async fn start(&self, work: v1::Work) -> Result<(), Failed> {
+        let from = self.with(&work.attempt_id, |a| {
+            // At most once: a keeper refuses a second start.
+            (a.started.is_none()).then(|| {
+                a.started = Some(now());
+                a.from
+            })
+        });
+        if let Some(Some(from)) = from {
+            self.oracle.lock().unwrap().starts.push(Start { generation: work.generation, from });
+        }
+        Ok(())
+    }
+
+    fn program(&self, attempt: &str) -> Program {
+        let ended = |exit| Program::Ended(Ended { exit, out_of_memory: String::new(), max_rss_bytes: 0 });
+        self.with(attempt, |a| match (&a.started, &a.ended) {
+            (None, _) => Program::NotStarted,
+            (Some(_), Some((_, exit))) => ended(exit.clone()),
+            (Some(_), None) if a.done() >= STEPS => {
+                a.ended = Some((now(), Exit::Code { code: 0 }));
+                ended(Exit::Code { code: 0 })
+            }
+            (Some(_), None) => Program::Running(7),
+        })
+        .unwrap_or(Program::NotStarted)
+    }
+
+    fn stop(&self, attempt: &str, _: u64) {
+        self.kill(attempt);
+    }
+
+    fn kill(&self, attempt: &str) {
+        self.with(attempt, |a| {
+            if a.started.is_some() && a.ended.is_none() {
+                a.ended = Some((now(), Exit::Signal { signal: 15, core: false }));
+            }
+        });
+    }
+
+    fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece {
+        if output != Output::Stdout {
+            return Piece::Nothing;
+        }
+        let bytes = self.with(attempt, |a| a.output()).unwrap_or_default();
+        match bytes.get(offset as usize..) {
+            Some(rest) if !rest.is_empty() => Piece::Bytes(rest[..rest.len().min(max)].to_vec()),
+            _ => Piece::Nothing,
+        }
+    }
+
+    fn release(&self, _: &str, _: Output, _: u64) {}
+
+    async fn candidates(&self, work: v1::Work, _: bool) -> Vec<Candidate> {
+        let newest = self.with(&work.attempt_id, |a| (a.done() / EVERY * EVERY, a.published));
+        match newest {
+            Some((step, published)) if step > published => {
+                vec![Candidate { token: step.to_string(), name: format!("step-{step}"), step: Some(step) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published {
+        let step = candidate.step.unwrap_or(0);
+        let keys = self.with(&work.attempt_id, |a| a.keys).flatten();
+        let (pack_seq, manifest_seq) = match keys {
+            Some(keys) => keys,
+            None => match gateway.list(&ObjectKey::prefix(&work.run_id, work.generation)).await {
+                Ok(used) => (used.len() as u64 + 1, used.len() as u64 + 1),
+                Err(e) => return Published::Later(e.to_string()),
+            },
+        };
+        let mut space =
+            KeySpace { scope: work.run_id.clone(), generation: work.generation, pack_seq, manifest_seq };
+        let about = About {
+            kind: Kind::Checkpoint,
+            step: Some(step),
+            name: candidate.name,
+            single_file: true,
+            created_ms: 0,
+        };
+        let files = [("state".to_owned(), content(step))];
+        let stored = artifacts::publish_bytes(&files, &about, &mut space, &*gateway, &*gateway).await;
+        self.with(&work.attempt_id, |a| a.keys = Some((space.pack_seq, space.manifest_seq)));
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(e) => return Published::Later(e.to_string()),
+        };
+        let key = stored.manifest_key.to_string();
+        match gateway.commit(&work, &key, &stored.manifest_digest.to_string()).await {
+            Commit::Durable => {
+                self.with(&work.attempt_id, |a| a.published = step);
+                Published::Durable { key, step: Some(step) }
+            }
+            Commit::Superseded => Published::Superseded,
+            Commit::Refused(why) => Published::Refused(why),
+            Commit::Unknown(why) => Published::Later(why),
+        }
+    }
+
+    async fn publish_outputs(&self, _: v1::Work, _: SharedGateway) -> Published {
+        Published::Gone
+    }
+
+    fn forget(&self, attempt: &str) {
+        self.disk.lock().unwrap().remove(attempt);
+        let _ = std::fs::remove_file(self.outboxes.join(attempt));
+    }
+
+    fn free(&self) -> (u64, u64) {
+        (0, 0)
+    }
+}
