@@ -8,7 +8,7 @@ use proto::v1::artifact_gateway_client::ArtifactGatewayClient;
 use proto::v1::{self, commit_reply, put_frame};
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
-use tonic::transport::Channel;
+use proto::channel::Channel;
 use tonic::{Code, Status};
 
 use crate::world::{Commit, Gateway};

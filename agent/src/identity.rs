@@ -11,7 +11,7 @@ use proto::pki::{Credentials, MachineKey, PkiError};
 use proto::v1::join_client::JoinClient;
 use proto::v1::{self};
 use serde::{Deserialize, Serialize};
-use tonic::transport::Channel;
+use proto::channel::Channel;
 
 use crate::os;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use proto::v1::artifact_gateway_client::ArtifactGatewayClient;
 use proto::v1::operator_client::OperatorClient;
 use proto::v1::{self, Selector};
-use tonic::transport::Channel;
+use proto::channel::Channel;
 use tonic::{Code, Status};
 
 use crate::exit_code::{ExitCode, Failure};

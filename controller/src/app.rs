@@ -2,7 +2,6 @@
 //! moment is safe: what counts is in the store, and the rest is asked anew.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,7 +207,7 @@ async fn serve_all(
         core.clone(),
         tasks,
         proto::accept::incoming(raw(doors.agents), mutual, Some(core.hub)),
-        until(),
+        stop.clone(),
     );
     let join = proto::serve::join(
         proto::accept::incoming(raw(doors.join), joining, None),
@@ -227,19 +226,18 @@ async fn serve_all(
 ///
 /// # Errors
 /// Where the server fails as a whole.
-pub async fn serve_agents<S, F>(
+pub async fn serve_agents<S>(
     core: Arc<Core>,
     tasks: &TaskTracker,
     incoming: proto::accept::Incoming<S>,
-    stop: F,
+    stop: CancellationToken,
 ) -> Result<(), AppError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = ()>,
 {
-    let link = AgentService::new(core.clone(), tasks.clone());
+    let link = AgentService::new(core.clone(), tasks.clone(), stop.clone());
     let gateway = Gateway::new(core, tasks.clone());
-    Ok(proto::serve::agents(incoming, link, gateway, stop).await?)
+    Ok(proto::serve::agents(incoming, link, gateway, stop.cancelled_owned()).await?)
 }
 
 async fn watch_signals(stop: CancellationToken) {

@@ -13,7 +13,9 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint, Uri};
+/// A client connection.
+pub use tonic::transport::Channel;
+use tonic::transport::{Endpoint, Uri};
 
 /// A connection must be up, TLS included, by then.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

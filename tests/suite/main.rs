@@ -1,4 +1,5 @@
 //! Behaviour that no single crate owns.
 
-mod tidy;
+mod scenarios;
 mod simulation;
+mod tidy;

@@ -185,7 +185,10 @@ impl Driver {
         for fact in seen.into_iter().rev() {
             self.record(id, Kind::CheckpointSeen(fact));
         }
-        self.scan();
+        // What was found goes out at once; an empty scan waits for its turn.
+        if self.attempts.get(id).is_some_and(|a| !a.queue.is_empty()) {
+            self.scan();
+        }
     }
 
     fn published(&mut self, id: &str, candidate: &Candidate, outcome: Published) {

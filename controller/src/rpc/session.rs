@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -29,13 +30,14 @@ const OUT: usize = 64;
 pub struct AgentService {
     core: Arc<Core>,
     tasks: TaskTracker,
+    drain: CancellationToken,
 }
 
 impl AgentService {
-    /// Serves for `core`; its sessions run on `tasks`.
+    /// Serves for `core`; its sessions run on `tasks` and end with `drain`.
     #[must_use]
-    pub fn new(core: Arc<Core>, tasks: TaskTracker) -> Self {
-        Self { core, tasks }
+    pub fn new(core: Arc<Core>, tasks: TaskTracker, drain: CancellationToken) -> Self {
+        Self { core, tasks, drain }
     }
 }
 
@@ -51,13 +53,17 @@ impl AgentLink for AgentService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (machine, peer) = super::machine_of(&self.core, &request)?;
         let (sender, receiver) = mpsc::channel(OUT);
-        let core = self.core.clone();
+        let (core, drain) = (self.core.clone(), self.drain.clone());
         let mut inbound = request.into_inner();
         self.tasks.spawn(async move {
             let (session, poke) = core.attach(machine);
             let mut live =
                 Session { core: core.clone(), machine, peer, out: sender, told: BTreeSet::new(), sent: None };
-            let end = live.run(&mut inbound, poke).await;
+            let end = tokio::select! {
+                biased;
+                () = drain.cancelled() => Err(Status::unavailable("the controller is ending")),
+                end = live.run(&mut inbound, poke) => end,
+            };
             core.detach(machine, session);
             if let Err(status) = end {
                 tracing::info!(machine = %machine.short(), %status, "a session ended");

@@ -414,7 +414,10 @@ impl World {
             let held = self.attempt(old).machine;
             self.end_attempt(id, old, AttemptEvent::Lose(LossCause::Silent))?;
             self.step_run(id, RunEvent::Unbind)?;
-            self.step(held, MachineEvent::Lose(LossCause::Silent))?;
+            // Evidence may have come in the same pass.
+            if self.machine(held).status.is_up() {
+                self.step(held, MachineEvent::Lose(LossCause::Silent))?;
+            }
         }
         self.step_run(id, RunEvent::Bind)?;
         let bound_ms = self.wall_ms;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::world::{
-    Candidate, Cancelled, Commit, Ended, Failed, Output, Piece, Prepared, Program, Published, Restored,
+    Cancelled, Candidate, Commit, Ended, Failed, Output, Piece, Prepared, Program, Published, Restored,
     SharedGateway, World,
 };
 use artifacts::publish::About;
@@ -98,7 +98,8 @@ impl World for Machine {
     }
 
     fn keep(&self, work: &v1::Work) -> std::io::Result<()> {
-        let fresh = OnDisk { work: work.clone(), from: 0, started: None, ended: None, published: 0, keys: None };
+        let fresh =
+            OnDisk { work: work.clone(), from: 0, started: None, ended: None, published: 0, keys: None };
         self.disk.lock().unwrap().entry(work.attempt_id.clone()).or_insert(fresh);
         Ok(())
     }
@@ -107,7 +108,12 @@ impl World for Machine {
         Some(self.outboxes.join(attempt))
     }
 
-    async fn prepare(&self, work: v1::Work, gateway: SharedGateway, _: Cancelled) -> Result<Prepared, Failed> {
+    async fn prepare(
+        &self,
+        work: v1::Work,
+        gateway: SharedGateway,
+        _: Cancelled,
+    ) -> Result<Prepared, Failed> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut restored = None;
         if let Some(offer) = work.resume.first() {

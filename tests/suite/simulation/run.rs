@@ -201,11 +201,8 @@ async fn controller(world: Arc<World>) -> turmoil::Result {
     let core = world.core();
     controller::ingest::cut_to_durable(&core).await?;
     let now = wall();
-    let own = core.authority.issue(
-        &proto::identity::Identity::Controller,
-        now,
-        Duration::from_secs(86_400),
-    )?;
+    let own =
+        core.authority.issue(&proto::identity::Identity::Controller, now, Duration::from_secs(86_400))?;
     let clock: proto::tls::WallClock = Arc::new(wall);
     let mutual = proto::tls::server(core.authority.root_pem(), &own, clock.clone())?;
     let joining = proto::tls::join_server(&own, clock)?;
@@ -218,7 +215,7 @@ async fn controller(world: Arc<World>) -> turmoil::Result {
     let service = controller::rpc::join::JoinService::new(core.clone());
     tokio::try_join!(
         async {
-            controller::app::serve_agents(core.clone(), &tracker, agents, std::future::pending())
+            controller::app::serve_agents(core.clone(), &tracker, agents, stop.clone())
                 .await
                 .map_err(Box::<dyn std::error::Error>::from)
         },
@@ -239,7 +236,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 /// The two files that a first boot writes, out of the rendered script.
 fn first_boot(state: &Path, script: &str) {
     let heredoc = |name: &str| {
-        let body = between(script, &format!("cat > {name} <<'OUTLAST_END_OF_FILE'\n"), "\nOUTLAST_END_OF_FILE");
+        let body =
+            between(script, &format!("cat > {name} <<'OUTLAST_END_OF_FILE'\n"), "\nOUTLAST_END_OF_FILE");
         std::fs::write(state.join(name), body).unwrap();
     };
     std::fs::create_dir_all(state).unwrap();
@@ -400,7 +398,11 @@ async fn submit(world: &World) -> RunId {
         generation: Generation::NONE,
         bound: None,
         attempts: 0,
-        source: ManifestRef { key: "source/g0000000000000001/m00000001".into(), digest: String::new(), step: None },
+        source: ManifestRef {
+            key: "source/g0000000000000001/m00000001".into(),
+            digest: String::new(),
+            step: None,
+        },
         head: None,
         outputs: None,
         produced_step: None,
@@ -437,11 +439,13 @@ fn births_and_deaths(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, fleet: &mut
         let seed = world.seed ^ fleet.started.len() as u64;
         sim.host(id.as_str(), move || agent(state.clone(), machine.clone(), seed));
     }
+    // What the provider takes away goes without a farewell too.
     let deaths: Vec<_> = world.deaths.lock().unwrap().drain(..).collect();
     for instance in deaths {
         if let Some(id) = world.provider.machine_of(&instance)
             && fleet.live.remove(&id).is_some()
         {
+            sim.partition("controller", id.as_str());
             sim.crash(id.as_str());
         }
     }
@@ -459,18 +463,31 @@ fn inject(
     let ids: Vec<String> = fleet.live.keys().cloned().collect();
     let victim = if ids.is_empty() { None } else { Some(ids[rng.usize(..ids.len())].clone()) };
     match (fault, victim) {
-        (Fault::BounceController, _) => sim.bounce("controller"),
+        // Crashes are power cuts: no farewell of any socket arrives. (In which
+        // order a runtime drops its sockets is not the seed's to decide.)
+        (Fault::BounceController, _) => {
+            for id in &ids {
+                sim.partition("controller", id.as_str());
+                heal.push((now + TICK * 2, id.clone()));
+            }
+            sim.bounce("controller");
+        }
         (Fault::KillMachine, Some(id)) => {
             for instance in world.provider.truth() {
                 if world.provider.machine_of(&instance.id).as_deref() == Some(&id) {
                     world.provider.preempt(&instance.id);
                 }
             }
+            sim.partition("controller", id.as_str());
             if fleet.live.remove(&id).is_some() {
                 sim.crash(id.as_str());
             }
         }
-        (Fault::BounceAgent, Some(id)) => sim.bounce(id.as_str()),
+        (Fault::BounceAgent, Some(id)) => {
+            sim.partition("controller", id.as_str());
+            sim.bounce(id.as_str());
+            heal.push((now + TICK * 2, id));
+        }
         (Fault::Partition(long), Some(id)) => {
             sim.partition("controller", id.as_str());
             heal.push((now + long, id));
@@ -547,6 +564,7 @@ fn judge(world: &World, run: RunId) -> Result<(), String> {
     if newest != STEPS / EVERY * EVERY {
         return Err(format!("the newest durable step is {newest}"));
     }
+    drop(oracle);
     check_output(world, &run)
 }
 
@@ -557,7 +575,11 @@ fn check_output(world: &World, run: &Run) -> Result<(), String> {
     let from = world.oracle.lock().unwrap().starts.last().map_or(0, |s| s.from);
     let want: String =
         (from + 1..=STEPS).map(|s| format!("{{\"step\": {s}, \"loss\": {}}}\n", 1.0 / s as f64)).collect();
-    if got == want.as_bytes() { Ok(()) } else { Err(format!("{} of {} bytes of output", got.len(), want.len())) }
+    if got == want.as_bytes() {
+        Ok(())
+    } else {
+        Err(format!("{} of {} bytes of output", got.len(), want.len()))
+    }
 }
 
 fn trace(world: &World) -> Vec<String> {

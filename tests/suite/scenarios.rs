@@ -1,0 +1,16 @@
+//! What the finished program promises to people, tried with the real binary:
+//! real controllers, machines, kills and disks. Every test has a data directory
+//! of its own, waits on what it can see instead of sleeping, and leaves nothing
+//! behind, also when it fails.
+#![cfg(target_os = "linux")]
+
+mod agents;
+mod answers;
+mod controllers;
+mod disk;
+mod failures;
+mod losses;
+mod persons;
+mod programs;
+mod stage;
+mod strangers;

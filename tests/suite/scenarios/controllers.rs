@@ -1,0 +1,91 @@
+//! Controllers come and go, or come at the same time: work on machines goes on,
+//! and there is never more than one.
+
+use std::time::{Duration, Instant};
+
+use super::programs::Noise;
+use super::stage::{Stage, machine_of, wait};
+
+/// A moment between two kills: no synchronisation, the very thing that is
+/// tried.
+fn pass(random: &mut fastrand::Rng, most_ms: u64) {
+    let until = Instant::now() + Duration::from_millis(random.u64(0..most_ms));
+    wait("a moment", || (Instant::now() >= until).then_some(()));
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("SCENARIO_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(0..1_000_000));
+    eprintln!("SCENARIO_SEED={seed}");
+    seed
+}
+
+#[test]
+fn a_controller_that_is_killed_five_times_loses_no_machine_and_no_byte() {
+    let stage = Stage::new();
+    let noise = Noise::new(&stage, 160, 50);
+    let mut random = fastrand::Rng::with_seed(seed());
+    let run = stage.submit(&noise.root, &noise.settings());
+    for _ in 0..5 {
+        pass(&mut random, 900);
+        stage.kill_controller();
+        // Any question starts the next one.
+        stage.ok(&["status"]);
+    }
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["run"]["generation"], 1, "{detail:#}");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
+    assert_eq!(detail["machines"].as_array().unwrap().len(), 1, "{detail:#}");
+    let starts = noise.starts();
+    assert!(starts.len() == 1 && starts[0].starts_with("1 "), "{starts:?}");
+    noise.is_whole(&stage, &run);
+    stage.is_gone(&machine_of(&detail));
+    stage.verify();
+}
+
+#[test]
+fn an_attached_run_survives_two_controllers_and_prints_each_byte_once() {
+    let stage = Stage::new();
+    let noise = Noise::new(&stage, 120, 50);
+    let mut random = fastrand::Rng::with_seed(seed());
+    let root = noise.root.to_str().unwrap().to_owned();
+    let mut args = vec!["run", root.as_str()];
+    args.extend(noise.settings().into_iter().flat_map(|setting| ["--set", setting]));
+    let attached = stage.begin(&args);
+    wait("the program", || noise.starts().first().cloned());
+    for _ in 0..2 {
+        pass(&mut random, 1_200);
+        let dead = wait("a controller", || stage.controllers().first().copied());
+        stage.kill_controller();
+        // The attached call itself starts the next one.
+        wait("another controller", || stage.controllers().iter().any(|pid| *pid != dead).then_some(()));
+    }
+    let said = attached.end().ends_with(0);
+    assert!(said.stdout == noise.stdout(), "{} bytes were printed", said.stdout.len());
+    let printed: Vec<&str> = said.stderr.lines().filter(|line| line.starts_with("line ")).collect();
+    assert_eq!(printed, noise.stderr().lines().collect::<Vec<_>>());
+    assert_eq!(noise.starts().len(), 1);
+    stage.verify();
+}
+
+#[test]
+fn two_calls_at_once_on_an_empty_home_share_one_controller() {
+    let stage = Stage::new();
+    let noise = Noise::new(&stage, 30, 50);
+    let root = noise.root.to_str().unwrap().to_owned();
+    let mut args = vec!["run", root.as_str()];
+    args.extend(noise.settings().into_iter().flat_map(|setting| ["--set", setting]));
+    let calls = [stage.begin(&args), stage.begin(&args)];
+    wait("both programs", || (noise.starts().len() == 2).then_some(()));
+    let announced = stage.controller().expect("one is announced");
+    assert_eq!(stage.controllers(), [announced]);
+    for call in calls {
+        let said = call.end().ends_with(0);
+        assert!(said.stdout == noise.stdout(), "{} bytes were printed", said.stdout.len());
+    }
+    assert_eq!(stage.controllers(), [announced], "it was exchanged meanwhile");
+    let runs = stage.ok(&["status", "--all", "--json"]).json();
+    let states: Vec<&str> = runs.as_array().unwrap().iter().filter_map(|run| run["state"].as_str()).collect();
+    assert_eq!(states, ["SUCCEEDED", "SUCCEEDED"]);
+    stage.verify();
+}
