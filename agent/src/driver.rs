@@ -124,7 +124,12 @@ impl Driver {
                 Next::Stop | Next::Event(None) => break,
                 Next::Event(Some(event)) => self.event(event),
                 Next::Done(Some((id, done))) => self.done(&id, done),
-                Next::Done(None) => tracing::error!("a job panicked"),
+                Next::Done(None) => {
+                    // Which job is not known: a fresh agent takes everything up
+                    // again from disk, this one might wait for ever.
+                    tracing::error!("a job panicked; the agent ends and is started again");
+                    break;
+                }
                 Next::Look => {}
             }
             self.observe();
@@ -280,6 +285,16 @@ impl Driver {
             .collect();
         for id in older {
             self.input(&id, Input::Superseded);
+        }
+        let done: Vec<String> = self
+            .attempts
+            .values()
+            .filter(|a| a.work.run_id == work.run_id && a.is_delivered())
+            .map(|a| a.work.attempt_id.clone())
+            .collect();
+        for id in done {
+            self.attempts.remove(&id);
+            self.world.forget(&id);
         }
     }
 

@@ -22,9 +22,6 @@ pub struct Context {
     pub printer: Printer,
     /// The environment of the process.
     pub env: BTreeMap<String, String>,
-    /// What an hour of this computer costs, for a controller that is started;
-    /// 0 leaves it to the environment.
-    pub usd_per_hour: f64,
 }
 
 impl Context {
@@ -122,7 +119,7 @@ fn visible(argv: Vec<OsString>) -> ExitCode {
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    let context = Context { printer: Printer::new(verbosity, &env), env, usd_per_hour: 0.0 };
+    let context = Context { printer: Printer::new(verbosity, &env), env };
     let printer = context.printer.clone();
     let done = perform(&context, args.verb);
     let code = done.unwrap_or_else(|error| tell(&printer, &error));

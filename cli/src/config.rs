@@ -298,6 +298,7 @@ impl Loaded {
             retry: RetrySpec { failures: config.retry.failures, losses: config.retry.losses },
             provider: config.run.provider.to_owned(),
             max_usd: config.budget.max_usd,
+            usd_per_hour: Some(config.local.usd_per_hour).filter(|usd| *usd > 0.0),
             grace_seconds: config.run.grace.as_secs(),
             spool_bytes: config.logs.spool.unwrap_or(0),
         })

@@ -207,9 +207,6 @@ impl Started {
         let mut command = Command::new(exe);
         command.arg("controller-serve").arg("--home").arg(home).current_dir("/");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
-        if ctx.usd_per_hour > 0.0 {
-            command.env("OUTLAST_CONFIG_LOCAL__USD_PER_HOUR", ctx.usd_per_hour.to_string());
-        }
         let child = command.spawn().with_context(|| format!("cannot start {}", exe.display()))?;
         ctx.printer.detail(&format!("started a controller (pid {}) for {shown}", child.id()));
         Ok(Self { child, log, from })

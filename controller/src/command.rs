@@ -37,10 +37,8 @@ pub fn serve(home: PathBuf, exe: PathBuf) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(AppError::Listen)?;
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<f64>().ok());
     let config = Config {
         build_id: build_id(&exe),
-        local_usd_per_hour: number("OUTLAST_CONFIG_LOCAL__USD_PER_HOUR").unwrap_or(0.0),
         home,
         agent_exe: exe,
         clocks: Clocks::default(),

@@ -3,6 +3,7 @@
 //! Calls to providers happen between transactions, never inside one.
 
 use lifecycle::retry::{self, Decision, Ending};
+use lifecycle::run::Question;
 use lifecycle::{
     AttemptEvent, AttemptId, AttemptState, LossCause, MachineEvent, MachineId, MachineState, RunEvent, RunId,
 };
@@ -47,13 +48,8 @@ pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
         Action::Settle(run) => settle(core, *run).await,
         Action::StopForBudget(run) => stop_for_budget(core, *run).await,
         Action::Close(run) => close(core, *run).await,
-        Action::Storm(run) => {
-            let why = format!(
-                "{} machines were made for it within an hour; something destroys them",
-                plan::CREATES_PER_HOUR
-            );
-            step_run(core, *run, "storm", RunEvent::Fail(why)).await
-        }
+        Action::Storm(run) => storm(core, *run).await,
+        Action::Answer(run) => step_run(core, *run, "deadline-answered", RunEvent::Answer).await,
         Action::Alarm(count) => {
             core.alert(
                 "mass-loss",
@@ -73,6 +69,22 @@ fn moved(core: &Core, run: &mut Run, event: RunEvent) -> Result<(), CoreError> {
         run.ended_ms = core.clock.wall_ms();
     }
     Ok(())
+}
+
+/// Something destroys this run's machines: no more are made within the hour,
+/// unless a person says so.
+async fn storm(core: &Core, id: RunId) -> Result<(), CoreError> {
+    let run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let oldest = run.body.creates_ms.iter().copied().min().unwrap_or(0);
+    let question = Question {
+        text: format!(
+            "{} machines were made for it within an hour; it waits for the hour to end (outlast resume: go on now)",
+            plan::CREATES_PER_HOUR
+        ),
+        options: vec!["go on".into(), "stop".into()],
+        deadline_ms: oldest + plan::HOUR_MS,
+    };
+    step_run(core, id, "storm", RunEvent::Ask(question)).await
 }
 
 async fn step_run(core: &Core, id: RunId, verb: &str, event: RunEvent) -> Result<(), CoreError> {
@@ -98,6 +110,7 @@ fn ending(core: &Core, run: &Run, attempt: &Attempt) -> Ending {
         step: attempt.last_step,
         durable_step: run.head.as_ref().and_then(|h| h.step),
         started: attempt.program_started,
+        transient: attempt.transient,
         at_ms: core.clock.wall_ms(),
     }
 }

@@ -173,6 +173,12 @@ pub struct Run {
     /// Unix milliseconds of the creates in the last hour.
     #[serde(default)]
     pub creates_ms: Vec<u64>,
+    /// Machines that providers refused in a row.
+    #[serde(default)]
+    pub rejections: u32,
+    /// Unix milliseconds before which no provider is asked again.
+    #[serde(default)]
+    pub retry_at_ms: u64,
     /// The submission's token.
     pub token: String,
     /// The program's last exit.

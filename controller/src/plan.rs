@@ -9,7 +9,10 @@ use crate::model::{Attempt, Machine, Run, StopReason, Wish};
 
 /// Machines made for one run within an hour at most; more is a storm.
 pub const CREATES_PER_HOUR: usize = 6;
-const HOUR_MS: u64 = 3_600_000;
+/// The storm limit's window.
+pub const HOUR_MS: u64 = 3_600_000;
+/// Longest pause after a provider refused.
+const REFUSED_MOST_MS: u64 = 60_000;
 /// Money kept back so that a stopped run can save and be torn down.
 const TEARDOWN_MS: u64 = 120_000;
 
@@ -81,8 +84,10 @@ pub enum Action {
     StopForBudget(RunId),
     /// End a run that has no attempt any more.
     Close(RunId),
-    /// The storm limit is reached: the run fails with this cause.
+    /// The storm limit is reached: a person or the hour's end decides.
     Storm(RunId),
+    /// The question's deadline passed: its default is taken.
+    Answer(RunId),
     /// A machine is needed no more.
     Release(MachineId, &'static str),
     /// Ask the provider again to remove a machine, and confirm.
@@ -221,8 +226,18 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                 }
             }
         },
+        RunState::Waiting { .. } if run.wish != Wish::Run => out.push(Action::Close(run.id)),
+        RunState::Waiting { question, .. } if world.now_ms >= question.deadline_ms => {
+            out.push(Action::Answer(run.id));
+        }
         _ => {}
     }
+}
+
+/// Pause after the `n`th refusal in a row.
+#[must_use]
+pub fn pause_after_refusal(n: u32) -> u64 {
+    (2_000_u64 << n.saturating_sub(1).min(5)).min(REFUSED_MOST_MS)
 }
 
 fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
@@ -234,6 +249,9 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         out.push(Action::Bind(run.id, machine.id));
     } else if mine().any(|m| m.status.is_hopeful()) {
         // One is on its way.
+    } else if run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS {
+        // A provider said no a moment ago. (A moment further off than any
+        // pause comes from a clock that was set back.)
     } else if run.creates_ms.iter().filter(|at| **at + HOUR_MS > world.now_ms).count() >= CREATES_PER_HOUR {
         out.push(Action::Storm(run.id));
     } else {

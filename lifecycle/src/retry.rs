@@ -22,6 +22,9 @@ pub struct Ending {
     pub durable_step: Option<u64>,
     /// Whether the program itself was started.
     pub started: bool,
+    /// The machine holds the failure for passing (network, full disk).
+    #[serde(default)]
+    pub transient: bool,
     /// Unix milliseconds of the end.
     pub at_ms: u64,
 }
@@ -46,7 +49,7 @@ pub fn after(history: &[Ending], spec: &RetrySpec) -> Decision {
     let Some(last) = history.last() else { return Decision::Again };
     match &last.exit {
         None => after_loss(history, spec),
-        Some(Exit::NotStarted { reason }) => {
+        Some(Exit::NotStarted { reason }) if !last.transient => {
             Decision::GiveUp(format!("the program could not be started: {reason}"))
         }
         Some(exit) => after_failure(history, last, exit, spec),
@@ -76,8 +79,9 @@ fn after_failure(history: &[Ending], last: &Ending, exit: &Exit, spec: &RetrySpe
     }
     let failures: Vec<&Ending> = history.iter().filter(|e| e.exit.is_some()).collect();
     // The same error at the same step, with nothing made durable in between,
-    // will come a third time.
+    // will come a third time; a passing one may not.
     if let [.., before, _] = failures.as_slice()
+        && !last.transient
         && before.exit == last.exit
         && before.fingerprint == last.fingerprint
         && before.step == last.step
@@ -128,6 +132,7 @@ mod tests {
             step: Some(step),
             durable_step: durable,
             started: true,
+            transient: false,
             at_ms: 0,
         }
     }
@@ -139,6 +144,7 @@ mod tests {
             step: None,
             durable_step: durable,
             started: true,
+            transient: false,
             at_ms: 0,
         }
     }
@@ -171,6 +177,21 @@ mod tests {
         let mut end = failure(127, 0, None, "sh: trian: not found");
         end.step = None;
         assert!(matches!(after(&[end], &RetrySpec::default()), Decision::GiveUp(_)));
+    }
+
+    #[test]
+    fn a_passing_failure_to_start_is_tried_within_the_budget() {
+        let end = |transient| Ending {
+            exit: Some(Exit::NotStarted { reason: "no network".into() }),
+            started: false,
+            transient,
+            step: None,
+            ..failure(1, 0, None, "")
+        };
+        let spec = RetrySpec { failures: 2, losses: None };
+        assert!(matches!(after(&[end(false)], &spec), Decision::GiveUp(_)));
+        assert_eq!(after(&[end(true), end(true)], &spec), Decision::Again);
+        assert!(matches!(after(&[end(true), end(true), end(true)], &spec), Decision::GiveUp(_)));
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub struct RunSpec {
     /// The run's hard cap in US dollars; `None` is no cap.
     #[serde(default)]
     pub max_usd: Option<f64>,
+    /// What an hour of a machine without a price of its own (`local`) counts
+    /// as, in US dollars.
+    #[serde(default)]
+    pub usd_per_hour: Option<f64>,
     /// Seconds between SIGTERM and SIGKILL when the run is stopped.
     #[serde(default = "default_grace")]
     pub grace_seconds: u64,

@@ -104,7 +104,10 @@ impl v1::join_server::Join for Mirror {
         assert!(self.look(&request).is_none(), "a peer that joins has no identity yet");
         Ok(Response::new(v1::Certificate { chain_pem: request.into_inner().secret, ca_pem: String::new() }))
     }
-    async fn challenge(&self, _: Request<v1::ChallengeRequest>) -> Result<Response<v1::ChallengeReply>, Status> {
+    async fn challenge(
+        &self,
+        _: Request<v1::ChallengeRequest>,
+    ) -> Result<Response<v1::ChallengeReply>, Status> {
         Err(Status::unimplemented("challenge"))
     }
     async fn rejoin(&self, _: Request<v1::RejoinRequest>) -> Result<Response<v1::Certificate>, Status> {

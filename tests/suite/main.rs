@@ -1,5 +1,8 @@
 //! Behaviour that no single crate owns.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests panic and talk")]
 
+mod model;
+mod planner;
 mod scenarios;
 mod simulation;
 mod tidy;

@@ -40,10 +40,10 @@ where
 {
     let began = Instant::now();
     let wanted = HasDiscoveries::AllOf([property].into());
-    let checker =
-        model.checker().finish_when(wanted).target_state_count(20 * LARGEST).spawn_bfs().join();
+    let checker = model.checker().finish_when(wanted).target_state_count(20 * LARGEST).spawn_bfs().join();
     let states = checker.unique_state_count();
-    let path = checker.discovery(property).unwrap_or_else(|| panic!("{name}: `{property}` holds without the rule"));
+    let path =
+        checker.discovery(property).unwrap_or_else(|| panic!("{name}: `{property}` holds without the rule"));
     let steps: Vec<String> = path.into_actions().iter().map(|step| format!("{step:?}")).collect();
     println!(
         "{name}: `{property}` fails in {} steps ({states} states, {:.1} s): {}",

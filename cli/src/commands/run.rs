@@ -25,7 +25,6 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let flags = [("run.name", args.name.as_deref()), ("budget.max_usd", args.max_usd.as_deref())];
     let loaded = load(ctx, &args.path, &args.config, &flags)?;
     let spec = loaded.run_spec(&args.command)?;
-    let ctx = &Context { usd_per_hour: loaded.config.local.usd_per_hour, ..ctx.clone() };
     let (chosen, total) = source::choose(&loaded.root, &loaded.config.source)?;
     source::warn_of_skipped(ctx, &chosen);
     if source::is_large(total) && !args.yes {

@@ -10,11 +10,11 @@ use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::ProviderWord;
 use crate::model::{JoinRight, Machine, Run, Versioned};
+use crate::plan;
 use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence};
 
 /// A join secret lives this much longer than the boot deadline.
 const JOIN_MARGIN_MS: u64 = 600_000;
-const HOUR_MS: u64 = 3_600_000;
 
 /// Moves a machine by one event.
 pub(super) async fn step(
@@ -38,9 +38,11 @@ pub(super) async fn step(
 pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&run_id.to_string()).await?;
     let provider = core.provider(&run.body.spec.provider)?;
+    let price = provider.usd_per_hour();
+    let price = if price > 0.0 { price } else { run.body.spec.usd_per_hour.unwrap_or(0.0) };
     let id = MachineId::from_bytes(core.entropy.bytes()?);
     let now = core.clock.wall_ms();
-    run.body.creates_ms.retain(|at| at + HOUR_MS > now);
+    run.body.creates_ms.retain(|at| at + plan::HOUR_MS > now);
     run.body.creates_ms.push(now);
     let machine = Versioned::new(Machine {
         id,
@@ -53,12 +55,12 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
         called_ms: 0,
         ready_ms: 0,
         ended_ms: 0,
-        usd_per_hour: provider.usd_per_hour(),
+        usd_per_hour: price,
         reason: String::new(),
         condemned: false,
         given_up: false,
     });
-    let detail = json!({"provider": provider.name(), "usd_per_hour": provider.usd_per_hour()});
+    let detail = json!({"provider": provider.name(), "usd_per_hour": price});
     let changes =
         Changes::default().put(&run).put(&machine).note(core, SELF, "intent", id, Some(run_id), detail);
     core.commit(changes).await?;
@@ -127,11 +129,22 @@ async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Re
         // The agent may have joined before the create call returned.
         let Ok(next) = row.body.status.apply(event) else { return Ok(()) };
         row.body.status = next;
+        let run = row.body.run;
+        let mut changes = Changes::default();
+        let mut owner: Versioned<Run> = core.need(&run.to_string()).await?;
         if matches!(row.body.status, MachineState::Rejected { .. }) {
             row.body.ended_ms = row.body.called_ms;
+            // Nothing was made: it is no part of a storm, but the next asking
+            // waits longer each time.
+            owner.body.creates_ms.pop();
+            owner.body.rejections += 1;
+            owner.body.retry_at_ms = core.clock.wall_ms() + plan::pause_after_refusal(owner.body.rejections);
+            changes = changes.put(&owner);
+        } else if owner.body.rejections > 0 && row.body.status == MachineState::Created {
+            owner.body.rejections = 0;
+            changes = changes.put(&owner);
         }
-        let run = row.body.run;
-        if core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(run), detail)).await? {
+        if core.commit(changes.put(&row).note(core, SELF, verb, id, Some(run), detail)).await? {
             return Ok(());
         }
     }

@@ -84,6 +84,8 @@ impl OperatorService {
             stop_grace: 0,
             stop_reason: None,
             creates_ms: Vec::new(),
+            rejections: 0,
+            retry_at_ms: 0,
             token,
             exit: None,
             parent,
@@ -316,6 +318,8 @@ impl Operator for OperatorService {
                     let event =
                         if run.status == RunState::Paused { RunEvent::Resume } else { RunEvent::Answer };
                     run.status = run.status.apply(event).map_err(CoreError::from)?;
+                    // A person takes the responsibility for more machines.
+                    run.creates_ms.clear();
                     Ok(())
                 })
                 .await?

@@ -186,9 +186,15 @@ impl Model for Fencing {
             Property::always("I4 every instance has a row", |_, world: &World| {
                 world.machines.iter().all(|m| m.row != Row::None || matches!(m.real, Real::None | Real::Gone))
             }),
-            Property::always("I5 the bound machine is not destroyed", |_, world: &World| !world.wrong.destroyed),
-            Property::always("I7 only the bound attempt commits", |_, world: &World| !world.wrong.stale_commit),
-            Property::always("I8 the head's generation never falls", |_, world: &World| !world.wrong.head_fell),
+            Property::always("I5 the bound machine is not destroyed", |_, world: &World| {
+                !world.wrong.destroyed
+            }),
+            Property::always("I7 only the bound attempt commits", |_, world: &World| {
+                !world.wrong.stale_commit
+            }),
+            Property::always("I8 the head's generation never falls", |_, world: &World| {
+                !world.wrong.head_fell
+            }),
             Property::always("a healthy attempt is never taken for lost", |_, world: &World| {
                 !world.wrong.healthy_lost
             }),
@@ -312,7 +318,8 @@ fn the_rules_hold_between_two_stale_controllers() {
 
 #[test]
 fn the_rules_hold_with_three_machines() {
-    let model = Fencing { stale: 0, others_fail: false, machines: 3, generations: 2, ..Fencing::new(Rules::ALL) };
+    let model =
+        Fencing { stale: 0, others_fail: false, machines: 3, generations: 2, ..Fencing::new(Rules::ALL) };
     super::holds("provision and fence, three machines", model);
 }
 

@@ -135,7 +135,9 @@ impl Model for Join {
             }),
             Property::always("I23 a second key raises an alarm", |_, world: &World| !world.unnoticed),
             Property::always("who holds a certificate is who is written down", |_, world: &World| {
-                [Who::Machine, Who::Thief].iter().all(|w| !world.holds[*w as usize] || world.used_by == Some(*w))
+                [Who::Machine, Who::Thief]
+                    .iter()
+                    .all(|w| !world.holds[*w as usize] || world.used_by == Some(*w))
             }),
             Property::sometimes("the machine joins though its first reply was lost", |_, world: &World| {
                 world.holds[0] && world.version == 1

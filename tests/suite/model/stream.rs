@@ -272,7 +272,9 @@ impl Model for Stream {
                 world.told <= world.position
                     && world.under_way.iter().all(|m| !matches!(m, Message::Ack(n) if *n > world.position))
             }),
-            Property::always("I12 the file is a prefix of what was sent", |_, world: &World| world.is_a_prefix()),
+            Property::always("I12 the file is a prefix of what was sent", |_, world: &World| {
+                world.is_a_prefix()
+            }),
             Property::always("without faults everything arrives", |model: &Self, world: &World| {
                 model.rules_checked(world)
             }),

@@ -20,8 +20,8 @@ fn cases(cases: u32) -> ProptestConfig {
 
 /// What one step of a history does; the numbers choose.
 fn happen(world: &mut World, what: u8, which: u8) {
-    let machine = (!world.machines.is_empty())
-        .then(|| world.machines[usize::from(which) % world.machines.len()].id);
+    let machine =
+        (!world.machines.is_empty()).then(|| world.machines[usize::from(which) % world.machines.len()].id);
     let run = world.runs[usize::from(which) % world.runs.len()].id;
     match (what, machine) {
         (0..8, _) => {
@@ -31,7 +31,9 @@ fn happen(world: &mut World, what: u8, which: u8) {
             perform(world, &actions);
         }
         (8..11, _) => world.wait([100, 1_500, 4_000, 31_000, 700_000][usize::from(which) % 5]),
-        (11, _) => world.replies.push_back([Reply::Lost, Reply::Vanished, Reply::Rejected][usize::from(which) % 3]),
+        (11, _) => {
+            world.replies.push_back([Reply::Lost, Reply::Vanished, Reply::Rejected][usize::from(which) % 3])
+        }
         (12..16, Some(id)) if world.exists(id) => world.attach(id),
         (16..18, Some(id)) => world.detach(id),
         (18, Some(id)) => world.vanish(id),
@@ -91,7 +93,10 @@ fn check(world: &Snapshot, actions: &[Action]) {
                 let m = machine(*id);
                 let run = world.runs.iter().find(|r| r.id == m.run);
                 let serves = run.filter(|r| !r.status.is_final()).and_then(|r| {
-                    world.bound.iter().find(|a| Some(a.id) == r.bound && !a.status.is_final() && a.machine == *id)
+                    world
+                        .bound
+                        .iter()
+                        .find(|a| Some(a.id) == r.bound && !a.status.is_final() && a.machine == *id)
                 });
                 assert!(
                     serves.is_none() || m.condemned || !m.status.is_up(),
@@ -164,15 +169,14 @@ fn machine_state() -> impl Strategy<Value = MachineState> {
 fn observation() -> impl Strategy<Value = Observation> {
     let word = prop::sample::select(vec![ProviderWord::Alive, ProviderWord::Terminal, ProviderWord::Absent]);
     let silence = prop::sample::select(vec![0u64, 500, 3_000, 30_000, 900_000]);
-    (silence, any::<bool>(), any::<bool>(), proptest::option::of(word), proptest::option::of(0u64..3_000)).prop_map(
-        |(silent_ms, attached, broke, provider, asked_ms_ago)| Observation {
+    (silence, any::<bool>(), any::<bool>(), proptest::option::of(word), proptest::option::of(0u64..3_000))
+        .prop_map(|(silent_ms, attached, broke, provider, asked_ms_ago)| Observation {
             silent_ms,
             attached,
             broke,
             provider,
             asked_ms_ago,
-        },
-    )
+        })
 }
 
 /// Rows as the world makes them, then changed at will.

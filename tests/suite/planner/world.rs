@@ -9,8 +9,8 @@ use controller::model::{Attempt, Machine, ManifestRef, Run, StopReason, Wish};
 use controller::plan::{self, Action, Snapshot};
 use lifecycle::retry::{self, Decision, Ending};
 use lifecycle::{
-    AttemptEvent, AttemptId, AttemptState, Exit, Generation, LossCause, MachineEvent, MachineId, MachineState,
-    Refusal, RunEvent, RunId, RunSpec, RunState,
+    AttemptEvent, AttemptId, AttemptState, Exit, Generation, LossCause, MachineEvent, MachineId,
+    MachineState, Refusal, RunEvent, RunId, RunSpec, RunState,
 };
 
 /// How long an unknown create is looked for.

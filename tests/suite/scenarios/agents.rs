@@ -36,14 +36,34 @@ fn an_agent_that_is_killed_ten_times_costs_no_step_and_no_byte() {
 }
 
 #[test]
-fn a_guard_that_is_killed_costs_its_machine_and_nothing_of_it_is_left() {
+fn a_guard_that_is_killed_alone_costs_no_step_and_nothing_is_left_at_the_end() {
     let stage = Stage::new();
-    let training = Training::hf_style(&stage, 40, 80, 5);
+    let training = Training::hf_style(&stage, 50, 60, 10);
+    let run = training.submit(&stage);
+    wait("step 5", || training.steps().iter().any(|(_, step)| *step == 5).then_some(()));
+    let machine = machine_of(&stage.status(&run));
+    kill_guard(&machine);
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["machines"].as_array().unwrap().len(), 1, "{detail:#}");
+    let steps: Vec<u64> = training.steps().into_iter().map(|(_, step)| step).collect();
+    assert_eq!(steps, (1..=50).collect::<Vec<_>>());
+    stage.is_gone(&machine);
+    stage.verify();
+}
+
+#[test]
+fn a_machine_without_guard_and_agent_is_lost_and_nothing_of_it_is_left() {
+    let stage = Stage::new();
+    let training = Training::hf_style(&stage, 60, 80, 5);
     let run = training.submit(&stage);
     let durable = stage.when_durable(&run, 5);
     let machine = machine_of(&stage.status(&run));
-    let [guard] = doing(&machine, "guard")[..] else { panic!("not one guard: {:?}", marked(&machine)) };
-    signal(guard, Signal::SIGKILL);
+    kill_guard(&machine);
+    // Nobody starts it again now, though the program itself goes on.
+    for agent in doing(&machine, "agent") {
+        signal(agent, Signal::SIGKILL);
+    }
+    assert!(!doing(&machine, "keeper").is_empty(), "the keeper ended with its guard");
     let detail = stage.ends_as(&run, "SUCCEEDED");
     let used: Vec<&str> =
         detail["machines"].as_array().unwrap().iter().filter_map(|m| m["id"].as_str()).collect();
@@ -59,4 +79,10 @@ fn a_guard_that_is_killed_costs_its_machine_and_nothing_of_it_is_left() {
     assert!(steps[first..].iter().all(|(generation, _)| *generation == 2), "{steps:?}");
     assert!(steps[first].1 > durable, "step {} was durable and done again", steps[first].1);
     stage.verify();
+}
+
+fn kill_guard(machine: &str) {
+    let [guard] = doing(machine, "guard")[..] else { panic!("not one guard: {:?}", marked(machine)) };
+    signal(guard, Signal::SIGKILL);
+    wait("the guard's end", || (!is_alive(guard)).then_some(()));
 }

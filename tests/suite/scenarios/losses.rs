@@ -97,7 +97,10 @@ fn results(stage: &Stage, run: &str, file: &str) -> Vec<u8> {
 fn a_machine_lost_while_its_environment_is_made_is_replaced() {
     let stage = Stage::new();
     let marks = stage.path("setups");
-    let line = format!("echo begun >> {0}; sleep 2; echo done >> {0}", marks.display());
+    let line = format!(
+        "echo begun >> {0}; grep -c begun {0} | grep -qx 1 && sleep 20; echo done >> {0}",
+        marks.display()
+    );
     let training = Training::hf_style(&stage, 10, 40, 5)
         .set("environment.kind=venv")
         .set(format!("environment.setup=[{line:?}]"));
@@ -203,12 +206,13 @@ fn a_machine_lost_while_a_checkpoint_has_a_temporary_name_goes_on_from_the_one_b
 fn a_machine_lost_while_a_large_checkpoint_is_published_goes_on_from_a_whole_one() {
     let stage = Stage::new();
     let training =
-        Training::new(&stage, &[("STEPS", "32"), ("STEP_MS", "120"), ("EVERY", "10"), ("SIZE", "40000000")]);
+        Training::new(&stage, &[("STEPS", "32"), ("STEP_MS", "120"), ("EVERY", "10"), ("SIZE", "24000000")]);
     let run = training.submit(&stage);
     let produced = |events: &[serde_json::Value]| events.iter().any(|e| e["verb"] == "produced");
     wait("a checkpoint on its way", || produced(&stage.events(&run)).then_some(()));
     let loss = lose(&stage, &run);
     let resumed = check(&stage, &run, &training, &loss, 32);
+    eprintln!("DBG durable {:?} resumed {resumed:?}", loss.durable);
     if let Some(step) = resumed {
         assert_eq!(came_from_the_store(&stage, &run, &training, step), training.saved(step));
     } else {

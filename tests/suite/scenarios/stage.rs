@@ -84,11 +84,6 @@ impl Call {
             stderr: String::from_utf8_lossy(&fs::read(&self.stderr).unwrap()).into_owned(),
         }
     }
-
-    /// What it told until now.
-    pub(super) fn stderr(&self) -> String {
-        fs::read_to_string(&self.stderr).unwrap_or_default()
-    }
 }
 
 impl Drop for Call {

@@ -111,7 +111,12 @@ impl Planner {
             }
             let id = self.id(m);
             let status = state(machine.row);
-            snapshot.machines.push(Machine { id, status, given_up: machine.given_up, ..self.machine.clone() });
+            snapshot.machines.push(Machine {
+                id,
+                status,
+                given_up: machine.given_up,
+                ..self.machine.clone()
+            });
             let (seen, age) = observed(machine.heard, machine.real, look);
             snapshot.seen.push((id, seen, age));
         }

@@ -139,7 +139,10 @@ pub(super) enum Act {
     Destroy(u8),
     /// A bind without compare-and-set: what it read is written over whatever
     /// is there by then.
-    Overwrite { machine: u8, read: u8 },
+    Overwrite {
+        machine: u8,
+        read: u8,
+    },
 }
 
 /// What became of a create call.
@@ -149,7 +152,10 @@ pub(super) enum Reply {
     Rejected,
     /// No answer came; or the controller ended while it waited, and nobody
     /// even wrote that down.
-    Silence { made: bool, written: bool },
+    Silence {
+        made: bool,
+        written: bool,
+    },
 }
 
 /// What went wrong, once and for ever.
@@ -344,7 +350,8 @@ impl World {
     }
 
     fn overwrite(&mut self, m: u8, read: u8) {
-        let seen = self.attempts.iter().flatten().find(|a| a.generation == read && a.life == Life::Live).copied();
+        let seen =
+            self.attempts.iter().flatten().find(|a| a.generation == read && a.life == Life::Live).copied();
         if let Some(old) = seen {
             self.set_life((old.generation, old.machine), Life::Lost);
             if old.machine != m {
