@@ -23,12 +23,14 @@ mod send;
 pub use attempt::Attempt;
 pub use effects::Done;
 
-/// Between two looks at programs and their output.
-const LOOK: Duration = Duration::from_millis(25);
+/// Between two looks at output.
+const LOOK: Duration = Duration::from_millis(40);
+/// Between two looks at whether a program still runs.
+const PROGRAM_LOOK: Duration = Duration::from_millis(80);
 /// The same while nothing runs.
 const IDLE_LOOK: Duration = Duration::from_millis(250);
 /// Between two scans for checkpoints.
-const SCAN: Duration = Duration::from_millis(250);
+const SCAN: Duration = Duration::from_millis(400);
 /// Between two syncs of metric batches.
 const SYNC: Duration = Duration::from_secs(1);
 
@@ -69,6 +71,7 @@ pub struct Driver {
     /// Until when the lease lasts, by the time the renewal was sent.
     lease_until: Option<Instant>,
     sent_renewals: BTreeMap<u64, Instant>,
+    program_due: Instant,
 }
 
 impl Driver {
@@ -92,6 +95,7 @@ impl Driver {
             renewals: 0,
             lease_until: None,
             sent_renewals: BTreeMap::new(),
+            program_due: Instant::now(),
         }
     }
 
@@ -307,12 +311,18 @@ impl Driver {
     }
 
     fn observe(&mut self) {
+        let now = Instant::now();
+        let due = now >= self.program_due;
+        if due {
+            self.program_due = now + PROGRAM_LOOK;
+        }
         let ids: Vec<String> =
             self.attempts.values().filter(|a| a.is_busy()).map(|a| a.work.attempt_id.clone()).collect();
         for id in ids {
             let Some(attempt) = self.attempts.get_mut(&id) else { continue };
             attempt.meter(&id, &*self.world, &*self.wall_ms);
-            if matches!(attempt.supervisor.phase, Phase::New | Phase::Starting | Phase::Running) {
+            let phase = &attempt.supervisor.phase;
+            if matches!(phase, Phase::New | Phase::Starting) || (due && *phase == Phase::Running) {
                 let program = self.world.program(&id);
                 self.input(&id, Input::Observed(program));
             }

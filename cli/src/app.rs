@@ -80,21 +80,23 @@ fn serve(home: &Path) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("OUTLAST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
-    let served = daemon::own_exe().map_err(|error| error.to_string()).and_then(|exe| {
+    let served = daemon::own_exe().map_err(anyhow::Error::new).and_then(|exe| {
         controller::command::serve(home.to_owned(), exe).map_err(|error| {
             let held = controller::command::exit_code(&error) == controller::command::EXIT_HELD;
-            if held { String::new() } else { chain(&anyhow::Error::new(error)) }
+            let error = anyhow::Error::new(error);
+            if held { error.context(Failure::new(ExitCode::Busy, "held")) } else { error }
         })
     });
-    match served {
-        Ok(()) => ExitCode::Ok,
-        Err(why) if why.is_empty() => {
+    let Err(error) = served else { return ExitCode::Ok };
+    match ExitCode::of(&error) {
+        ExitCode::Busy => {
             tracing::info!(home = %home.display(), "another controller serves already");
             ExitCode::Busy
         }
-        Err(why) => {
-            tracing::error!("{why}");
-            ExitCode::Internal
+        code => {
+            tracing::error!("{}", chain(&error));
+            // A full disk may leave no room for that line: the code says it too.
+            if code == ExitCode::CannotWrite { code } else { ExitCode::Internal }
         }
     }
 }

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use proto::channel::Channel;
 use proto::v1::artifact_gateway_client::ArtifactGatewayClient;
 use proto::v1::operator_client::OperatorClient;
 use proto::v1::{self, Selector};
-use proto::channel::Channel;
 use tonic::{Code, Status};
 
 use crate::exit_code::{ExitCode, Failure};

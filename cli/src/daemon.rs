@@ -80,8 +80,14 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
             Some(ours) => {
                 if let Some(status) = ours.child.try_wait()? {
                     if status.code() != Some(i32::from(controller::command::EXIT_HELD)) {
-                        let why = format!("the controller could not start ({status})");
-                        return Err(ours.explain(ExitCode::Unreachable, &why).into());
+                        let full = ExitCode::CannotWrite;
+                        let (code, what) = if status.code() == Some(i32::from(full.code())) {
+                            (full, "the disk is full or cannot be written".to_owned())
+                        } else {
+                            (ExitCode::Unreachable, status.to_string())
+                        };
+                        let why = format!("the controller could not start ({what})");
+                        return Err(ours.explain(code, &why).into());
                     }
                     // Another one was faster.
                     started = None;

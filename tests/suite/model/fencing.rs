@@ -312,7 +312,13 @@ fn the_rules_hold_with_falling_ids() {
 
 #[test]
 fn the_rules_hold_between_two_stale_controllers() {
-    let model = Fencing { stale: 2, takers_only: true, generations: 2, ..Fencing::new(Rules::ALL) };
+    let model = Fencing {
+        stale: 2,
+        takers_only: true,
+        others_fail: false,
+        generations: 2,
+        ..Fencing::new(Rules::ALL)
+    };
     super::holds("provision and fence, two stale controllers", model);
 }
 

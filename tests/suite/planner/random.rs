@@ -32,7 +32,7 @@ fn happen(world: &mut World, what: u8, which: u8) {
         }
         (8..11, _) => world.wait([100, 1_500, 4_000, 31_000, 700_000][usize::from(which) % 5]),
         (11, _) => {
-            world.replies.push_back([Reply::Lost, Reply::Vanished, Reply::Rejected][usize::from(which) % 3])
+            world.replies.push_back([Reply::Lost, Reply::Vanished, Reply::Rejected][usize::from(which) % 3]);
         }
         (12..16, Some(id)) if world.exists(id) => world.attach(id),
         (16..18, Some(id)) => world.detach(id),
@@ -72,7 +72,7 @@ fn check(world: &Snapshot, actions: &[Action]) {
     let machine = |id: MachineId| world.machines.iter().find(|m| m.id == id).expect("it plans what it sees");
     for run in &world.runs {
         let of_run = |a: &&Action| {
-            matches!(a, Action::Intend(id) | Action::Bind(id, _) | Action::Storm(id) | Action::Close(id)
+            matches!(a, Action::Intend(id) | Action::Bind(id, _) | Action::Storm(id) | Action::Close(id) | Action::Answer(id)
                 | Action::Settle(id) | Action::LoseAttempt(id, _) | Action::Place(id) | Action::StopForBudget(id)
                 if *id == run.id)
         };

@@ -8,14 +8,14 @@ use controller::liveness::{Clocks, Observation, ProviderWord};
 use controller::model::{Attempt, Machine, ManifestRef, Run, StopReason, Wish};
 use controller::plan::{self, Action, Snapshot};
 use lifecycle::retry::{self, Decision, Ending};
+use lifecycle::run::Question;
 use lifecycle::{
-    AttemptEvent, AttemptId, AttemptState, Exit, Generation, LossCause, MachineEvent, MachineId,
-    MachineState, Refusal, RunEvent, RunId, RunSpec, RunState,
+    AttemptEvent, AttemptId, AttemptState, Exit, LossCause, MachineEvent, MachineId, MachineState, Refusal,
+    RunEvent, RunId, RunState,
 };
 
 /// How long an unknown create is looked for.
 const SETTLE_MS: u64 = 300_000;
-const HOUR_MS: u64 = 3_600_000;
 
 /// What the provider answers to a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,36 +141,19 @@ impl World {
 impl World {
     pub(super) fn submit(&mut self, name: &str, max_usd: Option<f64>, losses: Option<u32>) -> RunId {
         let byte = u8::try_from(self.runs.len() + 1).expect("few runs");
-        let spec = serde_json::json!({
-            "project": "p", "name": name, "command": ["true"], "provider": "local",
-            "max_usd": max_usd, "retry": {"losses": losses},
+        let id = RunId::from_bytes([byte; 16]);
+        let run = serde_json::json!({
+            "id": id, "name": name, "status": RunState::Queued, "created_ms": self.wall_ms, "generation": 0,
+            "bound": null, "attempts": 0, "source": {"key": "", "digest": ""}, "head": null, "outputs": null,
+            "produced_step": null, "endings": [], "wish": Wish::Run, "token": "",
+            "spec": {
+                "project": "p", "name": name, "command": ["true"], "provider": "local",
+                "max_usd": max_usd, "retry": {"losses": losses},
+            },
         });
-        let spec: RunSpec = serde_json::from_value(spec).expect("a spec");
-        let run = Run {
-            id: RunId::from_bytes([byte; 16]),
-            name: name.to_owned(),
-            spec,
-            status: RunState::Queued,
-            created_ms: self.wall_ms,
-            ended_ms: 0,
-            generation: Generation::NONE,
-            bound: None,
-            attempts: 0,
-            source: ManifestRef { key: String::new(), digest: String::new(), step: None },
-            head: None,
-            outputs: None,
-            produced_step: None,
-            endings: Vec::new(),
-            wish: Wish::Run,
-            stop_grace: 0,
-            stop_reason: None,
-            creates_ms: Vec::new(),
-            token: String::new(),
-            exit: None,
-            parent: None,
-        };
+        let run: Run = serde_json::from_value(run).expect("a run");
         self.runs.push(run);
-        RunId::from_bytes([byte; 16])
+        id
     }
 
     /// Time passes; what is attached is heard all the while.
@@ -290,7 +273,16 @@ impl World {
                 let event = plan::stopped_as(self.run(*run));
                 self.step_run(*run, event)
             }
-            Action::Storm(run) => self.step_run(*run, RunEvent::Fail("storm".into())),
+            Action::Storm(run) => {
+                let oldest = self.run(*run).creates_ms.iter().copied().min().unwrap_or(0);
+                let question = Question {
+                    text: "go on?".into(),
+                    options: vec!["go on".into(), "stop".into()],
+                    deadline_ms: oldest + plan::HOUR_MS,
+                };
+                self.step_run(*run, RunEvent::Ask(question))
+            }
+            Action::Answer(run) => self.step_run(*run, RunEvent::Answer),
             Action::Alarm(_) => Ok(()),
         }
     }
@@ -316,7 +308,7 @@ impl World {
         let number = u8::try_from(self.machines.len() + 1).expect("few machines");
         let id = MachineId::from_bytes([if self.ids_fall { 255 - number } else { number }; 16]);
         let run = self.run(run_id);
-        run.creates_ms.retain(|at| at + HOUR_MS > now);
+        run.creates_ms.retain(|at| at + plan::HOUR_MS > now);
         run.creates_ms.push(now);
         self.machines.push(Machine {
             id,
@@ -343,11 +335,19 @@ impl World {
         if matches!(reply, Reply::Made | Reply::Lost) {
             self.instances.insert(id, false);
         }
+        let (now, run) = (self.wall_ms, self.machine(id).run);
+        let run = self.run(run);
         match reply {
-            Reply::Made => self.step(id, MachineEvent::Exist),
+            Reply::Made => {
+                run.rejections = 0;
+                self.step(id, MachineEvent::Exist)
+            }
             Reply::Lost | Reply::Vanished => self.step(id, MachineEvent::LoseReply),
             Reply::Rejected => {
-                self.machine(id).ended_ms = self.wall_ms;
+                run.creates_ms.pop();
+                run.rejections += 1;
+                run.retry_at_ms = now + plan::pause_after_refusal(run.rejections);
+                self.machine(id).ended_ms = now;
                 self.step(id, MachineEvent::Reject("full".into()))
             }
         }
@@ -455,6 +455,7 @@ impl World {
             step: attempt.last_step,
             durable_step: None,
             started: attempt.program_started,
+            transient: attempt.transient,
             at_ms: now,
         };
         let run = self.run(run);

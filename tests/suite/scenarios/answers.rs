@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::stage::{Said, Stage};
 
 fn quick(stage: &Stage) -> std::path::PathBuf {
-    let toml = "[project]\nname = \"quick\"\n[run]\ncommand = [\"echo\", \"hello\"]\n[environment]\nkind = \"none\"\n";
+    let toml = "[project]\nname = \"quick\"\n\
+                [run]\ncommand = [\"sh\", \"-c\", \"echo hello | tee results/said.txt\"]\n\
+                [environment]\nkind = \"none\"\n";
     stage.project("quick", &[("outlast.toml", toml)])
 }
 

@@ -208,16 +208,17 @@ fn a_machine_lost_while_a_large_checkpoint_is_published_goes_on_from_a_whole_one
     let training =
         Training::new(&stage, &[("STEPS", "32"), ("STEP_MS", "120"), ("EVERY", "10"), ("SIZE", "24000000")]);
     let run = training.submit(&stage);
-    let produced = |events: &[serde_json::Value]| events.iter().any(|e| e["verb"] == "produced");
-    wait("a checkpoint on its way", || produced(&stage.events(&run)).then_some(()));
+    let durable = stage.when_durable(&run, 10);
+    let on_its_way = |event: &serde_json::Value| {
+        let detail: serde_json::Value =
+            serde_json::from_str(event["detail_json"].as_str().unwrap_or_default()).unwrap_or_default();
+        event["verb"] == "produced" && detail["step"].as_u64() > Some(durable)
+    };
+    wait("a later checkpoint on its way", || stage.events(&run).iter().any(on_its_way).then_some(()));
     let loss = lose(&stage, &run);
-    let resumed = check(&stage, &run, &training, &loss, 32);
-    eprintln!("DBG durable {:?} resumed {resumed:?}", loss.durable);
-    if let Some(step) = resumed {
-        assert_eq!(came_from_the_store(&stage, &run, &training, step), training.saved(step));
-    } else {
-        assert_eq!(loss.durable, None);
-    }
+    let resumed = check(&stage, &run, &training, &loss, 32).expect("a checkpoint");
+    assert!(resumed >= durable);
+    assert_eq!(came_from_the_store(&stage, &run, &training, resumed), training.saved(resumed));
     assert_eq!(results(&stage, &run, "end.txt"), b"32\n");
 }
 

@@ -106,6 +106,8 @@ while step < STEPS:
     time.sleep(max(0.0, due - time.monotonic()))
 note("finished", GENERATION)
 while HOLD and not os.path.exists(HOLD):
+    # What is said meanwhile is said by a program that goes on.
+    print("holding", flush=True)
     time.sleep(0.02)
 os.makedirs("results", exist_ok=True)
 with open("results/end.txt", "w") as file:

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use controller::liveness::{Clocks, Observation, ProviderWord};
-use controller::model::{Attempt, Machine, ManifestRef, Run, Wish};
+use controller::model::{Attempt, Machine, Run, Wish};
 use controller::plan::{Action, Snapshot, plan};
 use lifecycle::{
-    AttemptId, AttemptState, Exit, Generation, LossCause, MachineId, MachineState, RunId, RunSpec, RunState,
+    AttemptId, AttemptState, Exit, Generation, LossCause, MachineId, MachineState, RunId, RunState,
 };
 use serde_json::json;
 
@@ -79,6 +79,7 @@ impl Planner {
             | Action::StopForBudget(_)
             | Action::Close(_)
             | Action::Storm(_)
+            | Action::Answer(_)
             | Action::Alarm(_) => panic!("{action:?} cannot be wanted in this world"),
         })
     }
@@ -174,30 +175,12 @@ fn observed(heard: bool, real: Real, look: Look) -> (Observation, u64) {
 
 fn templates() -> (Run, Attempt, Machine) {
     let (id, attempt_id) = (RunId::from_bytes([1; 16]), AttemptId::from_bytes([1; 16]));
-    let spec = json!({"project": "p", "name": "a", "command": ["true"], "provider": "local"});
-    let run = Run {
-        id,
-        name: "a".into(),
-        spec: serde_json::from_value::<RunSpec>(spec).expect("a spec"),
-        status: RunState::Queued,
-        created_ms: 0,
-        ended_ms: 0,
-        generation: Generation::NONE,
-        bound: None,
-        attempts: 0,
-        source: ManifestRef { key: String::new(), digest: String::new(), step: None },
-        head: None,
-        outputs: None,
-        produced_step: None,
-        endings: Vec::new(),
-        wish: Wish::Run,
-        stop_grace: 0,
-        stop_reason: None,
-        creates_ms: Vec::new(),
-        token: String::new(),
-        exit: None,
-        parent: None,
-    };
+    let run = json!({
+        "id": id, "name": "a", "status": RunState::Queued, "created_ms": 0, "generation": 0, "bound": null,
+        "attempts": 0, "source": {"key": "", "digest": ""}, "head": null, "outputs": null,
+        "produced_step": null, "endings": [], "wish": Wish::Run, "token": "",
+        "spec": {"project": "p", "name": "a", "command": ["true"], "provider": "local"},
+    });
     let machine_id = MachineId::from_bytes([1; 16]);
     let attempt = json!({
         "id": attempt_id, "run": id, "number": 1, "generation": 1, "machine": machine_id,
@@ -207,6 +190,9 @@ fn templates() -> (Run, Attempt, Machine) {
         "id": machine_id, "provider": "local", "label": "", "run": id, "status": MachineState::Intent,
         "instance": null, "created_ms": 0, "usd_per_hour": 1.0,
     });
-    let attempt = serde_json::from_value(attempt).expect("an attempt");
-    (run, attempt, serde_json::from_value(machine).expect("a machine"))
+    (
+        serde_json::from_value(run).expect("a run"),
+        serde_json::from_value(attempt).expect("an attempt"),
+        serde_json::from_value(machine).expect("a machine"),
+    )
 }
