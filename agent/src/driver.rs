@@ -68,9 +68,13 @@ pub struct Driver {
     heartbeat: Duration,
     beat_due: Instant,
     renewals: u64,
-    /// Until when the lease lasts, by the time the renewal was sent.
-    lease_until: Option<Instant>,
-    sent_renewals: BTreeMap<u64, Instant>,
+    /// Until when the lease lasts: the time its renewal was *sent* plus its
+    /// life, in milliseconds of the clock that goes on in suspend.
+    lease_until_ms: u64,
+    sent_renewals: BTreeMap<u64, u64>,
+    /// Prepared, but without a lease: a machine that was given up must not
+    /// start anything.
+    waiting_for_lease: Vec<String>,
     program_due: Instant,
 }
 
@@ -93,7 +97,8 @@ impl Driver {
             heartbeat: Duration::from_secs(1),
             beat_due: Instant::now(),
             renewals: 0,
-            lease_until: None,
+            lease_until_ms: 0,
+            waiting_for_lease: Vec::new(),
             sent_renewals: BTreeMap::new(),
             program_due: Instant::now(),
         }
@@ -218,9 +223,12 @@ impl Driver {
             }
             down::Body::Granted(granted) => {
                 if let Some(sent) = self.sent_renewals.remove(&granted.n) {
-                    self.lease_until = Some(sent + Duration::from_millis(granted.ttl_ms));
+                    self.lease_until_ms = sent.saturating_add(granted.ttl_ms);
                 }
                 self.sent_renewals.retain(|n, _| *n > granted.n);
+                for id in std::mem::take(&mut self.waiting_for_lease) {
+                    self.start(&id);
+                }
             }
             down::Body::Superseded(superseded) => self.input(&superseded.attempt_id, Input::Superseded),
             down::Body::Assignment(assignment) => self.assignment(assignment.work),
@@ -252,7 +260,6 @@ impl Driver {
             }
             return;
         }
-        // A start needs a lease; a wish to end needs none.
         let newest =
             self.attempts.values().filter(|a| a.work.run_id == work.run_id).map(|a| a.work.generation).max();
         if !self.attempts.contains_key(&id) {
@@ -348,7 +355,7 @@ impl Driver {
             thinned: self.attempts.values().map(Attempt::thinned).sum(),
         };
         if self.up.try_send(v1::Up { body: Some(up::Body::Renew(renew)) }).is_ok() {
-            self.sent_renewals.insert(self.renewals, now);
+            self.sent_renewals.insert(self.renewals, (self.boottime_ms)());
         }
     }
 

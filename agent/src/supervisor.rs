@@ -135,6 +135,12 @@ impl Supervisor {
         self.superseded
     }
 
+    /// Whether its program is still wanted: asked again just before the start.
+    #[must_use]
+    pub fn may_start(&self) -> bool {
+        self.wish == Wish::Run && !self.superseded
+    }
+
     /// Takes one input; returns what is to be done, in order.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {

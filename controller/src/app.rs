@@ -277,7 +277,7 @@ async fn keep_state_files(core: Arc<Core>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = changed.changed() => tokio::time::sleep(Duration::from_millis(200)).await,
+            _ = changed.changed() => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
 }

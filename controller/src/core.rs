@@ -202,10 +202,22 @@ impl Core {
     /// # Errors
     /// Where the store fails.
     pub async fn commit(&self, changes: Changes) -> Result<bool, CoreError> {
+        let committed = self.commit_quietly(changes).await?;
+        if committed {
+            self.wake.notify_one();
+        }
+        Ok(committed)
+    }
+
+    /// As [`Core::commit`], for changes that no plan depends on: output and
+    /// metrics do not wake the reconciler.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn commit_quietly(&self, changes: Changes) -> Result<bool, CoreError> {
         match self.store.commit(changes.0).await? {
             Commit::Committed { .. } => {
                 self.changed.send_modify(|n| *n += 1);
-                self.wake.notify_one();
                 Ok(true)
             }
             Commit::Conflict { .. } => Ok(false),

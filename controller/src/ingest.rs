@@ -346,10 +346,12 @@ async fn commit(core: &Core, scene: Scene) -> Result<Option<Answer>, CoreError> 
     }
     let attempt = &scene.attempt.body;
     let actor = format!("machine:{}", attempt.machine);
+    let moves = !scene.journal.is_empty();
     for (verb, detail) in scene.journal {
         changes = changes.note(core, &actor, verb, attempt.id, Some(attempt.run), detail);
     }
-    if !core.commit(changes).await? {
+    let committed = if moves { core.commit(changes).await? } else { core.commit_quietly(changes).await? };
+    if !committed {
         return Ok(None);
     }
     if final_now {

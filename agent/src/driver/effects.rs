@@ -48,9 +48,7 @@ impl Driver {
                 });
             }
             Effect::CancelPrepare => attempt.cancelled.store(true, Ordering::Relaxed),
-            Effect::Start => {
-                self.jobs.spawn(async move { (key, Done::Started(world.start(work).await)) });
-            }
+            Effect::Start => self.start(id),
             Effect::Stop(grace_ms) => world.stop(id, grace_ms),
             Effect::Kill => world.kill(id),
             Effect::Finish(counts) => {
@@ -68,6 +66,25 @@ impl Driver {
             }
             Effect::Tell(tell) => self.tell(id, tell),
         }
+    }
+
+    /// Has the program started, now or with the next lease.
+    pub(super) fn start(&mut self, id: &str) {
+        let Some(attempt) = self.attempts.get(id) else { return };
+        if attempt.supervisor.phase != Phase::Starting {
+            return;
+        }
+        if !attempt.supervisor.may_start() {
+            let reason = "it was stopped before its program was started".to_owned();
+            self.input(id, Input::Started(Err(Failed { reason, transient: false })));
+            return;
+        }
+        if (self.boottime_ms)() >= self.lease_until_ms {
+            self.waiting_for_lease.push(id.to_owned());
+            return;
+        }
+        let (world, work, key) = (self.world.clone(), attempt.work.clone(), id.to_owned());
+        self.jobs.spawn(async move { (key, Done::Started(world.start(work).await)) });
     }
 
     fn tell(&mut self, id: &str, tell: Tell) {
