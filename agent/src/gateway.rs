@@ -4,11 +4,11 @@
 
 use artifacts::{ChunkIndex, Digest, Location, ObjectKey, Put, Store, StoreError};
 use async_trait::async_trait;
+use proto::channel::Channel;
 use proto::v1::artifact_gateway_client::ArtifactGatewayClient;
 use proto::v1::{self, commit_reply, put_frame};
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
-use proto::channel::Channel;
 use tonic::{Code, Status};
 
 use crate::world::{Commit, Gateway};

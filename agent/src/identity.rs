@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lifecycle::HubId;
+use proto::channel::Channel;
 use proto::pki::{Credentials, MachineKey, PkiError};
 use proto::v1::join_client::JoinClient;
 use proto::v1::{self};
 use serde::{Deserialize, Serialize};
-use proto::channel::Channel;
 
 use crate::os;
 

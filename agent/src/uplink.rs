@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lifecycle::HubId;
+use proto::channel::Channel;
 use proto::tls::WallClock;
 use proto::v1::agent_link_client::AgentLinkClient;
 use proto::v1::{self, up};
@@ -16,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use proto::channel::Channel;
 
 use crate::identity::Identity;
 

@@ -37,12 +37,7 @@ pub fn serve(home: PathBuf, exe: PathBuf) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(AppError::Listen)?;
-    let config = Config {
-        build_id: build_id(&exe),
-        home,
-        agent_exe: exe,
-        clocks: Clocks::default(),
-    };
+    let config = Config { build_id: build_id(&exe), home, agent_exe: exe, clocks: Clocks::default() };
     runtime.block_on(app::run(config))
 }
 

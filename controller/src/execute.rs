@@ -36,10 +36,7 @@ pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
         Action::Boot(id) => machine::step(core, *id, "booting", MachineEvent::Boot, json!({})).await,
         Action::Probe(id) => machine::probe(core, *id).await,
         Action::Suspect(id) => machine::step(core, *id, "suspect", MachineEvent::Suspect, json!({})).await,
-        Action::LoseMachine(id, cause) => {
-            let detail = json!({"cause": cause});
-            machine::step(core, *id, "lost", MachineEvent::Lose(*cause), detail).await
-        }
+        Action::LoseMachine(id, cause) => machine::lose(core, *id, *cause).await,
         Action::GiveUp(id) => machine::give_up(core, *id).await,
         Action::Release(id, why) => machine::release(core, *id, why).await,
         Action::Destroy(id) => machine::destroy(core, *id).await,
@@ -145,6 +142,11 @@ async fn lose_attempt(core: &Core, id: RunId, cause: LossCause) -> Result<(), Co
     if attempt.body.status.is_final() {
         return Ok(());
     }
+    // What was planned may be about an attempt before this one.
+    let machine: Versioned<Machine> = core.need(&attempt.body.machine.to_string()).await?;
+    if machine.body.status.is_up() && !machine.body.given_up && !machine.body.condemned {
+        return Ok(());
+    }
     // What the machine stored before it vanished counts as durable for the
     // decision below, and must be committed while its generation is current.
     if durable::adopt_stored(core, &run.body, attempt.body.id).await? > 0 {
@@ -157,7 +159,7 @@ async fn lose_attempt(core: &Core, id: RunId, cause: LossCause) -> Result<(), Co
     let event = follow(&run.body);
     moved(core, &mut run.body, event)?;
     let detail = json!({"cause": cause, "run": run.body.status.name()});
-    let changes = Changes::default().put(&run).put(&attempt).note(
+    let changes = Changes::default().put(&run).put(&attempt).expect(&machine).note(
         core,
         SELF,
         "attempt-lost",
@@ -238,7 +240,11 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
     if let Some(mut old) = old
         && !old.body.status.is_final()
     {
-        changes = replace(core, &mut run.body, &mut old, changes).await?;
+        // Planned before its machine spoke again, or performed before.
+        let Some(replaced) = replace(core, &mut run.body, &mut old, machine_id, changes).await? else {
+            return Ok(());
+        };
+        changes = replaced;
     }
     let mut resume = durable::newest(core, id, None).await?;
     if let (true, Some(parent)) = (resume.is_empty(), run.body.parent) {
@@ -292,25 +298,34 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
 }
 
 /// Gives up the bound attempt and its silent machine in favour of another.
+/// `None`: nobody has given that machine up.
 async fn replace(
     core: &Core,
     run: &mut Run,
     old: &mut Versioned<Attempt>,
+    by: MachineId,
     changes: Changes,
-) -> Result<Changes, CoreError> {
+) -> Result<Option<Changes>, CoreError> {
     let mut machine: Versioned<Machine> = core.need(&old.body.machine.to_string()).await?;
+    let up = machine.body.status.is_up();
+    if machine.body.id == by || up && !machine.body.given_up {
+        return Ok(None);
+    }
     let cause = LossCause::Silent;
     old.body.status = old.body.status.apply(AttemptEvent::Lose(cause))?;
     old.body.ended_ms = core.clock.wall_ms();
     let end = ending(core, run, &old.body);
     remember(run, end);
     moved(core, run, RunEvent::Unbind)?;
-    machine.body.status = machine.body.status.apply(MachineEvent::Lose(cause))?;
-    machine.body.reason = cause.to_string();
+    if up {
+        machine.body.status = machine.body.status.apply(MachineEvent::Lose(cause))?;
+        machine.body.reason = cause.to_string();
+    }
     let detail = json!({"cause": cause});
-    Ok(changes
+    let changes = changes
         .put(old)
         .put(&machine)
         .note(core, SELF, "attempt-lost", old.body.id, Some(run.id), detail.clone())
-        .note(core, SELF, "lost", machine.body.id, Some(run.id), detail))
+        .note(core, SELF, "lost", machine.body.id, Some(run.id), detail);
+    Ok(Some(changes))
 }

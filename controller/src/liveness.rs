@@ -88,6 +88,12 @@ pub enum Verdict {
 /// Between two probes of the same machine.
 const PROBE_EVERY_MS: u64 = 1_000;
 
+/// Whether the provider may be asked about a machine again.
+#[must_use]
+pub fn due(seen: &Observation) -> bool {
+    seen.asked_ms_ago.is_none_or(|ms| ms >= PROBE_EVERY_MS)
+}
+
 /// Judges one machine. `age_ms` is the time since its creation (or since this
 /// controller started, whichever is less).
 #[must_use]
@@ -110,7 +116,7 @@ pub fn judge(
         }
         _ => {}
     }
-    let due = seen.asked_ms_ago.is_none_or(|ms| ms >= PROBE_EVERY_MS);
+    let due = due(seen);
     match state {
         MachineState::Booting if age_ms >= clocks.boot_deadline_ms => Verdict::Lost(LossCause::NeverJoined),
         MachineState::Booting if age_ms >= PROBE_EVERY_MS && due => Verdict::Probe,

@@ -2,9 +2,10 @@
 //! First launch, loss, crash and a person's wish are the same path, and a
 //! second pass over the same facts after the actions yields nothing new.
 
+use lifecycle::run::Active;
 use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
 
-use crate::liveness::{self, Clocks, Observation, Verdict};
+use crate::liveness::{self, Clocks, Observation, ProviderWord, Verdict};
 use crate::model::{Attempt, Machine, Run, StopReason, Wish};
 
 /// Machines made for one run within an hour at most; more is a storm.
@@ -105,7 +106,9 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
         .iter()
         .filter(|m| {
             let (seen, _) = world.seen(m.id);
-            !seen.attached && seen.provider.is_none() && seen.silent_ms >= clocks.lost_after_ms
+            // "It exists" explains no silence: only evidence of an end does.
+            let explained = matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal));
+            !seen.attached && !explained && seen.silent_ms >= clocks.lost_after_ms
         })
         .count();
     let frozen = liveness::mass_loss(silent, live.len());
@@ -145,6 +148,7 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
                 Verdict::Probe => out.push(Action::Probe(id)),
                 Verdict::Suspect => out.push(Action::Suspect(id)),
                 Verdict::Lost(cause) => out.push(Action::LoseMachine(id, cause)),
+                Verdict::GiveUp if frozen && liveness::due(&seen) => out.push(Action::Probe(id)),
                 Verdict::GiveUp if frozen => {}
                 Verdict::GiveUp => out.push(Action::GiveUp(id)),
             }
@@ -174,14 +178,16 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
         None if machine.given_up => Some("it was given up"),
         None if run.wish != Wish::Run => Some("its run is being stopped"),
         None => {
-            // Of several candidates the first in id order serves.
+            // Of several candidates the one that `want_machine` would bind
+            // serves, then one that is up, then the first in id order.
+            let ready = |m: &Machine| m.status == MachineState::Ready && world.seen(m.id).0.attached;
             let first = world
                 .machines
                 .iter()
                 .filter(|m| m.run == run.id && m.status.is_hopeful() && !m.given_up && !m.condemned)
-                .map(|m| (!m.status.is_up(), m.id))
+                .map(|m| (!ready(m), !m.status.is_up(), m.id))
                 .min();
-            (first.is_some_and(|(_, id)| id != machine.id)).then_some("another machine serves its run")
+            first.is_some_and(|(.., id)| id != machine.id).then_some("another machine serves its run")
         }
     }
 }
@@ -207,6 +213,9 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
             Some(attempt) => {
                 let machine = world.machines.iter().find(|m| m.id == attempt.machine);
                 match machine.map(|m| (&m.status, m.given_up)) {
+                    _ if machine.is_some_and(|m| m.condemned) => {
+                        out.push(Action::LoseAttempt(run.id, LossCause::Operator));
+                    }
                     Some((MachineState::Lost { cause }, _)) => {
                         out.push(Action::LoseAttempt(run.id, *cause));
                     }
@@ -215,20 +224,24 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                     }
                     Some((state, true)) if state.is_up() => want_machine(world, run, out),
                     Some((state, _)) if state.is_up() => {}
-                    _ => {
-                        let cause = if machine.is_some_and(|m| m.condemned) {
-                            LossCause::Operator
-                        } else {
-                            LossCause::Gone
-                        };
-                        out.push(Action::LoseAttempt(run.id, cause));
-                    }
+                    _ => out.push(Action::LoseAttempt(run.id, LossCause::Gone)),
                 }
             }
         },
         RunState::Waiting { .. } if run.wish != Wish::Run => out.push(Action::Close(run.id)),
         RunState::Waiting { question, .. } if world.now_ms >= question.deadline_ms => {
             out.push(Action::Answer(run.id));
+        }
+        RunState::Waiting { resume: Active::Running, .. } => {
+            // It waits for leave to make another machine; that question is
+            // over once the silent one spoke, ended or is lost for certain.
+            let silent = bound.is_some_and(|attempt| {
+                let machine = world.machines.iter().find(|m| m.id == attempt.machine);
+                machine.is_some_and(|m| m.given_up && m.status.is_up())
+            });
+            if !silent {
+                out.push(Action::Answer(run.id));
+            }
         }
         _ => {}
     }

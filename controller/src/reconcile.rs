@@ -96,11 +96,7 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(done) = tasks.join_next() => {
-                if let Ok(id) = done {
-                    busy.remove(&id);
-                }
-            }
+            Some(done) = tasks.join_next() => freed(done, &tasks, &mut busy),
             () = core.wake.notified() => {}
             () = tokio::time::sleep(PERIOD) => {}
         }
@@ -110,15 +106,33 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
             .await;
 }
 
+/// An action on a machine is over. After a panic it is not known on which:
+/// all are free again once none is under way.
+fn freed(
+    done: Result<MachineId, tokio::task::JoinError>,
+    tasks: &JoinSet<MachineId>,
+    busy: &mut BTreeSet<MachineId>,
+) {
+    match done {
+        Ok(id) => {
+            busy.remove(&id);
+        }
+        Err(error) => {
+            tracing::error!(%error, "an action ended without an answer");
+            if tasks.is_empty() {
+                busy.clear();
+            }
+        }
+    }
+}
+
 async fn pass(
     core: &Arc<Core>,
     tasks: &mut JoinSet<MachineId>,
     busy: &mut BTreeSet<MachineId>,
 ) -> Result<(), CoreError> {
     while let Some(done) = tasks.try_join_next() {
-        if let Ok(id) = done {
-            busy.remove(&id);
-        }
+        freed(done, tasks, busy);
     }
     let world = snapshot(core).await?;
     let actions = plan(&world, &core.clocks);

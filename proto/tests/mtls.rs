@@ -1,5 +1,6 @@
 //! The transport over real sockets: who gets through to a handler and who is
 //! refused before. A refusal counts only if no handler was reached.
+#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use std::io;
 use std::net::SocketAddr;

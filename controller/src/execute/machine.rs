@@ -1,7 +1,7 @@
 //! What is done to machines: wished for, created under a recorded intent,
 //! looked for when an answer was lost, probed, released, and confirmed gone.
 
-use lifecycle::{MachineEvent, MachineId, MachineState, RunId};
+use lifecycle::{LossCause, MachineEvent, MachineId, MachineState, RunId};
 use serde_json::{Value, json};
 
 use super::SELF;
@@ -9,7 +9,7 @@ use crate::bootstrap::{self, FirstBoot};
 use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::ProviderWord;
-use crate::model::{JoinRight, Machine, Run, Versioned};
+use crate::model::{Attempt, JoinRight, Machine, Run, Versioned};
 use crate::plan;
 use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence};
 
@@ -32,6 +32,16 @@ pub(super) async fn step(
     let run = row.body.run;
     core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(run), detail)).await?;
     Ok(())
+}
+
+/// Positive evidence of a loss. A machine that speaks meanwhile is not lost.
+pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result<(), CoreError> {
+    let row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let joined = cause == LossCause::NeverJoined && row.body.status != MachineState::Booting;
+    if joined || core.observe(id).attached {
+        return Ok(());
+    }
+    step(core, id, "lost", MachineEvent::Lose(cause), json!({"cause": cause})).await
 }
 
 /// Records the wish for a machine (I3: before anything is asked).
@@ -206,6 +216,9 @@ pub(super) async fn probe(core: &Core, id: MachineId) -> Result<(), CoreError> {
 /// bound until that one is.
 pub(super) async fn give_up(core: &Core, id: MachineId) -> Result<(), CoreError> {
     let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    if row.body.status != MachineState::Suspect {
+        return Ok(());
+    }
     row.body.given_up = true;
     row.body.reason = "silent; a replacement is wanted".into();
     let run = row.body.run;
@@ -222,9 +235,23 @@ pub(super) async fn give_up(core: &Core, id: MachineId) -> Result<(), CoreError>
     Ok(())
 }
 
+/// Whether the live bound attempt of its run is on a machine that is up (I5).
+async fn serves(core: &Core, machine: &Machine, run: Option<&Versioned<Run>>) -> Result<bool, CoreError> {
+    let Some(run) = run.filter(|r| !r.body.status.is_final() && machine.status.is_up()) else {
+        return Ok(false);
+    };
+    let Some(bound) = run.body.bound else { return Ok(false) };
+    let attempt: Option<Versioned<Attempt>> = core.load(&bound.to_string()).await?;
+    Ok(attempt.is_some_and(|a| a.body.machine == machine.id && !a.body.status.is_final()))
+}
+
 /// A machine is needed no more: its row says so, then it is destroyed.
 pub(super) async fn release(core: &Core, id: MachineId, why: &str) -> Result<(), CoreError> {
     let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let run: Option<Versioned<Run>> = core.load(&row.body.run.to_string()).await?;
+    if !row.body.condemned && serves(core, &row.body, run.as_ref()).await? {
+        return Ok(());
+    }
     let event = if row.body.status == MachineState::Intent {
         MachineEvent::Reject(why.to_owned())
     } else {
@@ -234,9 +261,12 @@ pub(super) async fn release(core: &Core, id: MachineId, why: &str) -> Result<(),
     if row.body.reason.is_empty() {
         why.clone_into(&mut row.body.reason);
     }
-    let run = row.body.run;
-    let changes =
-        Changes::default().put(&row).note(core, SELF, "release", id, Some(run), json!({"why": why}));
+    let mut changes = Changes::default().put(&row);
+    if let Some(run) = &run {
+        // A bind in between writes this row: then nothing is released.
+        changes = changes.expect(run);
+    }
+    let changes = changes.note(core, SELF, "release", id, Some(row.body.run), json!({"why": why}));
     if core.commit(changes).await? && row.body.status == MachineState::Destroying {
         destroy(core, id).await?;
     }

@@ -250,12 +250,9 @@ async fn attach(core: &Core, machine: MachineId) -> Result<(), Status> {
             MachineState::Ready if !row.body.given_up => return Ok(()),
             MachineState::Ready => {}
             MachineState::Calling | MachineState::Unknown => {
-                // It joined before the provider's answer came.
-                row.body.status = row.body.status.apply(MachineEvent::Exist).map_err(CoreError::from)?;
-                row.body.status = row.body.status.apply(MachineEvent::Attach).map_err(CoreError::from)?;
-                if row.body.instance.is_none() {
-                    row.body.instance = Some(machine.to_string());
-                }
+                // It joined before the provider's answer came; under which
+                // name it exists, only that answer or a listing tells.
+                return Ok(());
             }
             MachineState::Created | MachineState::Booting | MachineState::Suspect => {
                 row.body.status = row.body.status.apply(MachineEvent::Attach).map_err(CoreError::from)?;
