@@ -247,8 +247,10 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         changes = replaced;
     }
     let mut resume = durable::newest(core, id, None).await?;
-    if let (true, Some(parent)) = (resume.is_empty(), run.body.parent) {
-        resume = durable::newest(core, parent, None).await?;
+    let mut parent = run.body.parent;
+    while let (true, Some(above)) = (resume.is_empty(), parent) {
+        resume = durable::newest(core, above, None).await?;
+        parent = core.load::<Run>(&above.to_string()).await?.and_then(|r| r.body.parent);
     }
     resume.truncate(OFFERED);
     let generation = run

@@ -247,6 +247,8 @@ fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), I
             }
             scene.journal.push(("preparing", json!({})));
         }
+        // Said again by an agent that was replaced: no news.
+        EventKind::Started(_) if attempt.program_started => {}
         EventKind::Started(started) => {
             if let Ok(next) = attempt.status.apply(AttemptEvent::Start) {
                 attempt.status = next;

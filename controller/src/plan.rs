@@ -280,6 +280,9 @@ fn over_budget(world: &Snapshot, run: &Run) -> bool {
         .filter(|m| m.run == run.id && m.status.may_bill())
         .map(|m| m.usd_per_hour)
         .sum();
+    // What has no machine now will have one of its own price (I16: nothing is
+    // made that the cap cannot bear).
+    let hourly = if hourly > 0.0 { hourly } else { run.spec.usd_per_hour.unwrap_or(0.0) };
     #[expect(clippy::cast_precision_loss, reason = "two minutes and a grace fit")]
     let reserve = hourly * (TEARDOWN_MS + run.spec.grace_seconds * 1_000) as f64 / 3_600_000.0;
     world.cost(run.id) + reserve >= cap && hourly > 0.0

@@ -87,13 +87,16 @@ class Training:
         return loss / BATCH
 
     def save(self):
-        path = os.path.join(RUN_DIRECTORY, f"checkpoint-{self.step}")
-        shutil.rmtree(path, ignore_errors=True)
+        final = os.path.join(RUN_DIRECTORY, f"checkpoint-{self.step}")
+        path = os.path.join(RUN_DIRECTORY, f"tmp-checkpoint-{self.step}")
+        for old in (path, final):
+            shutil.rmtree(old, ignore_errors=True)
         os.makedirs(path)
         write_json(os.path.join(path, "state.json"), {"weights": self.weights})
         write_json(os.path.join(path, "optimizer.json"), {"momentum": self.momentum})
         write_json(os.path.join(path, "rng_state.json"), self.random.getstate())
         write_json(os.path.join(path, "trainer_state.json"), {"global_step": self.step, "max_steps": STEPS})
+        os.rename(path, final)
         if KEEP:
             saved = [n for n in os.listdir(RUN_DIRECTORY) if n.removeprefix("checkpoint-").isdigit()]
             for name in sorted(saved, key=lambda n: int(n.removeprefix("checkpoint-")))[:-KEEP]:

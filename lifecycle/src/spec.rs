@@ -166,12 +166,14 @@ impl Default for RetrySpec {
 }
 
 /// The names of the contract with the trained program: the environment and
-/// nothing else. No configuration may set them.
-pub const CONTRACT: [&str; 6] = [
+/// nothing else (the last marks the machine's own processes). No configuration
+/// may set them.
+pub const CONTRACT: [&str; 7] = [
     "OUTLAST_RUN_ID",
     "OUTLAST_ATTEMPT",
     "OUTLAST_GENERATION",
     "OUTLAST_CHECKPOINT_DIR",
     "OUTLAST_RESUME_FROM",
     "OUTLAST_OUTPUT_DIR",
+    "OUTLAST_MACHINE_ID",
 ];

@@ -1,6 +1,7 @@
 //! Which checkpoints are complete, and their way to the store. A checkpoint is
 //! taken when its format says that it is whole, or, where the format says
-//! nothing, when it has been at rest for the quiet period; and never twice.
+//! nothing, when it was renamed into place or has been at rest for the quiet
+//! period; and never twice.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -58,9 +59,21 @@ struct Spot {
     relative: String,
 }
 
-fn fingerprint(path: &Path) -> Option<(String, u64)> {
+/// What a look at a checkpoint tells without reading it.
+struct Look {
+    /// Names these very bytes.
+    token: String,
+    /// When anything in it was last written: seconds and nanoseconds.
+    written: (i64, i64),
+    /// It was renamed into place after its last byte was written: a rename
+    /// changes the inode's own time and not the content's.
+    moved: bool,
+}
+
+fn look(path: &Path) -> Option<Look> {
     let mut hasher = blake3::Hasher::new();
-    let mut newest = 0;
+    let mut written = (i64::MIN, 0);
+    let top = std::fs::symlink_metadata(path).ok()?;
     let mut files = 0;
     let mut stack = vec![path.to_owned()];
     while let Some(at) = stack.pop() {
@@ -74,7 +87,7 @@ fn fingerprint(path: &Path) -> Option<(String, u64)> {
         {
             hasher.update(&part.to_le_bytes());
         }
-        newest = newest.max(meta.mtime().cast_unsigned());
+        written = written.max((meta.mtime(), meta.mtime_nsec()));
         if meta.is_dir() {
             let mut below: Vec<_> =
                 std::fs::read_dir(&at).ok()?.filter_map(Result::ok).map(|e| e.path()).collect();
@@ -82,7 +95,8 @@ fn fingerprint(path: &Path) -> Option<(String, u64)> {
             stack.extend(below);
         }
     }
-    Some((hasher.finalize().to_hex()[..32].to_owned(), newest))
+    let token = hasher.finalize().to_hex()[..32].to_owned();
+    Some(Look { token, written, moved: (top.ctime(), top.ctime_nsec()) > written })
 }
 
 fn spots(dir: &AttemptDir, spec: &RunSpec) -> Vec<Spot> {
@@ -118,8 +132,8 @@ impl Publishing {
         let seen = all.entry(attempt.to_owned()).or_default();
         seen.load(dir);
         for spot in spots(dir, spec) {
-            if let Some((token, _)) = fingerprint(&spot.path) {
-                seen.known.insert(spot.relative, token);
+            if let Some(look) = look(&spot.path) {
+                seen.known.insert(spot.relative, look.token);
             }
         }
         seen.save(dir);
@@ -133,9 +147,9 @@ impl Publishing {
     /// Complete and unpublished, newest first. Reads files, so it blocks.
     pub fn candidates(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec, last: bool) -> Vec<Candidate> {
         let quiet = Duration::from_secs(spec.checkpoints.quiet_seconds);
-        let mut found: Vec<(Option<u64>, u64, Candidate)> = Vec::new();
+        let mut found: Vec<(Option<u64>, (i64, i64), Candidate)> = Vec::new();
         for spot in spots(dir, spec) {
-            let Some((token, modified)) = fingerprint(&spot.path) else { continue };
+            let Some(Look { token, written: modified, moved }) = look(&spot.path) else { continue };
             let rested = {
                 let mut all = self.lock();
                 let seen = all.entry(attempt.to_owned()).or_default();
@@ -152,7 +166,8 @@ impl Publishing {
                 }
             };
             let rested = if last { quiet } else { rested.unwrap_or(Duration::ZERO) };
-            if rested.is_zero() || !self.is_complete(attempt, &spot.path, &token, rested >= quiet) {
+            let at_rest = moved || rested >= quiet;
+            if rested.is_zero() || !self.is_complete(attempt, &spot.path, &token, at_rest) {
                 continue;
             }
             let name = spot.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
@@ -164,7 +179,7 @@ impl Publishing {
         found.into_iter().map(|(_, _, candidate)| candidate).collect()
     }
 
-    fn is_complete(&self, attempt: &str, path: &Path, token: &str, quiet: bool) -> bool {
+    fn is_complete(&self, attempt: &str, path: &Path, token: &str, at_rest: bool) -> bool {
         let cached = self.lock().get(attempt).and_then(|s| s.judged.get(token).copied());
         let judged = cached.unwrap_or_else(|| match complete::judge(path) {
             Completeness::Complete { .. } => Judged::Whole,
@@ -180,7 +195,7 @@ impl Publishing {
             }
             seen.judged.insert(token.to_owned(), judged);
         }
-        judged == Judged::Whole || judged == Judged::Unknown && quiet
+        judged == Judged::Whole || judged == Judged::Unknown && at_rest
     }
 
     async fn keys(
@@ -368,5 +383,28 @@ impl Seen {
         if let Err(error) = os::write_durable(&dir.known(), &bytes) {
             tracing::warn!(%error, "which checkpoints are known could not be written");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_into_place_is_told_from_writing_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (temporary, path) = (dir.path().join("tmp"), dir.path().join("state.bin"));
+        std::fs::write(&temporary, b"weights").unwrap();
+        // As a writer that syncs before it renames: some milliseconds pass.
+        std::fs::File::open(&temporary).unwrap().sync_all().unwrap();
+        let before = look(&temporary).unwrap();
+        while !look(&path).is_some_and(|l| l.moved) {
+            let _ = std::fs::rename(&temporary, &path);
+            let _ = std::fs::rename(&path, &temporary);
+            let _ = std::fs::rename(&temporary, &path);
+        }
+        assert!(!before.moved);
+        std::fs::write(&path, b"other weights").unwrap();
+        assert!(!look(&path).unwrap().moved, "what is written after the rename is not finished");
     }
 }
