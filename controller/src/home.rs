@@ -79,7 +79,8 @@ pub struct Home {
     pub label_key: [u8; 32],
 }
 
-/// Operators' certificates are made anew at every start of the controller.
+/// Operators' certificates are made anew at a start of the controller once a
+/// third of their life is left.
 const OPERATOR_LIFE: Duration = Duration::from_hours(24 * 90);
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError + '_ {
@@ -177,6 +178,16 @@ impl Home {
     }
 
     fn write_operator(&self, now: SystemTime) -> Result<(), HomeError> {
+        // A tool may be reading the pair right now: it is only replaced when
+        // it runs out.
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let fresh = operator_credentials(&self.root).is_ok_and(|(pair, _)| {
+            let until = pair.validity().map_or(0, |(_, until)| until);
+            until > i64::try_from(seconds + OPERATOR_LIFE.as_secs() / 3).unwrap_or(i64::MAX)
+        });
+        if fresh {
+            return Ok(());
+        }
         let me = self.authority.issue(&Identity::Operator("local".into()), now, OPERATOR_LIFE)?;
         let keys = self.root.join("keys");
         write_file(&keys.join("operator.key"), me.key_pem.as_bytes(), 0o600)?;
