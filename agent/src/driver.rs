@@ -75,6 +75,8 @@ pub struct Driver {
     /// Prepared, but without a lease: a machine that was given up must not
     /// start anything.
     waiting_for_lease: Vec<String>,
+    /// An assignment that the disk refused; tried again.
+    unkept: Option<v1::Work>,
     program_due: Instant,
 }
 
@@ -99,6 +101,7 @@ impl Driver {
             renewals: 0,
             lease_until_ms: 0,
             waiting_for_lease: Vec::new(),
+            unkept: None,
             sent_renewals: BTreeMap::new(),
             program_due: Instant::now(),
         }
@@ -152,6 +155,8 @@ impl Driver {
                 for attempt in self.attempts.values_mut() {
                     attempt.sync();
                 }
+                let again = self.unkept.take();
+                self.assignment(again);
             }
             self.beat(now);
             self.send();
@@ -270,12 +275,18 @@ impl Driver {
                 );
                 return;
             }
-            if let Err(error) = self.world.keep(&work) {
-                tracing::error!(%error, "an assignment could not be kept; it is asked for again");
+            // Older attempts go first: what they held may be the room it needs.
+            self.supersede_others(&work);
+            let kept = self.world.keep(&work);
+            if let Err(error) = &kept {
+                tracing::error!(%error, "an assignment could not be kept; it is tried again");
+            } else {
+                self.take_up(work.clone());
+            }
+            if !self.attempts.contains_key(&id) {
+                self.unkept = Some(work);
                 return;
             }
-            self.supersede_others(&work);
-            self.take_up(work.clone());
             self.tell_held();
         }
         let wish = match v1::Wish::try_from(work.wish).unwrap_or_default() {
@@ -311,6 +322,10 @@ impl Driver {
 
     fn input(&mut self, id: &str, input: Input) {
         let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let ends = matches!(input, Input::Superseded | Input::Wished(Wish::Kill));
+        if ends && matches!(attempt.supervisor.phase, Phase::Finishing(_)) {
+            attempt.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
         let effects = attempt.supervisor.step(input);
         for effect in effects {
             self.perform(id, effect);

@@ -52,9 +52,48 @@ fn failed(key: Option<&ObjectKey>, status: &Status) -> StoreError {
     }
 }
 
+/// Tries at one call: a controller that is started again is back by then, and
+/// every call may be repeated.
+const TRIES: u32 = 6;
+
+async fn again<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -> F) -> Result<T, StoreError> {
+    let mut tried = 1;
+    loop {
+        match call().await {
+            Err(StoreError::Remote(_)) if tried < TRIES => {
+                tokio::time::sleep(std::time::Duration::from_millis(200 << tried)).await;
+                tried += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
 #[async_trait]
 impl Store for RemoteGateway {
     async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
+        again(|| self.put_once(key, bytes)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        again(|| self.get_once(key, offset, len)).await
+    }
+
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError> {
+        again(|| self.size_once(key)).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectKey>, StoreError> {
+        again(|| self.list_once(prefix)).await
+    }
+
+    async fn delete(&self, _key: &ObjectKey) -> Result<bool, StoreError> {
+        Err(StoreError::Remote("only the controller deletes".into()))
+    }
+}
+
+impl RemoteGateway {
+    async fn put_once(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
         let head = v1::PutHead { key: key.to_string(), size: bytes.len() as u64 };
         let mut frames = vec![v1::PutFrame { body: Some(put_frame::Body::Head(head)) }];
         frames.extend(
@@ -70,7 +109,7 @@ impl Store for RemoteGateway {
         }
     }
 
-    async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+    async fn get_once(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::with_capacity(usize::try_from(len.min(GET)).unwrap_or(0));
         let mut at = offset;
         while at < offset + len {
@@ -94,13 +133,13 @@ impl Store for RemoteGateway {
         Ok(bytes)
     }
 
-    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError> {
+    async fn size_once(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError> {
         let ask = v1::SizeRequest { key: key.to_string() };
         let reply = self.client().await?.size(ask).await.map_err(|s| failed(None, &s))?;
         Ok(reply.into_inner().size)
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectKey>, StoreError> {
+    async fn list_once(&self, prefix: &str) -> Result<Vec<ObjectKey>, StoreError> {
         let ask = v1::ListRequest { prefix: prefix.to_owned() };
         let reply = self.client().await?.list(ask).await.map_err(|s| failed(None, &s))?;
         let keys = reply.into_inner().keys;
@@ -109,27 +148,7 @@ impl Store for RemoteGateway {
             .collect()
     }
 
-    async fn delete(&self, _key: &ObjectKey) -> Result<bool, StoreError> {
-        Err(StoreError::Remote("only the controller deletes".into()))
-    }
-}
-
-#[async_trait]
-impl ChunkIndex for RemoteGateway {
-    async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
-        let ask = v1::LocateRequest { digests: digests.iter().map(|d| d.as_bytes().to_vec()).collect() };
-        let reply = self.client().await?.locate(ask).await.map_err(|s| failed(None, &s))?;
-        let hit = |l: v1::ChunkLocation| {
-            let pack = l.pack.parse().ok()?;
-            Some(Location { pack, offset: l.offset, len: l.len })
-        };
-        Ok(reply.into_inner().locations.into_iter().map(hit).collect())
-    }
-}
-
-#[async_trait]
-impl Gateway for RemoteGateway {
-    async fn commit(&self, work: &v1::Work, key: &str, digest: &str) -> Commit {
+    async fn commit_once(&self, work: &v1::Work, key: &str, digest: &str) -> Commit {
         let mut client = match self.client().await {
             Ok(client) => client,
             Err(error) => return Commit::Unknown(error.to_string()),
@@ -150,6 +169,39 @@ impl Gateway for RemoteGateway {
             }
             Ok(_) => Commit::Unknown("an outcome of a newer version".into()),
             Err(status) => Commit::Unknown(status.message().to_owned()),
+        }
+    }
+
+    async fn locate_once(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
+        let ask = v1::LocateRequest { digests: digests.iter().map(|d| d.as_bytes().to_vec()).collect() };
+        let reply = self.client().await?.locate(ask).await.map_err(|s| failed(None, &s))?;
+        let hit = |l: v1::ChunkLocation| {
+            let pack = l.pack.parse().ok()?;
+            Some(Location { pack, offset: l.offset, len: l.len })
+        };
+        Ok(reply.into_inner().locations.into_iter().map(hit).collect())
+    }
+}
+
+#[async_trait]
+impl ChunkIndex for RemoteGateway {
+    async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
+        again(|| self.locate_once(digests)).await
+    }
+}
+
+#[async_trait]
+impl Gateway for RemoteGateway {
+    async fn commit(&self, work: &v1::Work, key: &str, digest: &str) -> Commit {
+        let mut tried = 1;
+        loop {
+            match self.commit_once(work, key, digest).await {
+                Commit::Unknown(_) if tried < TRIES => {
+                    tokio::time::sleep(std::time::Duration::from_millis(200 << tried)).await;
+                    tried += 1;
+                }
+                done => return done,
+            }
         }
     }
 

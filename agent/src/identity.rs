@@ -119,6 +119,10 @@ impl Identity {
         let (credentials, ca) = self.credentials.as_ref()?;
         let (from, until) = credentials.validity().ok()?;
         let now = i64::try_from(now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()?;
+        if now < from {
+            // Made while this clock was ahead: nobody accepts it now.
+            return None;
+        }
         let half = from + (until - from) / 2;
         let left = u64::try_from(half - now).ok()?;
         Some((credentials, ca, Duration::from_secs(left)))

@@ -94,6 +94,8 @@ pub struct Outbox {
     file: Option<(PathBuf, File)>,
     len: u64,
     dirty: bool,
+    /// The file lacks records that memory has: it is rewritten with the next.
+    behind: bool,
     events: Queue,
     metrics: Queue,
     /// The newest cursor, opaque to the outbox.
@@ -112,6 +114,7 @@ impl Outbox {
             file: None,
             len: 0,
             dirty: false,
+            behind: false,
             events: Queue::default(),
             metrics: Queue::default(),
             cursor: None,
@@ -163,8 +166,16 @@ impl Outbox {
     }
 
     fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+        if self.behind {
+            // Numbers follow from the order in the file, so a record that is
+            // missing there must not be passed over. The queues have it.
+            self.compact()?;
+            self.behind = false;
+            return Ok(());
+        }
         if let Some((_, file)) = &mut self.file {
             if let Err(error) = file.write_all(frames) {
+                self.behind = true;
                 // A half-written frame must not hide the ones after it.
                 file.set_len(self.len)?;
                 file.seek(SeekFrom::End(0))?;
@@ -279,7 +290,10 @@ impl Outbox {
 
     /// Everything of a lane below `next` is durable at the controller.
     pub fn acked(&mut self, lane: Lane, next: u64) {
-        self.lane_mut(lane).acked(next);
+        let queue = self.lane_mut(lane);
+        let ahead = next > queue.next;
+        queue.acked(next);
+        self.behind |= ahead;
     }
 
     fn lane_mut(&mut self, lane: Lane) -> &mut Queue {

@@ -112,6 +112,7 @@ pub struct Supervisor {
     started: bool,
     /// Whether the wish was acted on while running.
     acted: Option<Wish>,
+    told_stopping: bool,
     transient: bool,
 }
 
@@ -125,6 +126,7 @@ impl Supervisor {
             superseded: false,
             started: false,
             acted: None,
+            told_stopping: false,
             transient: false,
         }
     }
@@ -133,6 +135,11 @@ impl Supervisor {
     #[must_use]
     pub fn is_superseded(&self) -> bool {
         self.superseded
+    }
+
+    /// The last stop or kill reached nobody: it is asked for again.
+    pub fn not_reached(&mut self) {
+        self.acted = None;
     }
 
     /// Whether its program is still wanted: asked again just before the start.
@@ -195,7 +202,8 @@ impl Supervisor {
                 vec![Effect::CancelPrepare]
             }
             (Phase::Running, wish) if wish != Wish::Run && self.acted != Some(wish) => {
-                let first = self.acted.is_none();
+                let first = !self.told_stopping;
+                self.told_stopping = true;
                 self.acted = Some(wish);
                 let why = if self.superseded { "superseded" } else { "asked to" };
                 let mut effects = Vec::new();

@@ -125,8 +125,10 @@ pub enum Published {
     Superseded,
     /// This one can never be published.
     Refused(String),
-    /// The controller or the disk could not be asked; try again.
+    /// The controller could not be asked; try again.
     Later(String),
+    /// This machine failed (its disk, its permissions); try again, not for ever.
+    Local(String),
 }
 
 /// Where published bytes go. Both lanes end at the controller's gateway.
@@ -181,10 +183,11 @@ pub trait World: Send + Sync {
     async fn start(&self, work: v1::Work) -> Result<(), Failed>;
     /// Where the program stands.
     fn program(&self, attempt: &str) -> Program;
-    /// Asks the program to end; it is ended after `grace_ms`.
-    fn stop(&self, attempt: &str, grace_ms: u64);
-    /// Ends the program now.
-    fn kill(&self, attempt: &str);
+    /// Asks the program to end; it is ended after `grace_ms`. `false`: nobody
+    /// could be asked.
+    fn stop(&self, attempt: &str, grace_ms: u64) -> bool;
+    /// Ends the program now. `false`: nobody could be asked.
+    fn kill(&self, attempt: &str) -> bool;
     /// Output at an offset.
     fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece;
     /// Output below this offset is durable at the controller.

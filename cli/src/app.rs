@@ -80,23 +80,25 @@ fn serve(home: &Path) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("OUTLAST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
-    let served = daemon::own_exe().map_err(anyhow::Error::new).and_then(|exe| {
-        controller::command::serve(home.to_owned(), exe).map_err(|error| {
-            let held = controller::command::exit_code(&error) == controller::command::EXIT_HELD;
-            let error = anyhow::Error::new(error);
-            if held { error.context(Failure::new(ExitCode::Busy, "held")) } else { error }
-        })
-    });
-    let Err(error) = served else { return ExitCode::Ok };
-    match ExitCode::of(&error) {
-        ExitCode::Busy => {
+    let exe = match daemon::own_exe() {
+        Ok(exe) => exe,
+        Err(error) => {
+            tracing::error!("the program's own file: {error}");
+            return ExitCode::Internal;
+        }
+    };
+    match controller::command::serve(home.to_owned(), exe) {
+        Ok(()) => ExitCode::Ok,
+        Err(error) if controller::command::exit_code(&error) == controller::command::EXIT_HELD => {
             tracing::info!(home = %home.display(), "another controller serves already");
             ExitCode::Busy
         }
-        code => {
+        Err(error) => {
+            let error = anyhow::Error::new(error);
             tracing::error!("{}", chain(&error));
             // A full disk may leave no room for that line: the code says it too.
-            if code == ExitCode::CannotWrite { code } else { ExitCode::Internal }
+            let full = ExitCode::of(&error) == ExitCode::CannotWrite;
+            if full { ExitCode::CannotWrite } else { ExitCode::Internal }
         }
     }
 }

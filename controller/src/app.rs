@@ -76,7 +76,7 @@ async fn listen(before: Option<&str>) -> Result<TcpListener, AppError> {
     if let Some(address) = before {
         // The port of a controller that was killed is free at once; one that
         // is still draining needs a moment.
-        for _ in 0..20 {
+        for _ in 0..200 {
             match TcpListener::bind(address).await {
                 Ok(listener) => return Ok(listener),
                 Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
@@ -84,6 +84,14 @@ async fn listen(before: Option<&str>) -> Result<TcpListener, AppError> {
                 }
                 Err(_) => break,
             }
+        }
+    }
+    // Outside the range that outgoing connections take their ports from: after
+    // a restart the port must be free, since machines know no other.
+    for _ in 0..50 {
+        let port = fastrand::u16(20_000..32_000);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return Ok(listener);
         }
     }
     TcpListener::bind("127.0.0.1:0").await.map_err(AppError::Listen)
@@ -161,7 +169,12 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(watch_signals(stop.clone()));
-    tasks.spawn(reconcile::run(core.clone(), stop.clone()));
+    let (loop_core, loop_stop) = (core.clone(), stop.clone());
+    tasks.spawn(async move {
+        // However it ends, a controller without it must not look alive.
+        let _ends = loop_stop.clone().drop_guard();
+        reconcile::run(loop_core, loop_stop).await;
+    });
     tasks.spawn(keep_state_files(core.clone(), stop.clone()));
     let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
     let at = doors.rendezvous.clone();

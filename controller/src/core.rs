@@ -300,11 +300,11 @@ impl Core {
             return Observation { silent_ms: now, ..Observation::default() };
         };
         Observation {
-            silent_ms: now - entry.heard_ms.unwrap_or(0),
+            silent_ms: now.saturating_sub(entry.heard_ms.unwrap_or(0)),
             attached: entry.attached,
             broke: entry.broke,
             provider: entry.provider,
-            asked_ms_ago: entry.asked_ms.map(|at| now - at),
+            asked_ms_ago: entry.asked_ms.map(|at| now.saturating_sub(at)),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use artifacts::key::ObjectClass;
 use artifacts::manifest::{ChunkRef, Node};
+use artifacts::restore::RestoreError;
 use artifacts::{Digest, Kind as TreeKind, Manifest, ObjectKey};
 use lifecycle::{AttemptId, CheckpointState, Generation, RunId};
 use serde_json::json;
@@ -141,7 +142,11 @@ fn changes_for(
     let run_id = run.body.id;
     let mut changes = Changes::default();
     let verb = if tree.kind == TreeKind::Outputs {
-        run.body.outputs = Some(reference.clone());
+        // Keys of one run rise with generation and number: a late commit of
+        // older results does not replace newer ones.
+        if run.body.outputs.as_ref().is_none_or(|o| o.key < reference.key) {
+            run.body.outputs = Some(reference.clone());
+        }
         "outputs-durable"
     } else {
         let head = run.body.head.as_ref();
@@ -211,6 +216,12 @@ async fn note_stray(
     core.commit(changes).await.map(|_| ())
 }
 
+/// Whether a failure to verify is the store's and not the checkpoint's.
+#[must_use]
+pub fn is_passing(error: &RestoreError) -> bool {
+    matches!(error, RestoreError::Io { .. } | RestoreError::Remote(_) | RestoreError::Full(_))
+}
+
 /// Section 5, rule 7: before a new bind, whatever the bound attempt stored
 /// and nobody committed is verified in full and committed.
 ///
@@ -232,9 +243,17 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
         if tree.kind == TreeKind::Outputs && run.outputs.as_ref().is_some_and(|o| o.key >= key.to_string()) {
             continue;
         }
-        if let Err(error) = artifacts::restore::verify(&*core.objects, &tree).await {
-            tracing::warn!(%key, %error, "a stored manifest does not verify and is left alone");
-            continue;
+        match artifacts::restore::verify(&*core.objects, &tree).await {
+            Ok(_) => {}
+            // A store that cannot be asked says nothing of the checkpoint: the
+            // bind waits, or the newest work would be lost for good.
+            Err(error) if is_passing(&error) => {
+                return Err(CoreError::Impossible(format!("{key} cannot be verified now: {error}")));
+            }
+            Err(error) => {
+                tracing::warn!(%key, %error, "a stored manifest does not verify and is left alone");
+                continue;
+            }
         }
         let reference =
             ManifestRef { key: key.to_string(), digest: Digest::of(&bytes).to_string(), step: tree.step };

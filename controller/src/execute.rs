@@ -179,8 +179,12 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
         return Ok(());
     };
     run.body.exit = Some(exit.clone());
-    let event = if run.body.wish == Wish::Run && exit.is_success() {
+    let lacking = &attempt.body.unpublished;
+    let event = if run.body.wish == Wish::Run && exit.is_success() && lacking.is_empty() {
         RunEvent::Succeed
+    } else if run.body.wish == Wish::Run && exit.is_success() {
+        // I13: what cannot be had back is no success, whatever the code.
+        RunEvent::Fail(format!("its program ended with 0, but {lacking}"))
     } else {
         let end = ending(core, &run.body, &attempt.body);
         remember(&mut run.body, end);
@@ -281,6 +285,7 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         out_of_memory: String::new(),
         program_started: false,
         transient: false,
+        unpublished: String::new(),
         notes: Vec::new(),
         pace: Vec::new(),
     });

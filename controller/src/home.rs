@@ -81,7 +81,7 @@ pub struct Home {
 
 /// Operators' certificates are made anew at a start of the controller once a
 /// third of their life is left.
-const OPERATOR_LIFE: Duration = Duration::from_hours(24 * 90);
+const OPERATOR_LIFE: Duration = Duration::from_hours(24 * 365);
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError + '_ {
     move |source| HomeError::Io { path: path.to_owned(), source }
@@ -205,7 +205,9 @@ impl Home {
     /// # Errors
     /// Where keys cannot be made.
     pub fn server_credentials(&self, now: SystemTime) -> Result<Credentials, HomeError> {
-        Ok(self.authority.issue(&Identity::Controller, now, Duration::from_hours(24 * 90))?)
+        // Nothing renews it while the controller runs, so it must outlast any
+        // uptime; its key is made anew at each start.
+        Ok(self.authority.issue(&Identity::Controller, now, Duration::from_hours(24 * 365 * 5))?)
     }
 
     /// Where the last controller listened, so that agents find this one.

@@ -34,6 +34,9 @@ pub enum IngestError {
     Core(#[from] CoreError),
 }
 
+/// A gap of more than a tebibyte is no gap.
+const GAP_MOST: u64 = 1 << 40;
+const GAPS: usize = 1_000;
 const NOTES: usize = 50;
 const NOTE_CHARS: usize = 500;
 const PACE: usize = 32;
@@ -111,6 +114,7 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
             stream: name.to_owned(),
             next: 0,
             file_len: 0,
+            gaps: Vec::new(),
         };
         let key = format!("{}/{name}", fresh.attempt);
         let row = core.load(&key).await?.unwrap_or(Versioned::new(fresh));
@@ -129,6 +133,9 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
     let (next, file_len) = match (&fact.body, file) {
         (Some(Body::Bytes(bytes)), file) if file.ends_with(".log") => {
             take_bytes(scene, file, fact.seq, &position, &bytes.data)
+        }
+        (Some(Body::Gap(gap)), _) if gap.to > position.next.saturating_add(GAP_MOST) => {
+            return Err(WireError::new("gap.to", "is further off than any output reaches").into());
         }
         (Some(Body::Gap(gap)), _) => take_gap(scene, name, &position, gap),
         (Some(Body::Points(points)), "points.jsonl") if fact.seq == position.next => {
@@ -171,6 +178,14 @@ fn take_bytes(scene: &mut Scene, file: &'static str, seq: u64, at: &Position, da
 fn take_gap(scene: &mut Scene, stream: &'static str, at: &Position, gap: &v1::Gap) -> (u64, u64) {
     if gap.to <= at.next {
         return (at.next, at.file_len);
+    }
+    if let Some(row) = scene.positions.get_mut(stream) {
+        let gaps = &mut row.body.gaps;
+        let full = gaps.len() >= GAPS;
+        match gaps.last_mut() {
+            Some(last) if full || last.1 == at.next => last.1 = gap.to,
+            _ => gaps.push((at.next, gap.to)),
+        }
     }
     let reason: String = gap.reason.chars().take(200).collect();
     scene.journal.push(("gap", json!({"stream": stream, "from": at.next, "to": gap.to, "reason": reason})));
@@ -271,7 +286,7 @@ fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), I
         EventKind::Ended(ended) => end(scene, ended, now)?,
         EventKind::CheckpointSeen(seen) => {
             let run = &mut scene.run.body;
-            if seen.step > run.produced_step {
+            if run.bound == Some(attempt.id) && seen.step > run.produced_step {
                 run.produced_step = seen.step;
                 scene.run_changed = true;
             }
@@ -308,6 +323,7 @@ fn end(scene: &mut Scene, ended: &v1::Ended, now: u64) -> Result<(), IngestError
     attempt.out_of_memory = clip(&ended.out_of_memory);
     attempt.program_started = ended.started;
     attempt.transient = ended.transient;
+    attempt.unpublished = clip(&ended.unpublished);
     if !ended.unpublished.is_empty() && attempt.notes.len() < NOTES {
         attempt.notes.push(clip(&ended.unpublished));
     }

@@ -248,6 +248,9 @@ pub struct Attempt {
     /// The machine holds its failure for passing.
     #[serde(default)]
     pub transient: bool,
+    /// What it left that is not in the store, in words; empty is nothing.
+    #[serde(default)]
+    pub unpublished: String,
     /// What the machine said; at most 50 lines.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -350,6 +353,10 @@ pub struct Position {
     pub next: u64,
     /// Bytes in the stream's file that belong to what is below `next`.
     pub file_len: u64,
+    /// What is missing below `next`: [from, to) each, rising; the last of
+    /// very many grows to cover those after it.
+    #[serde(default)]
+    pub gaps: Vec<(u64, u64)>,
 }
 record!(Position, Stream, p => format!("{}/{}", p.attempt, p.stream), Some(p.run));
 

@@ -228,6 +228,9 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                 }
             }
         },
+        RunState::Waiting { .. } if run.wish != Wish::Run && bound.is_some() => {
+            out.push(Action::Answer(run.id));
+        }
         RunState::Waiting { .. } if run.wish != Wish::Run => out.push(Action::Close(run.id)),
         RunState::Waiting { question, .. } if world.now_ms >= question.deadline_ms => {
             out.push(Action::Answer(run.id));
@@ -265,7 +268,9 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
     } else if run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS {
         // A provider said no a moment ago. (A moment further off than any
         // pause comes from a clock that was set back.)
-    } else if run.creates_ms.iter().filter(|at| **at + HOUR_MS > world.now_ms).count() >= CREATES_PER_HOUR {
+    } else if run.creates_ms.iter().filter(|at| **at <= world.now_ms && **at + HOUR_MS > world.now_ms).count()
+        >= CREATES_PER_HOUR
+    {
         out.push(Action::Storm(run.id));
     } else {
         out.push(Action::Intend(run.id));

@@ -1,6 +1,7 @@
 //! What is kept of a run outside the database: `runs/<name>/<attempt>/` with
 //! `stdout.log`, `stderr.log`, `setup.log` (plain bytes: the offset in the
-//! file is the offset in the stream), `gaps.jsonl`, `points.jsonl`, and
+//! file is the offset in the stream; what is missing
+//! is a hole in the file and stands in the journal), `points.jsonl`, and
 //! `runs/<name>/state.json`. All of it is readable without the program.
 //!
 //! Bytes are written and synced *before* the transaction that moves the

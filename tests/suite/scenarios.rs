@@ -12,5 +12,6 @@ mod failures;
 mod losses;
 mod persons;
 mod programs;
+mod saves;
 mod stage;
 mod strangers;

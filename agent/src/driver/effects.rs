@@ -49,18 +49,25 @@ impl Driver {
             }
             Effect::CancelPrepare => attempt.cancelled.store(true, Ordering::Relaxed),
             Effect::Start => self.start(id),
-            Effect::Stop(grace_ms) => world.stop(id, grace_ms),
-            Effect::Kill => world.kill(id),
+            Effect::Stop(grace_ms) => {
+                if !world.stop(id, grace_ms) {
+                    attempt.supervisor.not_reached();
+                }
+            }
+            Effect::Kill => {
+                if !world.kill(id) {
+                    attempt.supervisor.not_reached();
+                }
+            }
             Effect::Finish(counts) => {
                 attempt.publishing = true;
                 attempt.queue.clear();
-                let durable = attempt.published_step;
+                let cancelled = Arc::new(AtomicBool::new(false));
+                attempt.cancelled = cancelled.clone();
+                let last = Last { durable: attempt.published_step, step: attempt.step(), cancelled };
                 self.jobs.spawn(async move {
-                    let (unpublished, facts) = if counts {
-                        finish(&*world, work, gateway, durable).await
-                    } else {
-                        (None, Vec::new())
-                    };
+                    let (unpublished, facts) =
+                        if counts { finish(&*world, work, gateway, last).await } else { (None, Vec::new()) };
                     (key, Done::Finished(unpublished, facts))
                 });
             }
@@ -178,12 +185,12 @@ impl Driver {
         if attempt.supervisor.phase != Phase::Running {
             return;
         }
-        let step_now = attempt.step();
+        let (step_now, durable) = (attempt.step(), attempt.published_step);
         let mut seen = Vec::new();
         let mut newest = None;
         for mut candidate in found {
             // A name without a step belongs to the step just reported.
-            candidate.step = candidate.step.or(step_now);
+            candidate.step = candidate.step.or_else(|| unnamed(step_now, durable));
             if attempt.announced.insert(candidate.token.clone(), ()).is_none() {
                 seen.push(v1::CheckpointSeen { name: candidate.name.clone(), step: candidate.step });
             }
@@ -222,7 +229,7 @@ impl Driver {
                 let text = format!("checkpoint {} cannot be published: {why}", candidate.name);
                 self.record(id, Kind::Note(v1::Note { level: "warning".into(), text }));
             }
-            Published::Later(why) => {
+            Published::Later(why) | Published::Local(why) => {
                 tracing::info!(why, name = candidate.name, "a publish must be tried again");
                 attempt.retry_at = Some(Instant::now() + RETRY);
             }
@@ -231,52 +238,82 @@ impl Driver {
     }
 }
 
-/// Publishes the last checkpoint and the results, for as long as it takes:
-/// they are worth more than the machine's idle minutes.
+/// The step of a checkpoint whose name tells none: what the program reported,
+/// and never below what is durable, since a later save is a newer one.
+fn unnamed(step_now: Option<u64>, durable: Option<u64>) -> Option<u64> {
+    step_now.max(durable)
+}
+
+/// What the finish knows of the attempt.
+struct Last {
+    durable: Option<u64>,
+    step: Option<u64>,
+    cancelled: crate::world::Cancelled,
+}
+
+/// Tries at what this machine itself fails at, before it is given up.
+const LOCAL_TRIES: u32 = 10;
+
+/// One publish, again and again while only the controller is missing: it is
+/// worth more than the machine's idle minutes. `Err`: given up, in words.
+async fn insist<F>(last: &Last, publish: impl Fn() -> F) -> Result<Published, String>
+where
+    F: Future<Output = Published>,
+{
+    let mut failed_here = 0;
+    loop {
+        let why = match publish().await {
+            Published::Later(why) => why,
+            Published::Local(why) => {
+                failed_here += 1;
+                if failed_here >= LOCAL_TRIES {
+                    return Err(why);
+                }
+                why
+            }
+            Published::Refused(why) => return Err(why),
+            done => return Ok(done),
+        };
+        if last.cancelled.load(Ordering::Relaxed) {
+            return Err(format!("it was ended before that: {why}"));
+        }
+        tracing::info!(why, "a last publish must be tried again");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Publishes every checkpoint that is left, oldest first, so that the head
+/// ends on the newest, and then the results.
 async fn finish(
     world: &dyn crate::world::World,
     work: v1::Work,
     gateway: crate::world::SharedGateway,
-    durable: Option<u64>,
+    last: Last,
 ) -> (Option<String>, Vec<Kind>) {
     let mut facts = Vec::new();
     let mut unpublished = None;
-    let found = world.candidates(work.clone(), true).await;
-    if let Some(newest) = found.into_iter().next()
-        && (newest.step.is_none() || newest.step > durable)
-    {
-        facts.push(Kind::CheckpointSeen(v1::CheckpointSeen { name: newest.name.clone(), step: newest.step }));
-        loop {
-            match world.publish(work.clone(), newest.clone(), gateway.clone()).await {
-                Published::Durable { key, step } => {
-                    facts.push(Kind::CheckpointStored(v1::CheckpointStored { manifest_key: key, step }));
-                    break;
-                }
-                Published::Later(why) => {
-                    tracing::info!(why, "the last checkpoint must be tried again");
-                    tokio::time::sleep(RETRY).await;
-                }
-                Published::Refused(why) => {
-                    unpublished =
-                        Some(format!("the last checkpoint {} was not published: {why}", newest.name));
-                    break;
-                }
-                Published::Gone | Published::Superseded => break,
+    let mut left = world.candidates(work.clone(), true).await;
+    left.retain(|c| c.step.is_none() || c.step > last.durable);
+    left.reverse();
+    left.sort_by_key(|c| (c.step.or_else(|| unnamed(last.step, last.durable)), c.step.is_none()));
+    for mut candidate in left {
+        candidate.step = candidate.step.or_else(|| unnamed(last.step, last.durable));
+        facts.push(Kind::CheckpointSeen(v1::CheckpointSeen {
+            name: candidate.name.clone(),
+            step: candidate.step,
+        }));
+        let publish = || world.publish(work.clone(), candidate.clone(), gateway.clone());
+        match insist(&last, publish).await {
+            Ok(Published::Durable { key, step }) => {
+                facts.push(Kind::CheckpointStored(v1::CheckpointStored { manifest_key: key, step }));
             }
+            Ok(Published::Superseded) => return (None, facts),
+            Ok(_) => {}
+            Err(why) => unpublished = Some(format!("checkpoint {} was not published: {why}", candidate.name)),
         }
     }
-    loop {
-        match world.publish_outputs(work.clone(), gateway.clone()).await {
-            Published::Later(why) => {
-                tracing::info!(why, "the results must be tried again");
-                tokio::time::sleep(RETRY).await;
-            }
-            Published::Refused(why) => {
-                unpublished = Some(format!("the results were not published: {why}"));
-                break;
-            }
-            _ => break,
-        }
+    if let Err(why) = insist(&last, || world.publish_outputs(work.clone(), gateway.clone())).await {
+        unpublished = Some(format!("the results were not published: {why}"));
     }
     (unpublished, facts)
 }

@@ -235,16 +235,20 @@ impl World for Machine {
         }
     }
 
-    fn stop(&self, attempt: &str, grace_ms: u64) {
-        if let Err(error) = self.keeper(attempt).stop(Duration::from_millis(grace_ms)) {
+    fn stop(&self, attempt: &str, grace_ms: u64) -> bool {
+        let asked = self.keeper(attempt).stop(Duration::from_millis(grace_ms));
+        if let Err(error) = &asked {
             tracing::warn!(%error, attempt, "the program could not be asked to end");
         }
+        asked.is_ok()
     }
 
-    fn kill(&self, attempt: &str) {
-        if let Err(error) = self.keeper(attempt).kill() {
+    fn kill(&self, attempt: &str) -> bool {
+        let asked = self.keeper(attempt).kill();
+        if let Err(error) = &asked {
             tracing::warn!(%error, attempt, "the program could not be ended");
         }
+        asked.is_ok()
     }
 
     fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece {

@@ -239,6 +239,7 @@ impl Publishing {
             Err(error @ (PublishError::Unfit { .. } | PublishError::Path(_) | PublishError::Manifest(_))) => {
                 return Published::Refused(error.to_string());
             }
+            Err(error @ PublishError::Io { .. }) => return Published::Local(error.to_string()),
             Err(error) => return Published::Later(error.to_string()),
         };
         let key = published.manifest_key.to_string();
@@ -268,7 +269,7 @@ impl Publishing {
         let selection = match selection {
             Ok(selection) => selection,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Published::Gone,
-            Err(error) => return Published::Later(error.to_string()),
+            Err(error) => return Published::Local(error.to_string()),
         };
         let outcome = self.send(work, &selection, gateway).await;
         if matches!(outcome, Published::Durable { .. } | Published::Refused(_)) {
@@ -296,6 +297,13 @@ impl Publishing {
             // own directory: what lies elsewhere is the program's to keep.
             while seen.durable.len() > spec.checkpoints.keep_local.max(1) as usize {
                 let old = seen.durable.remove(0);
+                // Never what the program names without a step (its best, its
+                // last), and never what was written to since.
+                let name = old.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+                let same = look(&old).is_some_and(|l| seen.known.get(&format!("@/{name}")) == Some(&l.token));
+                if complete::step_of(&name).is_none() || !same {
+                    continue;
+                }
                 let removed =
                     if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
                 if let Err(error) = removed

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use artifacts::{ObjectKey, Put, StoreError};
-use lifecycle::{Generation, MachineId};
+use lifecycle::{Generation, MachineId, MachineState};
 use proto::convert;
 use proto::identity::Identity;
 use proto::v1::{self, artifact_gateway_server::ArtifactGateway, commit_reply, put_frame};
@@ -77,6 +77,12 @@ impl Gateway {
 
     async fn machine_reach(&self, id: MachineId) -> Result<Reach, CoreError> {
         let machine: Versioned<Machine> = self.core.need(&id.to_string()).await?;
+        if matches!(
+            machine.body.status,
+            MachineState::Destroying | MachineState::Destroyed | MachineState::Abandoned
+        ) {
+            return Err(CoreError::Impossible("this machine is not wanted any more".into()));
+        }
         let run: Versioned<Run> = self.core.need(&machine.body.run.to_string()).await?;
         let attempts: Vec<Versioned<Attempt>> = self.core.of_run(run.body.id).await?;
         let own = attempts.iter().filter(|a| a.body.machine == id);
@@ -129,8 +135,15 @@ impl ArtifactGateway for Gateway {
             .map(|hit| {
                 // A chunk of another project is as good as absent.
                 let scope = |pack: &str| pack.split('/').next().unwrap_or_default().to_owned();
-                hit.filter(|h| reach.may_read(&scope(&h.pack))).map_or_else(v1::ChunkLocation::default, |h| {
-                    v1::ChunkLocation { pack: h.pack, offset: h.offset, len: h.len }
+                // And a source may rest on sources alone, whoever reads it later.
+                let usable = |h: &crate::store::ChunkPut| match reach.write {
+                    None => scope(&h.pack) == SOURCE,
+                    Some(_) => reach.may_read(&scope(&h.pack)),
+                };
+                hit.filter(usable).map_or_else(v1::ChunkLocation::default, |h| v1::ChunkLocation {
+                    pack: h.pack,
+                    offset: h.offset,
+                    len: h.len,
                 })
             })
             .collect();
@@ -209,7 +222,7 @@ impl ArtifactGateway for Gateway {
         let reach = self.reach(&request).await?;
         let prefix = request.into_inner().prefix;
         let scope = prefix.split('/').next().unwrap_or_default();
-        if !reach.may_read(scope) {
+        if !reach.may_read(scope) || (reach.write.is_some() && scope == SOURCE) {
             return Err(Status::permission_denied(format!("{} may not list `{scope}`", reach.actor)));
         }
         let keys = self.core.objects.list(&prefix).await.map_err(store_status)?;
@@ -248,11 +261,16 @@ impl ArtifactGateway for Gateway {
         }
         // A machine's word alone condemns nothing: it is checked here.
         let key = key_of(&ask.manifest_key)?;
-        let intact = match artifacts::restore::load_manifest(&*self.core.objects, &key, None).await {
-            Ok(tree) => artifacts::restore::verify(&*self.core.objects, &tree).await.is_ok(),
-            Err(_) => false,
+        let checked = match artifacts::restore::load_manifest(&*self.core.objects, &key, None).await {
+            Ok(tree) => artifacts::restore::verify(&*self.core.objects, &tree).await.map(|_| ()),
+            Err(error) => Err(error),
         };
-        if !intact {
+        if let Err(error) = &checked
+            && durable::is_passing(error)
+        {
+            return Err(Status::unavailable(format!("the checkpoint cannot be checked now: {error}")));
+        }
+        if checked.is_err() {
             durable::condemn(&self.core, &format!("machine:{machine}"), &ask.manifest_key, &ask.detail)
                 .await?;
         }

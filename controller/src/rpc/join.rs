@@ -18,8 +18,6 @@ use crate::model::{BoundKey, JoinRight, Machine, Versioned};
 
 /// Certificates of machines on own computers.
 const LEAF_LIFE: Duration = Duration::from_hours(24);
-/// A lost reply may be asked for again by the same key for so long.
-const REPEAT_MS: u64 = 300_000;
 const NONCE_MS: u64 = 60_000;
 const CSR_LIMIT: usize = 4_096;
 const NONCES: usize = 1_024;
@@ -90,7 +88,9 @@ impl Join for JoinService {
                 return Err(refused());
             }
             match &right.body.used_by {
-                Some(by) if *by == thumbprint && now < right.body.used_ms + REPEAT_MS => {
+                // A lost reply, or a certificate that could not be written: the
+                // same key is the same machine.
+                Some(by) if *by == thumbprint => {
                     return self.certificate(machine, &ask.csr);
                 }
                 Some(_) => {

@@ -53,12 +53,14 @@ pub async fn send(core: Arc<Core>, wanted: Wanted, out: Out) -> Result<(), CoreE
         first = false;
         for attempt in &attempts {
             for stream in &wanted.streams {
-                let until = positions
-                    .iter()
-                    .find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream)
-                    .map_or(0, |p| p.body.next);
+                let row =
+                    positions.iter().find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream);
+                let until = row.map_or(0, |p| p.body.next);
+                let gaps = row.map_or(&[][..], |p| &p.body.gaps);
                 let from = told.entry((attempt.body.number, *stream)).or_insert(0);
-                if !send_range(&core, &run.body, attempt.body.number, stream, from, until, &out).await? {
+                if !send_range(&core, &run.body, attempt.body.number, stream, (from, until, gaps), &out)
+                    .await?
+                {
                     return Ok(());
                 }
             }
@@ -80,22 +82,24 @@ async fn send_range(
     run: &Run,
     attempt: u32,
     stream: &'static str,
-    from: &mut u64,
-    until: u64,
+    (from, until, gaps): (&mut u64, u64, &[(u64, u64)]),
     out: &Out,
 ) -> Result<bool, CoreError> {
     let file = file_of(stream);
     while *from < until {
-        let max = usize::try_from(until - *from).unwrap_or(CHUNK).min(CHUNK);
+        let gap = gaps.iter().find(|(start, end)| *start <= *from && *from < *end);
+        let next_gap = gaps.iter().map(|(start, _)| *start).find(|start| *start > *from).unwrap_or(until);
+        let end = gap.map_or(next_gap.min(until), |_| *from);
+        let max = usize::try_from(end - *from).unwrap_or(CHUNK).min(CHUNK);
         let data = core.files.read(&run.name, attempt, file, *from, max)?;
         let len = data.len() as u64;
         // A file that is shorter than its position ended in a gap.
-        let gap_to = if len == 0 { until } else { 0 };
+        let gap_to = if len == 0 { gap.map_or(end, |(_, end)| *end).max(*from + 1) } else { 0 };
         let chunk = v1::LogChunk { attempt, stream: stream.to_owned(), offset: *from, data, gap_to };
         if out.send(Ok(chunk)).await.is_err() {
             return Ok(false);
         }
-        *from = if len == 0 { until } else { *from + len };
+        *from = if len == 0 { gap_to } else { *from + len };
     }
     Ok(true)
 }
@@ -154,6 +158,10 @@ fn tail_start(
         let start = at.saturating_sub(CHUNK as u64);
         let size = usize::try_from(at - start).unwrap_or(CHUNK);
         let bytes = core.files.read(&run.name, attempt, file_of(stream), start, size)?;
+        if bytes.is_empty() {
+            // Nothing was kept here: the tail begins after it.
+            return Ok(at);
+        }
         for (index, byte) in bytes.iter().enumerate().rev() {
             let offset = start + index as u64;
             // The newline that ends the last line does not begin another.

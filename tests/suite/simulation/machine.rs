@@ -177,16 +177,17 @@ impl World for Machine {
         .unwrap_or(Program::NotStarted)
     }
 
-    fn stop(&self, attempt: &str, _: u64) {
-        self.kill(attempt);
+    fn stop(&self, attempt: &str, _: u64) -> bool {
+        self.kill(attempt)
     }
 
-    fn kill(&self, attempt: &str) {
+    fn kill(&self, attempt: &str) -> bool {
         self.with(attempt, |a| {
             if a.started.is_some() && a.ended.is_none() {
                 a.ended = Some((now(), Exit::Signal { signal: 15, core: false }));
             }
-        });
+        })
+        .is_some()
     }
 
     fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece {

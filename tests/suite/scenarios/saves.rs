@@ -1,0 +1,89 @@
+//! How programs really save: the last file at the very end, one file over and
+//! over, a best one that must stay.
+
+use super::stage::Stage;
+
+const CONFIG: &str = "[run]\ncommand = [\"python3\", \"train.py\"]\n[environment]\nkind = \"none\"\n";
+
+const HEAD: &str = r#"
+import json, os, signal, sys, time
+where = os.environ["OUTLAST_CHECKPOINT_DIR"]
+def save(name, text):
+    temporary = os.path.join(where, "." + name + ".tmp")
+    with open(temporary, "w") as f:
+        f.write(text); f.flush(); os.fsync(f.fileno())
+    time.sleep(0.02)
+    os.rename(temporary, os.path.join(where, name))
+def step(n):
+    print(json.dumps({"step": n, "loss": 1 / (n + 1)}), flush=True)
+"#;
+
+fn names(stage: &Stage, run: &str) -> Vec<String> {
+    let listed = stage.ok(&["checkpoints", run, "--json"]).json();
+    let all = listed.as_array().expect("a list");
+    all.iter().map(|c| c["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn what_a_program_saves_just_before_it_ends_is_kept_whatever_its_name() {
+    let stage = Stage::new();
+    let program = format!("{HEAD}\nstep(1)\nsave('step-1.bin', 'one')\nsave('final.bin', 'the weights')\n");
+    let root = stage.project("ends", &[("outlast.toml", CONFIG), ("train.py", &program)]);
+    let run = stage.submit(&root, &[]);
+    stage.ends_as(&run, "SUCCEEDED");
+    let mut kept = names(&stage, &run);
+    kept.sort();
+    assert_eq!(kept, ["final.bin", "step-1.bin"]);
+}
+
+#[test]
+fn a_file_saved_over_and_over_is_resumed_from_as_it_was_saved_last() {
+    let stage = Stage::new();
+    let body = r#"
+resume = os.environ["OUTLAST_RESUME_FROM"]
+if resume:
+    print("resumed: " + open(resume).read(), flush=True)
+    sys.exit(0)
+def asked(*_):
+    save("last.bin", "saved at the stop")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, asked)
+for n in range(10):
+    step(n)
+save("last.bin", "saved on the way")
+while True:
+    time.sleep(0.1)
+"#;
+    let program = format!("{HEAD}{body}");
+    let root = stage.project("over", &[("outlast.toml", CONFIG), ("train.py", &program)]);
+    let run = stage.submit(&root, &[]);
+    super::stage::wait("the first one durable", || (!names(&stage, &run).is_empty()).then_some(()));
+    stage.ok(&["stop", &run]);
+    stage.ends_as(&run, "CANCELLED");
+    let next = stage.ok(&["resume", &run, "-d"]).text().trim().to_owned();
+    stage.ends_as(&next, "SUCCEEDED");
+    let said = stage.ok(&["logs", &next, "--stdout"]).text();
+    assert!(said.contains("resumed: saved at the stop"), "{said}");
+}
+
+#[test]
+fn a_best_file_is_never_pruned_from_the_programs_own_directory() {
+    let stage = Stage::new();
+    let body = r#"
+save("best.bin", "best")
+for n in range(1, 9):
+    step(n)
+    save(f"step-{n}.bin", str(n))
+    time.sleep(1.2)
+left = sorted(os.listdir(where))
+print("left: " + " ".join(left), flush=True)
+"#;
+    let program = format!("{HEAD}{body}");
+    let root = stage.project("best", &[("outlast.toml", CONFIG), ("train.py", &program)]);
+    let run = stage.submit(&root, &["checkpoints.keep_local=2"]);
+    stage.ends_as(&run, "SUCCEEDED");
+    let said = stage.ok(&["logs", &run, "--stdout"]).text();
+    let left = said.lines().find(|l| l.starts_with("left: ")).expect("what was left");
+    assert!(left.contains("best.bin") && left.contains("step-8.bin"), "{left}");
+    assert!(!left.contains("step-1.bin"), "nothing was pruned: {left}");
+}
