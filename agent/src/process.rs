@@ -206,15 +206,27 @@ impl KeeperClient {
         os::make_private_dir(attempt_dir)
             .and_then(|()| os::write_durable(&path, &text))
             .map_err(|source| ProcessError::Io { action: "write", path, source })?;
-        ask_guard(state_dir, attempt_dir)?;
+        if let Err(error) = ask_guard(state_dir, attempt_dir) {
+            return forestall(&started, error);
+        }
         let until = Instant::now() + START;
         while !started.exists() {
             if Instant::now() >= until {
-                return Err(ProcessError::NotUp { log: attempt_dir.join(LOG_FILE) });
+                return forestall(&started, ProcessError::NotUp { log: attempt_dir.join(LOG_FILE) });
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+}
+
+/// A start that failed must not happen later, unseen: the marker that allows
+/// one start is taken away from a keeper that may still be on its way. Where
+/// that keeper was faster, the start has succeeded after all.
+fn forestall(started: &Path, error: ProcessError) -> Result<(), ProcessError> {
+    match os::create_durable_once(started, b"null") {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(error),
     }
 }
 

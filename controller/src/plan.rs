@@ -201,6 +201,13 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         out.push(Action::StopForBudget(run.id));
         return;
     }
+    if run.stop_reason == Some(StopReason::Budget)
+        && run.spec.max_usd.is_some_and(|cap| world.cost(run.id) >= cap)
+    {
+        // It was asked to save and end, and the money for that is spent too.
+        out.push(Action::Close(run.id));
+        return;
+    }
     match &run.status {
         RunState::Queued if run.wish != Wish::Run => out.push(Action::Close(run.id)),
         RunState::Queued => out.push(Action::Place(run.id)),
