@@ -224,6 +224,17 @@ impl KeeperClient {
 /// one start is taken away from a keeper that may still be on its way. Where
 /// that keeper was faster, the start has succeeded after all.
 fn forestall(started: &Path, error: ProcessError) -> Result<(), ProcessError> {
+    let on_its_way = match &error {
+        ProcessError::NotUp { .. } => true,
+        // Where nobody listened, nobody was asked.
+        ProcessError::Unreachable { source, .. } => {
+            !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        }
+        _ => false,
+    };
+    if !on_its_way {
+        return Err(error);
+    }
     match os::create_durable_once(started, b"null") {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         _ => Err(error),
