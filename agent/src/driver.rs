@@ -208,6 +208,9 @@ impl Driver {
         match body {
             down::Body::Welcome(welcome) => {
                 self.welcomed = true;
+                // The first lease is asked for now, not a heartbeat later: a
+                // program that is ready waits for it.
+                self.beat_due = Instant::now();
                 self.heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
                 for attempt in self.attempts.values_mut() {
                     attempt.rewind();
