@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use proto::gateway::RemoteStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Driver, Parts};
-use crate::gateway::RemoteGateway;
 use crate::identity::{self, Identity, IdentityError};
 use crate::os;
 use crate::uplink::{self, Carrier};
@@ -64,7 +64,7 @@ async fn serve(state: &Path) -> Result<(), AppError> {
     let world = Machine::new(file.machine_id, absolute(state), file.cache_dir, inherited());
     let driver = Driver::new(Parts {
         world: Arc::new(world),
-        gateway: Arc::new(RemoteGateway::new(handle.bulk.clone())),
+        gateway: Arc::new(RemoteStore::newest(handle.bulk.clone())),
         up: handle.up,
         events: handle.events,
         held: handle.held,
@@ -109,8 +109,13 @@ fn inherited() -> BTreeMap<String, String> {
         "NVIDIA_VISIBLE_DEVICES",
         "OPENBLAS_CORETYPE",
     ];
+    let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
     let prefixes = ["PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_"];
     std::env::vars()
-        .filter(|(name, _)| NAMES.contains(&name.as_str()) || prefixes.iter().any(|p| name.starts_with(p)))
+        .filter(|(name, _)| {
+            NAMES.contains(&name.as_str())
+                || proxies.contains(&name.to_lowercase().as_str())
+                || prefixes.iter().any(|p| name.starts_with(p))
+        })
         .collect()
 }

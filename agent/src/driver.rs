@@ -243,7 +243,6 @@ impl Driver {
             down::Body::Unsupported(why) => {
                 tracing::warn!(why, "the controller does not understand this agent");
             }
-            down::Body::Durable(_) => {}
         }
     }
 

@@ -38,9 +38,16 @@ impl Context {
 fn home_of(env: &BTreeMap<String, String>) -> Result<PathBuf, Failure> {
     let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(home) = set("OUTLAST_HOME") {
-        return std::path::absolute(&home).map_err(|error| {
-            Failure::new(ExitCode::BadInput, format!("OUTLAST_HOME={}: {error}", home.display()))
-        });
+        let refuse =
+            |why: String| Failure::new(ExitCode::BadInput, format!("OUTLAST_HOME={}: {why}", home.display()));
+        // Where `..` leads depends on links: the system says it once, before
+        // any machine is told a path.
+        if home.components().any(|part| part == std::path::Component::ParentDir) {
+            return home.canonicalize().map_err(|error| {
+                refuse(format!("{error}")).help("write it without `..`, or make the directory first")
+            });
+        }
+        return std::path::absolute(&home).map_err(|error| refuse(error.to_string()));
     }
     // Relative values are to be ignored, says the specification.
     let data = set("XDG_DATA_HOME").filter(|path| path.is_absolute());
@@ -152,7 +159,10 @@ fn tell(printer: &Printer, error: &anyhow::Error) -> ExitCode {
     } else {
         printer.error(&chain(error));
     }
-    for failure in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+    // The nearest failure's advice, given as the error, a cause or context.
+    let nearest = error.downcast_ref::<Failure>();
+    let nearest = nearest.or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Failure>()));
+    if let Some(failure) = nearest {
         for help in &failure.help {
             printer.help(help);
         }
@@ -191,6 +201,9 @@ mod tests {
             Path::new("/h/.local/share/outlast")
         );
         assert_eq!(home(&[("HOME", "")]).unwrap_err().code, ExitCode::BadInput);
+        assert_eq!(home(&[("OUTLAST_HOME", "/proc/../sys")]).unwrap(), Path::new("/sys"));
+        let missing = home(&[("OUTLAST_HOME", "/nowhere/../at-all")]).unwrap_err();
+        assert!(missing.help.iter().any(|line| line.contains("without `..`")), "{missing:?}");
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::chaos::{self, Plan};
 use crate::client::{Client, selector};
 use crate::exit_code::{ExitCode, Failure};
 use crate::follow::{Ending, Follower};
-use crate::gateway::RemoteStore;
 use crate::link::Link;
 use crate::report::{Report, Results, is_released};
 
@@ -172,7 +171,7 @@ pub async fn results(
     let odd = || Failure::new(ExitCode::Internal, format!("the results of {name} have no usable key"));
     let key: artifacts::ObjectKey = found.manifest_key.parse().map_err(|_| odd())?;
     let digest = found.manifest_digest.parse().map_err(|_| odd())?;
-    let store = RemoteStore::new(link.client().await?.bulk);
+    let store = link.client().await?.store;
     let work = async {
         let tree = load_manifest(&store, &key, Some(digest)).await?;
         match Box::pin(restore(&store, &tree, place)).await {

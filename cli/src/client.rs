@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proto::channel::Channel;
-use proto::v1::artifact_gateway_client::ArtifactGatewayClient;
+use proto::gateway::RemoteStore;
+pub use proto::gateway::passing;
 use proto::v1::operator_client::OperatorClient;
 use proto::v1::{self, Selector};
 use tonic::{Code, Status};
@@ -21,8 +22,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// What people's tools ask.
 pub type Operator = OperatorClient<Channel>;
-/// Where bytes go.
-pub type Bulk = ArtifactGatewayClient<Channel>;
 
 /// A connection; cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,7 +29,7 @@ pub struct Client {
     /// Questions and wishes.
     pub operator: Operator,
     /// Objects.
-    pub bulk: Bulk,
+    pub store: RemoteStore,
 }
 
 /// Connects to the controller that announced itself in `home`.
@@ -51,7 +50,7 @@ pub async fn connect(home: &Path) -> Result<Client, Failure> {
         .map_err(|error| unreachable(format!("the controller does not answer: {error}")))?;
     Ok(Client {
         operator: OperatorClient::new(channel.clone()).max_decoding_message_size(ANSWER_LIMIT),
-        bulk: ArtifactGatewayClient::new(channel),
+        store: RemoteStore::over(channel),
     })
 }
 
@@ -82,26 +81,6 @@ impl Client {
 #[must_use]
 pub fn selector(text: &str) -> Selector {
     Selector { text: text.to_owned() }
-}
-
-/// Whether the same question may be answered later, by this controller or
-/// another.
-#[must_use]
-pub fn passing(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted => true,
-        // How a connection that broke in the middle looks.
-        Code::Unknown | Code::Internal => {
-            std::error::Error::source(status).is_some() || broken(status.message())
-        }
-        _ => false,
-    }
-}
-
-fn broken(message: &str) -> bool {
-    ["h2 ", "transport", "connection", "broken pipe", "error reading", "Timeout"]
-        .iter()
-        .any(|sign| message.contains(sign))
 }
 
 /// A refusal, with its exit code.

@@ -92,7 +92,9 @@ impl ExitCode {
     /// one. What nobody foresaw is [`ExitCode::Internal`].
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
-        error.chain().find_map(Self::of_cause).unwrap_or(Self::Internal)
+        // A failure given as context is no link of the chain itself.
+        let outer = error.downcast_ref::<Failure>().map(|failure| failure.code);
+        outer.or_else(|| error.chain().find_map(Self::of_cause)).unwrap_or(Self::Internal)
     }
 
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
@@ -245,6 +247,7 @@ mod tests {
         let of = |error: anyhow::Error| ExitCode::of(&error);
         assert_eq!(of(anyhow!("who knows")), ExitCode::Internal);
         assert_eq!(of(anyhow!(Failure::new(ExitCode::Busy, "held")).context("starting")), ExitCode::Busy);
+        assert_eq!(of(anyhow!("x").context(Failure::new(ExitCode::Busy, "held"))), ExitCode::Busy);
         assert_eq!(of(anyhow!(tonic::Status::not_found("x"))), ExitCode::NotFound);
         assert_eq!(of(anyhow!(tonic::Status::unavailable("x"))), ExitCode::Unreachable);
         let io = |kind| Err::<(), _>(std::io::Error::from(kind)).context("writing").unwrap_err();

@@ -12,7 +12,6 @@ pub mod args;
 
 pub mod client;
 pub mod daemon;
-pub mod gateway;
 pub mod link;
 
 pub mod attach;

@@ -13,8 +13,8 @@ use artifacts::{KeySpace, Kind, Manifest, Published, Selection, StoreError, publ
 use crate::app::Context;
 use crate::config::SourceTree;
 use crate::exit_code::{ExitCode, Failure};
-use crate::gateway::RemoteStore;
 use crate::printer::bytes;
+use proto::gateway::RemoteStore;
 
 /// The scope of source trees in the store.
 const SCOPE: &str = "source";

@@ -21,8 +21,6 @@ pub struct Clocks {
     pub lost_after_ms: u64,
     /// How long a machine may take from creation to its first word.
     pub boot_deadline_ms: u64,
-    /// How long an unknown create is looked for.
-    pub settle_ms: u64,
     /// Between two looks at the provider's whole list.
     pub sweep_ms: u64,
 }
@@ -35,7 +33,6 @@ impl Default for Clocks {
             lease_ttl_ms: 20_000,
             lost_after_ms: 30_000,
             boot_deadline_ms: 600_000,
-            settle_ms: 300_000,
             sweep_ms: 60_000,
         }
     }

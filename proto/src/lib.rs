@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod channel;
 pub mod convert;
+pub mod gateway;
 pub mod identity;
 pub mod pki;
 pub mod resolve;

@@ -2,6 +2,7 @@
 //! faults first, then the faults stop and everything must converge. A failing
 //! seed is printed and reproduces bit for bit.
 
+mod judge;
 mod machine;
 mod run;
 

@@ -12,7 +12,6 @@ use crate::attach::{Attached, attach};
 use crate::client::Client;
 use crate::daemon;
 use crate::exit_code::ExitCode;
-use crate::gateway::RemoteStore;
 use crate::link::Link;
 use crate::printer::bytes;
 use crate::source::{self, Packed};
@@ -38,7 +37,7 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let client = Box::pin(daemon::ensure(ctx, true)).await?;
-    let store = RemoteStore::new(client.bulk.clone());
+    let store = client.store.clone();
     let packed = source::pack(ctx, &store, &loaded.root, chosen).await?;
     let spec_json = serde_json::to_string(&spec).context("write the run's description")?;
     let run = submit(ctx, client.clone(), spec_json, &packed).await?;

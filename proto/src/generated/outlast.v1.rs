@@ -764,7 +764,7 @@ pub struct Restored {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Down {
-    #[prost(oneof = "down::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "down::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<down::Body>,
 }
 /// Nested message and enum types in `Down`.
@@ -788,9 +788,6 @@ pub mod down {
         /// The peer's version cannot be served; says why.
         #[prost(string, tag = "7")]
         Unsupported(::prost::alloc::string::String),
-        /// A checkpoint became durable.
-        #[prost(message, tag = "8")]
-        Durable(super::Durable),
     }
 }
 #[derive(serde::Serialize)]
@@ -898,14 +895,6 @@ pub struct Superseded {
     pub attempt_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub current_generation: u64,
-}
-#[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Durable {
-    #[prost(string, tag = "1")]
-    pub attempt_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub manifest_key: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

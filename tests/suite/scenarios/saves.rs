@@ -87,3 +87,50 @@ print("left: " + " ".join(left), flush=True)
     assert!(left.contains("best.bin") && left.contains("step-8.bin"), "{left}");
     assert!(!left.contains("step-1.bin"), "nothing was pruned: {left}");
 }
+
+#[test]
+fn a_durable_checkpoint_whose_bytes_rot_is_passed_over_for_the_one_before() {
+    let stage = Stage::new();
+    let body = r#"
+resume = os.environ["OUTLAST_RESUME_FROM"]
+if resume:
+    print("resumed: " + open(resume).read()[:6], flush=True)
+    sys.exit(0)
+step(10)
+save("step-10.bin", "ten   " * 1000)
+step(20)
+save("step-20.bin", "twenty" * 1000)
+while True:
+    time.sleep(0.1)
+"#;
+    let root = stage.project("rot", &[("outlast.toml", CONFIG), ("train.py", &format!("{HEAD}{body}"))]);
+    let run = stage.submit(&root, &[]);
+    stage.when_durable(&run, 20);
+    super::stage::wait("both durable", || (names(&stage, &run).len() == 2).then_some(()));
+    let detail = stage.status(&run);
+    let objects = stage.home.join("objects").join(detail["run"]["id"].as_str().unwrap());
+    let mut rotten = 0;
+    for generation in std::fs::read_dir(&objects).unwrap().flatten() {
+        for object in std::fs::read_dir(generation.path()).unwrap().flatten() {
+            let mut bytes = std::fs::read(object.path()).unwrap();
+            if let Some(at) = bytes.windows(12).position(|w| w == b"twentytwenty") {
+                bytes[at + 3] ^= 1;
+                std::fs::write(object.path(), bytes).unwrap();
+                rotten += 1;
+            }
+        }
+    }
+    assert_eq!(rotten, 1, "one object holds what was saved at step 20");
+    stage.kill_machine(&super::stage::machine_of(&detail));
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["attempts"][1]["resumed_step"], 10, "{detail:#}");
+    assert!(stage.ok(&["logs", &run, "--stdout"]).text().contains("resumed: ten"));
+    assert!(stage.events(&run).iter().any(|e| e["verb"] == "corrupt"), "{}", stage.story(&run));
+    let listed = stage.ok(&["checkpoints", &run, "--json"]).json();
+    let state = |step: u64| {
+        let all = listed.as_array().unwrap();
+        all.iter().find(|c| c["step"] == step).map(|c| c["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!((state(10).as_deref(), state(20).as_deref()), (Some("COMMITTED"), Some("CORRUPT")));
+    stage.verify();
+}

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use agent::driver::{Driver, Parts as DriverParts};
-use agent::gateway::RemoteGateway;
 use agent::identity::Identity;
 use agent::uplink::{self, Carrier, Dialler, Io};
 use controller::clock::{Clock, Entropy};
@@ -19,6 +18,7 @@ use controller::provider::{Faults, Provider, SimulatedConfig, SimulatedProvider}
 use controller::runfiles::RunFiles;
 use controller::store::{MemoryStore, Store};
 use lifecycle::{Generation, HubId, RunId, RunSpec, RunState};
+use proto::gateway::RemoteStore;
 use proto::pki::Authority;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::machine::{EVERY, Machine, Oracle, STEPS};
+use super::judge::judge;
+use super::machine::{Machine, Oracle};
 
 const AGENTS: u16 = 9001;
 const JOIN: u16 = 9002;
@@ -91,12 +92,12 @@ pub(super) struct Outcome {
 }
 
 /// Everything that outlives a process.
-struct World {
-    dir: PathBuf,
-    store: Arc<MemoryStore>,
+pub(super) struct World {
+    pub(super) dir: PathBuf,
+    pub(super) store: Arc<MemoryStore>,
     objects: artifacts::store::MemoryStore,
-    provider: Arc<SimulatedProvider>,
-    oracle: Arc<Mutex<Oracle>>,
+    pub(super) provider: Arc<SimulatedProvider>,
+    pub(super) oracle: Arc<Mutex<Oracle>>,
     root: (String, String),
     hub: HubId,
     seed: u64,
@@ -270,7 +271,7 @@ async fn agent(state: PathBuf, machine: Arc<Machine>, seed: u64) -> turmoil::Res
     let (link, handle) = uplink::build(config, own);
     let driver = Driver::new(DriverParts {
         world: machine,
-        gateway: Arc::new(RemoteGateway::new(handle.bulk.clone())),
+        gateway: Arc::new(RemoteStore::newest(handle.bulk.clone())),
         up: handle.up,
         events: handle.events,
         held: handle.held,
@@ -385,7 +386,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
 }
 
 /// The stores answer at once: one poll is enough.
-fn futures_block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn futures_block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
@@ -435,7 +436,7 @@ async fn answer(world: &World, id: RunId) {
     }
 }
 
-async fn load(world: &World, run: RunId) -> Run {
+pub(super) async fn load(world: &World, run: RunId) -> Run {
     let row = world.store.get(controller::store::Kind::Run, &run.to_string()).await.unwrap().unwrap();
     serde_json::from_str(&row.body).unwrap()
 }
@@ -524,78 +525,6 @@ fn inject(
 fn is_over(world: &World, run: RunId) -> bool {
     let run = futures_block_on(load(world, run));
     run.status.is_final() && world.provider.truth().is_empty()
-}
-
-/// What somebody who sees everything says.
-fn judge(world: &World, run: RunId) -> Result<(), String> {
-    let run = futures_block_on(load(world, run));
-    if run.status != RunState::Succeeded {
-        return Err(format!("the run is {:?}", run.status));
-    }
-    let oracle = world.oracle.lock().unwrap();
-    if let Some(problem) = oracle.problems.first() {
-        return Err(problem.clone());
-    }
-    let mut generations: Vec<u64> = oracle.starts.iter().map(|s| s.generation).collect();
-    let all = generations.len();
-    generations.sort_unstable();
-    generations.dedup();
-    if generations.len() != all {
-        return Err(format!("a generation was started twice: {:?}", oracle.starts));
-    }
-    let rows = futures_block_on(world.store.journal(0, 100_000, None)).unwrap();
-    let check = futures_block_on(world.store.verify_journal()).unwrap();
-    if check.first_bad.is_some() {
-        return Err("the journal's chain is broken".into());
-    }
-    // I10: each start is from the newest durable step at its bind; I7, I8: a
-    // durable checkpoint is of the generation bound at that moment.
-    let (mut newest, mut bound) = (0, 0);
-    let mut expected: BTreeMap<u64, u64> = BTreeMap::new();
-    for row in &rows {
-        match row.verb.as_str() {
-            "durable" => {
-                if row.detail["generation"].as_u64() != Some(bound) {
-                    return Err(format!("a commit passed the fence: {row:?}"));
-                }
-                newest = newest.max(row.detail["step"].as_u64().unwrap_or(0));
-            }
-            "bound" => {
-                let generation = row.detail["generation"].as_u64().unwrap_or(0);
-                if generation <= bound {
-                    return Err(format!("generations did not rise: {row:?}"));
-                }
-                bound = generation;
-                expected.insert(generation, newest);
-            }
-            _ => {}
-        }
-    }
-    for start in &oracle.starts {
-        let wanted = expected.get(&start.generation).copied().unwrap_or(0);
-        if start.from != wanted {
-            return Err(format!("{start:?} should have begun at the durable step {wanted}"));
-        }
-    }
-    if newest != STEPS / EVERY * EVERY {
-        return Err(format!("the newest durable step is {newest}"));
-    }
-    drop(oracle);
-    check_output(world, &run)
-}
-
-/// I12: the log of the last attempt is exactly what its program wrote.
-fn check_output(world: &World, run: &Run) -> Result<(), String> {
-    let dir = world.dir.join("runs").join(&run.name).join(run.attempts.to_string());
-    let got = std::fs::read(dir.join("stdout.log")).map_err(|e| format!("stdout.log: {e}"))?;
-    let from = world.oracle.lock().unwrap().starts.last().map_or(0, |s| s.from);
-    let want: String =
-        (from + 1..=STEPS).map(|s| format!("{{\"step\": {s}, \"loss\": {}}}\n", 1.0 / s as f64)).collect();
-    if got == want.as_bytes() {
-        Ok(())
-    } else {
-        Err(format!("{} of {} bytes of output", got.len(), want.len()))
-    }
 }
 
 fn trace(world: &World) -> Vec<String> {

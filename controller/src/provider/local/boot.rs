@@ -38,6 +38,16 @@ fn open_gate(directory: &Directory, child: &mut Child) -> io::Result<()> {
     gate.write_all(b"go\n")
 }
 
+/// What a machine on this computer has of its owner's environment: where home
+/// is, the language, and how packages are fetched from here.
+fn is_handed_on(name: &str) -> bool {
+    let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    let prefixes = ["PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_"];
+    ["HOME", "LANG"].contains(&name)
+        || proxies.contains(&name.to_lowercase().as_str())
+        || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
 fn spawn(directory: &Directory) -> io::Result<Child> {
     let path = directory.path();
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join("boot.log"))?;
@@ -57,11 +67,7 @@ fn spawn(directory: &Directory) -> io::Result<Child> {
     };
     command.args(["-c", GATE, &format!("./{SCRIPT}")]).current_dir(&path).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()));
-    for name in ["HOME", "LANG"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_handed_on)));
     command.env(MARKER, directory.id());
     command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()
 }

@@ -1,53 +1,108 @@
-//! The artifact store as people's tools see it: the controller's gateway.
-//! Keys and authority are checked there; here bytes are framed, and a call
-//! whose connection broke is made again, since every call may be repeated.
+//! The artifact store as its clients see it: the controller's gateway. Keys
+//! and authority are checked there; here bytes are framed, and a call whose
+//! connection broke is made again, since every call may be repeated.
 
 use std::future::Future;
 use std::time::Duration;
 
 use artifacts::{ChunkIndex, Digest, Location, ObjectKey, Put, Store, StoreError};
-use proto::v1::{self, put_frame};
+use tokio::sync::watch;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::client::{Bulk, passing};
+use crate::v1::artifact_gateway_client::ArtifactGatewayClient;
+use crate::v1::{self, put_frame};
+
+/// The service's client.
+pub type Client = ArtifactGatewayClient<Channel>;
 
 const FRAME: usize = 256 << 10;
 const DIGESTS: usize = 1_024;
+/// A controller that is started again is back within these tries.
 const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a call waits for a connection before it counts as unanswered.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The controller's store.
 #[derive(Debug, Clone)]
 pub struct RemoteStore {
-    client: Bulk,
+    channel: watch::Receiver<Option<Channel>>,
+}
+
+/// Whether the same question may be answered later, by this controller or
+/// another.
+#[must_use]
+pub fn passing(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted => true,
+        // How a connection that broke in the middle looks.
+        Code::Unknown | Code::Internal => {
+            std::error::Error::source(status).is_some() || broken(status.message())
+        }
+        _ => false,
+    }
+}
+
+fn broken(message: &str) -> bool {
+    ["h2 ", "transport", "connection", "broken pipe", "error reading", "Timeout"]
+        .iter()
+        .any(|sign| message.contains(sign))
 }
 
 impl RemoteStore {
     /// Goes through this connection.
     #[must_use]
-    pub fn new(client: Bulk) -> Self {
-        Self { client }
+    pub fn over(channel: Channel) -> Self {
+        Self { channel: watch::channel(Some(channel)).1 }
     }
 
-    async fn retry<T, F>(
-        &self,
-        key: Option<&ObjectKey>,
-        call: impl Fn(Bulk) -> F + Sync,
-    ) -> Result<T, StoreError>
+    /// Goes through whichever connection is the newest.
+    #[must_use]
+    pub fn newest(channel: watch::Receiver<Option<Channel>>) -> Self {
+        Self { channel }
+    }
+
+    async fn client(&self) -> Result<Client, Status> {
+        let mut channel = self.channel.clone();
+        let up = tokio::time::timeout(PATIENCE, channel.wait_for(Option::is_some)).await;
+        let found = up.ok().and_then(Result::ok).and_then(|found| found.clone());
+        found.map(Client::new).ok_or_else(|| Status::unavailable("no connection to the controller"))
+    }
+
+    /// Makes a call that may be repeated until it is answered or refused.
+    ///
+    /// # Errors
+    /// Where it is refused, or nobody answered any try.
+    pub async fn call<T, F>(&self, call: impl Fn(Client) -> F + Sync) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
         let mut tries = 0;
         loop {
             tries += 1;
-            match call(self.client.clone()).await {
-                Ok(answer) => return Ok(answer),
+            let answer = match self.client().await {
+                Ok(client) => call(client).await,
+                Err(status) => Err(status),
+            };
+            match answer {
                 Err(status) if passing(&status) && tries < TRIES => {
                     tokio::time::sleep(PAUSE * 2_u32.pow(tries)).await;
                 }
-                Err(status) => return Err(refusal(key, &status)),
+                answer => return answer,
             }
         }
+    }
+
+    async fn retry<T, F>(
+        &self,
+        key: Option<&ObjectKey>,
+        call: impl Fn(Client) -> F + Sync,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        self.call(call).await.map_err(|status| refusal(key, &status))
     }
 }
 
@@ -72,7 +127,8 @@ fn frames(key: &ObjectKey, bytes: &[u8]) -> impl Iterator<Item = v1::PutFrame> +
 #[tonic::async_trait]
 impl Store for RemoteStore {
     async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
-        let call = |mut client: Bulk| async move { client.put(tokio_stream::iter(frames(key, bytes))).await };
+        let call =
+            |mut client: Client| async move { client.put(tokio_stream::iter(frames(key, bytes))).await };
         let reply = self.retry(Some(key), call).await?.into_inner();
         match reply.outcome() {
             v1::PutOutcome::Created => Ok(Put::Created),
@@ -85,7 +141,7 @@ impl Store for RemoteStore {
     }
 
     async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        let call = |mut client: Bulk| async move {
+        let call = |mut client: Client| async move {
             let ask = v1::GetRequest { key: key.to_string(), offset, len };
             let mut stream = client.get(ask).await?.into_inner();
             let mut bytes: Vec<u8> = Vec::new();
@@ -106,12 +162,12 @@ impl Store for RemoteStore {
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError> {
         let call =
-            |mut client: Bulk| async move { client.size(v1::SizeRequest { key: key.to_string() }).await };
+            |mut client: Client| async move { client.size(v1::SizeRequest { key: key.to_string() }).await };
         Ok(self.retry(Some(key), call).await?.into_inner().size)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectKey>, StoreError> {
-        let call = |mut client: Bulk| async move {
+        let call = |mut client: Client| async move {
             client.list(v1::ListRequest { prefix: prefix.to_owned() }).await
         };
         let keys = self.retry(None, call).await?.into_inner().keys;
@@ -130,7 +186,7 @@ impl ChunkIndex for RemoteStore {
         let mut found = Vec::with_capacity(digests.len());
         for part in digests.chunks(DIGESTS) {
             let ask = || part.iter().map(|digest| digest.as_bytes().to_vec()).collect();
-            let call = |mut client: Bulk| {
+            let call = |mut client: Client| {
                 let digests = ask();
                 async move { client.locate(v1::LocateRequest { digests }).await }
             };
