@@ -3,6 +3,7 @@
 
 mod model;
 mod planner;
+mod reach;
 mod scenarios;
 mod simulation;
 mod tidy;

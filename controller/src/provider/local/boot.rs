@@ -40,12 +40,13 @@ fn open_gate(directory: &Directory, child: &mut Child) -> io::Result<()> {
 
 /// What a machine on this computer has of its owner's environment: where home
 /// is, the language, and how packages are fetched from here.
+/// Never what publishes packages: that is nothing for a machine.
 fn is_handed_on(name: &str) -> bool {
     let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
     let prefixes = ["PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_"];
     ["HOME", "LANG"].contains(&name)
         || proxies.contains(&name.to_lowercase().as_str())
-        || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        || (prefixes.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("UV_PUBLISH_"))
 }
 
 fn spawn(directory: &Directory) -> io::Result<Child> {
@@ -70,4 +71,23 @@ fn spawn(directory: &Directory) -> io::Result<Child> {
     command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_handed_on)));
     command.env(MARKER, directory.id());
     command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_handed_on;
+
+    #[test]
+    fn only_what_fetches_packages_reaches_a_machine() {
+        for name in
+            ["HOME", "LANG", "PIP_INDEX_URL", "UV_CACHE_DIR", "https_proxy", "NO_PROXY", "SSL_CERT_FILE"]
+        {
+            assert!(is_handed_on(name), "{name}");
+        }
+        for name in
+            ["AWS_SECRET_ACCESS_KEY", "UV_PUBLISH_TOKEN", "VAST_API_KEY", "HF_TOKEN", "OUTLAST_HOME", "PIPX"]
+        {
+            assert!(!is_handed_on(name), "{name}");
+        }
+    }
 }
