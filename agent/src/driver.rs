@@ -240,6 +240,9 @@ impl Driver {
             }
             down::Body::Superseded(superseded) => self.input(&superseded.attempt_id, Input::Superseded),
             down::Body::Assignment(assignment) => self.assignment(assignment.work),
+            down::Body::Upgrade(upgrade) => {
+                tracing::warn!(digest = upgrade.digest, "upgrades are not served yet");
+            }
             down::Body::Unsupported(why) => {
                 tracing::warn!(why, "the controller does not understand this agent");
             }

@@ -275,7 +275,13 @@ impl Supervisor {
 const SUPERSEDED_GRACE_MS: u64 = 5_000;
 
 fn not_started(reason: String) -> Ended {
-    Ended { exit: lifecycle::Exit::NotStarted { reason }, out_of_memory: String::new(), max_rss_bytes: 0 }
+    Ended {
+        exit: lifecycle::Exit::NotStarted { reason },
+        out_of_memory: String::new(),
+        max_rss_bytes: 0,
+        oom_process: None,
+        unapplied_limits: Vec::new(),
+    }
 }
 
 fn never_started() -> Ended {
@@ -293,7 +299,7 @@ mod tests {
     }
 
     fn ended() -> Ended {
-        Ended { exit: Exit::Code { code: 0 }, out_of_memory: String::new(), max_rss_bytes: 0 }
+        Ended { exit: Exit::Code { code: 0 }, ..not_started(String::new()) }
     }
 
     #[test]

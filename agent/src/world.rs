@@ -23,11 +23,13 @@ pub enum Output {
     Stderr,
     /// What building the environment said.
     Setup,
+    /// What explains the attempt's end, as JSON lines.
+    Evidence,
 }
 
 impl Output {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Setup, Self::Stdout, Self::Stderr];
+    pub const ALL: [Self; 4] = [Self::Setup, Self::Stdout, Self::Stderr, Self::Evidence];
 }
 
 /// What lies at an offset of an output.
@@ -61,6 +63,11 @@ pub struct Ended {
     pub out_of_memory: String,
     /// Peak resident memory; 0 is unknown.
     pub max_rss_bytes: u64,
+    /// Which process the out-of-memory killer took: its number (0: unknown)
+    /// and its command.
+    pub oom_process: Option<(i32, String)>,
+    /// Limits that could not be applied, in words.
+    pub unapplied_limits: Vec<String>,
 }
 
 /// What preparing gave.

@@ -286,6 +286,7 @@ impl Loaded {
             environment: EnvironmentSpec {
                 kind: config.environment.kind,
                 setup: config.environment.setup.clone(),
+                image: String::new(),
             },
             checkpoints: CheckpointSpec {
                 paths: checkpoints.paths.clone(),
@@ -301,6 +302,9 @@ impl Loaded {
             usd_per_hour: Some(config.local.usd_per_hour).filter(|usd| *usd > 0.0),
             grace_seconds: config.run.grace.as_secs(),
             spool_bytes: config.logs.spool.unwrap_or(0),
+            limits: lifecycle::spec::LimitSpec::default(),
+            pty: false,
+            health: lifecycle::spec::HealthSpec::default(),
         })
     }
 

@@ -346,7 +346,7 @@ mod tests {
     }
 
     fn chunk(attempt: u32, offset: u64, data: &str) -> v1::LogChunk {
-        v1::LogChunk { attempt, stream: "stdout".into(), offset, data: data.into(), gap_to: 0 }
+        v1::LogChunk { attempt, stream: "stdout".into(), offset, data: data.into(), gap_to: 0, at_ms: 0 }
     }
 
     #[test]

@@ -71,6 +71,8 @@ struct Presence {
     heard_ms: Option<u64>,
     provider: Option<ProviderWord>,
     asked_ms: Option<u64>,
+    /// The machine said that it ends.
+    farewell: bool,
     poke: Option<watch::Sender<u64>>,
 }
 
@@ -104,6 +106,8 @@ pub struct Core {
     pub changed: watch::Sender<u64>,
     /// Wakes the reconciler.
     pub wake: Notify,
+    /// What machines last said of their health.
+    pub health: crate::health::Reports,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
     alerts: Mutex<BTreeMap<String, String>>,
 }
@@ -155,6 +159,7 @@ impl Core {
             restore_count: parts.restore_count,
             changed: watch::channel(0).0,
             wake: Notify::new(),
+            health: crate::health::Reports::default(),
             presence: Mutex::default(),
             alerts: Mutex::default(),
         })
@@ -237,6 +242,7 @@ impl Core {
         entry.session += 1;
         entry.attached = true;
         entry.broke = false;
+        entry.farewell = false;
         entry.heard_ms = Some(now);
         entry.provider = None;
         let sender = watch::channel(0).0;
@@ -279,6 +285,11 @@ impl Core {
         entry.asked_ms = Some(now);
     }
 
+    /// The machine said that it ends; it counts once its stream has ended.
+    pub fn farewell(&self, machine: MachineId) {
+        self.presence().entry(machine).or_default().farewell = true;
+    }
+
     /// The machine's assignment may have changed.
     pub fn poke(&self, machine: MachineId) {
         if let Some(sender) = self.presence().get(&machine).and_then(|p| p.poke.as_ref()) {
@@ -289,6 +300,7 @@ impl Core {
     /// The machine is gone for good.
     pub fn forget(&self, machine: MachineId) {
         self.presence().remove(&machine);
+        self.health.forget(machine);
     }
 
     /// What is seen of a machine now.
@@ -303,6 +315,7 @@ impl Core {
             silent_ms: now.saturating_sub(entry.heard_ms.unwrap_or(0)),
             attached: entry.attached,
             broke: entry.broke,
+            farewell: entry.farewell && !entry.attached,
             provider: entry.provider,
             asked_ms_ago: entry.asked_ms.map(|at| now.saturating_sub(at)),
         }

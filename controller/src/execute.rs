@@ -286,6 +286,9 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         program_started: false,
         transient: false,
         unpublished: String::new(),
+        hang: String::new(),
+        leave_machine: String::new(),
+        oom_process: None,
         notes: Vec::new(),
         pace: Vec::new(),
     });

@@ -36,6 +36,9 @@ pub enum IngestError {
 
 /// A gap of more than a tebibyte is no gap.
 const GAP_MOST: u64 = 1 << 40;
+const EVIDENCE: &str = "evidence.jsonl";
+/// More than this of evidence no agent sends.
+const EVIDENCE_MOST: u64 = 1 << 20;
 const GAPS: usize = 1_000;
 const NOTES: usize = 50;
 const NOTE_CHARS: usize = 500;
@@ -50,6 +53,7 @@ pub fn stream_name(stream: v1::Stream) -> Option<(&'static str, &'static str)> {
         v1::Stream::Stderr => Some(("stderr", "stderr.log")),
         v1::Stream::Setup => Some(("setup", "setup.log")),
         v1::Stream::Metrics => Some(("metrics", "points.jsonl")),
+        v1::Stream::Evidence => Some(("evidence", EVIDENCE)),
         v1::Stream::Unspecified => None,
     }
 }
@@ -131,7 +135,10 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
         }));
     }
     let (next, file_len) = match (&fact.body, file) {
-        (Some(Body::Bytes(bytes)), file) if file.ends_with(".log") => {
+        (Some(Body::Bytes(bytes)), EVIDENCE) if fact.seq + bytes.data.len() as u64 > EVIDENCE_MOST => {
+            return Err(WireError::new("evidence", "is larger than any agent sends").into());
+        }
+        (Some(Body::Bytes(bytes)), file) if file.ends_with(".log") || file == EVIDENCE => {
             take_bytes(scene, file, fact.seq, &position, &bytes.data)
         }
         (Some(Body::Gap(gap)), _) if gap.to > position.next.saturating_add(GAP_MOST) => {
@@ -305,6 +312,18 @@ fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), I
             let detail = json!({"key": clip(key), "step": restored.step, "bytes": restored.bytes, "ms": restored.took_ms});
             scene.journal.push(("restored", detail));
         }
+        EventKind::Alert(alert) => {
+            let text = clip(&alert.text);
+            if alert.raised && attempt.notes.len() < NOTES && !attempt.notes.contains(&text) {
+                attempt.notes.push(text.clone());
+            }
+            let detail = json!({
+                "name": clip(&alert.name), "subject": clip(&alert.subject), "level": clip(&alert.level),
+                "raised": alert.raised, "value": number(alert.value), "limit": number(alert.limit),
+                "trend_per_s": number(alert.trend_per_s), "text": text,
+            });
+            scene.journal.push(("alert", detail));
+        }
         EventKind::Note(note) => {
             let text = clip(&note.text);
             if attempt.notes.len() < NOTES && !attempt.notes.contains(&text) {
@@ -324,6 +343,16 @@ fn end(scene: &mut Scene, ended: &v1::Ended, now: u64) -> Result<(), IngestError
     attempt.program_started = ended.started;
     attempt.transient = ended.transient;
     attempt.unpublished = clip(&ended.unpublished);
+    attempt.hang = clip(&ended.hang);
+    attempt.leave_machine = clip(&ended.leave_machine);
+    if ended.oom_pid > 0 || !ended.oom_command.is_empty() {
+        attempt.oom_process = Some((ended.oom_pid, clip(&ended.oom_command)));
+    }
+    for limit in ended.unapplied_limits.iter().take(8).map(|text| clip(text)) {
+        if attempt.notes.len() < NOTES && !attempt.notes.contains(&limit) {
+            attempt.notes.push(limit);
+        }
+    }
     if !ended.unpublished.is_empty() && attempt.notes.len() < NOTES {
         attempt.notes.push(clip(&ended.unpublished));
     }
@@ -337,6 +366,11 @@ fn end(scene: &mut Scene, ended: &v1::Ended, now: u64) -> Result<(), IngestError
         scene.journal.push(("ended-late", detail));
     }
     Ok(())
+}
+
+/// A number as JSON can hold it.
+fn number(value: f64) -> serde_json::Value {
+    if value.is_finite() { json!(value) } else { json!(value.to_string()) }
 }
 
 fn clip(text: &str) -> String {
@@ -382,6 +416,7 @@ async fn commit(core: &Core, scene: Scene) -> Result<Option<Answer>, CoreError> 
             v1::Stream::Stderr,
             v1::Stream::Setup,
             v1::Stream::Metrics,
+            v1::Stream::Evidence,
         ]
         .into_iter()
         .find(|s| stream_name(*s).is_some_and(|(name, _)| name == row.body.stream))?;
@@ -403,7 +438,7 @@ pub async fn positions(core: &Core, attempt: &Attempt) -> Result<Vec<v1::Positio
     let known = rows.iter().filter(|r| r.body.attempt == attempt.id);
     Ok(known
         .filter_map(|row| {
-            let stream = (1..=5).filter_map(|n| v1::Stream::try_from(n).ok());
+            let stream = (1..=6).filter_map(|n| v1::Stream::try_from(n).ok());
             let mut found = stream.filter(|s| stream_name(*s).is_some_and(|(n, _)| n == row.body.stream));
             Some(v1::Position {
                 attempt_id: attempt.id.to_string(),
@@ -425,7 +460,7 @@ pub async fn cut_to_durable(core: &Core) -> Result<(), CoreError> {
         }
         let attempts: Vec<Versioned<Attempt>> = core.of_run(run.body.id).await?;
         for row in core.of_run::<Position>(run.body.id).await? {
-            let file = (1..=5)
+            let file = (1..=6)
                 .filter_map(|n| v1::Stream::try_from(n).ok().and_then(stream_name))
                 .find(|(name, _)| *name == row.body.stream)
                 .map_or("", |(_, file)| file);

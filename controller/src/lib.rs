@@ -11,6 +11,7 @@ pub mod plan;
 pub mod core;
 pub mod durable;
 pub mod execute;
+pub mod health;
 pub mod ingest;
 pub mod label;
 pub mod reconcile;

@@ -48,6 +48,8 @@ pub struct Observation {
     pub attached: bool,
     /// Its stream was open and broke: a hint, no evidence.
     pub broke: bool,
+    /// It said that it ends, and its stream has ended: evidence.
+    pub farewell: bool,
     /// The provider's last word, if it was asked since the silence began.
     pub provider: Option<ProviderWord>,
     /// Milliseconds since the provider was last asked; `None`: never.
@@ -113,6 +115,12 @@ pub fn judge(
         }
         _ => {}
     }
+    if seen.farewell
+        && !seen.attached
+        && matches!(state, MachineState::Booting | MachineState::Ready | MachineState::Suspect)
+    {
+        return Verdict::Lost(LossCause::Farewell);
+    }
     let due = due(seen);
     match state {
         MachineState::Booting if age_ms >= clocks.boot_deadline_ms => Verdict::Lost(LossCause::NeverJoined),
@@ -158,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn a_farewell_counts_once_the_stream_has_ended() {
+        let clocks = Clocks::default();
+        let said = Observation { farewell: true, broke: true, ..Observation::default() };
+        assert_eq!(judge(&MachineState::Ready, &said, 0, false, &clocks), Verdict::Lost(LossCause::Farewell));
+        let back = Observation { attached: true, ..said };
+        assert_eq!(judge(&MachineState::Ready, &back, 0, false, &clocks), Verdict::Fine);
+    }
+
+    #[test]
     fn a_broken_stream_is_a_hint_and_no_evidence() {
         let clocks = Clocks::default();
         let broke = Observation { broke: true, ..Observation::default() };
@@ -174,7 +191,7 @@ mod tests {
             silent in 0u64..30_000, broke: bool, asked in proptest::option::of(0u64..5_000),
         ) {
             let clocks = Clocks::default();
-            let seen = Observation { silent_ms: silent, attached: false, broke, provider: None, asked_ms_ago: asked };
+            let seen = Observation { silent_ms: silent, attached: false, broke, provider: None, asked_ms_ago: asked, farewell: false };
             for state in [MachineState::Ready, MachineState::Suspect] {
                 let verdict = judge(&state, &seen, silent, false, &clocks);
                 prop_assert!(!matches!(verdict, Verdict::Lost(_) | Verdict::GiveUp));
@@ -184,7 +201,7 @@ mod tests {
         #[test]
         fn what_speaks_is_never_lost(provider in proptest::option::of(0u8..3)) {
             let word = provider.map(|w| [ProviderWord::Alive, ProviderWord::Terminal, ProviderWord::Absent][w as usize]);
-            let seen = Observation { silent_ms: 10, attached: true, broke: false, provider: word, asked_ms_ago: Some(9) };
+            let seen = Observation { silent_ms: 10, attached: true, broke: false, provider: word, asked_ms_ago: Some(9), farewell: false };
             prop_assert_eq!(judge(&MachineState::Ready, &seen, 10, false, &Clocks::default()), Verdict::Fine);
         }
     }

@@ -251,6 +251,15 @@ pub struct Attempt {
     /// What it left that is not in the store, in words; empty is nothing.
     #[serde(default)]
     pub unpublished: String,
+    /// Why the agent itself ended it: no progress; empty: it did not.
+    #[serde(default)]
+    pub hang: String,
+    /// Why the next try belongs on another machine; empty: it need not.
+    #[serde(default)]
+    pub leave_machine: String,
+    /// Which process the out-of-memory killer took: number and command.
+    #[serde(default)]
+    pub oom_process: Option<(i32, String)>,
     /// What the machine said; at most 50 lines.
     #[serde(default)]
     pub notes: Vec<String>,

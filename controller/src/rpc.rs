@@ -2,12 +2,15 @@
 //! service. Who a peer is comes from its certificate alone.
 
 pub mod gateway;
+pub mod health;
 pub mod join;
 pub mod logs;
 pub mod operator;
 pub mod select;
 pub mod session;
+pub mod upgrade;
 pub mod views;
+pub mod why;
 
 use lifecycle::MachineId;
 use proto::accept::PeerInfo;

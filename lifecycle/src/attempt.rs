@@ -57,6 +57,8 @@ pub enum LossCause {
     NeverJoined,
     /// A person destroyed it.
     Operator,
+    /// It said itself that it ends (shutdown, preemption), and then did.
+    Farewell,
 }
 
 impl std::fmt::Display for LossCause {
@@ -67,6 +69,7 @@ impl std::fmt::Display for LossCause {
             Self::Silent => "machine silent",
             Self::NeverJoined => "machine never joined",
             Self::Operator => "destroyed by a person",
+            Self::Farewell => "machine shut down",
         })
     }
 }

@@ -1,13 +1,20 @@
 //! What a run is asked to be. Made by the CLI from the configuration, kept by
-//! the controller, obeyed by the agent; never changed after submission.
+//! the controller, obeyed by the agent; never changed after submission. What a
+//! newer version added is kept out of an older one's way: unknown fields are
+//! ignored here, the CLI checks a configuration by itself.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod health;
+mod limits;
+
+pub use health::{HangAction, HangSpec, HealthSpec};
+pub use limits::LimitSpec;
+
 /// Everything that decides how a run is carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RunSpec {
     /// The project that owns the run.
     pub project: String,
@@ -50,6 +57,16 @@ pub struct RunSpec {
     /// (10 % of free disk, at most 8 GiB).
     #[serde(default)]
     pub spool_bytes: u64,
+    /// What the program may use at most.
+    #[serde(default)]
+    pub limits: LimitSpec,
+    /// Give the program a terminal instead of two pipes; its error stream is
+    /// then part of its output.
+    #[serde(default)]
+    pub pty: bool,
+    /// Thresholds of alerts, and what is done about a hang.
+    #[serde(default)]
+    pub health: HealthSpec,
 }
 
 fn default_grace() -> u64 {
@@ -58,7 +75,6 @@ fn default_grace() -> u64 {
 
 /// How the environment on the machine is built.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EnvironmentSpec {
     /// Which builder; `Auto` looks at the files of the source tree.
     #[serde(default)]
@@ -66,6 +82,10 @@ pub struct EnvironmentSpec {
     /// Command lines run by `sh -c` after the packages are installed.
     #[serde(default)]
     pub setup: Vec<String>,
+    /// A container image in which the command runs, with podman or docker of
+    /// the machine; empty is none.
+    #[serde(default)]
+    pub image: String,
 }
 
 /// Which tool makes the environment.
@@ -86,7 +106,6 @@ pub enum EnvironmentKind {
 
 /// Where a program saves, and how a saved state comes back to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CheckpointSpec {
     /// Globs relative to the source root; empty means that only
     /// `$OUTLAST_CHECKPOINT_DIR` is watched.
@@ -143,7 +162,6 @@ pub enum RestoreMode {
 
 /// When a failed attempt is followed by another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RetrySpec {
     /// Further attempts allowed for failures of the program itself that make
     /// no progress. Losses of machines never use these up.

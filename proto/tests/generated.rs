@@ -8,7 +8,7 @@ fn bindings_match_the_proto_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = root.join("proto");
     let files: Vec<_> =
-        ["join", "agent", "artifact", "operator"].map(|n| format!("outlast/v1/{n}.proto")).to_vec();
+        ["join", "agent", "artifact", "health", "operator"].map(|n| format!("outlast/v1/{n}.proto")).to_vec();
     let set = protox::compile(&files, [&source]).unwrap();
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()

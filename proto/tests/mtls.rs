@@ -84,6 +84,9 @@ service! {
     outputs(v1::Selector) -> v1::OutputsReply,
     events(v1::EventsRequest) -> v1::EventList,
     drain(v1::DrainRequest) -> v1::DrainReply,
+    health(v1::HealthOf) -> v1::HealthReply,
+    why(v1::WhyRequest) -> v1::WhyReply,
+    upgrade_machine(v1::UpgradeRequest) -> v1::UpgradeReply,
 }
 
 service! {

@@ -48,6 +48,7 @@ pub(super) fn stream_of(output: Output) -> v1::Stream {
         Output::Stdout => v1::Stream::Stdout,
         Output::Stderr => v1::Stream::Stderr,
         Output::Setup => v1::Stream::Setup,
+        Output::Evidence => v1::Stream::Evidence,
     }
 }
 

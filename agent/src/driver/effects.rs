@@ -133,6 +133,11 @@ impl Driver {
                     out_of_memory: ended.out_of_memory,
                     unpublished,
                     transient,
+                    hang: String::new(),
+                    leave_machine: String::new(),
+                    oom_pid: ended.oom_process.as_ref().map_or(0, |(pid, _)| *pid),
+                    oom_command: ended.oom_process.map_or_else(String::new, |(_, command)| command),
+                    unapplied_limits: ended.unapplied_limits,
                 };
                 self.record(id, Kind::Ended(ended));
             }

@@ -18,7 +18,11 @@ impl Fixture {
     fn new(kind: EnvironmentKind, setup: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("source")).unwrap();
-        let spec = EnvironmentSpec { kind, setup: setup.iter().map(ToString::to_string).collect() };
+        let spec = EnvironmentSpec {
+            kind,
+            setup: setup.iter().map(ToString::to_string).collect(),
+            image: String::new(),
+        };
         // A PATH with nothing but the system's tools, so that uv is not found.
         let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
         Self { root, spec, env }

@@ -37,6 +37,12 @@ impl AttemptDir {
         self.0.join("setup.log")
     }
 
+    /// What explains the attempt's end, as JSON lines.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.0.join("evidence.jsonl")
+    }
+
     /// How the program is to be started.
     #[must_use]
     pub fn launch(&self) -> PathBuf {

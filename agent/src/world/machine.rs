@@ -92,7 +92,7 @@ fn stream_of(output: Output) -> Option<spool::Stream> {
     match output {
         Output::Stdout => Some(spool::Stream::Stdout),
         Output::Stderr => Some(spool::Stream::Stderr),
-        Output::Setup => None,
+        Output::Setup | Output::Evidence => None,
     }
 }
 
@@ -101,6 +101,8 @@ fn ended_of(record: ExitRecord) -> Ended {
         exit: record.exit,
         out_of_memory: record.oom.unwrap_or_default(),
         max_rss_bytes: record.max_rss_bytes.unwrap_or(0),
+        oom_process: None,
+        unapplied_limits: Vec::new(),
     }
 }
 
@@ -230,6 +232,8 @@ impl World for Machine {
                     exit: Exit::Unknown { reason },
                     out_of_memory: String::new(),
                     max_rss_bytes: 0,
+                    oom_process: None,
+                    unapplied_limits: Vec::new(),
                 })
             }
         }
@@ -254,7 +258,8 @@ impl World for Machine {
     fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece {
         let dir = self.dir(attempt);
         let Some(stream) = stream_of(output) else {
-            return match read_file(&dir.setup_log(), offset, max) {
+            let file = if output == Output::Setup { dir.setup_log() } else { dir.evidence() };
+            return match read_file(&file, offset, max) {
                 Ok(bytes) if !bytes.is_empty() => Piece::Bytes(bytes),
                 _ => Piece::Nothing,
             };

@@ -20,8 +20,14 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
     let run = client.run(&args.run).await?.run.unwrap_or_default();
     let asked = [("stdout", args.stdout), ("stderr", args.stderr), ("setup", args.setup)];
     let streams = asked.iter().filter(|(_, asked)| *asked).map(|(name, _)| (*name).to_owned()).collect();
-    let mut ask =
-        v1::LogsRequest { run: run.id, follow: args.follow, streams, tail: args.tail, attempt: args.attempt };
+    let mut ask = v1::LogsRequest {
+        run: run.id,
+        follow: args.follow,
+        streams,
+        tail: args.tail,
+        attempt: args.attempt,
+        since_ms: 0,
+    };
     let mut output = Output::new(&ctx.printer, false);
     if args.tail.is_some() {
         output.skip_before(run.attempts);

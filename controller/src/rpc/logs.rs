@@ -95,7 +95,8 @@ async fn send_range(
         let len = data.len() as u64;
         // A file that is shorter than its position ended in a gap.
         let gap_to = if len == 0 { gap.map_or(end, |(_, end)| *end).max(*from + 1) } else { 0 };
-        let chunk = v1::LogChunk { attempt, stream: stream.to_owned(), offset: *from, data, gap_to };
+        let chunk =
+            v1::LogChunk { attempt, stream: stream.to_owned(), offset: *from, data, gap_to, at_ms: 0 };
         if out.send(Ok(chunk)).await.is_err() {
             return Ok(false);
         }

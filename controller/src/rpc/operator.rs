@@ -418,6 +418,24 @@ impl Operator for OperatorService {
         }))
     }
 
+    async fn health(&self, request: Request<v1::HealthOf>) -> Result<Response<v1::HealthReply>, Status> {
+        operator_of(&self.core, &request)?;
+        super::health::health(&self.core, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyReply>, Status> {
+        operator_of(&self.core, &request)?;
+        super::why::why(&self.core, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn upgrade_machine(
+        &self,
+        request: Request<v1::UpgradeRequest>,
+    ) -> Result<Response<v1::UpgradeReply>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        super::upgrade::upgrade(&self.core, &actor, request.into_inner()).await.map(Response::new)
+    }
+
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         let actor = operator_of(&self.core, &request)?;
         let changes = Changes::default().note(&self.core, &actor, "drain", "controller", None, json!({}));

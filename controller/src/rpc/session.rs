@@ -117,11 +117,33 @@ impl Session {
                 Some(v1::Up { body: Some(up::Body::Hello(_)) }) => {
                     return Err(Status::invalid_argument("Hello is said once"));
                 }
+                Some(v1::Up { body: Some(up::Body::Health(report)) }) => {
+                    self.core.heard(self.machine);
+                    self.core.health.said(self.machine, self.core.clock.mono_ms(), report);
+                }
+                Some(v1::Up { body: Some(up::Body::Farewell(farewell)) }) => self.farewell(&farewell).await?,
+                Some(v1::Up { body: Some(up::Body::Upgraded(outcome)) }) => {
+                    self.core.health.upgraded(self.machine, outcome);
+                }
                 Some(v1::Up { body: None }) => {
                     self.say(down::Body::Unsupported("message not known".into())).await?;
                 }
             }
         }
+    }
+
+    /// The machine itself says that it ends: with the end of the stream this
+    /// is evidence, not silence.
+    async fn farewell(&self, farewell: &v1::Farewell) -> Result<(), Status> {
+        let reason: String = farewell.reason.chars().take(200).collect();
+        let row: Versioned<Machine> = self.core.need(&self.machine.to_string()).await?;
+        let actor = format!("machine:{}", self.machine);
+        let detail = json!({"reason": reason});
+        let note =
+            Changes::default().note(&self.core, &actor, "farewell", self.machine, Some(row.body.run), detail);
+        self.core.commit(note).await?;
+        self.core.farewell(self.machine);
+        Ok(())
     }
 
     async fn say(&self, body: down::Body) -> Result<(), Status> {

@@ -483,9 +483,588 @@ pub mod join_server {
     }
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthRequest {}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthReport {
+    #[prost(string, tag = "1")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub boot_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// Milliseconds since the agent process started.
+    #[prost(uint64, tag = "4")]
+    pub agent_uptime_ms: u64,
+    #[prost(message, optional, tag = "5")]
+    pub sample: ::core::option::Option<MachineSample>,
+    #[prost(message, repeated, tag = "6")]
+    pub attempts: ::prost::alloc::vec::Vec<AttemptHealth>,
+    #[prost(message, repeated, tag = "7")]
+    pub forecasts: ::prost::alloc::vec::Vec<Forecast>,
+    /// Raised and not yet cleared.
+    #[prost(message, repeated, tag = "8")]
+    pub alerts: ::prost::alloc::vec::Vec<Alert>,
+    /// Of the agent process itself.
+    #[prost(uint64, tag = "9")]
+    pub agent_rss_bytes: u64,
+    /// Whether the agent's stream to the controller is open.
+    #[prost(bool, tag = "10")]
+    pub linked: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MachineSample {
+    /// Unix milliseconds on the machine; for display.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// CLOCK_BOOTTIME, milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub boottime_ms: u64,
+    /// 0 to 100 over all cores, since the sample before.
+    #[prost(double, optional, tag = "3")]
+    pub cpu_percent: ::core::option::Option<f64>,
+    #[prost(uint32, tag = "4")]
+    pub cores: u32,
+    #[prost(uint64, tag = "5")]
+    pub memory_total_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub memory_available_bytes: u64,
+    /// The limit of the machine's own cgroup; 0 is none.
+    #[prost(uint64, tag = "7")]
+    pub memory_limit_bytes: u64,
+    #[prost(uint64, tag = "8")]
+    pub memory_used_in_limit_bytes: u64,
+    #[prost(message, optional, tag = "9")]
+    pub pressure: ::core::option::Option<Pressure>,
+    #[prost(message, repeated, tag = "10")]
+    pub mounts: ::prost::alloc::vec::Vec<Mount>,
+    /// Bytes per second since the sample before.
+    #[prost(double, optional, tag = "11")]
+    pub disk_read_per_s: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "12")]
+    pub disk_write_per_s: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "13")]
+    pub net_received_per_s: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "14")]
+    pub net_sent_per_s: ::core::option::Option<f64>,
+    #[prost(message, repeated, tag = "15")]
+    pub gpus: ::prost::alloc::vec::Vec<Gpu>,
+    /// Why there are no GPU figures; empty: there are, or no GPU was found.
+    #[prost(string, tag = "16")]
+    pub gpu_problem: ::prost::alloc::string::String,
+    /// What could not be read, in words.
+    #[prost(string, repeated, tag = "17")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Share of time in percent over the last 10 s, as the kernel's PSI tells.
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Pressure {
+    #[prost(double, tag = "1")]
+    pub cpu_some: f64,
+    #[prost(double, tag = "2")]
+    pub memory_some: f64,
+    #[prost(double, tag = "3")]
+    pub memory_full: f64,
+    #[prost(double, tag = "4")]
+    pub io_some: f64,
+    #[prost(double, tag = "5")]
+    pub io_full: f64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mount {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub total_bytes: u64,
+    /// For an unprivileged process.
+    #[prost(uint64, tag = "3")]
+    pub free_bytes: u64,
+    /// 0: the file system counts none.
+    #[prost(uint64, tag = "4")]
+    pub inodes: u64,
+    #[prost(uint64, tag = "5")]
+    pub inodes_free: u64,
+    /// What is on it: "state", "checkpoints", "shm", ...
+    #[prost(string, repeated, tag = "6")]
+    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gpu {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    #[prost(string, tag = "2")]
+    pub uuid: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub driver: ::prost::alloc::string::String,
+    #[prost(double, optional, tag = "5")]
+    pub utilization_percent: ::core::option::Option<f64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub memory_total_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "7")]
+    pub memory_used_bytes: ::core::option::Option<u64>,
+    #[prost(double, optional, tag = "8")]
+    pub power_watts: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "9")]
+    pub power_limit_watts: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "10")]
+    pub temperature_celsius: ::core::option::Option<f64>,
+    /// Why it is slower than it could be; empty: it is not, or nobody says.
+    #[prost(string, repeated, tag = "11")]
+    pub throttle: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, optional, tag = "12")]
+    pub ecc_corrected: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "13")]
+    pub ecc_uncorrected: ::core::option::Option<u64>,
+    /// Xid numbers seen since the agent started, each once.
+    #[prost(uint32, repeated, tag = "14")]
+    pub xids: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AttemptHealth {
+    #[prost(string, tag = "1")]
+    pub attempt_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub run_name: ::prost::alloc::string::String,
+    /// The supervisor's phase: preparing, running, finishing, ended.
+    #[prost(string, tag = "3")]
+    pub phase: ::prost::alloc::string::String,
+    #[prost(int32, tag = "4")]
+    pub pid: i32,
+    #[prost(uint64, optional, tag = "5")]
+    pub step: ::core::option::Option<u64>,
+    /// Median seconds between steps; 0 is not known yet.
+    #[prost(double, tag = "6")]
+    pub step_seconds: f64,
+    /// Milliseconds since any sign of progress.
+    #[prost(uint64, tag = "7")]
+    pub since_progress_ms: u64,
+    /// Resident bytes of the whole process tree.
+    #[prost(uint64, tag = "8")]
+    pub rss_bytes: u64,
+    #[prost(uint32, tag = "9")]
+    pub processes: u32,
+    /// Processor seconds of the tree so far.
+    #[prost(double, tag = "10")]
+    pub cpu_seconds: f64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Forecast {
+    /// "disk-full /path", "out-of-memory".
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    /// Seconds until then at the recent slope.
+    #[prost(double, tag = "2")]
+    pub in_seconds: f64,
+    /// Bytes per second, the recent slope.
+    #[prost(double, tag = "3")]
+    pub slope_per_s: f64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Alert {
+    /// Stable name: "disk-full", "inodes", "memory", "gpu-temperature", "hang", ...
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it is about: a mount point, "gpu0", ...; may be empty.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// "info", "warning", "critical".
+    #[prost(string, tag = "3")]
+    pub level: ::prost::alloc::string::String,
+    /// false: it is over.
+    #[prost(bool, tag = "4")]
+    pub raised: bool,
+    #[prost(double, tag = "5")]
+    pub value: f64,
+    #[prost(double, tag = "6")]
+    pub limit: f64,
+    /// Per second, the recent slope of the value; 0 is steady or unknown.
+    #[prost(double, tag = "7")]
+    pub trend_per_s: f64,
+    /// All of it in one line.
+    #[prost(string, tag = "8")]
+    pub text: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "9")]
+    pub at_ms: u64,
+}
+/// Generated client implementations.
+pub mod machine_health_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// On the agent's own listener. Operators and the controller may ask.
+    #[derive(Debug, Clone)]
+    pub struct MachineHealthClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> MachineHealthClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> MachineHealthClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            MachineHealthClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HealthRequest>,
+        ) -> std::result::Result<tonic::Response<super::HealthReport>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.MachineHealth/Get",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.MachineHealth", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The report as it is, then again after each sample.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HealthRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::HealthReport>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.MachineHealth/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.MachineHealth", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod machine_health_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with MachineHealthServer.
+    #[async_trait]
+    pub trait MachineHealth: std::marker::Send + std::marker::Sync + 'static {
+        async fn get(
+            &self,
+            request: tonic::Request<super::HealthRequest>,
+        ) -> std::result::Result<tonic::Response<super::HealthReport>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::HealthReport, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The report as it is, then again after each sample.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::HealthRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+    }
+    /// On the agent's own listener. Operators and the controller may ask.
+    #[derive(Debug)]
+    pub struct MachineHealthServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> MachineHealthServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for MachineHealthServer<T>
+    where
+        T: MachineHealth,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/outlast.v1.MachineHealth/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: MachineHealth>(pub Arc<T>);
+                    impl<
+                        T: MachineHealth,
+                    > tonic::server::UnaryService<super::HealthRequest> for GetSvc<T> {
+                        type Response = super::HealthReport;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HealthRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MachineHealth>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.MachineHealth/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: MachineHealth>(pub Arc<T>);
+                    impl<
+                        T: MachineHealth,
+                    > tonic::server::ServerStreamingService<super::HealthRequest>
+                    for WatchSvc<T> {
+                        type Response = super::HealthReport;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HealthRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MachineHealth>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for MachineHealthServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "outlast.v1.MachineHealth";
+    impl<T> tonic::server::NamedService for MachineHealthServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Up {
-    #[prost(oneof = "up::Body", tags = "1, 2, 3")]
+    #[prost(oneof = "up::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: ::core::option::Option<up::Body>,
 }
 /// Nested message and enum types in `Up`.
@@ -500,7 +1079,33 @@ pub mod up {
         Renew(super::Renew),
         #[prost(message, tag = "3")]
         Facts(super::FactBatch),
+        /// Best effort: the newest counts, none is acknowledged.
+        #[prost(message, tag = "4")]
+        Health(super::HealthReport),
+        /// The machine itself is about to end; the stream ends after it.
+        #[prost(message, tag = "5")]
+        Farewell(super::Farewell),
+        /// How an upgrade that was asked for went.
+        #[prost(message, tag = "6")]
+        Upgraded(super::UpgradeOutcome),
     }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Farewell {
+    /// "shutdown", "preempted", "container-stop", ...
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeOutcome {
+    /// BLAKE3 of the program that was asked for, hex.
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    /// Empty: it runs. Else why the old one runs on.
+    #[prost(string, tag = "2")]
+    pub problem: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -621,15 +1226,15 @@ pub struct Point {
     pub value: f64,
 }
 #[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
     #[derive(serde::Serialize)]
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Preparing(super::Preparing),
@@ -647,6 +1252,8 @@ pub mod event {
         Note(super::Note),
         #[prost(message, tag = "8")]
         Restored(super::Restored),
+        #[prost(message, tag = "9")]
+        Alert(super::Alert),
     }
 }
 #[derive(serde::Serialize)]
@@ -691,6 +1298,20 @@ pub struct Ended {
     /// A failure that another try may well not meet (network, full disk).
     #[prost(bool, tag = "7")]
     pub transient: bool,
+    /// Why the agent itself ended it: no progress, in words; empty: it did not.
+    #[prost(string, tag = "8")]
+    pub hang: ::prost::alloc::string::String,
+    /// The next try belongs on another machine: hardware, in words; empty: not.
+    #[prost(string, tag = "9")]
+    pub leave_machine: ::prost::alloc::string::String,
+    /// Which process of the tree the out-of-memory killer took; 0 is unknown.
+    #[prost(int32, tag = "10")]
+    pub oom_pid: i32,
+    #[prost(string, tag = "11")]
+    pub oom_command: ::prost::alloc::string::String,
+    /// What limits could not be applied, in words, one each.
+    #[prost(string, repeated, tag = "12")]
+    pub unapplied_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -764,7 +1385,7 @@ pub struct Restored {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Down {
-    #[prost(oneof = "down::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "down::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: ::core::option::Option<down::Body>,
 }
 /// Nested message and enum types in `Down`.
@@ -788,7 +1409,20 @@ pub mod down {
         /// The peer's version cannot be served; says why.
         #[prost(string, tag = "7")]
         Unsupported(::prost::alloc::string::String),
+        #[prost(message, tag = "8")]
+        Upgrade(super::Upgrade),
     }
+}
+/// The agent's program is to be replaced; what runs goes on.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upgrade {
+    /// A tree with one file, `outlast-agent`.
+    #[prost(message, optional, tag = "1")]
+    pub program: ::core::option::Option<ManifestRef>,
+    /// BLAKE3 of that file, hex.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -910,6 +1544,8 @@ pub enum Stream {
     Setup = 4,
     /// Batches of metric points; seq counts batches from 0.
     Metrics = 5,
+    /// What explains an end: JSON lines; seq is a byte offset.
+    Evidence = 6,
 }
 impl Stream {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -924,6 +1560,7 @@ impl Stream {
             Self::Stderr => "STREAM_STDERR",
             Self::Setup => "STREAM_SETUP",
             Self::Metrics => "STREAM_METRICS",
+            Self::Evidence => "STREAM_EVIDENCE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -935,6 +1572,7 @@ impl Stream {
             "STREAM_STDERR" => Some(Self::Stderr),
             "STREAM_SETUP" => Some(Self::Setup),
             "STREAM_METRICS" => Some(Self::Metrics),
+            "STREAM_EVIDENCE" => Some(Self::Evidence),
             _ => None,
         }
     }
@@ -2411,6 +3049,10 @@ pub struct LogsRequest {
     /// Only this attempt's number; 0 is all.
     #[prost(uint32, tag = "5")]
     pub attempt: u32,
+    /// Only what was written at or after this moment, unix milliseconds by the
+    /// machine's clock; 0 is all.
+    #[prost(uint64, tag = "6")]
+    pub since_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2426,6 +3068,75 @@ pub struct LogChunk {
     /// Set where bytes are missing: \[offset, gap_to).
     #[prost(uint64, tag = "5")]
     pub gap_to: u64,
+    /// When the machine read the first of these bytes from the program, unix
+    /// milliseconds by its clock; 0 is unknown.
+    #[prost(uint64, tag = "6")]
+    pub at_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthOf {
+    /// A machine, or a run: then the machine it is on.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// How many earlier samples to give too, newest last; at most 600.
+    #[prost(uint32, tag = "2")]
+    pub history: u32,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthReply {
+    #[prost(message, optional, tag = "1")]
+    pub report: ::core::option::Option<HealthReport>,
+    /// Milliseconds since the machine said this.
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
+    #[prost(string, tag = "3")]
+    pub machine_state: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub history: ::prost::alloc::vec::Vec<MachineSample>,
+    /// Where the machine itself can be asked; empty: nowhere.
+    #[prost(string, tag = "5")]
+    pub endpoint: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhyRequest {
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// 0: the newest that ended.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhyReply {
+    /// The whole capsule, below 1 MiB.
+    #[prost(string, tag = "1")]
+    pub capsule_json: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeRequest {
+    #[prost(string, tag = "1")]
+    pub machine: ::prost::alloc::string::String,
+    /// The published program: a tree with one file, `outlast-agent`.
+    #[prost(string, tag = "2")]
+    pub program_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub program_digest: ::prost::alloc::string::String,
+    /// BLAKE3 of the file, hex.
+    #[prost(string, tag = "4")]
+    pub file_digest: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeReply {
+    /// Empty: the new program runs. Else why the old one runs on.
+    #[prost(string, tag = "1")]
+    pub problem: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2902,6 +3613,69 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// What a machine last said of its health.
+        pub async fn health(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HealthOf>,
+        ) -> std::result::Result<tonic::Response<super::HealthReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Health",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Health"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Why an attempt ended: the failure capsule.
+        pub async fn why(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhyRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhyReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/outlast.v1.Operator/Why");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Why"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces the agent's program on a machine; what runs goes on.
+        pub async fn upgrade_machine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpgradeRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpgradeReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/UpgradeMachine",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "UpgradeMachine"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Lets running calls end, then ends the controller. Machines go on.
         pub async fn drain(
             &mut self,
@@ -3013,6 +3787,21 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::ControllerView>, tonic::Status>;
+        /// What a machine last said of its health.
+        async fn health(
+            &self,
+            request: tonic::Request<super::HealthOf>,
+        ) -> std::result::Result<tonic::Response<super::HealthReply>, tonic::Status>;
+        /// Why an attempt ended: the failure capsule.
+        async fn why(
+            &self,
+            request: tonic::Request<super::WhyRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhyReply>, tonic::Status>;
+        /// Replaces the agent's program on a machine; what runs goes on.
+        async fn upgrade_machine(
+            &self,
+            request: tonic::Request<super::UpgradeRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpgradeReply>, tonic::Status>;
         /// Lets running calls end, then ends the controller. Machines go on.
         async fn drain(
             &self,
@@ -3733,6 +4522,135 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Health" => {
+                    #[allow(non_camel_case_types)]
+                    struct HealthSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::HealthOf>
+                    for HealthSvc<T> {
+                        type Response = super::HealthReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HealthOf>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::health(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HealthSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Why" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhySvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::WhyRequest>
+                    for WhySvc<T> {
+                        type Response = super::WhyReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WhyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::why(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/UpgradeMachine" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpgradeMachineSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::UpgradeRequest>
+                    for UpgradeMachineSvc<T> {
+                        type Response = super::UpgradeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpgradeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::upgrade_machine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpgradeMachineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

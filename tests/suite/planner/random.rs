@@ -175,6 +175,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             attached,
             broke,
             provider,
+            farewell: false,
             asked_ms_ago,
         })
 }

@@ -107,6 +107,7 @@ impl World {
             attached: entry.attached,
             broke: entry.broke,
             provider: entry.provider,
+            farewell: false,
             asked_ms_ago: entry.asked_ms.map(|at| self.up_ms - at),
         }
     }

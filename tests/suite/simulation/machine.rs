@@ -164,7 +164,15 @@ impl World for Machine {
     }
 
     fn program(&self, attempt: &str) -> Program {
-        let ended = |exit| Program::Ended(Ended { exit, out_of_memory: String::new(), max_rss_bytes: 0 });
+        let ended = |exit| {
+            Program::Ended(Ended {
+                exit,
+                out_of_memory: String::new(),
+                max_rss_bytes: 0,
+                oom_process: None,
+                unapplied_limits: Vec::new(),
+            })
+        };
         self.with(attempt, |a| match (&a.started, &a.ended) {
             (None, _) => Program::NotStarted,
             (Some(_), Some((_, exit))) => ended(exit.clone()),

@@ -1,0 +1,109 @@
+//! What machines last said of their health, in memory: the newest report and a
+//! bounded history of samples each. Lost with the process on purpose: the
+//! machines say it again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lifecycle::MachineId;
+use proto::v1;
+
+/// Samples kept of each machine; an hour and more at the usual interval.
+pub const HISTORY: usize = 600;
+/// Mounts, GPUs, attempts and alerts kept of one report: more is no machine.
+const MOST: usize = 64;
+
+#[derive(Debug, Default)]
+struct Told {
+    report: Option<(u64, v1::HealthReport)>,
+    history: VecDeque<v1::MachineSample>,
+    upgraded: Option<v1::UpgradeOutcome>,
+}
+
+/// What was said by all machines.
+#[derive(Debug, Default)]
+pub struct Reports(Mutex<BTreeMap<MachineId, Told>>);
+
+impl Reports {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<MachineId, Told>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A machine said how it is, at this moment of the controller's clock.
+    pub fn said(&self, machine: MachineId, now_ms: u64, mut report: v1::HealthReport) {
+        report.attempts.truncate(MOST);
+        report.alerts.truncate(MOST);
+        report.forecasts.truncate(MOST);
+        if let Some(sample) = &mut report.sample {
+            sample.mounts.truncate(MOST);
+            sample.gpus.truncate(MOST);
+            sample.unreadable.truncate(MOST);
+        }
+        let mut all = self.all();
+        let told = all.entry(machine).or_default();
+        if let Some(sample) = &report.sample
+            && told.history.back().is_none_or(|last| last.boottime_ms != sample.boottime_ms)
+        {
+            if told.history.len() >= HISTORY {
+                told.history.pop_front();
+            }
+            told.history.push_back(sample.clone());
+        }
+        told.report = Some((now_ms, report));
+    }
+
+    /// How an upgrade went.
+    pub fn upgraded(&self, machine: MachineId, outcome: v1::UpgradeOutcome) {
+        self.all().entry(machine).or_default().upgraded = Some(outcome);
+    }
+
+    /// How the newest upgrade of a machine went, once it said so.
+    #[must_use]
+    pub fn upgrade_outcome(&self, machine: MachineId) -> Option<v1::UpgradeOutcome> {
+        self.all().get(&machine)?.upgraded.clone()
+    }
+
+    /// The newest report with its time, and the last `history` samples, oldest
+    /// first.
+    #[must_use]
+    pub fn of(
+        &self,
+        machine: MachineId,
+        history: usize,
+    ) -> Option<(u64, v1::HealthReport, Vec<v1::MachineSample>)> {
+        let all = self.all();
+        let told = all.get(&machine)?;
+        let (at, report) = told.report.clone()?;
+        let skip = told.history.len().saturating_sub(history);
+        Some((at, report, told.history.iter().skip(skip).cloned().collect()))
+    }
+
+    /// The machine is gone for good.
+    pub fn forget(&self, machine: MachineId) {
+        self.all().remove(&machine);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_is_bounded_and_holds_each_sample_once() {
+        let reports = Reports::default();
+        let machine = MachineId::from_bytes([7; 16]);
+        for n in 0..(HISTORY as u64 + 5) {
+            let sample = v1::MachineSample { boottime_ms: n, ..Default::default() };
+            for _ in 0..2 {
+                let report = v1::HealthReport { sample: Some(sample.clone()), ..Default::default() };
+                reports.said(machine, n, report);
+            }
+        }
+        let (at, _, history) = reports.of(machine, 1_000).unwrap();
+        assert_eq!((at, history.len()), (HISTORY as u64 + 4, HISTORY));
+        assert_eq!(history.first().unwrap().boottime_ms, 5);
+        assert_eq!(reports.of(machine, 2).unwrap().2.len(), 2);
+        reports.forget(machine);
+        assert!(reports.of(machine, 1).is_none());
+    }
+}
