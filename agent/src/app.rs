@@ -4,18 +4,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use proto::gateway::RemoteStore;
+use proto::v1;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Driver, Parts};
+use crate::guard::Farewell;
 use crate::identity::{self, Identity, IdentityError};
-use crate::os;
 use crate::uplink::{self, Carrier};
 use crate::world::machine::Machine;
+use crate::{os, query};
 
 /// Why an agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,16 @@ async fn serve(state: &Path) -> Result<(), AppError> {
     let incarnation = identity::next_incarnation(state)?;
     let own = Identity::open(state, &file.machine_id)?;
     let seed = u64::from(std::process::id()) ^ os::unix_ms();
+    let (health, reports) = watch::channel(v1::HealthReport {
+        machine_id: file.machine_id.clone(),
+        boot_id: os::boot_id().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..v1::HealthReport::default()
+    });
+    let turned_ms = Arc::new(AtomicU64::new(os::boottime_ms()));
+    let listening = query::bind(state, file.health_listen.as_deref()).await;
+    let health_endpoint = listening.as_ref().map_or_else(String::new, |at| at.endpoint.clone());
+    let answers = answers(listening, &file, own.subscribe(), reports, turned_ms.clone());
     let config = uplink::Config {
         hub: file.hub_id,
         machine: file.machine_id.clone(),
@@ -59,6 +73,7 @@ async fn serve(state: &Path) -> Result<(), AppError> {
         clock: Arc::new(SystemTime::now),
         max_backoff: MAX_BACKOFF,
         seed,
+        health_endpoint,
     };
     let (link, handle) = uplink::build(config, own);
     let world = Machine::new(file.machine_id, absolute(state), file.cache_dir, inherited());
@@ -70,20 +85,53 @@ async fn serve(state: &Path) -> Result<(), AppError> {
         held: handle.held,
         wall_ms: Arc::new(os::unix_ms),
         boottime_ms: Arc::new(os::boottime_ms),
+        health,
+        turned_ms,
     });
+    let (leave, told) = watch::channel(None);
+    let driver = driver.hearing(told);
     let stop = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).map_err(AppError::Runtime)?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(answers);
     tasks.spawn(link);
     tasks.spawn(driver.run(stop.clone()));
     tokio::select! {
         biased;
-        _ = term.recv() => {}
+        _ = term.recv() => {
+            // Does the machine end, or only its agent?
+            if let Some(farewell) = Farewell::read(state) {
+                let grace = Duration::from_millis(farewell.grace_ms);
+                let _ = leave.send(Some(farewell));
+                let _ = tokio::time::timeout(grace, tasks.join_next()).await;
+            }
+        }
         _ = tasks.join_next() => tracing::error!("a part of the agent ended"),
     }
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(2), tasks.join_next()).await;
     Ok(())
+}
+
+/// Answers for the machine's health. Never ends: without it the agent works
+/// as well.
+fn answers(
+    listening: Option<query::Listening>,
+    file: &identity::MachineFile,
+    held: watch::Receiver<identity::Held>,
+    reports: watch::Receiver<v1::HealthReport>,
+    turned_ms: Arc<AtomicU64>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (hub, machine) = (file.hub_id, file.machine_id.parse());
+    async move {
+        if let (Some(listening), Ok(machine)) = (listening, machine) {
+            let boottime_ms = Arc::new(os::boottime_ms);
+            let clock = Arc::new(SystemTime::now);
+            let sources = query::Sources { hub, machine, reports, turned_ms, boottime_ms, clock };
+            query::serve(listening, sources, held).await;
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -1,9 +1,30 @@
 //! The hidden verbs of the program: guard, keeper and agent are one file.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::guard::GuardConfig;
+
+/// Rises when the guard, keeper and agent of two builds no longer understand
+/// each other's files and sockets, or the controller's wire.
+pub const PROTOCOL: u32 = 1;
+
+/// What `agent --version` prints: by this line a program that is offered as
+/// an upgrade is known.
+#[must_use]
+pub fn version_line() -> String {
+    format!("outlast-agent {} protocol {PROTOCOL}", proto::VERSION)
+}
+
+/// Prints [`version_line`]; touches nothing else.
+#[must_use]
+pub fn version() -> ExitCode {
+    match writeln!(std::io::stdout(), "{}", version_line()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
 
 /// Runs one of the machine's processes: `guard` and `agent` for a state
 /// directory, `keeper` for an attempt's directory.
@@ -42,12 +63,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The whole of `outlast-agent`: `guard --state DIR`, `agent --state DIR`,
-/// `keeper --attempt DIR`.
+/// `keeper --attempt DIR`, `agent --version`.
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.as_slice() {
-        [verb, flag, dir] if matches!(flag.as_str(), "--state" | "--attempt") => hidden(verb, Path::new(dir)),
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--version"] | ["agent", "--version"] => version(),
+        [verb, "--state" | "--attempt", dir] => hidden(verb, Path::new(dir)),
         _ => hidden("", Path::new("")),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::v1::{self, down, fact, up};
@@ -17,20 +18,21 @@ use crate::uplink::Event;
 use crate::world::{SharedGateway, World};
 
 mod attempt;
+mod care;
 mod effects;
+mod pace;
 mod send;
+mod upgrade;
 
 pub use attempt::Attempt;
 pub use effects::Done;
 
-/// Between two looks at output.
+/// Between two looks at output that flows.
 const LOOK: Duration = Duration::from_millis(40);
+/// Messages of the controller that are taken at once.
+const BURST: usize = 64;
 /// Between two looks at whether a program still runs.
 const PROGRAM_LOOK: Duration = Duration::from_millis(80);
-/// The same while nothing runs.
-const IDLE_LOOK: Duration = Duration::from_millis(250);
-/// Between two scans for checkpoints.
-const SCAN: Duration = Duration::from_millis(400);
 /// Between two syncs of metric batches.
 const SYNC: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,11 @@ pub struct Parts {
     pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Milliseconds of the boot-time clock.
     pub boottime_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The newest report of this machine's health, for whoever asks the agent.
+    pub health: watch::Sender<v1::HealthReport>,
+    /// When the loop last turned, by the boot-time clock: a driver that hangs
+    /// must look hung to whoever asks, too.
+    pub turned_ms: Arc<AtomicU64>,
 }
 
 /// The task.
@@ -61,6 +68,9 @@ pub struct Driver {
     held: watch::Sender<Vec<v1::HeldAttempt>>,
     wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     boottime_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    turned_ms: Arc<AtomicU64>,
+    health: watch::Sender<v1::HealthReport>,
+    care: Option<care::Care>,
     attempts: BTreeMap<String, Attempt>,
     jobs: JoinSet<(String, Done)>,
     connected: bool,
@@ -78,6 +88,10 @@ pub struct Driver {
     /// An assignment that the disk refused; tried again.
     unkept: Option<v1::Work>,
     program_due: Instant,
+    guard: upgrade::GuardLink,
+    pace: pace::Pace,
+    /// What the controller understands: `Welcome.wire`.
+    wire: u32,
 }
 
 impl Driver {
@@ -85,6 +99,9 @@ impl Driver {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self {
+            guard: upgrade::GuardLink::new(parts.world.guard()),
+            pace: pace::Pace::new(),
+            wire: 0,
             world: parts.world,
             gateway: parts.gateway,
             up: parts.up,
@@ -92,6 +109,9 @@ impl Driver {
             held: parts.held,
             wall_ms: parts.wall_ms,
             boottime_ms: parts.boottime_ms,
+            turned_ms: parts.turned_ms,
+            health: parts.health,
+            care: None,
             attempts: BTreeMap::new(),
             jobs: JoinSet::new(),
             connected: false,
@@ -114,14 +134,18 @@ impl Driver {
             self.take_up(work);
         }
         self.tell_held();
+        self.care = care::Care::begin(&self.world);
         let mut scan_due = Instant::now();
         let mut sync_due = Instant::now();
         loop {
-            let look = if self.attempts.values().any(Attempt::is_busy) { LOOK } else { IDLE_LOOK };
+            let (look, told) = self.pace(scan_due);
+            let change = self.change(told);
             enum Next {
                 Stop,
                 Event(Option<Event>),
                 Done(Option<(String, Done)>),
+                Guard(upgrade::Heard),
+                Care(care::Heard),
                 Look,
             }
             // Arms only yield; whatever won is handled whole below.
@@ -130,11 +154,23 @@ impl Driver {
                 () = stop.cancelled() => Next::Stop,
                 event = self.events.recv() => Next::Event(event),
                 Some(done) = self.jobs.join_next() => Next::Done(done.ok()),
-                () = tokio::time::sleep(look.min(self.beat_due.saturating_duration_since(Instant::now()))) => Next::Look,
+                heard = self.guard.next() => Next::Guard(heard),
+                heard = care::Care::next(&mut self.care) => Next::Care(heard),
+                () = change => Next::Look,
+                () = tokio::time::sleep(look) => Next::Look,
             };
             match next {
                 Next::Stop | Next::Event(None) => break,
-                Next::Event(Some(event)) => self.event(event),
+                Next::Event(Some(event)) => {
+                    self.event(event);
+                    // What came together is answered together: a look at
+                    // everything after each would hold up a flood's
+                    // acknowledgements.
+                    for _ in 0..BURST {
+                        let Ok(event) = self.events.try_recv() else { break };
+                        self.event(event);
+                    }
+                }
                 Next::Done(Some((id, done))) => self.done(&id, done),
                 Next::Done(None) => {
                     // Which job is not known: a fresh agent takes everything up
@@ -142,24 +178,31 @@ impl Driver {
                     tracing::error!("a job panicked; the agent ends and is started again");
                     break;
                 }
+                Next::Guard(upgrade::Heard::Upgraded(outcome)) => self.guard.outcome = Some(outcome),
+                Next::Guard(upgrade::Heard::Farewell(farewell)) => {
+                    self.leave(&farewell).await;
+                    break;
+                }
+                Next::Care(heard) => self.heard(heard),
                 Next::Look => {}
             }
+            self.turned_ms.store((self.boottime_ms)(), Ordering::Relaxed);
             self.observe();
             let now = Instant::now();
             if now >= scan_due {
-                scan_due = now + SCAN;
+                scan_due = now + self.pace.scan(now);
                 self.scan();
             }
             if now >= sync_due {
                 sync_due = now + SYNC;
-                for attempt in self.attempts.values_mut() {
-                    attempt.sync();
-                }
+                self.sync_metrics();
                 let again = self.unkept.take();
                 self.assignment(again);
             }
+            self.take_care(now);
             self.beat(now);
             self.send();
+            self.tell_upgrade();
         }
         for attempt in self.attempts.values_mut() {
             attempt.sync();
@@ -169,7 +212,8 @@ impl Driver {
     fn take_up(&mut self, work: v1::Work) {
         let id = work.attempt_id.clone();
         match Attempt::open(work, &*self.world) {
-            Ok(attempt) => {
+            Ok(mut attempt) => {
+                attempt.wire = self.wire;
                 self.attempts.insert(id, attempt);
             }
             Err(error) => tracing::error!(attempt = id, %error, "an attempt's outbox cannot be opened"),
@@ -211,8 +255,11 @@ impl Driver {
                 // The first lease is asked for now, not a heartbeat later: a
                 // program that is ready waits for it.
                 self.beat_due = Instant::now();
+                self.guard.welcomed();
                 self.heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
+                self.wire = welcome.wire;
                 for attempt in self.attempts.values_mut() {
+                    attempt.wire = welcome.wire;
                     attempt.rewind();
                 }
                 for position in &welcome.positions {
@@ -240,9 +287,7 @@ impl Driver {
             }
             down::Body::Superseded(superseded) => self.input(&superseded.attempt_id, Input::Superseded),
             down::Body::Assignment(assignment) => self.assignment(assignment.work),
-            down::Body::Upgrade(upgrade) => {
-                tracing::warn!(digest = upgrade.digest, "upgrades are not served yet");
-            }
+            down::Body::Upgrade(upgrade) => self.guard.begin(self.gateway.clone(), upgrade),
             down::Body::Unsupported(why) => {
                 tracing::warn!(why, "the controller does not understand this agent");
             }
@@ -265,7 +310,7 @@ impl Driver {
             // need not lie around.
             if self.attempts.get(&id).is_some_and(Attempt::is_delivered) {
                 self.attempts.remove(&id);
-                self.world.forget(&id);
+                self.forget(&id);
                 self.tell_held();
             }
             return;
@@ -321,7 +366,7 @@ impl Driver {
             .collect();
         for id in done {
             self.attempts.remove(&id);
-            self.world.forget(&id);
+            self.forget(&id);
         }
     }
 
@@ -340,6 +385,7 @@ impl Driver {
     fn observe(&mut self) {
         let now = Instant::now();
         let due = now >= self.program_due;
+        self.pace.unseen = !due;
         if due {
             self.program_due = now + PROGRAM_LOOK;
         }

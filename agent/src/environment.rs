@@ -6,6 +6,7 @@
 
 mod build;
 mod command;
+mod container;
 mod definition;
 mod diagnosis;
 
@@ -14,6 +15,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lifecycle::spec::EnvironmentSpec;
+
+pub use container::{ContainerLaunch, ContainerRequest, contain};
 
 /// What is to be built.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +42,8 @@ pub struct Prepared {
     pub key: String,
     /// Whether nothing had to be built or run.
     pub cached: bool,
-    /// What built it: `uv`, `venv`, `conda` or `none`.
+    /// What built it: `uv`, `venv`, `conda` or `none`; `podman` or `docker` where
+    /// an image is the environment.
     pub tool: String,
 }
 
@@ -115,6 +119,9 @@ pub fn prepare(
     output: &mut dyn FnMut(&[u8]),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Prepared, EnvironmentError> {
+    if !req.spec.image.is_empty() {
+        return container::fetch(req, output, cancelled);
+    }
     let source = req
         .source_dir
         .canonicalize()

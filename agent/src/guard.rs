@@ -1,11 +1,16 @@
 //! The guard: one per machine, the process that is always there. It restarts the
-//! agent, starts keepers on request and reaps. It knows no network and no run;
-//! it never ends a keeper, and a training survives its end.
+//! agent, exchanges its program and takes that back where it fails, starts
+//! keepers on request and reaps. It knows no network and no run; it never ends
+//! a keeper, and a training survives its end.
 #![cfg(target_os = "linux")]
 
 mod agent;
+mod notify;
+pub(crate) mod program;
+mod shutdown;
+mod watch;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +23,10 @@ use serde::{Deserialize, Serialize};
 use crate::keeper::{LOG_FILE, SPEC_FILE, STARTED_FILE};
 use crate::os::{self, FileLock, LineServer, Signals};
 use agent::Agent;
+use notify::Notifier;
+pub(crate) use program::Outcome;
+pub use shutdown::Farewell;
+use shutdown::Place;
 
 /// The guard's socket, below the state directory.
 pub(crate) const GUARD_SOCKET: &str = "guard.sock";
@@ -26,6 +35,40 @@ const LOCK_FILE: &str = "guard.lock";
 const IDLE: Duration = Duration::from_secs(5);
 /// The agent's time to end by itself when the guard ends.
 const AGENT_GRACE: Duration = Duration::from_secs(10);
+/// More than the agent was granted when the machine ends, to end by itself.
+const FAREWELL_SLACK: Duration = Duration::from_secs(2);
+/// Tells the agent how often its guard wants a sign of life, in milliseconds.
+pub(crate) const SIGN_EVERY: &str = "OUTLAST_SIGN_EVERY_MS";
+
+/// The guard's limits. Other than usual in tests alone.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    /// Silence after which an agent counts as hung (`OUTLAST_WATCHDOG_MS`).
+    watchdog: Duration,
+    /// How long a program that is tried may take until the controller has
+    /// welcomed its agent (`OUTLAST_TRIAL_MS`).
+    trial: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { watchdog: Duration::from_secs(30), trial: Duration::from_secs(60) }
+    }
+}
+
+impl Timing {
+    fn from_env() -> Self {
+        let set = |name: &str, usual: Duration| {
+            let value = std::env::var(name).ok().and_then(|text| text.parse().ok());
+            value.map_or(usual, |ms: u64| Duration::from_millis(ms.max(100)))
+        };
+        let usual = Self::default();
+        Self {
+            watchdog: set("OUTLAST_WATCHDOG_MS", usual.watchdog),
+            trial: set("OUTLAST_TRIAL_MS", usual.trial),
+        }
+    }
+}
 
 /// What a guard needs to know.
 #[derive(Debug, Clone)]
@@ -33,8 +76,8 @@ pub struct GuardConfig {
     /// The machine's state directory.
     pub state_dir: PathBuf,
     /// The program that is run as `exe agent --state DIR` and as
-    /// `exe keeper --attempt DIR`; looked up afresh at every start, so that it
-    /// can be replaced in place.
+    /// `exe keeper --attempt DIR` where no upgrade brought another one; looked
+    /// up afresh at every start, so that it can be replaced in place.
     pub exe: PathBuf,
     /// Where the agent's own output goes.
     pub log: PathBuf,
@@ -64,13 +107,25 @@ pub enum GuardError {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Request {
-    Keeper { attempt_dir: PathBuf },
+    Keeper {
+        attempt_dir: PathBuf,
+    },
     Status {},
+    /// The agent of this process number was welcomed by the controller.
+    Ready {
+        pid: u32,
+    },
+    /// Try this file as the agent's program.
+    Upgrade {
+        program: PathBuf,
+    },
 }
 
 #[derive(Serialize)]
 struct Status {
     agent_pid: Option<u32>,
+    /// The controller has welcomed that agent.
+    ready: bool,
     keepers: usize,
 }
 
@@ -78,6 +133,7 @@ struct Guard {
     config: GuardConfig,
     signals: Signals,
     server: LineServer,
+    notifier: Notifier,
     agent: Agent,
     keepers: Vec<(PathBuf, Child)>,
 }
@@ -107,10 +163,16 @@ pub fn run(config: GuardConfig) -> Result<(), GuardError> {
     os::write_durable(&file, &own).map_err(io("write", &file))?;
     let socket = state_dir.join(GUARD_SOCKET);
     let server = LineServer::bind(&socket).map_err(io("listen at", &socket))?;
-    let agent = Agent::new(&config);
-    let mut guard = Guard { config, signals, server, agent, keepers: Vec::new() };
+    let place = Place::look(&state_dir);
+    let agent = Agent::new(&config, Timing::from_env());
+    let notifier = Notifier::from_env();
+    notifier.say("READY=1");
+    let mut guard = Guard { config, signals, server, notifier, agent, keepers: Vec::new() };
     guard.serve();
-    guard.agent.end(AGENT_GRACE);
+    guard.notifier.say("STOPPING=1");
+    let grace = place.farewell().map_or(AGENT_GRACE, |granted| granted + FAREWELL_SLACK);
+    let Guard { agent, notifier, .. } = &mut guard;
+    agent.end(grace, || notifier.turn(Instant::now()));
     Ok(())
 }
 
@@ -118,6 +180,7 @@ impl Guard {
     fn serve(&mut self) {
         while !self.signals.take_end_asked() {
             self.agent.turn(Instant::now());
+            self.notifier.turn(Instant::now());
             self.sleep();
             self.signals.drain();
             self.reap();
@@ -130,9 +193,12 @@ impl Guard {
 
     fn sleep(&self) {
         let limit = if self.server.is_busy() { IDLE / 10 } else { IDLE };
-        let timeout = self.agent.next_turn(Instant::now()).min(limit);
+        let now = Instant::now();
+        let timeout = self.agent.next_turn(now).min(limit);
+        let timeout = timeout.min(self.notifier.next_turn(now).unwrap_or(limit));
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
         fds.extend(self.server.fds());
+        fds.extend(self.agent.signs());
         if os::wait_readable(&fds, timeout).is_err() {
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -152,8 +218,20 @@ impl Guard {
                 Err(reason) => serde_json::json!({ "error": reason }),
             },
             Ok(Request::Status {}) => {
-                serde_json::json!(Status { agent_pid: self.agent.pid(), keepers: self.keepers.len() })
+                serde_json::json!(Status {
+                    agent_pid: self.agent.pid(),
+                    ready: self.agent.is_ready(),
+                    keepers: self.keepers.len()
+                })
             }
+            Ok(Request::Ready { pid }) => match self.agent.ready(pid, Instant::now()) {
+                Ok(upgraded) => serde_json::json!({ "ok": true, "upgraded": upgraded }),
+                Err(reason) => serde_json::json!({ "error": reason }),
+            },
+            Ok(Request::Upgrade { program }) => match self.agent.upgrade(&program, Instant::now()) {
+                Ok(begun) => serde_json::json!({ "ok": true, "already": !begun }),
+                Err(reason) => serde_json::json!({ "error": reason }),
+            },
             Err(e) => serde_json::json!({ "error": format!("not a request: {e}") }),
         };
         answer.to_string()
@@ -170,20 +248,31 @@ impl Guard {
         }
         os::open_nofollow(&dir.join(SPEC_FILE)).map_err(|e| format!("{SPEC_FILE} is not usable: {e}"))?;
         let log = open_log(&dir.join(LOG_FILE)).map_err(|e| format!("cannot open {LOG_FILE}: {e}"))?;
-        let errors = log.try_clone().map_err(|e| format!("cannot open {LOG_FILE}: {e}"))?;
-        let child = Command::new(&self.config.exe)
-            .args(["keeper", "--attempt"])
-            .arg(&dir)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .map_err(|e| format!("cannot run {}: {e}", self.config.exe.display()))?;
+        let child = self.spawn_keeper(&dir, &log)?;
         self.keepers.push((dir, child));
         Ok(())
     }
+
+    /// A keeper from the agent's own program, so that the two are of one
+    /// build; where that cannot be run, from the guard's.
+    fn spawn_keeper(&self, dir: &Path, log: &File) -> Result<Child, String> {
+        let open = || log.try_clone().map_err(|e| format!("cannot open {LOG_FILE}: {e}"));
+        let mut refused = String::new();
+        for program in self.agent.programs() {
+            let mut command = Command::new(&program);
+            for name in notify::VARIABLES {
+                command.env_remove(name);
+            }
+            command.args(["keeper", "--attempt"]).arg(dir).stdin(Stdio::null());
+            match command.stdout(open()?).stderr(open()?).spawn() {
+                Ok(child) => return Ok(child),
+                Err(e) => refused = format!("cannot run {}: {e}", program.display()),
+            }
+        }
+        Err(refused)
+    }
 }
 
-fn open_log(path: &Path) -> io::Result<std::fs::File> {
+fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }

@@ -12,6 +12,7 @@ use proto::pki::{Credentials, MachineKey, PkiError};
 use proto::v1::join_client::JoinClient;
 use proto::v1::{self};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::os;
 
@@ -30,6 +31,10 @@ pub struct MachineFile {
     pub ca_spki_sha256: String,
     /// Where environments are cached.
     pub cache_dir: PathBuf,
+    /// `address:port` to answer for this machine's health at; port 0 is any.
+    /// Absent: nobody is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_listen: Option<String>,
 }
 
 /// Why the machine has no identity.
@@ -79,12 +84,17 @@ pub fn next_incarnation(state: &Path) -> Result<u64, IdentityError> {
     Ok(before + 1)
 }
 
+/// Certificate with key, and the root, PEM; `None` before the machine joined.
+pub type Held = Option<(Credentials, String)>;
+
 /// The key and, once joined, the certificate.
 pub struct Identity {
     state: PathBuf,
     machine: String,
     key: Arc<MachineKey>,
-    credentials: Option<(Credentials, String)>,
+    credentials: Held,
+    /// Tells whoever serves with the certificate that there is a newer one.
+    told: watch::Sender<Held>,
 }
 
 impl Identity {
@@ -110,7 +120,20 @@ impl Identity {
             (Some(chain_pem), Some(ca)) => Some((Credentials { chain_pem, key_pem: key.to_pem() }, ca)),
             _ => None,
         };
-        Ok(Self { state: state.to_owned(), machine: machine.to_owned(), key: Arc::new(key), credentials })
+        let told = watch::Sender::new(credentials.clone());
+        Ok(Self {
+            state: state.to_owned(),
+            machine: machine.to_owned(),
+            key: Arc::new(key),
+            credentials,
+            told,
+        })
+    }
+
+    /// What there is now, and each renewal from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Held> {
+        self.told.subscribe()
     }
 
     /// Certificate, key and root, if they are worth using now.
@@ -167,6 +190,7 @@ impl Identity {
         let _ = std::fs::remove_file(&token);
         let credentials = Credentials { chain_pem: certificate.chain_pem, key_pem: self.key.to_pem() };
         self.credentials = Some((credentials, certificate.ca_pem));
+        self.told.send_replace(self.credentials.clone());
         Ok(())
     }
 }

@@ -5,6 +5,10 @@
 //! before the training has ended.
 #![cfg(target_os = "linux")]
 
+mod container;
+mod evidence;
+mod kernel;
+mod launch;
 mod record;
 mod stop;
 mod watch;
@@ -13,10 +17,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lifecycle::spec::LimitSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::os;
 
+pub use container::ContainerRef;
+pub use kernel::OomProcess;
 pub use record::{ExitRecord, StopKind};
 
 /// The variable by which every process of an attempt is recognised.
@@ -31,10 +38,12 @@ pub(crate) const CHILD_FILE: &str = "child.json";
 pub(crate) const EXIT_FILE: &str = "exit.json";
 pub(crate) const SOCKET_FILE: &str = "keeper.sock";
 pub(crate) const LOG_FILE: &str = "keeper.log";
+/// What the kernel said while the program ran, below the attempt's directory.
+pub const KERNEL_LOG_FILE: &str = "kernel.log";
 const MAX_SPEC: usize = 8 << 20;
 
 /// What one keeper is to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeeperSpec {
     /// The attempt, as the controller names it.
     pub attempt_id: String,
@@ -52,6 +61,15 @@ pub struct KeeperSpec {
     pub spool_bytes: u64,
     /// Milliseconds between SIGTERM and SIGKILL where a stop names none.
     pub grace_ms: u64,
+    /// What the program and all that it starts may use at most.
+    #[serde(default)]
+    pub limits: LimitSpec,
+    /// Whether the program gets a terminal instead of two pipes.
+    #[serde(default)]
+    pub pty: bool,
+    /// The container that `argv` starts, if it starts one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerRef>,
 }
 
 impl KeeperSpec {
@@ -149,6 +167,9 @@ pub(crate) struct ChildFile {
     #[serde(flatten)]
     pub(crate) process: os::ProcessRef,
     pub(crate) started_ms: u64,
+    /// Limits that could not be applied, in words.
+    #[serde(default)]
+    pub(crate) unapplied_limits: Vec<String>,
 }
 
 /// The whole life of the keeper process: starts what `keeper.json` in the
@@ -201,6 +222,9 @@ mod tests {
             env: BTreeMap::new(),
             spool_bytes: 0,
             grace_ms: 0,
+            limits: LimitSpec::default(),
+            pty: false,
+            container: None,
         }
     }
 
@@ -212,6 +236,14 @@ mod tests {
         assert!(KeeperSpec { argv: Vec::new(), ..spec() }.validate().is_err());
         let env = BTreeMap::from([("A=B".to_owned(), String::new())]);
         assert!(KeeperSpec { env, ..spec() }.validate().is_err());
+    }
+
+    #[test]
+    fn a_file_of_an_older_agent_still_says_what_to_run() {
+        let older = r#"{"attempt_id":"a-1","machine_id":"m","argv":["true"],"cwd":"/","env":{},"spool_bytes":0,"grace_ms":0}"#;
+        assert_eq!(serde_json::from_str::<KeeperSpec>(older).unwrap(), spec());
+        let child = r#"{"pid":7,"start_time":1,"boot_id":"b","started_ms":5}"#;
+        assert!(serde_json::from_str::<ChildFile>(child).unwrap().unapplied_limits.is_empty());
     }
 
     #[test]

@@ -10,15 +10,20 @@ pub mod outbox;
 pub mod driver;
 pub mod gateway;
 pub mod identity;
+pub mod query;
 pub mod uplink;
 pub mod world;
 
 pub mod environment;
+pub mod evidence;
 pub mod guard;
+pub mod health;
 pub mod keeper;
 pub mod os;
 pub mod process;
+pub mod ranks;
 pub mod spool;
+pub mod upgrade;
 
 pub mod app;
 pub mod command;

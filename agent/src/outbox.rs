@@ -288,6 +288,15 @@ impl Outbox {
         Ok(())
     }
 
+    /// The file where something in it is not durable yet: the caller syncs it.
+    /// What comes later is not durable with it.
+    pub fn unsynced(&mut self) -> Option<File> {
+        let (_, file) = self.file.as_ref().filter(|_| self.dirty)?;
+        let copy = file.try_clone().ok()?;
+        self.dirty = false;
+        Some(copy)
+    }
+
     /// Everything of a lane below `next` is durable at the controller.
     pub fn acked(&mut self, lane: Lane, next: u64) {
         let queue = self.lane_mut(lane);

@@ -122,6 +122,14 @@ impl KeeperClient {
         child.process.is_alive().then_some(child.process.pid)
     }
 
+    /// Limits that could not be applied to the program, in words; empty until
+    /// it runs.
+    #[must_use]
+    pub fn unapplied_limits(&self) -> Vec<String> {
+        let child: Option<ChildFile> = self.file(crate::keeper::CHILD_FILE);
+        child.map(|c| c.unapplied_limits).unwrap_or_default()
+    }
+
     fn ask(&self, request: &Request) -> Result<(), ProcessError> {
         let path = self.dir.join(SOCKET_FILE);
         let line = serde_json::to_string(request).map_err(|e| ProcessError::Refused(e.to_string()))?;
@@ -140,11 +148,15 @@ impl KeeperClient {
         }
     }
 
-    /// What is left of the attempt when its keeper is gone.
-    fn remains(&self) -> Option<Tree> {
+    fn spec(&self) -> Option<KeeperSpec> {
         let spec: KeeperSpec =
             serde_json::from_slice(&os::read_bounded(&self.dir.join(SPEC_FILE), 8 << 20).ok()?).ok()?;
-        spec.validate().ok()?;
+        spec.validate().is_ok().then_some(spec)
+    }
+
+    /// What is left of the attempt when its keeper is gone.
+    fn remains(&self) -> Option<Tree> {
+        let spec = self.spec()?;
         let tree = Tree::marked(ATTEMPT_MARKER, &spec.attempt_id);
         let tree = tree.with_cgroup(Cgroup::find(&spec.cgroup_name()));
         Some(match self.live_child() {
@@ -180,12 +192,21 @@ impl KeeperClient {
         if self.keeper_lives() {
             return self.ask(&Request::Kill {});
         }
+        let spec = self.spec();
+        let remove = || {
+            if let Some((container, env)) = spec.as_ref().and_then(|s| Some((s.container.as_ref()?, &s.env)))
+            {
+                container.remove(env, ASK);
+            }
+        };
+        remove();
         if let Some(tree) = self.remains() {
             let until = Instant::now() + ASK;
             while tree.kill_pass() > 0 && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
+        remove();
         Ok(())
     }
 
@@ -292,6 +313,9 @@ mod tests {
             env: std::collections::BTreeMap::new(),
             spool_bytes: 0,
             grace_ms: 0,
+            limits: lifecycle::spec::LimitSpec::default(),
+            pty: false,
+            container: None,
         };
         let error = KeeperClient::start(dir.path(), &attempt, &spec).unwrap_err().to_string();
         assert!(error.contains("the guard does not answer"), "{error}");

@@ -6,6 +6,7 @@
 
 mod gaps;
 mod reader;
+mod times;
 mod writer;
 
 use std::fs;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use reader::SpoolReader;
+pub use times::Written;
 pub use writer::SpoolWriter;
 
 /// Largest size of one segment.
@@ -90,7 +92,7 @@ impl SpoolError {
     }
 }
 
-fn spool_dir(attempt_dir: &Path) -> PathBuf {
+pub(crate) fn spool_dir(attempt_dir: &Path) -> PathBuf {
     attempt_dir.join("spool")
 }
 

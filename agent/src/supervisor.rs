@@ -56,6 +56,9 @@ pub enum Input {
     Observed(Program),
     /// Everything it left is published, or cannot be (in words).
     Finished(Option<String>),
+    /// It makes no progress (in words) and is ended, within milliseconds of
+    /// grace; the next attempt goes on from the newest checkpoint.
+    Hung(String, u64),
 }
 
 /// What is to be done.
@@ -98,6 +101,8 @@ pub enum Tell {
         unpublished: String,
         /// Another try may well not meet it.
         transient: bool,
+        /// Why it was ended from here: no progress, in words; empty: it was not.
+        hang: String,
     },
 }
 
@@ -114,6 +119,8 @@ pub struct Supervisor {
     acted: Option<Wish>,
     told_stopping: bool,
     transient: bool,
+    /// Why it is ended for want of progress; empty: it is not.
+    hang: String,
 }
 
 impl Supervisor {
@@ -128,6 +135,16 @@ impl Supervisor {
             acted: None,
             told_stopping: false,
             transient: false,
+            hang: String::new(),
+        }
+    }
+
+    /// The agent before this one was ending it for want of progress: that goes
+    /// on as soon as its program is seen.
+    pub fn was_hung(&mut self, why: String, grace_ms: u64) {
+        if self.phase == Phase::New && !why.is_empty() {
+            self.wish = self.wish.max(Wish::Stop(grace_ms));
+            self.hang = why;
         }
     }
 
@@ -181,8 +198,16 @@ impl Supervisor {
                         ended,
                         started: self.started,
                         unpublished: unpublished.unwrap_or_default(),
-                        transient: self.transient,
+                        transient: self.transient || !self.hang.is_empty(),
+                        hang: std::mem::take(&mut self.hang),
                     })];
+                }
+            }
+            Input::Hung(why, grace_ms) => {
+                // What a person or the controller wants counts for more.
+                if self.phase == Phase::Running && self.may_start() {
+                    self.wish = Wish::Stop(grace_ms);
+                    self.hang = why;
                 }
             }
         }
@@ -205,7 +230,11 @@ impl Supervisor {
                 let first = !self.told_stopping;
                 self.told_stopping = true;
                 self.acted = Some(wish);
-                let why = if self.superseded { "superseded" } else { "asked to" };
+                let why = match (self.superseded, self.hang.is_empty()) {
+                    (true, _) => "superseded",
+                    (false, true) => "asked to",
+                    (false, false) => "it makes no progress",
+                };
                 let mut effects = Vec::new();
                 if first {
                     effects.push(Effect::Tell(Tell::Stopping(why)));
@@ -338,8 +367,39 @@ mod tests {
         assert_eq!(s.step(Input::Wished(Wish::Kill)), [Effect::Kill]);
     }
 
+    #[test]
+    fn a_hang_is_ended_once_and_told_at_the_end() {
+        let mut s = Supervisor::new(false);
+        assert_eq!(s.step(Input::Hung("early".into(), 9)), [Effect::Tell(Tell::Preparing), Effect::Prepare]);
+        let mut s = Supervisor::new(false);
+        s.step(Input::Observed(Program::Running(7)));
+        let stop = s.step(Input::Hung("no step for 9 s".into(), 5_000));
+        assert_eq!(stop, [Effect::Tell(Tell::Stopping("it makes no progress")), Effect::Stop(5_000)]);
+        assert_eq!(s.step(Input::Hung("again".into(), 1)), []);
+        assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), [Effect::Finish(true)]);
+        let [Effect::Tell(Tell::Ended { transient: true, hang, .. })] = &s.step(Input::Finished(None))[..]
+        else {
+            panic!("no end is told")
+        };
+        assert_eq!(hang, "no step for 9 s");
+    }
+
+    #[test]
+    fn a_hang_found_on_disk_goes_on_being_ended_and_a_persons_stop_comes_first() {
+        let mut s = Supervisor::new(false);
+        s.was_hung("it hung".into(), 5_000);
+        assert_eq!(s.step(Input::Observed(Program::Running(7))).last(), Some(&Effect::Stop(5_000)));
+        let mut s = Supervisor::new(false);
+        s.step(Input::Observed(Program::Running(7)));
+        s.step(Input::Wished(Wish::Stop(9_000)));
+        assert_eq!(s.step(Input::Hung("late".into(), 1)), []);
+        s.step(Input::Observed(Program::Ended(ended())));
+        let told = s.step(Input::Finished(None));
+        assert!(matches!(&told[..], [Effect::Tell(Tell::Ended { hang, .. })] if hang.is_empty()));
+    }
+
     fn input(pick: u8) -> Input {
-        match pick % 12 {
+        match pick % 13 {
             0 => Input::Wished(Wish::Run),
             1 => Input::Wished(Wish::Stop(1_000)),
             2 => Input::Wished(Wish::Kill),
@@ -351,13 +411,14 @@ mod tests {
             8 => Input::Observed(Program::NotStarted),
             9 => Input::Observed(Program::Running(7)),
             10 => Input::Observed(Program::Ended(ended())),
+            11 => Input::Hung("x".into(), 1_000),
             _ => Input::Finished(None),
         }
     }
 
     proptest! {
         #[test]
-        fn i13_i18_one_start_one_end_and_no_credit_once_superseded(picks in proptest::collection::vec(0u8..12, 0..80)) {
+        fn i13_i18_one_start_one_end_and_no_credit_once_superseded(picks in proptest::collection::vec(0u8..13, 0..80)) {
             let mut s = Supervisor::new(false);
             let (mut starts, mut ends, mut finishes) = (0, 0, 0);
             for pick in picks {

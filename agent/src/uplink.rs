@@ -15,6 +15,7 @@ use proto::v1::agent_link_client::AgentLinkClient;
 use proto::v1::{self, up};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub max_backoff: Duration,
     /// Seed of the jitter.
     pub seed: u64,
+    /// Where this machine answers for its health; empty: nowhere.
+    pub health_endpoint: String,
 }
 
 /// The uplink's ends as the driver holds them.
@@ -102,6 +105,43 @@ pub struct Handle {
 }
 
 const QUEUE: usize = 16;
+
+/// Leases were asked for and nothing at all came for so long: whatever the
+/// socket says, nobody is there (a NAT forgot the connection, the way back is
+/// cut). Sooner than the transport's own 20 s, so that a new connection is tried
+/// while the controller still has patience.
+const UNANSWERED: Duration = Duration::from_secs(12);
+
+/// Whether what is sent is answered.
+#[derive(Debug, Default)]
+struct Answers {
+    /// When the first lease was asked for since something last came.
+    asked: Option<Instant>,
+}
+
+impl Answers {
+    fn sent(&mut self, message: &v1::Up, now: Instant) {
+        if matches!(message.body, Some(up::Body::Renew(_))) {
+            self.asked.get_or_insert(now);
+        }
+    }
+
+    fn came(&mut self) {
+        self.asked = None;
+    }
+
+    /// Ends when nothing came for too long.
+    async fn missing(&self) {
+        match self.asked {
+            Some(at) => tokio::time::sleep_until(at + UNANSWERED).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn unanswered() -> LinkError {
+    LinkError::Ended(format!("no answer for {UNANSWERED:?}"))
+}
 
 /// The task and its handle.
 pub fn build(config: Config, identity: Identity) -> (impl Future<Output = ()> + Send, Handle) {
@@ -151,7 +191,7 @@ impl Task {
         let mut rng = fastrand::Rng::with_seed(self.config.seed);
         let mut failures = 0_u32;
         loop {
-            let begun = tokio::time::Instant::now();
+            let begun = Instant::now();
             match self.session().await {
                 Err(LinkError::NoDriver) => return,
                 Err(error) => tracing::info!(%error, "the link is down"),
@@ -207,6 +247,7 @@ impl Task {
             build_id: String::new(),
             carrier: self.config.carrier.name.to_owned(),
             attempts: self.held.borrow_and_update().clone(),
+            health_endpoint: self.config.health_endpoint.clone(),
         };
         let first = v1::Up { body: Some(up::Body::Hello(hello)) };
         out.send(first).await.map_err(|_| LinkError::NoDriver)?;
@@ -217,23 +258,65 @@ impl Task {
         self.to_driver.send(Event::Connected).await.map_err(|_| LinkError::NoDriver)?;
         let renewal = tokio::time::sleep(renew_after);
         tokio::pin!(renewal);
+        let mut answers = Answers::default();
         loop {
             // Every arm only yields; nothing is lost when another one wins.
             tokio::select! {
                 biased;
                 message = inbound.next() => match message {
                     Some(Ok(down)) => {
+                        answers.came();
                         self.to_driver.send(Event::Down(Box::new(down))).await.map_err(|_| LinkError::NoDriver)?;
                     }
                     Some(Err(status)) => return Err(ended(status)),
                     None => return Err(LinkError::Ended("closed by the controller".into())),
                 },
                 message = self.from_driver.recv() => match message {
-                    Some(up) => out.send(up).await.map_err(|_| LinkError::Ended("closed".into()))?,
+                    Some(up) => {
+                        answers.sent(&up, Instant::now());
+                        // A full lane means that nothing gets through: the
+                        // deadline must not wait for it.
+                        tokio::select! {
+                            biased;
+                            sent = out.send(up) => sent.map_err(|_| LinkError::Ended("closed".into()))?,
+                            () = answers.missing() => return Err(unanswered()),
+                        }
+                    }
                     None => return Err(LinkError::NoDriver),
                 },
                 () = &mut renewal => return Ok(()),
+                () = answers.missing() => return Err(unanswered()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renew() -> v1::Up {
+        v1::Up { body: Some(up::Body::Renew(v1::Renew::default())) }
+    }
+
+    /// How long it takes until the stream counts as dead, within a minute.
+    async fn dead_after(answers: &Answers) -> Option<Duration> {
+        let begun = Instant::now();
+        tokio::time::timeout(Duration::from_secs(60), answers.missing()).await.ok().map(|()| begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_dead_when_leases_are_asked_for_and_nothing_comes() {
+        let mut answers = Answers::default();
+        assert_eq!(dead_after(&answers).await, None, "nothing was asked");
+        answers.sent(&v1::Up { body: Some(up::Body::Hello(v1::Hello::default())) }, Instant::now());
+        assert_eq!(dead_after(&answers).await, None, "no lease was asked for");
+        answers.sent(&renew(), Instant::now());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        // A later question does not make the first one younger.
+        answers.sent(&renew(), Instant::now());
+        assert_eq!(dead_after(&answers).await, Some(UNANSWERED - Duration::from_secs(5)));
+        answers.came();
+        assert_eq!(dead_after(&answers).await, None);
     }
 }

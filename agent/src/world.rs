@@ -43,6 +43,11 @@ pub enum Piece {
     Nothing,
 }
 
+pub use crate::spool::Written;
+pub use publishing::Relief;
+
+use crate::health::Monitor;
+
 /// Where an attempt's program stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {
@@ -190,6 +195,10 @@ pub trait World: Send + Sync {
     async fn start(&self, work: v1::Work) -> Result<(), Failed>;
     /// Where the program stands.
     fn program(&self, attempt: &str) -> Program;
+    /// Limits that could not be applied to the running program, in words.
+    fn unapplied_limits(&self, _attempt: &str) -> Vec<String> {
+        Vec::new()
+    }
     /// Asks the program to end; it is ended after `grace_ms`. `false`: nobody
     /// could be asked.
     fn stop(&self, attempt: &str, grace_ms: u64) -> bool;
@@ -197,6 +206,10 @@ pub trait World: Send + Sync {
     fn kill(&self, attempt: &str) -> bool;
     /// Output at an offset.
     fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece;
+    /// When the program wrote the byte at an offset that was just read.
+    fn written(&self, _attempt: &str, _output: Output, _offset: u64) -> Written {
+        Written::UNKNOWN
+    }
     /// Output below this offset is durable at the controller.
     fn release(&self, attempt: &str, output: Output, acked: u64);
     /// Complete, unpublished checkpoints, newest first. With `last`, the
@@ -210,6 +223,40 @@ pub trait World: Send + Sync {
     fn forget(&self, attempt: &str);
     /// Free bytes of disk and memory; 0 is unknown.
     fn free(&self) -> (u64, u64);
+    /// The sampler of the machine's health; `None`: nothing is looked after
+    /// here (a simulation).
+    fn monitor(&self) -> Option<Monitor> {
+        None
+    }
+    /// Where an attempt's files are; `None`: it has none.
+    fn directory(&self, _attempt: &str) -> Option<layout::AttemptDir> {
+        None
+    }
+    /// Makes room on the disk of an attempt's checkpoints where it is short:
+    /// deletes what the store has, then environments that nothing uses.
+    /// `filling_per_s` is in bytes per second. Blocks.
+    fn relieve(&self, _work: &v1::Work, _filling_per_s: f64) -> Relief {
+        Relief::default()
+    }
+    /// Remembers that a run hangs with this durable step; whether it did so
+    /// before without a newer one since. Blocks.
+    fn hangs_again(&self, _run: &str, _durable: Option<u64>) -> bool {
+        false
+    }
+    /// Whether `changed` will tell what becomes of these attempts: more output,
+    /// an end. Asked before each wait.
+    fn tells_changes(&self, _attempts: &[&str]) -> bool {
+        false
+    }
+    /// Waits until something of those attempts may have changed; for ever where
+    /// nothing can tell.
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
+    }
+    /// Where a guard listens; `None`: there is none.
+    fn guard(&self) -> Option<&std::path::Path> {
+        None
+    }
 }
 
 /// Asked by long blocking work now and then.

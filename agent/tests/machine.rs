@@ -2,7 +2,11 @@
 //! the agent's three faces itself: a small script turns `keeper --attempt DIR`
 //! and the other verbs into a run of the one test that acts as that process.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed; one that is passed over says so"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +21,12 @@ use agent::os::{self, ProcessRef, Tree};
 use agent::process::{KeeperClient, KeeperState, ProcessError};
 use agent::spool::{Piece, SpoolReader, Stream};
 use lifecycle::Exit;
+use lifecycle::spec::LimitSpec;
+
+#[path = "machine/containers.rs"]
+mod containers;
+#[path = "machine/endings.rs"]
+mod endings;
 
 const ROLE: &str = "OUTLAST_TEST_ROLE";
 const DIR: &str = "OUTLAST_TEST_DIR";
@@ -100,6 +110,9 @@ impl Machine {
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             spool_bytes: 0,
             grace_ms: 30_000,
+            limits: LimitSpec::default(),
+            pty: false,
+            container: None,
         }
     }
 

@@ -69,6 +69,9 @@ pub fn main() -> std::process::ExitCode {
 
 /// What the program does for itself, told apart from the arguments alone.
 fn hidden(argv: &[OsString]) -> Option<std::process::ExitCode> {
+    if matches!(argv, [_, verb, flag] if verb == "agent" && flag == "--version") {
+        return Some(agent::command::version());
+    }
     let [_, verb, flag, dir] = argv else { return None };
     let (verb, flag, dir) = (verb.to_str()?, flag.to_str()?, Path::new(dir));
     match (verb, flag) {

@@ -47,7 +47,11 @@ pub enum Verb {
     /// Go on with a run that was held or has ended
     Resume(ResumeArgs),
     /// Show machines, as their providers see them
+    #[command(args_conflicts_with_subcommands = true)]
     Machines {
+        /// What else to do with them.
+        #[command(subcommand)]
+        verb: Option<MachinesVerb>,
         /// Those that are gone too
         #[arg(long)]
         all: bool,
@@ -55,6 +59,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show how a machine is: load, memory, disks, GPUs, alerts
+    Health(HealthArgs),
     /// Show the checkpoints of a run
     Checkpoints {
         /// Its name, id, or the beginning of either
@@ -73,6 +79,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Say why an attempt ended, and what to try next
+    Why(WhyArgs),
     /// Show the journal: everything that was learned and done
     Events(EventsArgs),
     /// Show what runs have cost
@@ -168,6 +176,10 @@ pub struct StatusArgs {
 }
 
 /// `outlast logs`
+///
+/// On a terminal the output is shown as the terminal would show it, without
+/// what could command the terminal. Into a file or another program it goes
+/// byte for byte.
 #[derive(Debug, clap::Args)]
 pub struct LogsArgs {
     /// Its name, id, or the beginning of either
@@ -178,6 +190,24 @@ pub struct LogsArgs {
     /// Only the last lines of the newest attempt
     #[arg(long, value_name = "LINES")]
     pub tail: Option<u64>,
+    /// Only what was written since then, by the machine's clock: 10m, 2h, 3d, 2026-01-31T23:59:59Z or unix seconds
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    pub since: Option<u64>,
+    /// Only lines in which this regular expression is found
+    #[arg(long, value_name = "REGEX", value_parser = crate::screen::view::pattern)]
+    pub grep: Option<regex::Regex>,
+    /// Only lines in which it is not
+    #[arg(long, requires = "grep")]
+    pub invert: bool,
+    /// Only lines that a launcher such as torchrun marked as this rank's
+    #[arg(long, value_name = "N")]
+    pub rank: Option<u32>,
+    /// Put in front of each line when it was written, by the machine's clock
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Byte for byte, also on a terminal: it obeys what the program wrote
+    #[arg(long)]
+    pub raw: bool,
     /// What it wrote to its error stream
     #[arg(long)]
     pub stderr: bool,
@@ -190,6 +220,26 @@ pub struct LogsArgs {
     /// Only this attempt
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub attempt: u32,
+}
+
+/// `outlast health`
+#[derive(Debug, clap::Args)]
+pub struct HealthArgs {
+    /// A machine or a run: its name, id, or the beginning of either [default: every machine]
+    #[arg(value_name = "MACHINE|RUN")]
+    pub target: Option<String>,
+    /// Show each new report until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Ask the machine itself, not the controller
+    #[arg(long)]
+    pub direct: bool,
+    /// Show earlier samples too, newest last
+    #[arg(long, value_name = "N")]
+    pub history: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `outlast stop`
@@ -230,6 +280,28 @@ pub struct ResumeArgs {
     /// Print one JSON object at the end instead of the run's output
     #[arg(long)]
     pub json: bool,
+}
+
+/// `outlast why`
+#[derive(Debug, clap::Args)]
+pub struct WhyArgs {
+    /// Its name, id, or the beginning of either
+    pub run: String,
+    /// This attempt [default: the newest that ended]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub attempt: u32,
+    /// Print all that is known of it
+    #[arg(long, conflicts_with = "json")]
+    pub full: bool,
+    /// Print the whole failure capsule as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the failure capsule to this file, too
+    #[arg(long, value_name = "FILE")]
+    pub export: Option<PathBuf>,
+    /// Replace the file if there is one
+    #[arg(short, long, requires = "export")]
+    pub yes: bool,
 }
 
 /// `outlast events`
@@ -280,6 +352,30 @@ pub enum ControllerVerb {
         #[arg(long, value_name = "DIR")]
         home: Option<PathBuf>,
     },
+}
+
+/// `outlast machines`
+#[derive(Debug, Subcommand)]
+pub enum MachinesVerb {
+    /// Replace the agent's program; what runs there goes on
+    Upgrade(UpgradeArgs),
+}
+
+/// `outlast machines upgrade`
+#[derive(Debug, clap::Args)]
+pub struct UpgradeArgs {
+    /// The machine's id, or the beginning of it
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub machine: Option<String>,
+    /// Every machine that is up, one after the other
+    #[arg(long)]
+    pub all: bool,
+    /// The new program [default on this computer: this very program]
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `outlast config`
@@ -337,10 +433,62 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "that is too long".into())
 }
 
+/// Reads how long ago (`90s`, `10m`, `2h`, `3d`), a moment of RFC 3339, or unix
+/// seconds, as unix milliseconds.
+fn since(text: &str) -> Result<u64, String> {
+    let ago = match text.strip_suffix('d') {
+        Some(days) => duration(&format!("{days}h")).and_then(|d| d.checked_mul(24).ok_or(String::new())),
+        None if text.bytes().all(|b| b.is_ascii_digit()) => Err(String::new()),
+        None => duration(text),
+    };
+    if let Ok(ago) = ago {
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        return Ok(crate::commands::now_ms().saturating_sub(ago).max(1));
+    }
+    if let Ok(seconds) = text.parse::<f64>()
+        && seconds.is_finite()
+        && (0.0..1e13).contains(&seconds)
+    {
+        // Whoever gives thirteen digits means milliseconds.
+        let factor = if seconds >= 1e11 { 1.0 } else { 1_000.0 };
+        return Duration::try_from_secs_f64(seconds * factor / 1_000.0)
+            .map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1))
+            .map_err(|error| error.to_string());
+    }
+    crate::commands::unix_ms_of(text)
+        .ok_or_else(|| "a moment is written 10m (ago), 2026-01-31T23:59:59Z or as unix seconds".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn moments_are_read_as_people_write_them() {
+        let at = 1_769_903_999_000;
+        for text in ["2026-01-31T23:59:59Z", "2026-01-31T23:59:59.000+00:00", "2026-02-01 01:29:59+01:30"] {
+            assert_eq!(since(text), Ok(at), "{text}");
+        }
+        assert_eq!((since("1769903999"), since("1769903999000")), (Ok(at), Ok(at)));
+        assert_eq!(since("2026-01-31T23:59:59.25Z"), Ok(at + 250));
+        for (text, ago) in [("90s", 90_000), ("10m", 600_000), ("3d", 259_200_000)] {
+            let now = crate::commands::now_ms();
+            assert!((now - ago..now - ago + 60_000).contains(&since(text).unwrap()), "{text}");
+        }
+        for bad in [
+            "",
+            "d",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "2026-01-31",
+            "-5",
+            "2026-02-30T00:00:00Z",
+            "1e400",
+        ] {
+            assert!(since(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

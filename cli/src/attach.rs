@@ -85,6 +85,7 @@ async fn carry(
     let detail = released(ctx, &mut link, &run.id, *detail).await?;
     if let Some(mut output) = output {
         output.catch_up(&mut link, &run.id).await?;
+        output.finish();
     }
     let mut report = Report::new(&detail, tormented?);
     let mut code = crate::report::exit_code(&detail.run.clone().unwrap_or_default());

@@ -54,6 +54,27 @@ pub async fn connect(home: &Path) -> Result<Client, Failure> {
     })
 }
 
+/// Connects to a machine's own port, as the operator of `home`. Whoever answers
+/// there must prove to be that machine.
+///
+/// # Errors
+/// Why not, in words.
+pub async fn machine(home: &Path, machine: &str, endpoint: &str) -> Result<Channel, String> {
+    let hub = controller::home::rendezvous(home).ok_or("no controller has served here")?.hub;
+    let (own, root) = controller::home::operator_credentials(home).map_err(|error| error.to_string())?;
+    let machine = machine.parse().map_err(|_| format!("`{machine}` is no machine's id"))?;
+    let tls = proto::tls::machine_client(&root, &own, hub, machine, Arc::new(SystemTime::now));
+    let name = proto::tls::expected_machine(machine).map_err(|error| error.to_string())?;
+    let tls = tls.map_err(|error| error.to_string())?;
+    proto::channel::dial(&[endpoint.to_owned()], tls, name).await.map_err(|error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        cause.to_string()
+    })
+}
+
 impl Client {
     /// What the controller says of itself, soon.
     ///

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod cost;
 pub mod destroy;
 pub mod events;
+pub mod health;
 pub mod logs;
 pub mod machines;
 pub mod pull;
@@ -16,6 +17,7 @@ pub mod run;
 pub mod status;
 pub mod stop;
 pub mod version;
+pub mod why;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::{Response, Status};
 
 use crate::app::Context;
-use crate::args::{ConfigArgs, Verb};
+use crate::args::{ConfigArgs, MachinesVerb, Verb};
 use crate::client::failure;
 use crate::config::{Loaded, Sources};
 use crate::exit_code::{ExitCode, Failure};
@@ -42,9 +44,14 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Stop(args) => stop::perform(ctx, &args).await,
         Verb::Destroy(args) => destroy::perform(ctx, &args).await,
         Verb::Resume(args) => Box::pin(resume::perform(ctx, &args)).await,
-        Verb::Machines { all, json } => machines::perform(ctx, all, json).await,
+        Verb::Machines { verb: Some(MachinesVerb::Upgrade(args)), .. } => {
+            Box::pin(machines::upgrade(ctx, args)).await
+        }
+        Verb::Machines { verb: None, all, json } => machines::perform(ctx, all, json).await,
+        Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
         Verb::Checkpoints { run, json } => checkpoints::perform(ctx, &run, json).await,
         Verb::Pull { run, dir, json } => Box::pin(pull::perform(ctx, &run, dir, json)).await,
+        Verb::Why(args) => why::perform(ctx, &args).await,
         Verb::Events(args) => events::perform(ctx, &args).await,
         Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
@@ -162,6 +169,46 @@ pub fn moment(unix_ms: u64) -> String {
     let (seconds, millis) = (in_day / 1_000, in_day % 1_000);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// The inverse of [`moment`], for any offset from UTC and any fraction.
+#[must_use]
+pub fn unix_ms_of(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let (time, rest) = rest.split_at_checked(8)?;
+    let parts = |text: &str, by: char| -> Option<[u64; 3]> {
+        let plain =
+            |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
+        text.split(by).map(plain).collect::<Option<Vec<u64>>>()?.try_into().ok()
+    };
+    let ([year, month, day], [hour, minute, second]) = (parts(date, '-')?, parts(time, ':')?);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let digits = rest.strip_prefix('.').map_or(0, |r| r.bytes().take_while(u8::is_ascii_digit).count());
+    let (fraction, zone) = if digits == 0 { ("", rest) } else { rest[1..].split_at(digits) };
+    let millis: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    let from_utc: i64 = match zone {
+        "Z" | "z" => 0,
+        _ => {
+            let sign = if zone.starts_with('-') { -1 } else { 1 };
+            let (hours, minutes) = zone.strip_prefix(['+', '-'])?.split_once(':')?;
+            let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.len() == 2);
+            sign * (i64::from(number(hours)?) * 60 + i64::from(number(minutes)?))
+        }
+    };
+    let (march_year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let in_year = (153 * from_march + 2) / 5 + day - 1;
+    let days = march_year * 365 + march_year / 4 - march_year / 100 + march_year / 400 + in_year - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    let utc = i64::try_from(seconds).ok()?.checked_sub(from_utc * 60)?;
+    let at = u64::try_from(utc).ok()? * 1_000 + millis;
+    // A day that the month does not have is another month's.
+    moment(days * 86_400_000).starts_with(date).then_some(at)
 }
 
 /// One line of a description: a label and a value.

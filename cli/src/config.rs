@@ -15,7 +15,10 @@ mod checkpoints;
 mod discover;
 mod environment;
 mod field;
+mod hang;
+mod health;
 mod layers;
+mod limits;
 mod local;
 mod logs;
 mod near;
@@ -43,6 +46,9 @@ pub use budget::Budget;
 pub use checkpoints::Checkpoints;
 pub use discover::user_file;
 pub use environment::Environment;
+pub use hang::Hang;
+pub use health::Health;
+pub use limits::Limits;
 pub use local::Local;
 pub use logs::Logs;
 pub use problem::ConfigErrors;
@@ -83,6 +89,8 @@ pub struct Config {
     pub source: SourceTree,
     /// `[environment]`
     pub environment: Environment,
+    /// `[limits]`
+    pub limits: Limits,
     /// `[checkpoints]`
     pub checkpoints: Checkpoints,
     /// `[artifacts]`
@@ -93,6 +101,10 @@ pub struct Config {
     pub budget: Budget,
     /// `[logs]`
     pub logs: Logs,
+    /// `[health]`
+    pub health: Health,
+    /// `[hang]`
+    pub hang: Hang,
     /// `[local]`
     pub local: Local,
 }
@@ -157,17 +169,20 @@ impl fmt::Display for Origin {
 
 impl Config {
     /// The sections by their names, in the order in which they are shown.
-    fn sections(&self) -> [(&'static str, &dyn Section); 10] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 13] {
         [
             ("project", &self.project),
             ("run", &self.run),
             ("source", &self.source),
             ("environment", &self.environment),
+            ("limits", &self.limits),
             ("checkpoints", &self.checkpoints),
             ("artifacts", &self.artifacts),
             ("retry", &self.retry),
             ("budget", &self.budget),
             ("logs", &self.logs),
+            ("health", &self.health),
+            ("hang", &self.hang),
             ("local", &self.local),
         ]
     }
@@ -178,11 +193,14 @@ impl Config {
             "run" => &mut self.run,
             "source" => &mut self.source,
             "environment" => &mut self.environment,
+            "limits" => &mut self.limits,
             "checkpoints" => &mut self.checkpoints,
             "artifacts" => &mut self.artifacts,
             "retry" => &mut self.retry,
             "budget" => &mut self.budget,
             "logs" => &mut self.logs,
+            "health" => &mut self.health,
+            "hang" => &mut self.hang,
             "local" => &mut self.local,
             _ => return None,
         })
@@ -228,6 +246,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
                 .help("name the files in [checkpoints], for example: paths = [\"checkpoints/*.pt\"]"),
         );
     }
+    problems.extend(environment::contradiction(&config.environment, &places));
     ConfigErrors::check(problems)?;
     name_it(&mut config, &root);
     for setting in layers::settings().into_iter().filter(|setting| setting != "run.env") {
@@ -286,7 +305,7 @@ impl Loaded {
             environment: EnvironmentSpec {
                 kind: config.environment.kind,
                 setup: config.environment.setup.clone(),
-                image: String::new(),
+                image: config.environment.image.clone(),
             },
             checkpoints: CheckpointSpec {
                 paths: checkpoints.paths.clone(),
@@ -302,9 +321,9 @@ impl Loaded {
             usd_per_hour: Some(config.local.usd_per_hour).filter(|usd| *usd > 0.0),
             grace_seconds: config.run.grace.as_secs(),
             spool_bytes: config.logs.spool.unwrap_or(0),
-            limits: lifecycle::spec::LimitSpec::default(),
-            pty: false,
-            health: lifecycle::spec::HealthSpec::default(),
+            limits: config.limits.spec(),
+            pty: config.run.pty,
+            health: config.health.spec(&config.hang),
         })
     }
 

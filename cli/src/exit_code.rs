@@ -38,12 +38,14 @@ pub enum ExitCode {
     Lost,
     /// The run was stopped by a person.
     Cancelled,
+    /// A critical alert of a machine is standing.
+    Unhealthy,
     /// An attached run's own code.
     Run(u8),
 }
 
 /// Every code with its meaning.
-const TABLE: [(u8, &str); 13] = [
+const TABLE: [(u8, &str); 14] = [
     (0, "success"),
     (64, "the command line cannot be understood"),
     (65, "input data are bad"),
@@ -57,6 +59,7 @@ const TABLE: [(u8, &str); 13] = [
     (90, "the run was stopped by its budget"),
     (91, "the run is lost and cannot be continued"),
     (92, "the run was stopped by a person"),
+    (93, "`health`: a critical alert is standing"),
 ];
 
 /// Every code with its meaning, for `--help` and the documentation. Attached
@@ -84,6 +87,7 @@ impl ExitCode {
             Self::Budget => 90,
             Self::Lost => 91,
             Self::Cancelled => 92,
+            Self::Unhealthy => 93,
             Self::Run(code) => code,
         }
     }
@@ -209,7 +213,7 @@ mod tests {
     use super::*;
     use anyhow::{Context as _, anyhow};
 
-    const ALL: [ExitCode; 13] = [
+    const ALL: [ExitCode; 14] = [
         ExitCode::Ok,
         ExitCode::Usage,
         ExitCode::BadInput,
@@ -223,13 +227,14 @@ mod tests {
         ExitCode::Budget,
         ExitCode::Lost,
         ExitCode::Cancelled,
+        ExitCode::Unhealthy,
     ];
 
     #[test]
     fn the_table_holds_exactly_the_codes() {
         let codes: Vec<u8> = ALL.iter().map(|code| code.code()).collect();
         assert_eq!(table().iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes);
-        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92]);
+        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93]);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! repeated or lost. Never changes the run.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
+
+pub mod output;
 
 use proto::v1;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use crate::client::{Client, failure, passing, selector};
 use crate::commands::{now_ms, short};
 use crate::link::Link;
 use crate::printer::{Printer, duration, money};
+pub use output::{Output, everything};
 
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks that output may be late after the end of the run.
@@ -129,9 +131,17 @@ impl<'a> Follower<'a> {
     }
 
     fn progress(&self, detail: Option<&v1::RunDetail>) {
-        let clean = self.output.as_ref().is_none_or(|output| output.line_is_whole);
+        let clean = self.output.as_ref().is_none_or(Output::line_is_whole);
         if let Some(detail) = detail.filter(|_| clean) {
-            self.ctx.printer.progress(&progress_line(detail, now_ms()));
+            let line = progress_line(detail, now_ms());
+            // A bar or a question of the program's own that has no end yet.
+            let unfinished = self.output.as_ref().and_then(Output::unfinished);
+            let half = self.ctx.printer.settings().width / 2;
+            let line = match unfinished.map(|text| text.chars().take(half).collect::<String>()) {
+                Some(text) if !text.trim().is_empty() => format!("{text} | {line}"),
+                _ => line,
+            };
+            self.ctx.printer.progress(&line);
         }
     }
 }
@@ -141,100 +151,6 @@ async fn next(logs: &mut Option<Streaming<v1::LogChunk>>) -> Result<Option<v1::L
         Some(logs) => logs.message().await,
         None => std::future::pending().await,
     }
-}
-
-/// All output of a run.
-#[must_use]
-pub fn everything(run: &str, follow: bool) -> v1::LogsRequest {
-    v1::LogsRequest { run: run.to_owned(), follow, ..Default::default() }
-}
-
-/// Prints output and remembers how far.
-pub struct Output {
-    printer: Printer,
-    /// Where error streams go.
-    errors: Printer,
-    printed: BTreeMap<(u32, String), u64>,
-    /// Attempts below are not printed.
-    first: u32,
-    line_is_whole: bool,
-}
-
-impl Output {
-    /// Prints to stdout; error and set-up streams to stderr if `split`.
-    #[must_use]
-    pub fn new(printer: &Printer, split: bool) -> Self {
-        // A printer whose data go to stderr: the bytes are the program's own.
-        let aside = || Printer::to(*printer.settings(), Box::new(io::stderr()), Box::new(io::stderr()));
-        let errors = if split { aside() } else { printer.clone() };
-        Self { printer: printer.clone(), errors, printed: BTreeMap::new(), first: 0, line_is_whole: true }
-    }
-
-    /// Leaves out what attempts below this number wrote.
-    pub fn skip_before(&mut self, attempt: u32) {
-        self.first = attempt;
-    }
-
-    /// Prints what of a chunk is new.
-    pub fn print(&mut self, chunk: &v1::LogChunk) {
-        let key = (chunk.attempt, chunk.stream.clone());
-        let from = self.printed.get(&key).copied().unwrap_or(0);
-        let end = end_of(chunk);
-        if end <= from || chunk.attempt < self.first {
-            return;
-        }
-        self.printed.insert(key, end);
-        if chunk.data.is_empty() {
-            let lost = end - chunk.offset.max(from);
-            let text = format!("[{lost} bytes of {} of attempt {} are missing]", chunk.stream, chunk.attempt);
-            self.printer.note(&text);
-            return;
-        }
-        let known = usize::try_from(from.saturating_sub(chunk.offset)).unwrap_or(usize::MAX);
-        let fresh = chunk.data.get(known..).unwrap_or_default();
-        self.line_is_whole = fresh.last().is_none_or(|byte| *byte == b'\n');
-        self.printer.clear_progress();
-        if chunk.stream == "stdout" { &self.printer } else { &self.errors }.raw(fresh);
-    }
-
-    /// Prints what arrived after the streams ended. The newest attempt's last
-    /// line tells where each stream ends now; only if that is news, all is
-    /// read again.
-    ///
-    /// # Errors
-    /// As the controller says.
-    pub async fn catch_up(&mut self, link: &mut Link<'_>, run: &str) -> anyhow::Result<()> {
-        let ends = collect(link, &v1::LogsRequest { tail: Some(1), ..everything(run, false) }).await?;
-        let behind = ends.iter().any(|chunk| {
-            let printed = self.printed.get(&(chunk.attempt, chunk.stream.clone()));
-            printed.copied().unwrap_or(0) < end_of(chunk)
-        });
-        if behind {
-            let client = link.client().await?;
-            let reply = client.operator.clone().logs(everything(run, false)).await;
-            let mut logs = reply.map_err(|status| failure(&status))?.into_inner();
-            while let Some(chunk) = logs.message().await.map_err(|status| failure(&status))? {
-                self.print(&chunk);
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn collect(link: &mut Link<'_>, ask: &v1::LogsRequest) -> anyhow::Result<Vec<v1::LogChunk>> {
-    link.ask(async |client: Client| {
-        let mut logs = client.operator.clone().logs(ask.clone()).await?.into_inner();
-        let mut chunks = Vec::new();
-        while let Some(chunk) = logs.message().await? {
-            chunks.push(chunk);
-        }
-        Ok(chunks)
-    })
-    .await
-}
-
-fn end_of(chunk: &v1::LogChunk) -> u64 {
-    chunk.offset.saturating_add(chunk.data.len() as u64).max(chunk.gap_to)
 }
 
 /// What was said of a run's attempts already.
@@ -328,52 +244,6 @@ fn remaining(detail: &v1::RunDetail, run: &v1::RunView) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::printer::{Settings, Verbosity};
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Screen(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Screen {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn chunk(attempt: u32, offset: u64, data: &str) -> v1::LogChunk {
-        v1::LogChunk { attempt, stream: "stdout".into(), offset, data: data.into(), gap_to: 0, at_ms: 0 }
-    }
-
-    #[test]
-    fn bytes_that_come_again_are_printed_once() {
-        let screen = Screen::default();
-        let settings = Settings {
-            verbosity: Verbosity::Normal,
-            stdout: crate::printer::Output::default(),
-            stderr: crate::printer::Output::default(),
-            width: 80,
-        };
-        let printer = Printer::to(settings, Box::new(screen.clone()), Box::new(screen.clone()));
-        let mut output = Output::new(&printer, false);
-        // The connection breaks in the middle; all is sent anew, cut elsewhere.
-        for part in [chunk(1, 0, "one\n"), chunk(1, 4, "tw")] {
-            output.print(&part);
-        }
-        assert!(!output.line_is_whole);
-        for part in [chunk(1, 0, "one\ntwo\nth"), chunk(1, 10, "ree\n"), chunk(2, 0, "four\n")] {
-            output.print(&part);
-        }
-        assert!(output.line_is_whole);
-        output.print(&v1::LogChunk { gap_to: 15, ..chunk(2, 5, "") });
-        output.print(&v1::LogChunk { gap_to: 15, ..chunk(2, 5, "") });
-        let text = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "one\ntwo\nthree\nfour\n[10 bytes of stdout of attempt 2 are missing]\n");
-    }
 
     #[test]
     fn the_progress_line_says_only_what_is_known() {

@@ -18,6 +18,7 @@ pub mod attach;
 pub mod chaos;
 pub mod follow;
 pub mod report;
+pub mod screen;
 pub mod source;
 
 pub mod commands;

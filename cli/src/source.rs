@@ -17,7 +17,7 @@ use crate::printer::bytes;
 use proto::gateway::RemoteStore;
 
 /// The scope of source trees in the store.
-const SCOPE: &str = "source";
+pub(crate) const SCOPE: &str = "source";
 /// A larger tree is seldom what was meant.
 const LARGE: u64 = 1 << 30;
 const TRIES: u32 = 4;

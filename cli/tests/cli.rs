@@ -135,13 +135,21 @@ fn nothing_is_destroyed_unasked() {
 #[test]
 fn asking_where_nothing_ever_ran_starts_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&["status", "--json"][..], &["machines", "--json"], &["events", "--json"]] {
+    for args in
+        [&["status", "--json"][..], &["machines", "--json"], &["events", "--json"], &["health", "--json"]]
+    {
         let output = outlast(dir.path(), args);
         assert_eq!((code(&output), text(&output.stdout).as_str()), (0, "[]\n"), "{args:?}");
     }
-    for args in
-        [&["status", "x"][..], &["logs", "x"], &["stop", "x"], &["pull", "x"], &["destroy", "x", "-y"]]
-    {
+    let named: [&[&str]; 6] = [
+        &["status", "x"],
+        &["logs", "x"],
+        &["stop", "x"],
+        &["pull", "x"],
+        &["health", "x"],
+        &["destroy", "x", "-y"],
+    ];
+    for args in named {
         assert_eq!(code(&outlast(dir.path(), args)), 66, "{args:?}");
     }
     assert_eq!(code(&outlast(dir.path(), &["controller", "status"])), 69);

@@ -1,7 +1,9 @@
 //! Builds every part, serves, waits for the signal, drains. Any kill at any
 //! moment is safe: what counts is in the store, and the rest is asked anew.
+//! Operators are only ever served on loopback.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +59,11 @@ pub enum AppError {
     #[error(transparent)]
     Tls(#[from] proto::tls::TlsError),
     /// A listener.
-    #[error("cannot listen on loopback")]
+    #[error("cannot listen")]
     Listen(#[source] std::io::Error),
+    /// The address asked for in the environment.
+    #[error("{LISTEN} must be one IP address that machines can dial, such as 192.0.2.7; it is `{0}`")]
+    Address(String),
     /// A server.
     #[error("a server failed")]
     Serve(#[from] proto::serve::ServeError),
@@ -70,10 +75,25 @@ pub enum AppError {
 /// How long calls under way may take after the signal.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The environment variable that names where machines are served.
+const LISTEN: &str = "OUTLAST_CONTROLLER_LISTEN";
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Where machines are served: they are told this very address, so it must name
+/// one host.
+fn machines_address(asked: Option<&str>) -> Result<IpAddr, AppError> {
+    let Some(text) = asked.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(LOOPBACK) };
+    text.parse()
+        .ok()
+        .filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast())
+        .ok_or_else(|| AppError::Address(text.chars().take(60).collect()))
+}
+
 /// The port of before if it is free, so that agents find their controller
 /// again; else a new one.
-async fn listen(before: Option<&str>) -> Result<TcpListener, AppError> {
-    if let Some(address) = before {
+async fn listen(ip: IpAddr, before: Option<&str>) -> Result<TcpListener, AppError> {
+    let before = before.and_then(|address| address.parse::<SocketAddr>().ok());
+    if let Some(address) = before.map(|before| SocketAddr::new(ip, before.port())) {
         // The port of a controller that was killed is free at once; one that
         // is still draining needs a moment.
         for _ in 0..200 {
@@ -90,11 +110,11 @@ async fn listen(before: Option<&str>) -> Result<TcpListener, AppError> {
     // a restart the port must be free, since machines know no other.
     for _ in 0..50 {
         let port = fastrand::u16(20_000..32_000);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+        if let Ok(listener) = TcpListener::bind((ip, port)).await {
             return Ok(listener);
         }
     }
-    TcpListener::bind("127.0.0.1:0").await.map_err(AppError::Listen)
+    TcpListener::bind((ip, 0)).await.map_err(AppError::Listen)
 }
 
 /// The three listeners and what tools are told of them.
@@ -107,9 +127,10 @@ struct Doors {
 
 async fn open_doors(home: &Home, build: &str) -> Result<Doors, AppError> {
     let last = home.last_rendezvous();
-    let operators = listen(last.as_ref().map(|r| r.operators.as_str())).await?;
-    let agents = listen(last.as_ref().map(|r| r.agents.as_str())).await?;
-    let join = listen(last.as_ref().map(|r| r.join.as_str())).await?;
+    let machines = machines_address(std::env::var(LISTEN).ok().as_deref())?;
+    let operators = listen(LOOPBACK, last.as_ref().map(|r| r.operators.as_str())).await?;
+    let agents = listen(machines, last.as_ref().map(|r| r.agents.as_str())).await?;
+    let join = listen(machines, last.as_ref().map(|r| r.join.as_str())).await?;
     let address = |l: &TcpListener| l.local_addr().map(|a| a.to_string()).map_err(AppError::Listen);
     let rendezvous = Rendezvous {
         pid: std::process::id(),
@@ -176,6 +197,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         reconcile::run(loop_core, loop_stop).await;
     });
     tasks.spawn(keep_state_files(core.clone(), stop.clone()));
+    tasks.spawn(crate::capsule::gather::keep(core.clone(), stop.clone()));
     let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
     let at = doors.rendezvous.clone();
     let servers = Box::pin(serve_all(&home, &core, &tasks, &stop, doors, build));
@@ -292,5 +314,32 @@ async fn keep_state_files(core: Arc<Core>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = changed.changed() => tokio::time::sleep(Duration::from_secs(1)).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_served_where_they_can_dial() {
+        assert_eq!(machines_address(None).unwrap(), LOOPBACK);
+        assert_eq!(machines_address(Some("  ")).unwrap(), LOOPBACK);
+        for good in ["10.0.0.7", "::1", "fd00::7"] {
+            assert_eq!(machines_address(Some(good)).unwrap().to_string(), good);
+        }
+        for bad in ["0.0.0.0", "::", "224.0.0.1", "10.0.0.7:80", "host", "10.0.0.7 10.0.0.8"] {
+            assert!(machines_address(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_port_of_before_is_taken_again_on_the_asked_address() {
+        let first = listen(LOOPBACK, None).await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        drop(first);
+        // The address of before does not bind the one of now.
+        let again = listen(LOOPBACK, Some(&format!("192.0.2.1:{port}"))).await.unwrap();
+        assert_eq!(again.local_addr().unwrap(), SocketAddr::new(LOOPBACK, port));
     }
 }

@@ -6,7 +6,7 @@
 //! be logged.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use serde::Serialize;
@@ -58,6 +58,9 @@ pub struct FirstBoot<'a> {
     /// The machine's state directory; `None`: where the script starts, or
     /// `/var/lib/outlast` on a VM.
     pub state_dir: Option<&'a Path>,
+    /// `address:port` at which the machine answers for its health; port 0 is
+    /// any. `None`: it does not.
+    pub health_listen: Option<&'a str>,
 }
 
 impl fmt::Debug for FirstBoot<'_> {
@@ -80,6 +83,8 @@ struct MachineFile<'a> {
     join_endpoints: &'a [String],
     ca_spki_sha256: &'a str,
     cache_dir: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health_listen: Option<&'a str>,
 }
 
 /// The values after their check.
@@ -168,6 +173,8 @@ fn check<'a>(boot: &FirstBoot<'a>) -> Result<Checked<'a>, BootstrapError> {
     let agent_exe = path(boot.agent_exe, "agent path")?;
     let cache_dir = path(boot.cache_dir, "cache path")?;
     let state_dir = boot.state_dir.map(|dir| path(dir, "state path")).transpose()?;
+    let address = |text: &str| text.parse::<SocketAddr>().is_ok();
+    require(boot.health_listen.is_none_or(address), "health address", "an IP address with a port")?;
     let file = MachineFile {
         machine_id: boot.machine_id,
         hub_id: boot.hub_id,
@@ -175,6 +182,7 @@ fn check<'a>(boot: &FirstBoot<'a>) -> Result<Checked<'a>, BootstrapError> {
         join_endpoints: boot.join_endpoints,
         ca_spki_sha256: boot.ca_spki_sha256,
         cache_dir,
+        health_listen: boot.health_listen,
     };
     let machine_json = serde_json::to_string(&file)
         .map_err(|_| BootstrapError::Invalid { field: "machine file", expected: "text" })?;

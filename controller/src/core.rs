@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifecycle::{HubId, MachineId, Refusal, RunId};
@@ -12,11 +13,13 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Entropy};
-use crate::liveness::{Clocks, Observation, ProviderWord};
+use crate::liveness::{Clocks, ProviderWord};
 use crate::model::{Record, RowError, Versioned};
 use crate::provider::Provider;
 use crate::runfiles::{FileError, RunFiles};
 use crate::store::{Changeset, Commit, JournalEntry, Store, StoreError};
+
+mod silence;
 
 /// What can go wrong in the controller's own work.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +111,16 @@ pub struct Core {
     pub wake: Notify,
     /// What machines last said of their health.
     pub health: crate::health::Reports,
+    /// Ended attempts whose failure capsule is not written yet.
+    pub capsules: crate::capsule::gather::Waiting,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
+    /// The reconciler's last tick.
+    ticked_ms: AtomicU64,
+    /// When this controller last began to watch: at its start, or after it
+    /// stood still.
+    watching_ms: AtomicU64,
+    /// When a mass loss was last seen; 0: never.
+    alarmed_ms: AtomicU64,
     alerts: Mutex<BTreeMap<String, String>>,
 }
 
@@ -160,7 +172,11 @@ impl Core {
             changed: watch::channel(0).0,
             wake: Notify::new(),
             health: crate::health::Reports::default(),
+            capsules: crate::capsule::gather::Waiting::default(),
             presence: Mutex::default(),
+            ticked_ms: AtomicU64::new(0),
+            watching_ms: AtomicU64::new(0),
+            alarmed_ms: AtomicU64::new(0),
             alerts: Mutex::default(),
         })
     }
@@ -301,24 +317,6 @@ impl Core {
     pub fn forget(&self, machine: MachineId) {
         self.presence().remove(&machine);
         self.health.forget(machine);
-    }
-
-    /// What is seen of a machine now.
-    #[must_use]
-    pub fn observe(&self, machine: MachineId) -> Observation {
-        let now = self.clock.mono_ms();
-        let all = self.presence();
-        let Some(entry) = all.get(&machine) else {
-            return Observation { silent_ms: now, ..Observation::default() };
-        };
-        Observation {
-            silent_ms: now.saturating_sub(entry.heard_ms.unwrap_or(0)),
-            attached: entry.attached,
-            broke: entry.broke,
-            farewell: entry.farewell && !entry.attached,
-            provider: entry.provider,
-            asked_ms_ago: entry.asked_ms.map(|at| now.saturating_sub(at)),
-        }
     }
 
     /// Raises (`Some`) or clears (`None`) a standing alert.

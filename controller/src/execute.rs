@@ -35,9 +35,10 @@ pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
         Action::Resolve(id) => machine::resolve(core, *id).await,
         Action::Boot(id) => machine::step(core, *id, "booting", MachineEvent::Boot, json!({})).await,
         Action::Probe(id) => machine::probe(core, *id).await,
-        Action::Suspect(id) => machine::step(core, *id, "suspect", MachineEvent::Suspect, json!({})).await,
+        Action::Suspect(id) => machine::suspect(core, *id).await,
         Action::LoseMachine(id, cause) => machine::lose(core, *id, *cause).await,
         Action::GiveUp(id) => machine::give_up(core, *id).await,
+        Action::Condemn(run, id) => condemn(core, *run, *id).await,
         Action::Release(id, why) => machine::release(core, *id, why).await,
         Action::Destroy(id) => machine::destroy(core, *id).await,
         Action::Bind(run, id) => bind(core, *run, *id).await,
@@ -48,6 +49,7 @@ pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
         Action::Storm(run) => storm(core, *run).await,
         Action::Answer(run) => step_run(core, *run, "deadline-answered", RunEvent::Answer).await,
         Action::Alarm(count) => {
+            core.alarmed();
             core.alert(
                 "mass-loss",
                 Some(format!(
@@ -108,6 +110,7 @@ fn ending(core: &Core, run: &Run, attempt: &Attempt) -> Ending {
         durable_step: run.head.as_ref().and_then(|h| h.step),
         started: attempt.program_started,
         transient: attempt.transient,
+        hang: !attempt.hang.is_empty(),
         at_ms: core.clock.wall_ms(),
     }
 }
@@ -167,7 +170,9 @@ async fn lose_attempt(core: &Core, id: RunId, cause: LossCause) -> Result<(), Co
         Some(id),
         detail,
     );
-    core.commit(changes).await?;
+    if core.commit(changes).await? {
+        core.capsules.add(attempt.body.id);
+    }
     Ok(())
 }
 
@@ -180,9 +185,11 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     };
     run.body.exit = Some(exit.clone());
     let lacking = &attempt.body.unpublished;
-    let event = if run.body.wish == Wish::Run && exit.is_success() && lacking.is_empty() {
+    // What was ended for want of progress did not succeed, whatever its code.
+    let success = exit.is_success() && attempt.body.hang.is_empty();
+    let event = if run.body.wish == Wish::Run && success && lacking.is_empty() {
         RunEvent::Succeed
-    } else if run.body.wish == Wish::Run && exit.is_success() {
+    } else if run.body.wish == Wish::Run && success {
         // I13: what cannot be had back is no success, whatever the code.
         RunEvent::Fail(format!("its program ended with 0, but {lacking}"))
     } else {
@@ -197,6 +204,24 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     if core.commit(changes).await? {
         core.poke(attempt.body.machine);
     }
+    Ok(())
+}
+
+/// A machine on which the run's last attempt met what another try would meet
+/// again: it handed in all that it has, and is left.
+async fn condemn(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreError> {
+    let run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let mut machine: Versioned<Machine> = core.need(&machine_id.to_string()).await?;
+    let Some(attempt) = bound_attempt(core, &run.body).await? else { return Ok(()) };
+    let ended = matches!(attempt.body.status, AttemptState::Ended { .. });
+    if !ended || attempt.body.machine != machine_id || machine.body.condemned {
+        return Ok(());
+    }
+    machine.body.condemned = true;
+    machine.body.reason = format!("{}{}", plan::UNFIT, attempt.body.leave_machine);
+    let detail = json!({"why": attempt.body.leave_machine, "attempt": attempt.body.id});
+    let changes = Changes::default().put(&machine).expect(&attempt).expect(&run);
+    core.commit(changes.note(core, SELF, "condemned", machine_id, Some(id), detail)).await?;
     Ok(())
 }
 
@@ -240,15 +265,16 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
     {
         run = core.need(&id.to_string()).await?;
     }
+    let replaced = old.as_ref().filter(|old| !old.body.status.is_final()).map(|old| old.body.id);
     let mut changes = Changes::default().expect(&machine);
     if let Some(mut old) = old
         && !old.body.status.is_final()
     {
         // Planned before its machine spoke again, or performed before.
-        let Some(replaced) = replace(core, &mut run.body, &mut old, machine_id, changes).await? else {
+        let Some(lost) = replace(core, &mut run.body, &mut old, machine_id, changes).await? else {
             return Ok(());
         };
-        changes = replaced;
+        changes = lost;
     }
     let mut resume = durable::newest(core, id, None).await?;
     let mut parent = run.body.parent;
@@ -303,6 +329,7 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         changes.put(&run).put(&attempt).note(core, SELF, "bound", attempt.body.key(), Some(id), detail);
     if core.commit(changes).await? {
         core.poke(machine_id);
+        replaced.into_iter().for_each(|ended| core.capsules.add(ended));
     }
     Ok(())
 }

@@ -17,7 +17,11 @@ const MOST: usize = 64;
 struct Told {
     report: Option<(u64, v1::HealthReport)>,
     history: VecDeque<v1::MachineSample>,
+    endpoint: String,
     upgraded: Option<v1::UpgradeOutcome>,
+    /// Asked for, and not handed to the machine yet.
+    upgrade: Option<v1::Upgrade>,
+    version: String,
 }
 
 /// What was said by all machines.
@@ -50,6 +54,46 @@ impl Reports {
             told.history.push_back(sample.clone());
         }
         told.report = Some((now_ms, report));
+    }
+
+    /// Where the machine says that it can be asked itself. What is no address
+    /// with a port is not kept: people's tools will connect to it.
+    pub fn answers_at(&self, machine: MachineId, endpoint: &str) {
+        let address = endpoint.parse::<std::net::SocketAddr>().ok();
+        let endpoint = address.filter(|at| at.port() > 0 && !at.ip().is_unspecified());
+        let mut all = self.all();
+        all.entry(machine).or_default().endpoint = endpoint.map_or_else(String::new, |at| at.to_string());
+    }
+
+    /// As `answers_at` was told last; empty: nowhere.
+    #[must_use]
+    pub fn endpoint(&self, machine: MachineId) -> String {
+        self.all().get(&machine).map_or_else(String::new, |told| told.endpoint.clone())
+    }
+
+    /// Which version of the agent connected.
+    pub fn connected(&self, machine: MachineId, version: &str) {
+        self.all().entry(machine).or_default().version = version.chars().take(64).collect();
+    }
+
+    /// As `connected` was told last; empty: not heard since the controller
+    /// started.
+    #[must_use]
+    pub fn version(&self, machine: MachineId) -> String {
+        self.all().get(&machine).map_or_else(String::new, |told| told.version.clone())
+    }
+
+    /// An upgrade is wanted; what was said of earlier ones is void.
+    pub fn ask_upgrade(&self, machine: MachineId, upgrade: v1::Upgrade) {
+        let mut all = self.all();
+        let told = all.entry(machine).or_default();
+        told.upgraded = None;
+        told.upgrade = Some(upgrade);
+    }
+
+    /// The upgrade that is to be handed to the machine, once.
+    pub fn take_upgrade(&self, machine: MachineId) -> Option<v1::Upgrade> {
+        self.all().get_mut(&machine)?.upgrade.take()
     }
 
     /// How an upgrade went.
@@ -105,5 +149,23 @@ mod tests {
         assert_eq!(reports.of(machine, 2).unwrap().2.len(), 2);
         reports.forget(machine);
         assert!(reports.of(machine, 1).is_none());
+    }
+
+    #[test]
+    fn only_an_address_is_kept_as_an_endpoint() {
+        let reports = Reports::default();
+        let machine = MachineId::from_bytes([7; 16]);
+        for (told, kept) in [
+            ("127.0.0.1:4000", "127.0.0.1:4000"),
+            ("[::1]:4000", "[::1]:4000"),
+            ("0.0.0.0:4000", ""),
+            ("127.0.0.1:0", ""),
+            ("evil.example:22", ""),
+            ("127.0.0.1:4000\u{1b}[2J", ""),
+            ("", ""),
+        ] {
+            reports.answers_at(machine, told);
+            assert_eq!(reports.endpoint(machine), kept, "{told:?}");
+        }
     }
 }

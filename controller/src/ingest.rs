@@ -95,7 +95,9 @@ pub async fn apply(core: &Core, machine: MachineId, batch: &v1::FactBatch) -> Re
             journal: Vec::new(),
         };
         for fact in &batch.facts {
-            if let Some(expected) = take(core, &mut scene, fact).await? {
+            if let Some(mut expected) = take(core, &mut scene, fact).await? {
+                // What this batch brought before the hole is dropped with it.
+                expected.next = durable(core, &scene, expected.stream).await?;
                 return Ok(Answer::Nack(expected));
             }
         }
@@ -104,6 +106,14 @@ pub async fn apply(core: &Core, machine: MachineId, batch: &v1::FactBatch) -> Re
         }
     }
     Err(CoreError::Contended.into())
+}
+
+/// Where a stream stands in the store.
+async fn durable(core: &Core, scene: &Scene, stream: i32) -> Result<u64, CoreError> {
+    let stream = v1::Stream::try_from(stream).unwrap_or_default();
+    let name = stream_name(stream).map_or("", |(name, _)| name);
+    let row: Option<Versioned<Position>> = core.load(&format!("{}/{name}", scene.attempt.body.id)).await?;
+    Ok(row.map_or(0, |row| row.body.next))
 }
 
 /// Takes one fact into the scene. `Some`: a hole was found.
@@ -139,7 +149,7 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
             return Err(WireError::new("evidence", "is larger than any agent sends").into());
         }
         (Some(Body::Bytes(bytes)), file) if file.ends_with(".log") || file == EVIDENCE => {
-            take_bytes(scene, file, fact.seq, &position, &bytes.data)
+            take_bytes(scene, file, fact, &position, &bytes.data)
         }
         (Some(Body::Gap(gap)), _) if gap.to > position.next.saturating_add(GAP_MOST) => {
             return Err(WireError::new("gap.to", "is further off than any output reaches").into());
@@ -165,8 +175,14 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
     Ok(None)
 }
 
-fn take_bytes(scene: &mut Scene, file: &'static str, seq: u64, at: &Position, data: &[u8]) -> (u64, u64) {
-    let known = usize::try_from(at.next - seq).unwrap_or(usize::MAX).min(data.len());
+fn take_bytes(
+    scene: &mut Scene,
+    file: &'static str,
+    fact: &v1::Fact,
+    at: &Position,
+    data: &[u8],
+) -> (u64, u64) {
+    let known = usize::try_from(at.next - fact.seq).unwrap_or(usize::MAX).min(data.len());
     let fresh = &data[known..];
     if fresh.is_empty() {
         return (at.next, at.file_len);
@@ -177,6 +193,7 @@ fn take_bytes(scene: &mut Scene, file: &'static str, seq: u64, at: &Position, da
         file,
         offset: at.next,
         bytes: fresh.to_vec(),
+        at_ms: if file.ends_with(".log") { fact.at_ms } else { 0 },
     });
     let next = at.next + fresh.len() as u64;
     (next, next)
@@ -217,7 +234,17 @@ async fn take_points(
         for point in &points.points {
             let name: String = point.name.chars().take(200).collect();
             let point = curves::Point { name, step: point.step, value: point.value };
-            row.body.metrics.push(&point);
+            if !row.body.metrics.push(&point) && row.body.metrics.dropped_names == 1 {
+                let text = format!(
+                    "more than {} metrics: `{}` and later new names are kept in points.jsonl and not counted",
+                    curves::MAX_SERIES,
+                    clip(&point.name)
+                );
+                if attempt.notes.len() < NOTES {
+                    attempt.notes.push(text.clone());
+                }
+                scene.journal.push(("note", json!({"level": "warning", "text": text})));
+            }
             // A value that JSON has no number for is kept as text.
             let value =
                 if point.value.is_finite() { json!(point.value) } else { json!(point.value.to_string()) };
@@ -248,6 +275,7 @@ async fn take_points(
         file: "points.jsonl",
         offset: at.file_len,
         bytes: lines.into_bytes(),
+        at_ms: 0,
     });
     Ok(len)
 }
@@ -399,6 +427,8 @@ async fn commit(core: &Core, scene: Scene) -> Result<Option<Answer>, CoreError> 
     let attempt = &scene.attempt.body;
     let actor = format!("machine:{}", attempt.machine);
     let moves = !scene.journal.is_empty();
+    // What a machine hands in afterwards makes its capsule fuller.
+    let late = scene.positions.contains_key("evidence");
     for (verb, detail) in scene.journal {
         changes = changes.note(core, &actor, verb, attempt.id, Some(attempt.run), detail);
     }
@@ -408,6 +438,9 @@ async fn commit(core: &Core, scene: Scene) -> Result<Option<Answer>, CoreError> 
     }
     if final_now {
         core.poke(attempt.machine);
+    }
+    if attempt.status.is_final() && (moves || late) {
+        core.capsules.add(attempt.id);
     }
     let acks = scene.positions.values().filter_map(|row| {
         let stream = [

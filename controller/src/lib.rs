@@ -8,6 +8,7 @@ pub mod model;
 pub mod liveness;
 pub mod plan;
 
+pub mod capsule;
 pub mod core;
 pub mod durable;
 pub mod execute;

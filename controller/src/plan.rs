@@ -14,6 +14,8 @@ pub const CREATES_PER_HOUR: usize = 6;
 pub const HOUR_MS: u64 = 3_600_000;
 /// Longest pause after a provider refused.
 const REFUSED_MOST_MS: u64 = 60_000;
+/// How the reason of a machine begins on which its run is not tried again.
+pub const UNFIT: &str = "unfit: ";
 /// Money kept back so that a stopped run can save and be torn down.
 const TEARDOWN_MS: u64 = 120_000;
 
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub spent: Vec<(RunId, f64)>,
     /// What is seen of each machine, beside its age in milliseconds.
     pub seen: Vec<(MachineId, Observation, u64)>,
+    /// Milliseconds since a mass loss was last seen; `None`: never.
+    pub alarmed_ms_ago: Option<u64>,
 }
 
 impl Snapshot {
@@ -89,6 +93,8 @@ pub enum Action {
     Storm(RunId),
     /// The question's deadline passed: its default is taken.
     Answer(RunId),
+    /// Its last attempt ended and the next belongs elsewhere.
+    Condemn(RunId, MachineId),
     /// A machine is needed no more.
     Release(MachineId, &'static str),
     /// Ask the provider again to remove a machine, and confirm.
@@ -108,14 +114,19 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
             let (seen, _) = world.seen(m.id);
             // "It exists" explains no silence: only evidence of an end does.
             let explained = matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal));
-            !seen.attached && !explained && seen.silent_ms >= clocks.lost_after_ms
+            // Counted once the lease is over: the first whose patience ends
+            // must see that the others are silent too.
+            !explained && liveness::expired(&seen, clocks)
         })
         .count();
-    let frozen = liveness::mass_loss(silent, live.len());
+    let alarmed = liveness::mass_loss(silent, live.len());
     let mut actions = Vec::new();
-    if frozen {
+    if alarmed {
         actions.push(Action::Alarm(silent));
     }
+    // When the first are heard again, the others are on their way: they have
+    // a lease's time for it.
+    let frozen = alarmed || world.alarmed_ms_ago.is_some_and(|ms| ms < clocks.lease_ttl_ms);
     for machine in &world.machines {
         plan_machine(world, machine, clocks, frozen, &mut actions);
     }
@@ -161,7 +172,8 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
 fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'static str> {
     let Some(run) = run else { return Some("its run is unknown") };
     if machine.condemned {
-        return Some("a person destroyed it");
+        let unfit = machine.reason.starts_with(UNFIT);
+        return Some(if unfit { "its run goes on elsewhere" } else { "a person destroyed it" });
     }
     if run.status.is_final() {
         return Some("its run has ended");
@@ -216,7 +228,8 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         }
         RunState::Provisioning | RunState::Recovering => want_machine(world, run, out),
         RunState::Running => match bound {
-            None => out.push(Action::Settle(run.id)),
+            // What is unfit is left before the next attempt could be bound.
+            None => out.push(unfit(world, run).unwrap_or(Action::Settle(run.id))),
             Some(attempt) => {
                 let machine = world.machines.iter().find(|m| m.id == attempt.machine);
                 match machine.map(|m| (&m.status, m.given_up)) {
@@ -231,7 +244,7 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                     }
                     Some((state, true)) if state.is_up() => want_machine(world, run, out),
                     Some((state, _)) if state.is_up() => {}
-                    _ => out.push(Action::LoseAttempt(run.id, LossCause::Gone)),
+                    _ => out.push(Action::LoseAttempt(run.id, remembered(machine))),
                 }
             }
         },
@@ -255,6 +268,22 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         }
         _ => {}
     }
+}
+
+/// The machine of a run's last attempt, where that ended and said that the
+/// next try belongs on another one.
+fn unfit(world: &Snapshot, run: &Run) -> Option<Action> {
+    let ended = world.bound_of(run).filter(|a| run.wish == Wish::Run && !a.leave_machine.is_empty())?;
+    let machine = world.machines.iter().find(|m| m.id == ended.machine)?;
+    (machine.status.is_up() && !machine.condemned).then_some(Action::Condemn(run.id, machine.id))
+}
+
+/// Why a machine was lost that is being removed by now: its row has it in words.
+fn remembered(machine: Option<&Machine>) -> LossCause {
+    use LossCause as C;
+    let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell];
+    let said = |cause: &C| machine.is_some_and(|m| m.reason == cause.to_string());
+    all.into_iter().find(said).unwrap_or(C::Gone)
 }
 
 /// Pause after the `n`th refusal in a row.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{MachineId, MachineState, RunId};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Core, CoreError};
+use crate::core::{Changes, Core, CoreError};
 use crate::execute;
 use crate::model::{Attempt, Machine, Run, Versioned};
 use crate::plan::{Action, Snapshot, plan};
@@ -26,9 +27,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where the store fails.
 pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
-    let up_ms = core.clock.mono_ms();
+    let up_ms = core.up_ms();
     let now_ms = core.clock.wall_ms();
-    let mut world = Snapshot { now_ms, ..Snapshot::default() };
+    let mut world = Snapshot { now_ms, alarmed_ms_ago: core.alarmed_ms_ago(), ..Snapshot::default() };
     let all: Vec<Versioned<Machine>> = core.all().await?;
     for machine in all.into_iter().map(|row| row.body) {
         let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
@@ -77,8 +78,41 @@ fn is_repeated(action: &Action) -> bool {
     matches!(action, Action::Resolve(_) | Action::Probe(_) | Action::Destroy(_))
 }
 
+/// Ticks; where the last tick is too long ago, this controller stood still, and
+/// that time is nobody's silence.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn beat(core: &Core) -> Result<(), CoreError> {
+    let period = u64::try_from(PERIOD.as_millis()).unwrap_or(u64::MAX);
+    let Some(stall_ms) = core.tick(period) else { return Ok(()) };
+    tracing::warn!(stall_ms, "this controller stood still: no machine's silence counts for that time");
+    let detail = json!({"stall_ms": stall_ms});
+    let note = Changes::default().note(core, execute::SELF, "stalled", core.hub, None, detail);
+    core.commit_quietly(note).await?;
+    Ok(())
+}
+
 /// Runs until cancelled; then lets what is under way end.
 pub async fn run(core: Arc<Core>, stop: CancellationToken) {
+    // Beside the work and not in it: an action that takes long is no stall.
+    let ticks = async {
+        core.tick(u64::MAX);
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if let Err(error) = beat(&core).await {
+                tracing::warn!(error = chain(&error), "a stall could not be journalled");
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = Box::pin(work(core.clone(), stop)) => {}
+        () = ticks => {}
+    }
+}
+
+async fn work(core: Arc<Core>, stop: CancellationToken) {
     let mut tasks: JoinSet<MachineId> = JoinSet::new();
     let mut busy: BTreeSet<MachineId> = BTreeSet::new();
     let mut swept_ms = None;
@@ -98,7 +132,7 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             Some(done) = tasks.join_next() => freed(done, &tasks, &mut busy),
             () = core.wake.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(core.until_suspect().map_or(PERIOD, |soon| soon.min(PERIOD))) => {}
         }
     }
     let _ =
@@ -134,6 +168,7 @@ async fn pass(
     while let Some(done) = tasks.try_join_next() {
         freed(done, tasks, busy);
     }
+    beat(core).await?;
     let world = snapshot(core).await?;
     let actions = plan(&world, &core.clocks);
     if !actions.iter().any(|a| matches!(a, Action::Alarm(_))) {

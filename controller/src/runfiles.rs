@@ -1,7 +1,8 @@
 //! What is kept of a run outside the database: `runs/<name>/<attempt>/` with
 //! `stdout.log`, `stderr.log`, `setup.log` (plain bytes: the offset in the
 //! file is the offset in the stream; what is missing
-//! is a hole in the file and stands in the journal), `points.jsonl`, and
+//! is a hole in the file and stands in the journal), `stdout.times.jsonl` and
+//! its like (when the program wrote what), `points.jsonl`, and
 //! `runs/<name>/state.json`. All of it is readable without the program.
 //!
 //! Bytes are written and synced *before* the transaction that moves the
@@ -11,6 +12,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+mod times;
+
+use times::TimesOfLogs;
+pub use times::{Mark, Times};
 
 /// A file that could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,7 @@ impl FileError {
 pub struct RunFiles {
     root: PathBuf,
     durable: bool,
+    times: TimesOfLogs,
 }
 
 /// Bytes to put at an offset of one file.
@@ -51,6 +58,9 @@ pub struct Write {
     pub offset: u64,
     /// What.
     pub bytes: Vec<u8>,
+    /// When the program wrote the first of them, for logs: unix milliseconds
+    /// by the machine's clock; 0 is unknown.
+    pub at_ms: u64,
 }
 
 impl RunFiles {
@@ -58,7 +68,7 @@ impl RunFiles {
     /// lose no power.
     #[must_use]
     pub fn new(root: PathBuf, durable: bool) -> Self {
-        Self { root, durable }
+        Self { root, durable, times: TimesOfLogs::default() }
     }
 
     /// The directory of one attempt.
@@ -100,7 +110,14 @@ impl RunFiles {
                 }
             };
             let file = &open[at].1;
-            file.write_all_at(&write.bytes, write.offset).map_err(|source| FileError { path, source })?;
+            file.write_all_at(&write.bytes, write.offset)
+                .map_err(|source| FileError { path: path.clone(), source })?;
+            if write.at_ms > 0
+                && let Err(error) = self.times.note(&path, write.offset, write.at_ms)
+            {
+                // The bytes count, their times are an extra.
+                tracing::debug!(path = %path.display(), %error, "the time of output could not be noted");
+            }
         }
         if self.durable {
             for (path, file) in &open {
@@ -162,6 +179,37 @@ impl RunFiles {
             Ok(bytes)
         };
         read().map_err(|source| FileError { path: path.clone(), source })
+    }
+
+    /// When what stands in a log was written.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn times(&self, run: &str, attempt: u32, file: &str) -> Result<Times, FileError> {
+        let path = self.attempt_dir(run, attempt).join(file);
+        self.times.of(&path).map_err(|source| FileError { path: path.clone(), source })
+    }
+
+    /// Replaces a whole file of an attempt: it is there complete or as before.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn write_whole(&self, run: &str, attempt: u32, file: &str, bytes: &[u8]) -> Result<(), FileError> {
+        let dir = self.attempt_dir(run, attempt);
+        let path = dir.join(file);
+        let write = || -> io::Result<()> {
+            make_dir(&dir)?;
+            let temporary = dir.join(format!(".{file}.tmp"));
+            let mut open = OpenOptions::new();
+            let mut handle = open.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+            handle.write_all(bytes)?;
+            if self.durable {
+                handle.sync_data()?;
+            }
+            fs::rename(&temporary, &path)?;
+            if self.durable { File::open(&dir)?.sync_all() } else { Ok(()) }
+        };
+        write().map_err(|source| FileError { path: path.clone(), source })
     }
 
     /// Replaces `runs/<name>/state.json`; it is a copy for people, the row is

@@ -3,6 +3,7 @@
 //! and the agent decide with these types; they never decide beside them.
 
 pub mod attempt;
+pub mod cause;
 pub mod checkpoint;
 pub mod exit;
 pub mod id;

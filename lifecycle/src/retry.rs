@@ -25,6 +25,9 @@ pub struct Ending {
     /// The machine holds the failure for passing (network, full disk).
     #[serde(default)]
     pub transient: bool,
+    /// The machine ended it because it made no progress.
+    #[serde(default)]
+    pub hang: bool,
     /// Unix milliseconds of the end.
     pub at_ms: u64,
 }
@@ -94,8 +97,9 @@ fn after_failure(history: &[Ending], last: &Ending, exit: &Exit, spec: &RetrySpe
     // all before it; only failures since then count.
     let since_progress = failures.iter().rev().take_while(|e| e.durable_step >= last.durable_step).count();
     if since_progress > spec.failures as usize {
+        let how = if last.hang { "a hang".to_owned() } else { exit.to_string() };
         return Decision::GiveUp(format!(
-            "{since_progress} failures without progress, the last one {exit}; [retry] failures allows {}",
+            "{since_progress} failures without progress, the last one {how}; [retry] failures allows {}",
             spec.failures
         ));
     }
@@ -133,6 +137,7 @@ mod tests {
             durable_step: durable,
             started: true,
             transient: false,
+            hang: false,
             at_ms: 0,
         }
     }
@@ -145,6 +150,7 @@ mod tests {
             durable_step: durable,
             started: true,
             transient: false,
+            hang: false,
             at_ms: 0,
         }
     }
@@ -192,6 +198,19 @@ mod tests {
         assert!(matches!(after(&[end(false)], &spec), Decision::GiveUp(_)));
         assert_eq!(after(&[end(true), end(true)], &spec), Decision::Again);
         assert!(matches!(after(&[end(true), end(true), end(true)], &spec), Decision::GiveUp(_)));
+    }
+
+    #[test]
+    fn a_hang_is_a_failure_that_may_pass_whatever_its_code() {
+        let hang = |durable| Ending { hang: true, transient: true, ..failure(0, 7, durable, "") };
+        let spec = RetrySpec { failures: 2, losses: None };
+        assert_eq!(after(&[hang(None), hang(None)], &spec), Decision::Again);
+        let Decision::GiveUp(why) = after(&[hang(None), hang(None), hang(None)], &spec) else {
+            panic!("it hangs for ever")
+        };
+        assert!(why.starts_with("3 failures without progress, the last one a hang"), "{why}");
+        let moving: Vec<Ending> = (1..9).map(|step| hang(Some(step))).collect();
+        assert_eq!(after(&moving, &spec), Decision::Again);
     }
 
     #[test]

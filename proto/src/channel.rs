@@ -22,6 +22,27 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(10);
 /// Unacknowledged bytes end a connection after this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that may wait in the kernel unsent: what is written later and more
+/// urgent, a ping or a heartbeat, waits behind no more than these.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 64 << 10;
+
+/// A dead peer is noticed by bytes that nobody acknowledges. A lane that
+/// carries little sends again at a steady pace, not ever more rarely: after a
+/// cut it is heard within a second and not after as long as the cut took.
+#[cfg(target_os = "linux")]
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    // Not on every kernel, and only faster with them.
+    let _ = socket.set_tcp_thin_linear_timeouts(true);
+    let _ = socket.set_tcp_notsent_lowat(UNSENT);
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tune(_stream: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
 
 /// Why no channel came up. The text says which stage failed.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +131,7 @@ pub async fn connect_first(endpoints: Arc<[String]>) -> io::Result<TcpStream> {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    #[cfg(target_os = "linux")]
-                    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+                    tune(&stream)?;
                     return Ok(stream);
                 }
                 Err(error) => last = error,

@@ -29,6 +29,11 @@ pub const MESSAGE_LIMIT: usize = 1 << 20;
 /// This build's version, for display and for the check between peers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What a controller says in `Welcome.wire`: it rises with every kind of fact
+/// that an earlier controller would refuse. An agent sends nothing above what
+/// its controller said.
+pub const WIRE: u32 = 1;
+
 /// Encoding of single messages, for what is kept on disk as it travels.
 pub mod wire {
     pub use prost::{DecodeError, Message};

@@ -65,6 +65,12 @@ pub fn server_name(hub: HubId) -> String {
     format!("{hub}.hub.outlast.internal")
 }
 
+/// The name that a machine's agent answers to in TLS, wherever it is.
+#[must_use]
+pub fn machine_name(machine: MachineId) -> String {
+    format!("{machine}.machine.outlast.internal")
+}
+
 /// A certificate chain (leaf first) and its key, both PEM.
 #[derive(Clone)]
 pub struct Credentials {
@@ -198,14 +204,18 @@ impl Authority {
         params.distinguished_name = name(&identity.to_string());
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match identity {
-            Identity::Controller => ExtendedKeyUsagePurpose::ServerAuth,
-            _ => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
+        let (client, server) = (ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth);
+        // A machine is asked for its health under a name that no controller has.
+        let (usages, dns) = match identity {
+            Identity::Controller => (vec![server], Some(server_name(self.hub))),
+            Identity::Machine(id) => (vec![client, server], Some(machine_name(*id))),
+            Identity::Operator(_) => (vec![client], None),
+        };
+        params.extended_key_usages = usages;
         let uri = identity.uri(self.hub).try_into()?;
         params.subject_alt_names.push(SanType::URI(uri));
-        if *identity == Identity::Controller {
-            params.subject_alt_names.push(SanType::DnsName(server_name(self.hub).try_into()?));
+        if let Some(dns) = dns {
+            params.subject_alt_names.push(SanType::DnsName(dns.try_into()?));
         }
         params.use_authority_key_identifier_extension = true;
         params.not_before = (now - SKEW).into();
@@ -227,6 +237,19 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf = self.leaf(identity, now, life)?.signed_by(&key, &self.issuer)?;
         Ok(Credentials { chain_pem: leaf.pem() + &self.root_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// A certificate whose name and role disagree, which the product never
+    /// makes: what clients do with it is to be tested.
+    #[cfg(test)]
+    pub(crate) fn forge(&self, identity: &Identity, dns: &str) -> Credentials {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = self.leaf(identity, SystemTime::now(), DAY).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names.retain(|name| matches!(name, SanType::URI(_)));
+        params.subject_alt_names.push(SanType::DnsName(dns.try_into().unwrap()));
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        Credentials { chain_pem: leaf.pem() + &self.root_pem, key_pem: key.serialize_pem() }
     }
 
     /// Signs a machine's request. Nothing of the request but its public key is

@@ -14,6 +14,7 @@ use crate::accept::Incoming;
 use crate::v1::agent_link_server::{AgentLink, AgentLinkServer};
 use crate::v1::artifact_gateway_server::{ArtifactGateway, ArtifactGatewayServer};
 use crate::v1::join_server::{Join, JoinServer};
+use crate::v1::machine_health_server::{MachineHealth, MachineHealthServer};
 use crate::v1::operator_server::{Operator, OperatorServer};
 
 /// A server that could not go on.
@@ -81,6 +82,24 @@ where
         .add_service(service)
         .add_service(OperatorServer::new(operator).max_decoding_message_size(MESSAGE_LIMIT))
         .add_service(ArtifactGatewayServer::new(gateway).max_decoding_message_size(MESSAGE_LIMIT));
+    run(router, incoming, stop).await
+}
+
+/// Serves what a machine says of itself until `stop`: the detailed service and
+/// the standard one, both answered by `health`.
+///
+/// # Errors
+/// Where the server fails as a whole.
+pub async fn machine_health<S, H, F>(incoming: Incoming<S>, health: H, stop: F) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: MachineHealth + tonic_health::pb::health_server::Health + Clone,
+    F: Future<Output = ()>,
+{
+    let standard = tonic_health::pb::health_server::HealthServer::new(health.clone());
+    let router = builder(16)
+        .add_service(standard.max_decoding_message_size(4 << 10))
+        .add_service(MachineHealthServer::new(health).max_decoding_message_size(4 << 10));
     run(router, incoming, stop).await
 }
 

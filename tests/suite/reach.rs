@@ -30,21 +30,21 @@ use tonic::Code;
 const DAY: Duration = Duration::from_hours(24);
 
 /// One machine with its run and attempt, and a channel that proves it.
-struct Side {
+pub(super) struct Side {
     machine: MachineId,
     run: RunId,
     attempt: AttemptId,
-    channel: Channel,
+    pub(super) channel: Channel,
 }
 
-struct Hub {
-    core: Arc<Core>,
+pub(super) struct Hub {
+    pub(super) core: Arc<Core>,
     address: String,
     _server: tokio::task::JoinSet<()>,
     _dir: tempfile::TempDir,
 }
 
-async fn hub() -> Hub {
+pub(super) async fn hub() -> Hub {
     let hub = HubId::from_bytes([4; 16]);
     let dir = tempfile::tempdir().unwrap();
     let core = Core::new(Parts {
@@ -90,7 +90,18 @@ impl Hub {
     /// A machine of a project of its own, with a bound attempt.
     async fn side(&self, seed: u8, status: MachineState) -> Side {
         let (machine, run) = (MachineId::from_bytes([seed; 16]), RunId::from_bytes([seed + 100; 16]));
-        let attempt = AttemptId::from_bytes([seed + 50; 16]);
+        self.side_of(machine, run, AttemptId::from_bytes([seed + 50; 16]), seed, status).await
+    }
+
+    /// The same under these ids.
+    pub(super) async fn side_of(
+        &self,
+        machine: MachineId,
+        run: RunId,
+        attempt: AttemptId,
+        seed: u8,
+        status: MachineState,
+    ) -> Side {
         let key = MachineKey::generate().unwrap();
         let csr = key.request().unwrap();
         let chain_pem = self.core.authority.sign_machine(machine, &csr, SystemTime::now(), DAY).unwrap();

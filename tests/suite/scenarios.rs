@@ -6,12 +6,18 @@
 
 mod agents;
 mod answers;
+mod care;
 mod controllers;
 mod disk;
 mod failures;
+mod health;
+mod hostile;
 mod losses;
+mod output;
 mod persons;
 mod programs;
 mod saves;
 mod stage;
 mod strangers;
+mod upgrade;
+mod why;

@@ -59,6 +59,24 @@ fn without_faults_one_machine_is_enough() {
     assert_eq!((outcome.generations, outcome.machines), (1, 1));
 }
 
+#[test]
+fn an_hour_without_a_controller_costs_no_byte_and_no_time() {
+    logged();
+    let seed = seeds().start;
+    let outcome = simulate(seed, &Options { hour_away: true, ..Options::calm() });
+    assert_eq!(outcome.verdict, Ok(()), "SEED={seed}\n{}", outcome.trace.join("\n"));
+    assert_eq!((outcome.generations, outcome.machines), (1, 1), "SEED={seed}");
+    let at = |i: usize| outcome.times[i]["at_ms"].as_u64().unwrap();
+    assert_eq!(outcome.times.len() as u64, machine::STEPS, "one time per line");
+    for i in 1..outcome.times.len() {
+        assert_eq!(
+            at(i) - at(i - 1),
+            machine::SLOW_STEP.as_millis() as u64,
+            "line {i} was given another time"
+        );
+    }
+}
+
 /// The checks can fail: a program that forgets its resume point is caught.
 #[test]
 fn a_broken_resume_is_noticed() {

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use proto::v1::{self, fact};
 use proto::wire::Message as _;
 use tokio::time::Instant;
 
+use super::care::AttemptCare;
 use crate::metering::Metering;
 use crate::outbox::{Lane, Outbox};
 use crate::supervisor::{Phase, Supervisor};
@@ -17,6 +19,8 @@ use crate::world::{Cancelled, Candidate, Output, Piece, World};
 const READ: usize = 64 << 10;
 /// Bytes metered in one look, so that a flood cannot hold the heartbeat up.
 const METER: usize = 1 << 20;
+/// The same in time, for machines that are slow or busy.
+const METER_TIME: Duration = Duration::from_millis(20);
 
 /// An attempt on this machine.
 pub struct Attempt {
@@ -40,6 +44,12 @@ pub struct Attempt {
     pub(super) passed_over: u64,
     pub(super) announced: BTreeMap<String, ()>,
     pub(super) retry_at: Option<Instant>,
+    /// What the controller understands: `Welcome.wire`.
+    pub(super) wire: u32,
+    /// How it is looked after.
+    pub(super) care: AttemptCare,
+    /// Metric batches are being made durable.
+    pub(super) syncing: bool,
 }
 
 /// The wire stream of an output.
@@ -71,8 +81,11 @@ impl Attempt {
             )
         });
         let metering = Metering::restore(outbox.cursor());
+        let care = AttemptCare::open(&work, world);
+        let mut supervisor = Supervisor::new(reported);
+        supervisor.was_hung(care.found_hang().to_owned(), work.grace_seconds.saturating_mul(1_000));
         Ok(Self {
-            supervisor: Supervisor::new(reported),
+            supervisor,
             outbox,
             metering,
             metered_to_end: false,
@@ -86,6 +99,9 @@ impl Attempt {
             passed_over: 0,
             announced: BTreeMap::new(),
             retry_at: None,
+            care,
+            syncing: false,
+            wire: 0,
             work,
         })
     }
@@ -140,6 +156,14 @@ impl Attempt {
         }
     }
 
+    /// The outbox's file where something in it is to be made durable and nobody
+    /// does so yet.
+    pub(super) fn unsynced(&mut self) -> Option<std::fs::File> {
+        let file = if self.syncing { None } else { self.outbox.unsynced() };
+        self.syncing |= file.is_some();
+        file
+    }
+
     /// Adds a fact of the events stream.
     pub(super) fn record(&mut self, at_ms: u64, body: fact::Body) {
         let added = self.outbox.event(|seq| {
@@ -159,11 +183,12 @@ impl Attempt {
         let mut at_end = true;
         for (stderr, output) in [(false, Output::Stdout), (true, Output::Stderr)] {
             let mut budget = METER;
+            let until = Instant::now() + METER_TIME;
             loop {
                 match world.read(id, output, self.metering.offset(stderr), READ) {
                     Piece::Bytes(bytes) => {
                         self.metering.feed(stderr, &bytes);
-                        budget = budget.saturating_sub(bytes.len());
+                        budget = if Instant::now() < until { budget.saturating_sub(bytes.len()) } else { 0 };
                     }
                     Piece::Gap(to) => self.metering.skip(stderr, to),
                     Piece::Nothing => break,
@@ -192,6 +217,17 @@ impl Attempt {
         }
     }
 
+    /// Bytes of output that were read so far.
+    pub(super) fn output_bytes(&self) -> u64 {
+        self.metering.offset(false).saturating_add(self.metering.offset(true))
+    }
+
+    /// The outputs that the controller understands.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = Output> + use<> {
+        let evidence = self.wire >= 1;
+        Output::ALL.into_iter().filter(move |output| evidence || *output != Output::Evidence)
+    }
+
     /// The step the program last reported.
     pub(super) fn step(&self) -> Option<u64> {
         self.metering.step()
@@ -200,8 +236,8 @@ impl Attempt {
     /// Whether everything that must come before the end was acknowledged.
     pub(super) fn is_output_delivered(&self, id: &str, world: &dyn World) -> bool {
         let acked = |stream: v1::Stream| self.positions.get(&stream.into()).map_or(0, |(_, acked)| *acked);
-        let outputs = Output::ALL
-            .into_iter()
+        let outputs = self
+            .outputs()
             .all(|output| world.read(id, output, acked(stream_of(output)), 1) == Piece::Nothing);
         outputs && self.metered_to_end && acked(v1::Stream::Metrics) >= self.outbox.next(Lane::Metrics)
     }

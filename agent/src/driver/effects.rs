@@ -16,7 +16,7 @@ use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published};
 /// Between two tries of a publish that nobody answered.
 const RETRY: Duration = Duration::from_secs(1);
 /// Last bytes of the error stream looked at for its last line.
-const TAIL: u64 = 4_096;
+const TAIL: u64 = 8_192;
 const LINE: usize = 400;
 
 /// A job's result.
@@ -31,6 +31,12 @@ pub enum Done {
     Published(Candidate, Published),
     /// Everything the program left.
     Finished(Option<String>, Vec<Kind>),
+    /// The results, published because the disk is full.
+    Salvaged(Published),
+    /// Metric batches were made durable.
+    Synced,
+    /// Something whose end changes nothing.
+    Nothing,
 }
 
 impl Driver {
@@ -65,9 +71,11 @@ impl Driver {
                 let cancelled = Arc::new(AtomicBool::new(false));
                 attempt.cancelled = cancelled.clone();
                 let last = Last { durable: attempt.published_step, step: attempt.step(), cancelled };
+                let last_words = self.last_words(id);
                 self.jobs.spawn(async move {
                     let (unpublished, facts) =
                         if counts { finish(&*world, work, gateway, last).await } else { (None, Vec::new()) };
+                    super::care::end_evidence(&world, &key, last_words).await;
                     (key, Done::Finished(unpublished, facts))
                 });
             }
@@ -121,10 +129,16 @@ impl Driver {
                     environment_cached: attempt.is_some_and(|a| a.environment_cached),
                 };
                 self.record(id, Kind::Started(started));
+                self.program_started(id, pid);
+                for text in self.world.unapplied_limits(id) {
+                    self.record(id, Kind::Note(v1::Note { level: "warning".into(), text }));
+                }
             }
             Tell::Stopping(why) => self.record(id, Kind::Stopping(v1::Stopping { why: why.into() })),
-            Tell::Ended { ended, started, unpublished, transient } => {
+            Tell::Ended { ended, started, unpublished, transient, hang } => {
                 let last_error_line = last_line(&*self.world, id);
+                let is_success = ended.exit.is_success() && hang.is_empty();
+                let leave_machine = self.leave_machine(id, is_success);
                 let ended = v1::Ended {
                     exit: Some(convert::exit_message(&ended.exit)),
                     last_error_line,
@@ -133,8 +147,8 @@ impl Driver {
                     out_of_memory: ended.out_of_memory,
                     unpublished,
                     transient,
-                    hang: String::new(),
-                    leave_machine: String::new(),
+                    hang,
+                    leave_machine,
                     oom_pid: ended.oom_process.as_ref().map_or(0, |(pid, _)| *pid),
                     oom_command: ended.oom_process.map_or_else(String::new, |(_, command)| command),
                     unapplied_limits: ended.unapplied_limits,
@@ -150,6 +164,13 @@ impl Driver {
             Done::Started(result) => self.input(id, Input::Started(result)),
             Done::Scanned(found) => self.scanned(id, found),
             Done::Published(candidate, outcome) => self.published(id, &candidate, outcome),
+            Done::Salvaged(outcome) => self.salvaged(id, &outcome),
+            Done::Synced => {
+                if let Some(attempt) = self.attempts.get_mut(id) {
+                    attempt.syncing = false;
+                }
+            }
+            Done::Nothing => {}
             Done::Finished(unpublished, facts) => {
                 for kind in facts {
                     self.record(id, kind);
@@ -190,6 +211,7 @@ impl Driver {
         if attempt.supervisor.phase != Phase::Running {
             return;
         }
+        let now = Instant::now();
         let (step_now, durable) = (attempt.step(), attempt.published_step);
         let mut seen = Vec::new();
         let mut newest = None;
@@ -197,6 +219,7 @@ impl Driver {
             // A name without a step belongs to the step just reported.
             candidate.step = candidate.step.or_else(|| unnamed(step_now, durable));
             if attempt.announced.insert(candidate.token.clone(), ()).is_none() {
+                self.pace.found = now;
                 seen.push(v1::CheckpointSeen { name: candidate.name.clone(), step: candidate.step });
             }
             if newest.is_none() {
@@ -250,10 +273,10 @@ fn unnamed(step_now: Option<u64>, durable: Option<u64>) -> Option<u64> {
 }
 
 /// What the finish knows of the attempt.
-struct Last {
-    durable: Option<u64>,
-    step: Option<u64>,
-    cancelled: crate::world::Cancelled,
+pub(super) struct Last {
+    pub(super) durable: Option<u64>,
+    pub(super) step: Option<u64>,
+    pub(super) cancelled: crate::world::Cancelled,
 }
 
 /// Tries at what this machine itself fails at, before it is given up.
@@ -289,7 +312,7 @@ where
 
 /// Publishes every checkpoint that is left, oldest first, so that the head
 /// ends on the newest, and then the results.
-async fn finish(
+pub(super) async fn finish(
     world: &dyn crate::world::World,
     work: v1::Work,
     gateway: crate::world::SharedGateway,
@@ -323,8 +346,19 @@ async fn finish(
     (unpublished, facts)
 }
 
-/// The last line of the error stream that says something.
+/// The last line of the error stream that says something, or the rank that
+/// failed first where a launcher's summary ends it.
 fn last_line(world: &dyn crate::world::World, id: &str) -> String {
+    let text = error_tail(world, id);
+    if let Some(failure) = crate::ranks::root_cause(&text) {
+        return failure.to_string().chars().take(LINE).collect();
+    }
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().take(LINE).collect()
+}
+
+/// The last words of the error stream.
+pub(super) fn error_tail(world: &dyn crate::world::World, id: &str) -> String {
     // The end is found by doubling steps: reading all of a long stream for
     // its last line would be wasteful.
     let has = |offset: u64| world.read(id, Output::Stderr, offset, 1) != Piece::Nothing;
@@ -348,7 +382,5 @@ fn last_line(world: &dyn crate::world::World, id: &str) -> String {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&tail);
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().take(LINE).collect()
+    String::from_utf8_lossy(&tail).into_owned()
 }

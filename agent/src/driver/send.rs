@@ -16,6 +16,11 @@ const WINDOW: u64 = 512 << 10;
 /// Unacknowledged records of one numbered stream.
 const RECORDS: u64 = 256;
 const FRAME: usize = 60 << 10;
+/// What a fact costs on the wire beside its bytes, generously.
+const OVERHEAD: usize = 64;
+/// Places in the uplink's queue that output leaves free: for heartbeats and
+/// for the facts of what happens.
+const RESERVED: usize = 4;
 
 impl Driver {
     /// Sends what fits.
@@ -27,7 +32,7 @@ impl Driver {
         for (id, attempt) in &mut self.attempts {
             let sent = attempt.send_records(id, Lane::Events, &*self.world, &self.up)
                 && attempt.send_records(id, Lane::Metrics, &*self.world, &self.up)
-                && Output::ALL.into_iter().all(|o| attempt.send_output(id, o, now, &*self.world, &self.up));
+                && attempt.outputs().all(|o| attempt.send_output(id, o, now, &*self.world, &self.up));
             if !sent {
                 return;
             }
@@ -48,6 +53,19 @@ impl Attempt {
                 facts,
             })),
         }
+    }
+
+    /// What a controller of an earlier version would refuse becomes a gap: its
+    /// number is taken, and everything after it arrives.
+    fn understood(&self, fact: v1::Fact, after: u64) -> v1::Fact {
+        let newer = |body: &fact::Body| {
+            matches!(body, fact::Body::Event(v1::Event { kind: Some(v1::event::Kind::Alert(_)) }))
+        };
+        if self.wire >= 1 || !fact.body.as_ref().is_some_and(newer) {
+            return fact;
+        }
+        let reason = "not known to this version of the controller".to_owned();
+        v1::Fact { body: Some(fact::Body::Gap(v1::Gap { to: after, reason })), ..fact }
     }
 
     /// `false`: the uplink is full.
@@ -75,6 +93,7 @@ impl Attempt {
                         v1::Fact { stream: stream.into(), seq, at_ms: 0, body }
                     }
                 };
+                let fact = self.understood(fact, after);
                 if is_end(&fact) && !self.is_output_delivered(id, world) {
                     held_back = true;
                     break;
@@ -95,6 +114,8 @@ impl Attempt {
         }
     }
 
+    /// Pieces of an output, each with the time of its first byte, several in
+    /// one batch. `false`: the uplink is full.
     fn send_output(
         &mut self,
         id: &str,
@@ -106,24 +127,56 @@ impl Attempt {
         let stream = stream_of(output);
         loop {
             let (sent, acked) = *self.sent(stream);
-            if sent >= acked + WINDOW {
+            let mut facts = Vec::new();
+            let mut size = 0;
+            let mut next = sent;
+            while next < acked + WINDOW && size + OVERHEAD < FRAME {
+                let Some((fact, after)) = next_piece(id, output, next, FRAME - size, now, world) else {
+                    break;
+                };
+                size += usize::try_from(after - next).unwrap_or(FRAME).min(FRAME) + OVERHEAD;
+                facts.push(fact);
+                next = after;
+            }
+            if facts.is_empty() {
                 return true;
             }
-            let (body, next) = match world.read(id, output, sent, FRAME) {
-                Piece::Bytes(data) => {
-                    let next = sent + data.len() as u64;
-                    (fact::Body::Bytes(v1::Bytes { data }), next)
-                }
-                Piece::Gap(to) => {
-                    let reason = "dropped over the spool's quota".to_owned();
-                    (fact::Body::Gap(v1::Gap { to, reason }), to)
-                }
-                Piece::Nothing => return true,
-            };
+            if up.capacity() <= RESERVED {
+                return false;
+            }
             let Ok(permit) = up.try_reserve() else { return false };
-            let fact = v1::Fact { stream: stream.into(), seq: sent, at_ms: now, body: Some(body) };
-            permit.send(self.batch(vec![fact]));
+            permit.send(self.batch(facts));
             self.sent(stream).0 = next;
         }
     }
+}
+
+/// What lies at an offset of an output, as a fact, and where the next begins.
+/// A piece ends where the program fell silent for more than a second, so that
+/// output that is sent late keeps its times.
+fn next_piece(
+    id: &str,
+    output: Output,
+    at: u64,
+    most: usize,
+    now: u64,
+    world: &dyn World,
+) -> Option<(v1::Fact, u64)> {
+    let (body, next, at_ms) = match world.read(id, output, at, most) {
+        Piece::Bytes(mut data) => {
+            let written = world.written(id, output, at);
+            let until = usize::try_from(written.until.saturating_sub(at)).unwrap_or(usize::MAX);
+            data.truncate(until.max(1));
+            // Nobody notes when a set-up wrote what; it is sent as it comes.
+            let at_ms = if output == Output::Setup { now } else { written.at_ms };
+            let next = at + data.len() as u64;
+            (fact::Body::Bytes(v1::Bytes { data }), next, at_ms)
+        }
+        Piece::Gap(to) => {
+            let reason = "dropped over the spool's quota".to_owned();
+            (fact::Body::Gap(v1::Gap { to, reason }), to, world.written(id, output, at).at_ms)
+        }
+        Piece::Nothing => return None,
+    };
+    Some((v1::Fact { stream: stream_of(output).into(), seq: at, at_ms, body: Some(body) }, next))
 }

@@ -57,7 +57,7 @@ pub(super) struct Definition {
 }
 
 /// Finds a program on a `PATH`.
-fn find_program(path: Option<&String>, name: &str) -> Option<PathBuf> {
+pub(super) fn find_program(path: Option<&String>, name: &str) -> Option<PathBuf> {
     std::env::split_paths(path.map_or("/usr/local/bin:/usr/bin:/bin", String::as_str))
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lifecycle::Exit;
 use serde::{Deserialize, Serialize};
 
-use super::EXIT_FILE;
+use super::{EXIT_FILE, OomProcess};
 use crate::os;
 
 const BALLAST_BYTES: usize = 64 * 1024;
@@ -48,6 +48,12 @@ pub struct ExitRecord {
     /// What speaks for the kernel's out-of-memory killer, in words.
     #[serde(default)]
     pub oom: Option<String>,
+    /// Which process of the tree it took, where the kernel's log names it.
+    #[serde(default)]
+    pub oom_process: Option<OomProcess>,
+    /// Limits that could not be applied, a sentence each.
+    #[serde(default)]
+    pub unapplied_limits: Vec<String>,
     /// The largest resident size of any one process of the tree.
     #[serde(default)]
     pub max_rss_bytes: Option<u64>,
@@ -72,6 +78,8 @@ impl ExitRecord {
             survivors_killed: 0,
             unkillable: 0,
             oom: None,
+            oom_process: None,
+            unapplied_limits: Vec::new(),
             max_rss_bytes: None,
             stdout_len: 0,
             stderr_len: 0,

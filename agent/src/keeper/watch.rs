@@ -2,40 +2,41 @@
 //! the end is fixed: the exit is durable first, then the rest of the tree is
 //! ended and the pipes are drained, then the record becomes final.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use lifecycle::Exit;
 
+use super::container::{self, ContainerRef};
+use super::evidence::Evidence;
+use super::launch::{Launched, Pipe, launch};
 use super::record::{self, ExitRecord};
 use super::stop::Stopping;
-use super::{ATTEMPT_MARKER, CHILD_FILE, ChildFile, KeeperSpec, MACHINE_MARKER, Request, SOCKET_FILE};
-use crate::os::{self, Cgroup, LineServer, OomCounters, Signals, Tree};
+use super::{ATTEMPT_MARKER, CHILD_FILE, ChildFile, KeeperSpec, Request, SOCKET_FILE};
+use crate::os::{self, LineServer, ProcessRef, Signals, Tree};
 use crate::spool::{SpoolWriter, Stream};
 
-const PIPE_BYTES: i32 = 1 << 20;
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// Chunks taken from one pipe before anything else gets its turn.
-const CHUNKS_PER_TURN: usize = 16;
+const CHUNKS_PER_TURN: usize = 32;
 const IDLE: Duration = Duration::from_secs(1);
 const PRESSING: Duration = Duration::from_millis(20);
 const REAP_EVERY: Duration = Duration::from_millis(200);
 /// How long what outlives the main process may take to end by itself.
 const SURVIVOR_GRACE: Duration = Duration::from_secs(2);
+/// The same for what a container tool has to clear away.
+const CLEARING: Duration = Duration::from_secs(10);
+/// How long the tool may take to remove a container that is left.
+const REMOVING: Duration = Duration::from_secs(20);
 /// How long a pipe is drained that somebody outside the tree holds open.
 const DRAIN: Duration = Duration::from_secs(2);
 /// After this a process that SIGKILL does not end is left and counted.
 const UNKILLABLE_AFTER: Duration = Duration::from_secs(10);
-
-struct Pipe {
-    stream: Stream,
-    end: std::fs::File,
-}
 
 /// What remains to be done once the main process has ended.
 struct Ending {
@@ -56,37 +57,14 @@ pub(super) struct Watch {
     child: Child,
     started_ms: u64,
     tree: Tree,
-    oom_before: OomCounters,
+    evidence: Evidence,
+    unapplied_limits: Vec<String>,
+    container: Option<(ContainerRef, BTreeMap<String, String>)>,
+    last_words: Vec<u8>,
+    cleared: bool,
     stopping: Stopping,
     ending: Option<Ending>,
     reaped: Instant,
-}
-
-fn spawn(spec: &KeeperSpec, cgroup: &mut Option<Cgroup>) -> Result<Child, String> {
-    let [program, args @ ..] = spec.argv.as_slice() else { return Err("argv is empty".to_owned()) };
-    if !spec.cwd.is_dir() {
-        return Err(format!("the working directory {} does not exist", spec.cwd.display()));
-    }
-    let mut command = Command::new(program);
-    command.args(args).env_clear().envs(&spec.env);
-    command.env(ATTEMPT_MARKER, &spec.attempt_id).env(MACHINE_MARKER, &spec.machine_id);
-    command.current_dir(&spec.cwd).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if let Some(cgroup) = cgroup {
-        cgroup.enter();
-    }
-    let child = command.spawn();
-    if let Some(cgroup) = cgroup {
-        cgroup.leave();
-    }
-    child.map_err(|e| format!("cannot run {program:?}: {e}"))
-}
-
-fn pipe(stream: Stream, end: Option<OwnedFd>) -> Result<Pipe, String> {
-    let end = end.ok_or_else(|| format!("{} is not a pipe", stream.as_str()))?;
-    os::grow_pipe(&end, PIPE_BYTES);
-    os::set_nonblocking(&end).map_err(|e| format!("cannot read {}: {e}", stream.as_str()))?;
-    Ok(Pipe { stream, end: end.into() })
 }
 
 impl Watch {
@@ -96,28 +74,14 @@ impl Watch {
         let spool = SpoolWriter::create(dir, spec.spool_bytes).map_err(|e| e.to_string())?;
         let server = LineServer::bind(&dir.join(SOCKET_FILE))
             .map_err(|e| format!("cannot listen at {}: {e}", dir.join(SOCKET_FILE).display()))?;
-        let mut cgroup = Cgroup::create(&spec.cgroup_name());
-        let oom_before = OomCounters::read(cgroup.as_ref());
-        let started_ms = os::unix_ms();
-        let mut child = spawn(spec, &mut cgroup)?;
+        let Launched { child, pipes, cgroup, unapplied_limits, oom_before, kernel_log, started_ms } =
+            launch(spec)?;
         let pid = child.id().cast_signed();
-        os::prefer_as_oom_victim(pid);
-        let pipes = [
-            pipe(Stream::Stdout, child.stdout.take().map(OwnedFd::from)),
-            pipe(Stream::Stderr, child.stderr.take().map(OwnedFd::from)),
-        ];
-        let pipes = match pipes.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(pipes) => pipes,
-            Err(reason) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(reason);
+        if let Some(process) = ProcessRef::of(pid) {
+            let said = ChildFile { process, started_ms, unapplied_limits: unapplied_limits.clone() };
+            if let Ok(text) = serde_json::to_vec(&said) {
+                let _ = os::write_durable(&dir.join(CHILD_FILE), &text);
             }
-        };
-        if let Some(process) = os::ProcessRef::of(pid)
-            && let Ok(text) = serde_json::to_vec(&ChildFile { process, started_ms })
-        {
-            let _ = os::write_durable(&dir.join(CHILD_FILE), &text);
         }
         Ok(Self {
             dir: dir.to_path_buf(),
@@ -130,7 +94,11 @@ impl Watch {
             child,
             started_ms,
             tree: Tree::below_self(ATTEMPT_MARKER, &spec.attempt_id).with_cgroup(cgroup),
-            oom_before,
+            evidence: Evidence::new(dir, spec.cgroup_name(), pid, oom_before, kernel_log),
+            unapplied_limits,
+            container: spec.container.clone().map(|container| (container, spec.env.clone())),
+            last_words: Vec::new(),
+            cleared: false,
             stopping: Stopping::default(),
             ending: None,
             reaped: Instant::now(),
@@ -144,12 +112,14 @@ impl Watch {
             self.signals.drain();
             self.answer();
             self.pump();
+            self.evidence.listen(&self.tree);
             self.notice_exit();
             self.press();
             self.reap();
             self.spool.tick();
         }
         let Some(mut ending) = self.ending.take() else { return };
+        self.remove_container();
         let [stdout_len, stderr_len] = self.spool.finish();
         ending.record.stdout_len = stdout_len;
         ending.record.stderr_len = stderr_len;
@@ -173,6 +143,7 @@ impl Watch {
         }
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
         fds.extend(self.server.fds());
+        fds.extend(self.evidence.fd());
         fds.extend(self.pipes.iter().map(|p| p.end.as_fd()));
         if os::wait_readable(&fds, timeout).is_err() {
             // Without poll the loop still turns, only less promptly.
@@ -186,7 +157,7 @@ impl Watch {
                 Ok(Request::Stop { grace_ms }) => {
                     let grace = grace_ms.map_or(self.grace, Duration::from_millis);
                     if self.stopping.stop(Instant::now(), grace) {
-                        self.tree.terminate();
+                        self.terminate();
                     }
                     serde_json::json!({ "ok": true })
                 }
@@ -203,14 +174,35 @@ impl Watch {
         }
     }
 
+    fn remove_container(&self) {
+        if let Some((container, env)) = &self.container {
+            container.remove(env, REMOVING);
+        }
+    }
+
+    /// Asks the program to end. A container's tool passes it on by itself, and
+    /// to the right process; the others would hear it twice.
+    fn terminate(&self) {
+        match ProcessRef::of(self.child.id().cast_signed()) {
+            Some(tool) if self.container.is_some() => os::send_term(&tool),
+            _ => self.tree.terminate(),
+        }
+    }
+
     /// Moves what is in the pipes into the spool; forgets pipes that ended.
     fn pump(&mut self) {
         let (spool, buffer) = (&mut self.spool, &mut self.buffer);
+        let mut last_words = self.container.is_some().then_some(&mut self.last_words);
         self.pipes.retain_mut(|pipe| {
             for _ in 0..CHUNKS_PER_TURN {
                 match pipe.end.read(buffer) {
                     Ok(0) => return false,
-                    Ok(n) => spool.write(pipe.stream, &buffer[..n]),
+                    Ok(n) => {
+                        spool.write(pipe.stream, &buffer[..n]);
+                        if let Some(tail) = &mut last_words {
+                            container::remember(tail, &buffer[..n]);
+                        }
+                    }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                     Err(_) => return false,
@@ -229,23 +221,34 @@ impl Watch {
             Ok(Some(status)) => exit_of(status),
             Err(e) => Exit::Unknown { reason: format!("waiting for the process failed: {e}") },
         };
+        // What it wrote just before may explain the end.
+        self.pump();
+        let exit = match &self.container {
+            Some((container, _)) => container.exit(exit, &self.last_words),
+            None => exit,
+        };
         let mut record = ExitRecord::new(exit, self.started_ms);
         record.stopped_by = self.stopping.kind();
         record.max_rss_bytes = os::max_child_rss_bytes();
-        if matches!(record.exit, Exit::Signal { signal: 9, .. }) && record.stopped_by.is_none() {
-            record.oom = OomCounters::read(self.tree.cgroup()).evidence_since(&self.oom_before);
-        }
+        record.unapplied_limits.clone_from(&self.unapplied_limits);
         record.stdout_len = self.spool.position(Stream::Stdout);
         record.stderr_len = self.spool.position(Stream::Stderr);
         record::persist(&self.dir, &record);
+        self.evidence.listen(&self.tree);
+        let was_stopped = record.stopped_by.is_some();
+        (record.oom, record.oom_process) = self.evidence.explain(&record.exit, was_stopped, &self.tree);
+        if record.oom.is_some() {
+            record::persist(&self.dir, &record);
+        }
         let now = Instant::now();
-        let grace = now + SURVIVOR_GRACE;
+        let grace = now + if self.container.is_some() { CLEARING } else { SURVIVOR_GRACE };
         let kill_at = self.stopping.until().map_or(grace, |until| until.min(grace));
         let mut ending = Ending { record, survivors: HashSet::new(), kill_at, tree_gone: None };
-        ending.look(&self.tree);
+        ending.look(&self.tree, self.container.is_none());
         // Under a stop they have been asked already; many programs take a second
         // SIGTERM for impatience.
-        if ending.tree_gone.is_none() && self.stopping == Stopping::No {
+        let is_asked = self.stopping != Stopping::No || self.container.is_some();
+        if ending.tree_gone.is_none() && !is_asked {
             self.tree.terminate();
         }
         self.ending = Some(ending);
@@ -255,6 +258,9 @@ impl Watch {
     fn press(&mut self) {
         let now = Instant::now();
         let is_killing = self.stopping.is_killing(now);
+        if is_killing && !std::mem::replace(&mut self.cleared, true) {
+            self.remove_container();
+        }
         match &mut self.ending {
             None if is_killing => {
                 self.tree.kill_pass();
@@ -262,11 +268,12 @@ impl Watch {
             None => {}
             Some(ending) if ending.tree_gone.is_some() => {}
             Some(ending) => {
-                if is_killing || now >= ending.kill_at {
+                let is_due = is_killing || now >= ending.kill_at;
+                if is_due {
                     ending.kill_at = ending.kill_at.min(now);
                     self.tree.kill_pass();
                 }
-                let left = ending.look(&self.tree);
+                let left = ending.look(&self.tree, is_due || self.container.is_none());
                 if left > 0 && now >= ending.kill_at + UNKILLABLE_AFTER {
                     ending.record.unkillable = u32::try_from(left).unwrap_or(u32::MAX);
                     ending.tree_gone = Some(now);
@@ -290,10 +297,13 @@ impl Watch {
 }
 
 impl Ending {
-    /// Counts who is still there; once nobody is, the tree is gone.
-    fn look(&mut self, tree: &Tree) -> usize {
+    /// Looks who is still there, and counts them where they are not expected;
+    /// once nobody is, the tree is gone.
+    fn look(&mut self, tree: &Tree, is_unexpected: bool) -> usize {
         let members = tree.members();
-        self.survivors.extend(members.iter().map(|p| (p.pid, p.started)));
+        if is_unexpected {
+            self.survivors.extend(members.iter().map(|p| (p.pid, p.started)));
+        }
         if members.is_empty() {
             self.tree_gone = Some(Instant::now());
         }

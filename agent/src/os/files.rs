@@ -22,6 +22,21 @@ pub fn open_nofollow(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file for reading and for adding at its end, made with mode 0600
+/// where there is none; a symbolic link is refused.
+///
+/// # Errors
+/// As `open(2)`, or when it is not a regular file.
+pub fn append_nofollow(path: &Path) -> io::Result<File> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file =
+        OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
 /// The whole of a small file.
 ///
 /// # Errors

@@ -104,10 +104,20 @@ pub fn marked_processes(among: &[Process], name: &str, value: &str) -> Vec<Proce
 }
 
 fn has_marker(pid: i32, wanted: &[u8]) -> bool {
+    any_variable(pid, |entry| entry == wanted)
+}
+
+/// Whether a process was started with a variable of this name.
+pub(super) fn has_variable(pid: i32, name: &str) -> bool {
+    let wanted = format!("{name}=");
+    any_variable(pid, |entry| entry.starts_with(wanted.as_bytes()))
+}
+
+fn any_variable(pid: i32, is_wanted: impl Fn(&[u8]) -> bool) -> bool {
     let mut environ = Vec::new();
     let read = std::fs::File::open(format!("/proc/{pid}/environ"))
         .and_then(|f| f.take(MAX_ENVIRON).read_to_end(&mut environ));
-    read.is_ok() && environ.split(|b| *b == 0).any(|entry| entry == wanted)
+    read.is_ok() && environ.split(|b| *b == 0).any(is_wanted)
 }
 
 #[cfg(test)]

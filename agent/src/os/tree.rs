@@ -96,6 +96,25 @@ impl Tree {
         found.into_values().filter(|p| !p.is_zombie() && !spared.contains(&p.pid)).collect()
     }
 
+    /// Whether a process belongs to the tree by its descent, its cgroup or its
+    /// marker; also while it is a zombie.
+    #[must_use]
+    pub fn holds(&self, pid: i32) -> bool {
+        if self.cgroup.as_ref().is_some_and(|c| c.members().contains(&pid)) {
+            return true;
+        }
+        let own = i32::try_from(std::process::id()).ok();
+        let mut at = pid;
+        while let Some(found) = process(at).filter(|p| p.parent > 0) {
+            if self.root == Some(at) && self.root != own || self.root == Some(found.parent) {
+                return true;
+            }
+            at = found.parent;
+        }
+        let found = process(pid).into_iter().collect::<Vec<_>>();
+        self.marker.as_ref().is_some_and(|(name, value)| !marked_processes(&found, name, value).is_empty())
+    }
+
     /// Asks every member to end, stopped ones included.
     pub fn terminate(&self) {
         for member in self.members() {

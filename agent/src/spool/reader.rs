@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Piece, Segment, SpoolError, Stream, gaps, list_segments, segment_path, spool_dir};
+use super::times::Times;
+use super::{Piece, Segment, SpoolError, Stream, Written, gaps, list_segments, segment_path, spool_dir};
 use crate::os;
 
 const MAX_READ: usize = 4 << 20;
@@ -17,13 +18,14 @@ const MAX_READ: usize = 4 << 20;
 pub struct SpoolReader {
     dir: PathBuf,
     open: [Option<(u64, fs::File)>; 2],
+    times: [Times; 2],
 }
 
 impl SpoolReader {
     /// A reader of the spool below this directory, which may not exist yet.
     #[must_use]
     pub fn open(attempt_dir: &Path) -> Self {
-        Self { dir: spool_dir(attempt_dir), open: [None, None] }
+        Self { dir: spool_dir(attempt_dir), open: [None, None], times: Default::default() }
     }
 
     fn fail(&self, action: &'static str) -> impl FnOnce(io::Error) -> SpoolError {
@@ -58,6 +60,12 @@ impl SpoolReader {
         let gaps = gaps::load(&self.dir).map_err(self.fail("read the gaps of"))?;
         let gap = gaps.iter().find(|g| g.stream == stream && g.from <= offset && offset < g.to);
         Ok(gap.map_or(Piece::End, |g| Piece::Gap { from: offset, to: g.to }))
+    }
+
+    /// When the program wrote the byte at this offset. Ask after reading it:
+    /// of what has not been seen yet nothing is known.
+    pub fn written(&mut self, stream: Stream, offset: u64) -> Written {
+        self.times[stream.index()].of(&self.dir, stream, offset)
     }
 
     fn read_open(&self, stream: Stream, offset: u64, max: usize) -> Result<Option<Piece>, SpoolError> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::gaps::{Gap, GapLog};
+use super::times::TimeLog;
 use super::{SEGMENT_BYTES, SpoolError, Stream, list_segments, segment_path, spool_dir};
 use crate::os;
 
@@ -39,6 +40,7 @@ pub struct SpoolWriter {
     used: u64,
     outputs: [Output; 2],
     gaps: GapLog,
+    times: [TimeLog; 2],
     is_dropping: bool,
     new_names: bool,
     dirty_since: Option<Instant>,
@@ -62,6 +64,7 @@ impl SpoolWriter {
             .map_err(|e| SpoolError::new("create", &dir, e))?;
         let default = || (os::free_disk(&dir) / 10).min(DEFAULT_QUOTA_MAX);
         let quota = if quota == 0 { default() } else { quota }.max(QUOTA_MIN);
+        let times = Stream::BOTH.map(|stream| TimeLog::create(&dir, stream));
         Ok(Self {
             dir,
             quota,
@@ -69,6 +72,7 @@ impl SpoolWriter {
             used: 0,
             outputs: [Output::default(), Output::default()],
             gaps,
+            times,
             is_dropping: false,
             new_names: false,
             dirty_since: None,
@@ -87,6 +91,12 @@ impl SpoolWriter {
 
     /// Takes what the program wrote.
     pub fn write(&mut self, stream: Stream, mut bytes: &[u8]) {
+        let position = self.position(stream);
+        let first_kept = || {
+            let listed = list_segments(&self.dir).unwrap_or_default();
+            listed[stream.index()].first().map_or(0, |s| s.start)
+        };
+        self.times[stream.index()].note(position, os::unix_ms(), first_kept);
         while !bytes.is_empty() {
             let room = self.room(bytes.len() as u64);
             if room == 0 {

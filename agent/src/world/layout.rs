@@ -79,4 +79,17 @@ impl AttemptDir {
     pub fn known(&self) -> PathBuf {
         self.0.join("known.json")
     }
+
+    /// Which local copies of checkpoints the store has, oldest first.
+    #[must_use]
+    pub fn durable(&self) -> PathBuf {
+        self.0.join("durable.json")
+    }
+
+    /// What was learned of the program's pace, and whether it is being ended
+    /// because it hangs.
+    #[must_use]
+    pub fn care(&self) -> PathBuf {
+        self.0.join("care.json")
+    }
 }

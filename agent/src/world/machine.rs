@@ -4,24 +4,31 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifecycle::spec::HealthSpec;
 use lifecycle::{Exit, RunSpec};
 use proto::v1;
 use serde::{Deserialize, Serialize};
 
 use super::layout::AttemptDir;
 use super::materialise::{self, Launch};
-use super::publishing::Publishing;
+use super::publishing::{Publishing, Relief, drop_environments};
 use super::{
     Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, SharedGateway, World,
+    Written,
 };
+use crate::evidence;
+use crate::health::{Monitor, Places};
 use crate::keeper::{ExitRecord, KeeperSpec};
 use crate::os;
 use crate::process::{KeeperClient, KeeperState, ProcessError};
 use crate::spool::{self, SpoolReader};
+
+/// Runs that hung on this machine, with the durable step that they had.
+const HANGS: &str = "hangs.json";
 
 /// A machine's files and processes.
 pub struct Machine {
@@ -34,6 +41,8 @@ pub struct Machine {
     state: PathBuf,
     readers: Mutex<BTreeMap<String, SpoolReader>>,
     publishing: Arc<Publishing>,
+    /// `None`: the system has no watches left.
+    changes: OnceLock<Option<os::Changes>>,
 }
 
 /// The assignment as it is kept: what the agent must know without a
@@ -72,7 +81,15 @@ impl Machine {
     /// The machine whose state directory this is.
     #[must_use]
     pub fn new(id: String, state: PathBuf, cache: PathBuf, base_env: BTreeMap<String, String>) -> Self {
-        Self { id, cache, base_env, state, readers: Mutex::default(), publishing: Arc::default() }
+        Self {
+            id,
+            cache,
+            base_env,
+            state,
+            readers: Mutex::default(),
+            publishing: Arc::default(),
+            changes: OnceLock::new(),
+        }
     }
 
     fn dir(&self, attempt: &str) -> AttemptDir {
@@ -101,8 +118,8 @@ fn ended_of(record: ExitRecord) -> Ended {
         exit: record.exit,
         out_of_memory: record.oom.unwrap_or_default(),
         max_rss_bytes: record.max_rss_bytes.unwrap_or(0),
-        oom_process: None,
-        unapplied_limits: Vec::new(),
+        oom_process: record.oom_process.map(|p| (p.pid, p.command)),
+        unapplied_limits: record.unapplied_limits,
     }
 }
 
@@ -201,8 +218,11 @@ impl World for Machine {
             argv: launch.argv,
             cwd: launch.cwd,
             env: launch.env,
-            spool_bytes: spec.map_or(0, |s| s.spool_bytes),
+            spool_bytes: spec.as_ref().map_or(0, |s| s.spool_bytes),
             grace_ms: work.grace_seconds * 1_000,
+            limits: spec.as_ref().map(|s| s.limits.clone()).unwrap_or_default(),
+            pty: spec.is_some_and(|s| s.pty),
+            container: launch.container,
         };
         let state = self.state.clone();
         let path = dir.path().to_owned();
@@ -239,6 +259,10 @@ impl World for Machine {
         }
     }
 
+    fn unapplied_limits(&self, attempt: &str) -> Vec<String> {
+        self.keeper(attempt).unapplied_limits()
+    }
+
     fn stop(&self, attempt: &str, grace_ms: u64) -> bool {
         let asked = self.keeper(attempt).stop(Duration::from_millis(grace_ms));
         if let Err(error) = &asked {
@@ -259,6 +283,10 @@ impl World for Machine {
         let dir = self.dir(attempt);
         let Some(stream) = stream_of(output) else {
             let file = if output == Output::Setup { dir.setup_log() } else { dir.evidence() };
+            // The program may write there too; nobody takes more than the quota.
+            let left =
+                if output == Output::Setup { u64::MAX } else { evidence::QUOTA.saturating_sub(offset) };
+            let max = usize::try_from(left).unwrap_or(max).min(max);
             return match read_file(&file, offset, max) {
                 Ok(bytes) if !bytes.is_empty() => Piece::Bytes(bytes),
                 _ => Piece::Nothing,
@@ -275,6 +303,12 @@ impl World for Machine {
                 Piece::Nothing
             }
         }
+    }
+
+    fn written(&self, attempt: &str, output: Output, offset: u64) -> Written {
+        let Some(stream) = stream_of(output) else { return Written::UNKNOWN };
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.get_mut(attempt).map_or(Written::UNKNOWN, |reader| reader.written(stream, offset))
     }
 
     fn release(&self, attempt: &str, output: Output, acked: u64) {
@@ -324,5 +358,64 @@ impl World for Machine {
             system.available_memory()
         });
         (os::free_disk(&self.state), memory)
+    }
+
+    fn monitor(&self) -> Option<Monitor> {
+        let places = Places { state: self.state.clone(), cache: self.cache.clone(), extra: Vec::new() };
+        Some(Monitor::new(places, &HealthSpec::default()))
+    }
+
+    fn directory(&self, attempt: &str) -> Option<AttemptDir> {
+        Some(self.dir(attempt))
+    }
+
+    fn relieve(&self, work: &v1::Work, filling_per_s: f64) -> Relief {
+        let Some(spec) = spec_of(work) else { return Relief::default() };
+        let dir = self.dir(&work.attempt_id);
+        let mut relief = self.publishing.relieve(&dir, &work.attempt_id, &spec, filling_per_s);
+        let shared =
+            |path: &Path| path.metadata().ok().map(|meta| std::os::unix::fs::MetadataExt::dev(&meta));
+        if relief.lacking > 0 && shared(&self.cache) == shared(dir.path()) {
+            let more = drop_environments(&self.cache, &self.state, relief.lacking);
+            relief.deleted.extend(more.deleted);
+            relief.lacking = more.lacking;
+        }
+        relief
+    }
+
+    fn hangs_again(&self, run: &str, durable: Option<u64>) -> bool {
+        let path = self.state.join(HANGS);
+        let known = os::read_bounded(&path, 1 << 20).ok();
+        let mut known: BTreeMap<String, Option<u64>> =
+            known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        if known.len() > 1_000 {
+            known.clear();
+        }
+        let again = known.insert(run.to_owned(), durable).is_some_and(|before| before >= durable);
+        // Not kept: then the next one counts as the first once more.
+        if let Err(error) = os::write_durable(&path, &serde_json::to_vec(&known).unwrap_or_default()) {
+            tracing::warn!(%error, "that a run hangs could not be remembered");
+        }
+        again
+    }
+
+    fn tells_changes(&self, attempts: &[&str]) -> bool {
+        let Some(changes) = self.changes.get_or_init(|| os::Changes::new().ok()) else { return false };
+        // The spool comes with the keeper.
+        attempts.iter().all(|attempt| {
+            let dir = self.dir(attempt);
+            changes.watch(dir.path()) && changes.watch(&spool::spool_dir(dir.path()))
+        })
+    }
+
+    async fn changed(&self) {
+        match self.changes.get() {
+            Some(Some(changes)) => changes.changed().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn guard(&self) -> Option<&Path> {
+        Some(&self.state)
     }
 }

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::AttemptDir;
 use super::{Cancelled, Failed, Prepared, Restored, SharedGateway};
-use crate::environment::{self, EnvironmentRequest};
+use crate::environment::{self, ContainerRequest, EnvironmentRequest};
+use crate::keeper::ContainerRef;
 use crate::os;
 
 /// How the program is to be started; kept until it was.
@@ -31,6 +32,9 @@ pub struct Launch {
     pub cwd: PathBuf,
     /// Its whole environment.
     pub env: BTreeMap<String, String>,
+    /// The container that the program starts, if it does.
+    #[serde(default)]
+    pub container: Option<ContainerRef>,
 }
 
 fn failed(what: &str, error: impl std::fmt::Display, transient: bool) -> Failed {
@@ -228,8 +232,14 @@ async fn environment(
     .map_err(|e| failed("the environment", e, true))?
     .map_err(|e| failed("the environment", &e, e.is_retryable()))?;
     prepared.environment_cached = built.cached;
-    let mut env = base;
-    env.extend(built.env);
+    let is_contained = !spec.environment.image.is_empty();
+    // What is good for this machine's own programs says nothing in an image.
+    let mut env = if is_contained { BTreeMap::new() } else { base.clone() };
+    if is_contained {
+        env.insert("PYTHONUNBUFFERED".into(), "1".into());
+    } else {
+        env.extend(built.env);
+    }
     env.extend(spec.env.clone());
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let resume_text = resume.as_deref().map(text).unwrap_or_default();
@@ -247,5 +257,37 @@ async fn environment(
     if resume.is_some() {
         argv.extend(spec.checkpoints.resume_args.iter().map(|arg| arg.replace("{path}", &resume_text)));
     }
-    Ok(Launch { argv, cwd: dir.source().join(&spec.workdir), env })
+    let cwd = dir.source().join(&spec.workdir);
+    if is_contained {
+        return contained(dir, spec, &work.attempt_id, &base, (argv, cwd, env));
+    }
+    Ok(Launch { argv, cwd, env, container: None })
+}
+
+/// The same program in a container of its image, with the directories of the
+/// contract where they are outside.
+fn contained(
+    dir: &AttemptDir,
+    spec: &RunSpec,
+    attempt_id: &str,
+    base_env: &BTreeMap<String, String>,
+    (command, workdir, env): (Vec<String>, PathBuf, BTreeMap<String, String>),
+) -> Result<Launch, Failed> {
+    let mounts = [dir.source(), dir.checkpoints(), dir.resume()];
+    let launch = environment::contain(&ContainerRequest {
+        image: &spec.environment.image,
+        setup: &spec.environment.setup,
+        command: &command,
+        workdir: &workdir,
+        mounts: &mounts,
+        env: &env,
+        base_env,
+        attempt_dir: dir.path(),
+        attempt_id,
+        pty: spec.pty,
+        limits: &spec.limits,
+    })
+    .map_err(|e| failed("the container", &e, e.is_retryable()))?;
+    let (argv, env) = (launch.argv, launch.env);
+    Ok(Launch { argv, cwd: workdir, env, container: Some(launch.container) })
 }

@@ -15,6 +15,10 @@ use artifacts::{KeySpace, Kind, ObjectKey, Selection};
 use lifecycle::RunSpec;
 use proto::v1;
 
+mod local;
+
+pub use local::{Relief, drop_environments};
+
 use super::layout::AttemptDir;
 use super::{Candidate, Commit, Published, SharedGateway};
 use crate::os;
@@ -31,8 +35,9 @@ struct Seen {
     /// Tokens that need no publishing; kept on disk.
     known: BTreeMap<String, String>,
     loaded: bool,
-    /// What was durable, oldest first: contract-directory paths.
-    durable: Vec<PathBuf>,
+    /// Copies of what is durable, oldest first: relative path and the very
+    /// bytes; kept on disk.
+    durable: Vec<(String, String)>,
     /// Judged by content already: token -> verdict.
     judged: BTreeMap<String, Judged>,
     keys: Option<KeySpace>,
@@ -65,6 +70,8 @@ struct Spot {
 struct Look {
     /// Names these very bytes.
     token: String,
+    /// The size of all its files.
+    bytes: u64,
     /// When anything in it was last written: seconds and nanoseconds.
     written: (i64, i64),
     /// It was renamed into place after its last byte was written: a rename
@@ -76,7 +83,7 @@ fn look(path: &Path) -> Option<Look> {
     let mut hasher = blake3::Hasher::new();
     let mut written = (i64::MIN, 0);
     let top = std::fs::symlink_metadata(path).ok()?;
-    let mut files = 0;
+    let (mut files, mut bytes) = (0, 0_u64);
     let mut stack = vec![path.to_owned()];
     while let Some(at) = stack.pop() {
         let meta = std::fs::symlink_metadata(&at).ok()?;
@@ -90,6 +97,9 @@ fn look(path: &Path) -> Option<Look> {
             hasher.update(&part.to_le_bytes());
         }
         written = written.max((meta.mtime(), meta.mtime_nsec()));
+        if meta.is_file() {
+            bytes = bytes.saturating_add(meta.size());
+        }
         if meta.is_dir() {
             let mut below: Vec<_> =
                 std::fs::read_dir(&at).ok()?.filter_map(Result::ok).map(|e| e.path()).collect();
@@ -98,7 +108,7 @@ fn look(path: &Path) -> Option<Look> {
         }
     }
     let token = hasher.finalize().to_hex()[..32].to_owned();
-    Some(Look { token, written, moved: (top.ctime(), top.ctime_nsec()) > written })
+    Some(Look { token, bytes, written, moved: (top.ctime(), top.ctime_nsec()) > written })
 }
 
 fn spots(dir: &AttemptDir, spec: &RunSpec) -> Vec<Spot> {
@@ -151,7 +161,7 @@ impl Publishing {
         let quiet = Duration::from_secs(spec.checkpoints.quiet_seconds);
         let mut found: Vec<(Option<u64>, (i64, i64), Candidate)> = Vec::new();
         for spot in spots(dir, spec) {
-            let Some(Look { token, written: modified, moved }) = look(&spot.path) else { continue };
+            let Some(Look { token, written: modified, moved, .. }) = look(&spot.path) else { continue };
             let rested = {
                 let mut all = self.lock();
                 let seen = all.entry(attempt.to_owned()).or_default();
@@ -275,7 +285,8 @@ impl Publishing {
         };
         let outcome = self.send(work, &selection, gateway).await;
         if matches!(outcome, Published::Durable { .. } | Published::Refused(_)) {
-            self.done(dir, &work.attempt_id, relative, token, spec);
+            let durable = matches!(outcome, Published::Durable { .. });
+            self.done(dir, &work.attempt_id, (relative, token), spec, durable);
         }
         if matches!(outcome, Published::Durable { .. }) {
             // Results are a service beside the checkpoint: their failure is
@@ -285,36 +296,46 @@ impl Publishing {
         outcome
     }
 
-    fn done(&self, dir: &AttemptDir, attempt: &str, relative: &str, token: &str, spec: &RunSpec) {
+    fn done(
+        &self,
+        dir: &AttemptDir,
+        attempt: &str,
+        (relative, token): (&str, &str),
+        spec: &RunSpec,
+        is_durable: bool,
+    ) {
         let mut all = self.lock();
         let Some(seen) = all.get_mut(attempt) else { return };
         seen.known.insert(relative.to_owned(), token.to_owned());
         seen.judged.remove(token);
         seen.save(dir);
-        if let Some(name) = relative.strip_prefix("@/") {
-            let path = dir.checkpoints().join(name);
-            seen.durable.retain(|p| *p != path);
-            seen.durable.push(path);
-            // Only what is durable, never the newest; only in the contract's
-            // own directory: what lies elsewhere is the program's to keep.
-            while seen.durable.len() > spec.checkpoints.keep_local.max(1) as usize {
-                let old = seen.durable.remove(0);
-                // Never what the program names without a step (its best, its
-                // last), and never what was written to since.
-                let name = old.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-                let same = look(&old).is_some_and(|l| seen.known.get(&format!("@/{name}")) == Some(&l.token));
-                if complete::step_of(&name).is_none() || !same {
-                    continue;
-                }
-                let removed =
-                    if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
-                if let Err(error) = removed
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    tracing::warn!(path = %old.display(), %error, "a durable checkpoint could not be pruned");
-                }
-            }
+        if !is_durable {
+            return;
         }
+        seen.durable.retain(|(other, _)| other != relative);
+        seen.durable.push((relative.to_owned(), token.to_owned()));
+        // Only what is durable, never the newest; only in the contract's own
+        // directory: what lies elsewhere is the program's to keep.
+        let mut surplus = seen.in_contract().saturating_sub(spec.checkpoints.keep_local.max(1) as usize);
+        seen.durable.retain(|(old, token)| {
+            if surplus == 0 || old == relative || !old.starts_with("@/") {
+                return true;
+            }
+            let path = local::path_of(dir, old);
+            // Never what the program names without a step (its best, its
+            // last), and never what was written to since.
+            let steps = complete::step_of(local::name_of(&path)).is_some();
+            let fit = steps && look(&path).is_some_and(|l| l.token == *token);
+            if fit && local::is_linked(&path) {
+                return true;
+            }
+            surplus -= 1;
+            if fit {
+                local::remove(&path);
+            }
+            false
+        });
+        seen.save_durable(dir);
     }
 
     /// Publishes the result files, if there are any and they changed.
@@ -395,6 +416,22 @@ impl Seen {
             if let Ok(bytes) = os::read_bounded(&dir.known(), 16 << 20) {
                 self.known = serde_json::from_slice(&bytes).unwrap_or_default();
             }
+            if let Ok(bytes) = os::read_bounded(&dir.durable(), 16 << 20) {
+                self.durable = serde_json::from_slice(&bytes).unwrap_or_default();
+            }
+        }
+    }
+
+    /// Copies in the contract's own directory.
+    fn in_contract(&self) -> usize {
+        self.durable.iter().filter(|(relative, _)| relative.starts_with("@/")).count()
+    }
+
+    fn save_durable(&self, dir: &AttemptDir) {
+        // Losing it costs only that these copies stay.
+        let bytes = serde_json::to_vec(&self.durable).unwrap_or_default();
+        if let Err(error) = os::write_durable(&dir.durable(), &bytes) {
+            tracing::warn!(%error, "which local copies are durable could not be written");
         }
     }
 

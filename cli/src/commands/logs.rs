@@ -1,4 +1,7 @@
-//! `outlast logs`: what a run wrote, byte for byte.
+//! `outlast logs`: what a run wrote, byte for byte, or as a terminal would
+//! show it.
+
+use std::time::Duration;
 
 use proto::v1;
 
@@ -9,6 +12,10 @@ use crate::daemon;
 use crate::exit_code::ExitCode;
 use crate::follow::Output;
 use crate::link::Link;
+use crate::screen::view::How;
+
+/// Between two looks at a line that has no end yet, such as a progress bar.
+const REPAINT: Duration = Duration::from_secs(1);
 
 /// Does it.
 ///
@@ -26,9 +33,18 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
         streams,
         tail: args.tail,
         attempt: args.attempt,
-        since_ms: 0,
+        since_ms: args.since.unwrap_or(0),
     };
-    let mut output = Output::new(&ctx.printer, false);
+    let stdout = ctx.printer.settings().stdout;
+    let how = How {
+        screen: stdout.terminal && !args.raw,
+        colour: stdout.colour,
+        times: args.timestamps,
+        pattern: args.grep.clone(),
+        invert: args.invert,
+        rank: args.rank,
+    };
+    let mut output = Output::shown(&ctx.printer, how);
     if args.tail.is_some() {
         output.skip_before(run.attempts);
     }
@@ -37,6 +53,7 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
         done = Box::pin(print(ctx, &mut link, &mut ask, &mut output)) => done?,
         _ = tokio::signal::ctrl_c() => {}
     }
+    output.finish();
     Ok(ExitCode::Ok)
 }
 
@@ -69,16 +86,26 @@ async fn stream(
 ) -> anyhow::Result<()> {
     let client = link.client().await?;
     let mut logs = client.operator.clone().logs(ask.clone()).await?.into_inner();
-    while let Some(chunk) = logs.message().await? {
+    let mut repaint = tokio::time::interval(REPAINT);
+    loop {
+        let chunk = tokio::select! {
+            chunk = logs.message() => chunk?,
+            _ = repaint.tick() => {
+                if let Some(text) = output.unfinished().filter(|_| output.line_is_whole()) {
+                    ctx.printer.progress(&text);
+                }
+                continue;
+            }
+        };
+        let Some(chunk) = chunk else { return Ok(()) };
         link.works();
         output.print(&chunk);
         if ctx.printer.is_closed() {
-            break;
+            return Ok(());
         }
         // From here on offsets say what was printed.
         ask.tail = None;
     }
-    Ok(())
 }
 
 async fn is_over(link: &mut Link<'_>, run: &str) -> anyhow::Result<bool> {

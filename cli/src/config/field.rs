@@ -75,6 +75,19 @@ impl Field<'_> {
         None
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&mut self) -> Option<bool> {
+        match &self.node.value {
+            Value::Boolean(flag) => Some(*flag),
+            Value::Untyped(text) => match text.trim() {
+                "true" => Some(true),
+                "false" => Some(false),
+                _ => self.refuse("must be true or false", "write one of the two words"),
+            },
+            _ => self.wrong_type("a boolean", "true"),
+        }
+    }
+
     /// A finite number.
     pub(super) fn number(&mut self, example: &str) -> Option<f64> {
         let number = match &self.node.value {

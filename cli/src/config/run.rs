@@ -30,6 +30,8 @@ pub struct Run {
     pub provider: &'static str,
     /// Time between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// Whether the program gets a terminal.
+    pub pty: bool,
 }
 
 impl Default for Run {
@@ -41,6 +43,7 @@ impl Default for Run {
             env: BTreeMap::new(),
             provider: "local",
             grace: Duration::from_secs(30),
+            pty: false,
         }
     }
 }
@@ -106,7 +109,7 @@ fn bad_name(name: &Name) -> Option<Problem> {
 
 impl Section for Run {
     fn keys(&self) -> &'static [&'static str] {
-        &["command", "name", "workdir", "provider", "grace", "env"]
+        &["command", "name", "workdir", "provider", "grace", "pty", "env"]
     }
 
     fn set(&mut self, key: &str, field: &mut Field<'_>) {
@@ -116,6 +119,7 @@ impl Section for Run {
             "workdir" => assign(&mut self.workdir, field.directory("\"src\"")),
             "provider" => assign(&mut self.provider, field.choice(&PROVIDERS)),
             "grace" => assign(&mut self.grace, field.seconds(0, "\"30s\"")),
+            "pty" => assign(&mut self.pty, field.flag()),
             "env" => self.set_env(field),
             _ => {}
         }
@@ -130,6 +134,7 @@ impl Section for Run {
             "workdir" => json!(self.workdir),
             "provider" => json!(self.provider),
             "grace" => json!(write_duration(self.grace)),
+            "pty" => json!(self.pty),
             "env" => json!(self.env),
             _ => Json::Null,
         }

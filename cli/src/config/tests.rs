@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lifecycle::spec::{EnvironmentKind, RestoreMode, RunSpec};
+use lifecycle::spec::{EnvironmentKind, HangAction, RestoreMode, RunSpec};
 use proptest::prelude::*;
 
 use super::layers::settings;
@@ -92,12 +92,19 @@ workdir = "./src/"
 env = { SEED = 7, LR = 0.5, DEBUG = true, EMPTY = "" }
 provider = "local"
 grace = "1m30s"
+pty = true
 [source]
 include = ["configs/*.bin"]
 exclude = ["data/**"]
 [environment]
-kind = "venv"
 setup = ["pip install -e ."]
+kind = "auto"
+image = "docker.io/library/python:3.12"
+[limits]
+memory = "32GiB"
+cpus = 1.5
+pids = 4096
+open_files = 65536
 [checkpoints]
 paths = ["out/*.pt"]
 restore = "in-place"
@@ -113,6 +120,17 @@ losses = 4
 max_usd = 5
 [logs]
 spool = "2GiB"
+[health]
+interval = "5s"
+disk_percent = 80
+inodes_percent = 85.5
+memory_percent = 92
+pressure_percent = 40
+gpu_celsius = 85
+forecast = "20m"
+[hang]
+action = "move"
+after = "15m"
 [local]
 usd_per_hour = 0.25
 "#;
@@ -127,7 +145,11 @@ fn every_key_reaches_the_specification() {
     let env: Vec<_> = spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(env, ["DEBUG=true", "EMPTY=", "LR=0.5", "SEED=7"]);
     assert_eq!(spec.grace_seconds, 90);
-    assert_eq!(spec.environment.kind, EnvironmentKind::Venv);
+    assert_eq!(spec.environment.kind, EnvironmentKind::Auto);
+    assert_eq!(spec.environment.image, "docker.io/library/python:3.12");
+    let limits = &spec.limits;
+    assert_eq!((limits.memory_bytes, limits.cpus, limits.pids), (Some(32 << 30), Some(1.5), Some(4096)));
+    assert_eq!((limits.open_files, spec.pty), (Some(65_536), true));
     assert_eq!(spec.environment.setup, ["pip install -e ."]);
     assert_eq!(spec.checkpoints.paths, ["out/*.pt"]);
     assert_eq!(spec.checkpoints.restore, RestoreMode::InPlace);
@@ -136,6 +158,11 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.artifacts, ["results/**"]);
     assert_eq!((spec.retry.failures, spec.retry.losses), (0, Some(4)));
     assert_eq!((spec.max_usd, spec.spool_bytes), (Some(5.0), 2 << 30));
+    let health = &spec.health;
+    assert_eq!((health.interval_seconds, health.forecast_seconds), (5, 1_200));
+    assert_eq!((health.disk_percent, health.inodes_percent, health.memory_percent), (80.0, 85.5, 92.0));
+    assert_eq!((health.pressure_percent, health.gpu_celsius), (40.0, 85.0));
+    assert_eq!((health.hang.action, health.hang.after_seconds), (HangAction::Move, 900));
     assert_eq!(loaded.config.source.include, ["configs/*.bin"]);
     assert_eq!(loaded.config.source.exclude, ["data/**"]);
     assert_eq!(loaded.config.local.usd_per_hour, 0.25);
@@ -266,6 +293,26 @@ fn in_place_needs_paths_wherever_they_come_from() {
     let text = "[checkpoints]\nrestore = \"in-place\"\n";
     insta::assert_snapshot!(case(text).report());
     assert!(case(text).flag("checkpoints.paths", "*.pt").load().is_ok());
+}
+
+#[test]
+fn impossible_limits_and_images_are_refused() {
+    let text = "[run]\npty = \"yes\"\n[environment]\nkind = \"venv\"\nimage = \"python 3\"\n[limits]\nmemory = 5\n\
+                cpus = 0\npids = 1\nopen_files = \"many\"\n";
+    insta::assert_snapshot!(case(text).report());
+    let both = case("[environment]\nkind = \"conda\"\nimage = \"python:3.12\"\n");
+    assert!(both.report().contains("outlast.toml:2:"), "{}", both.report());
+    let flags = case("").flag("run.pty", "true").flag("limits.memory", "64MiB").flag("limits.pids", "9");
+    let config = flags.load().unwrap().config;
+    assert_eq!((config.run.pty, config.limits.memory, config.limits.pids), (true, Some(64 << 20), Some(9)));
+    assert!(case("").flag("run.pty", "yes").report().contains("must be true or false"));
+}
+
+#[test]
+fn impossible_limits_of_health_are_refused() {
+    let text = "[health]\ninterval = 10\ndisk_percent = 101\nmemory_percent = 0\ngpu_celsius = \"hot\"\n\
+                [hang]\naction = \"reboot\"\nafter = \"0s\"\n";
+    insta::assert_snapshot!(case(text).report());
 }
 
 #[test]

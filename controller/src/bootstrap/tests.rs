@@ -22,6 +22,7 @@ struct Values {
     agent: PathBuf,
     cache: PathBuf,
     state: Option<PathBuf>,
+    health: Option<&'static str>,
 }
 
 impl Values {
@@ -32,6 +33,7 @@ impl Values {
             agent: "/opt/outlast/outlast-agent".into(),
             cache: "/var/cache/outlast".into(),
             state: None,
+            health: None,
         }
     }
 
@@ -46,6 +48,7 @@ impl Values {
             agent_exe: &self.agent,
             cache_dir: &self.cache,
             state_dir: self.state.as_deref(),
+            health_listen: self.health,
         }
     }
 }
@@ -147,6 +150,11 @@ fn hostile_values_are_refused() {
         bad(&|v| v.endpoints.push(address.into()));
         bad(&|v| v.join = vec![address.into()]);
     }
+    for address in
+        ["", "localhost:0", "127.0.0.1", "127.0.0.1:x", "0:0\nOUTLAST_END_OF_FILE", "127.0.0.1:65536"]
+    {
+        bad(&|v| v.health = Some(address));
+    }
     bad(&|v| v.endpoints.clear());
     bad(&|v| v.join = vec!["h:1".into(); MAX_ENDPOINTS + 1]);
     let values = Values::new();
@@ -188,6 +196,19 @@ fn the_cloud_config_writes_the_same_files() {
     assert_eq!(text.matches(SECRET).count(), 1);
     values.state = None;
     assert!(render_cloud_config(&values.boot()).unwrap().contains("\"/var/lib/outlast/join.token\""));
+}
+
+#[test]
+fn the_machine_file_says_where_to_answer_for_its_health_only_where_that_is_wanted() {
+    let mut values = Values::new();
+    let file = |values: &Values| -> Value {
+        let script = render(&values.boot()).unwrap();
+        let rest = script.split("cat > machine.json <<'OUTLAST_END_OF_FILE'\n").nth(1).unwrap();
+        serde_json::from_str(rest.lines().next().unwrap()).unwrap()
+    };
+    assert!(file(&values).get("health_listen").is_none(), "an older agent knows no such key");
+    values.health = Some("127.0.0.1:0");
+    assert_eq!(file(&values)["health_listen"], "127.0.0.1:0");
 }
 
 #[test]

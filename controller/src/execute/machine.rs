@@ -8,11 +8,13 @@ use super::SELF;
 use crate::bootstrap::{self, FirstBoot};
 use crate::core::{Changes, Core, CoreError};
 use crate::label;
-use crate::liveness::ProviderWord;
+use crate::liveness::{self, Hypothesis, ProviderWord};
 use crate::model::{Attempt, JoinRight, Machine, Run, Versioned};
 use crate::plan;
 use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence};
 
+/// The provider whose machines are directories of this computer.
+const LOCAL: &str = "local";
 /// A join secret lives this much longer than the boot deadline.
 const JOIN_MARGIN_MS: u64 = 600_000;
 
@@ -34,11 +36,46 @@ pub(super) async fn step(
     Ok(())
 }
 
+/// Three heartbeats of silence: the row says so at once, with a guess; then
+/// the provider is asked, whose word makes a better one.
+pub(super) async fn suspect(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let seen = core.observe(id);
+    if row.body.status != MachineState::Ready || seen.silent_ms < core.clocks.suspect_ms {
+        return Ok(());
+    }
+    let guess = liveness::hypothesis(&seen);
+    row.body.status = row.body.status.apply(MachineEvent::Suspect)?;
+    row.body.reason = guess.to_string();
+    let run = row.body.run;
+    let detail = json!({"hypothesis": guess.name(), "silent_ms": seen.silent_ms});
+    if core.commit(Changes::default().put(&row).note(core, SELF, "suspect", id, Some(run), detail)).await? {
+        probe(core, id).await?;
+    }
+    Ok(())
+}
+
+/// What is guessed of a suspect machine, once its provider has said something.
+async fn explain(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let seen = core.observe(id);
+    let open = Hypothesis::is_before_the_word(&row.body.reason);
+    if row.body.status != MachineState::Suspect || !open || seen.provider.is_none() {
+        return Ok(());
+    }
+    let guess = liveness::hypothesis(&seen);
+    row.body.reason = guess.to_string();
+    let run = row.body.run;
+    let detail = json!({"hypothesis": guess.name(), "why": guess.to_string()});
+    core.commit(Changes::default().put(&row).note(core, SELF, "hypothesis", id, Some(run), detail)).await?;
+    Ok(())
+}
+
 /// Positive evidence of a loss. A machine that speaks meanwhile is not lost.
 pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result<(), CoreError> {
     let row: Versioned<Machine> = core.need(&id.to_string()).await?;
     let joined = cause == LossCause::NeverJoined && row.body.status != MachineState::Booting;
-    if joined || core.observe(id).attached {
+    if joined || liveness::speaks(&core.observe(id), &core.clocks) {
         return Ok(());
     }
     step(core, id, "lost", MachineEvent::Lose(cause), json!({"cause": cause})).await
@@ -112,6 +149,9 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         agent_exe: &core.boot.agent_exe,
         cache_dir: &core.boot.cache_dir,
         state_dir: None,
+        // A machine of this computer is asked on loopback; others through the
+        // controller.
+        health_listen: (row.body.provider == LOCAL).then_some("127.0.0.1:0"),
     })
     .map_err(|e| CoreError::Impossible(format!("first-boot data cannot be rendered: {e}")))?;
     let request = CreateRequest { machine_id: id.to_string(), label: row.body.label.clone(), user_data };
@@ -209,7 +249,7 @@ pub(super) async fn probe(core: &Core, id: MachineId) -> Result<(), CoreError> {
     };
     core.provider_said(id, word);
     core.wake.notify_one();
-    Ok(())
+    explain(core, id).await
 }
 
 /// Silence beyond patience: the run wants another machine; this one stays
@@ -219,10 +259,15 @@ pub(super) async fn give_up(core: &Core, id: MachineId) -> Result<(), CoreError>
     if row.body.status != MachineState::Suspect {
         return Ok(());
     }
+    // Planned before this controller stood still, or before the machine spoke.
+    crate::reconcile::beat(core).await?;
+    let silent = core.observe(id).silent_ms;
+    if silent < core.clocks.lost_after_ms {
+        return Ok(());
+    }
     row.body.given_up = true;
     row.body.reason = "silent; a replacement is wanted".into();
     let run = row.body.run;
-    let silent = core.observe(id).silent_ms;
     let changes = Changes::default().put(&row).note(
         core,
         SELF,

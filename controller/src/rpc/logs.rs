@@ -1,6 +1,7 @@
 //! A run's output as one stream, attempt after attempt, read from its files
 //! up to what is durable. Follows until the run is final and all was told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lifecycle::RunId;
@@ -27,6 +28,9 @@ pub struct Wanted {
     pub tail: Option<u64>,
     /// Only this attempt; 0 is all.
     pub attempt: u32,
+    /// Only what was written at or after this moment, unix milliseconds by the
+    /// machine's clock; 0 is all.
+    pub since_ms: u64,
 }
 
 type Out = mpsc::Sender<Result<v1::LogChunk, Status>>;
@@ -37,7 +41,7 @@ type Out = mpsc::Sender<Result<v1::LogChunk, Status>>;
 /// Where the store or a file fails.
 pub async fn send(core: Arc<Core>, wanted: Wanted, out: Out) -> Result<(), CoreError> {
     let mut changed = core.changed.subscribe();
-    let mut told: std::collections::BTreeMap<(u32, &'static str), u64> = std::collections::BTreeMap::new();
+    let mut told: BTreeMap<(u32, &'static str), u64> = BTreeMap::new();
     let mut first = true;
     loop {
         changed.mark_unchanged();
@@ -47,10 +51,17 @@ pub async fn send(core: Arc<Core>, wanted: Wanted, out: Out) -> Result<(), CoreE
         attempts.retain(|a| wanted.attempt == 0 || a.body.number == wanted.attempt);
         attempts.sort_by_key(|a| a.body.number);
         let positions: Vec<Versioned<Position>> = core.of_run(wanted.run).await?;
-        if let (true, Some(lines)) = (first, wanted.tail) {
-            skip_to_tail(&core, &run.body, &attempts, &positions, &wanted, lines, &mut told)?;
+        if std::mem::take(&mut first) {
+            told = starts(&core, &run.body, &attempts, &positions, &wanted)?;
+            for ((attempt, stream), offset) in told.iter().filter(|(_, offset)| **offset > 0) {
+                // Without bytes: from here on it is told, so that who asks
+                // again does not get what was left out.
+                let begin = chunk(*attempt, stream, *offset);
+                if out.send(Ok(begin)).await.is_err() {
+                    return Ok(());
+                }
+            }
         }
-        first = false;
         for attempt in &attempts {
             for stream in &wanted.streams {
                 let row =
@@ -86,23 +97,32 @@ async fn send_range(
     out: &Out,
 ) -> Result<bool, CoreError> {
     let file = file_of(stream);
+    if *from >= until {
+        return Ok(true);
+    }
+    let times = core.files.times(&run.name, attempt, file)?;
     while *from < until {
         let gap = gaps.iter().find(|(start, end)| *start <= *from && *from < *end);
         let next_gap = gaps.iter().map(|(start, _)| *start).find(|start| *start > *from).unwrap_or(until);
         let end = gap.map_or(next_gap.min(until), |_| *from);
-        let max = usize::try_from(end - *from).unwrap_or(CHUNK).min(CHUNK);
+        // Cut at every mark: each chunk has one time.
+        let piece = times.next_after(*from).map_or(end, |mark| mark.min(end));
+        let max = usize::try_from(piece - (*from).min(piece)).unwrap_or(CHUNK).min(CHUNK);
         let data = core.files.read(&run.name, attempt, file, *from, max)?;
         let len = data.len() as u64;
         // A file that is shorter than its position ended in a gap.
         let gap_to = if len == 0 { gap.map_or(end, |(_, end)| *end).max(*from + 1) } else { 0 };
-        let chunk =
-            v1::LogChunk { attempt, stream: stream.to_owned(), offset: *from, data, gap_to, at_ms: 0 };
-        if out.send(Ok(chunk)).await.is_err() {
+        let piece = v1::LogChunk { data, gap_to, at_ms: times.of(*from), ..chunk(attempt, stream, *from) };
+        if out.send(Ok(piece)).await.is_err() {
             return Ok(false);
         }
         *from = if len == 0 { gap_to } else { *from + len };
     }
     Ok(true)
+}
+
+fn chunk(attempt: u32, stream: &str, offset: u64) -> v1::LogChunk {
+    v1::LogChunk { attempt, stream: stream.to_owned(), offset, ..Default::default() }
 }
 
 fn file_of(stream: &str) -> &'static str {
@@ -113,33 +133,48 @@ fn file_of(stream: &str) -> &'static str {
     }
 }
 
-/// Moves the starts so that only the last `lines` lines of the newest
-/// attempt's streams are told.
-fn skip_to_tail(
+/// Where each stream of each attempt is told from: with a tail, the last
+/// lines of the newest attempt; with a moment, the line that it falls into.
+fn starts(
     core: &Core,
     run: &Run,
     attempts: &[Versioned<Attempt>],
     positions: &[Versioned<Position>],
     wanted: &Wanted,
-    lines: u64,
-    told: &mut std::collections::BTreeMap<(u32, &'static str), u64>,
-) -> Result<(), CoreError> {
+) -> Result<BTreeMap<(u32, &'static str), u64>, CoreError> {
     let newest = attempts.last().map_or(0, |a| a.body.number);
+    let mut starts = BTreeMap::new();
     for attempt in attempts {
         for stream in &wanted.streams {
+            let number = attempt.body.number;
             let end = positions
                 .iter()
                 .find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream)
                 .map_or(0, |p| p.body.next);
-            let start = if attempt.body.number == newest {
-                tail_start(core, run, newest, stream, end, lines)?
-            } else {
-                end
+            let mut start = match wanted.tail {
+                Some(lines) if number == newest => tail_start(core, run, number, stream, end, lines)?,
+                Some(_) => end,
+                None => 0,
             };
-            told.insert((attempt.body.number, *stream), start);
+            if wanted.since_ms > 0 {
+                let times = core.files.times(&run.name, number, file_of(stream))?;
+                let since = times.since(wanted.since_ms, end);
+                let since = if since < end { line_start(core, run, number, stream, since)? } else { end };
+                start = start.max(since);
+            }
+            starts.insert((number, *stream), start);
         }
     }
-    Ok(())
+    Ok(starts)
+}
+
+/// The beginning of the line that `at` lies in, if it is near.
+fn line_start(core: &Core, run: &Run, attempt: u32, stream: &'static str, at: u64) -> Result<u64, CoreError> {
+    let start = at.saturating_sub(CHUNK as u64);
+    let size = usize::try_from(at - start).unwrap_or(CHUNK);
+    let before = core.files.read(&run.name, attempt, file_of(stream), start, size)?;
+    let newline = before.iter().rposition(|byte| *byte == b'\n').map(|index| start + index as u64 + 1);
+    Ok(newline.unwrap_or(if start == 0 { 0 } else { at }))
 }
 
 fn tail_start(

@@ -165,7 +165,8 @@ impl Operator for OperatorService {
             .into_iter()
             .filter(|s| ask.streams.is_empty() || ask.streams.iter().any(|a| a == s))
             .collect();
-        let wanted = logs::Wanted { run, follow: ask.follow, streams, tail: ask.tail, attempt: ask.attempt };
+        let (tail, attempt, since_ms) = (ask.tail, ask.attempt, ask.since_ms);
+        let wanted = logs::Wanted { run, follow: ask.follow, streams, tail, attempt, since_ms };
         let (sender, receiver) = mpsc::channel(8);
         let (core, stop) = (self.core.clone(), self.drain.clone());
         self.tasks.spawn(async move {
@@ -264,6 +265,9 @@ impl Operator for OperatorService {
                 .commit(changes.put(&run).note(core, &actor, "destroy-run", id, Some(id), json!({})))
                 .await?
             {
+                if let Some(attempt) = run.body.bound {
+                    core.capsules.add(attempt);
+                }
                 self.poke(&run.body).await?;
                 return self.view(&run.body).await;
             }

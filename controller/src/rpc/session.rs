@@ -111,7 +111,10 @@ impl Session {
                 },
             };
             match message {
-                None => self.assign().await?,
+                None => {
+                    self.assign().await?;
+                    self.upgrade().await?;
+                }
                 Some(v1::Up { body: Some(up::Body::Renew(renew)) }) => self.renew(&renew).await?,
                 Some(v1::Up { body: Some(up::Body::Facts(batch)) }) => self.facts(&batch).await?,
                 Some(v1::Up { body: Some(up::Body::Hello(_)) }) => {
@@ -156,6 +159,8 @@ impl Session {
             return Err(Status::permission_denied("the certificate names another machine"));
         }
         self.check_key(Some(hello)).await?;
+        self.core.health.connected(self.machine, &hello.version);
+        self.core.health.answers_at(self.machine, &hello.health_endpoint);
         attach(&self.core, self.machine).await?;
         let mut positions = Vec::new();
         for held in hello.attempts.iter().take(64) {
@@ -167,12 +172,21 @@ impl Session {
             positions.extend(ingest::positions(&self.core, &attempt.body).await?);
         }
         let heartbeat_ms = self.core.clocks.heartbeat_ms;
-        self.say(down::Body::Welcome(v1::Welcome { positions, heartbeat_ms })).await?;
+        self.say(down::Body::Welcome(v1::Welcome { positions, heartbeat_ms, wire: proto::WIRE })).await?;
         self.assign().await?;
+        self.upgrade().await?;
         for held in hello.attempts.iter().take(64) {
             self.tell_superseded(&held.attempt_id).await?;
         }
         Ok(())
+    }
+
+    /// Hands on an upgrade that a person asked for.
+    async fn upgrade(&self) -> Result<(), Status> {
+        match self.core.health.take_upgrade(self.machine) {
+            Some(upgrade) => self.say(down::Body::Upgrade(upgrade)).await,
+            None => Ok(()),
+        }
     }
 
     /// The bound key and incarnation; `hello` raises the incarnation.
@@ -280,7 +294,7 @@ async fn attach(core: &Core, machine: MachineId) -> Result<(), Status> {
                 row.body.status = row.body.status.apply(MachineEvent::Attach).map_err(CoreError::from)?;
             }
             // Given up for good: it may hand in its history, no more.
-            _ => return Ok(()),
+            _ => return again(core, row).await,
         }
         if row.body.ready_ms == 0 {
             row.body.ready_ms = core.clock.wall_ms();
@@ -301,6 +315,22 @@ async fn attach(core: &Core, machine: MachineId) -> Result<(), Status> {
         }
     }
     Err(Status::aborted("the rows kept changing; try again"))
+}
+
+/// A machine that was given up for good speaks: it had lived on. Told once.
+async fn again(core: &Core, mut row: Versioned<Machine>) -> Result<(), Status> {
+    const AGAIN: &str = "it spoke again";
+    let lost = matches!(row.body.status, MachineState::Lost { .. } | MachineState::Destroying);
+    let asked = row.body.condemned || row.body.reason.contains(AGAIN);
+    if !lost || asked {
+        return Ok(());
+    }
+    row.body.reason = format!("{}; {AGAIN}", row.body.reason);
+    let (id, run) = (row.body.id, row.body.run);
+    let actor = format!("machine:{id}");
+    // Where its row changes meanwhile, it is told at its next session.
+    let changes = Changes::default().put(&row).note(core, &actor, "spoke-again", id, Some(run), json!({}));
+    core.commit(changes).await.map(|_| ()).map_err(Status::from)
 }
 
 fn reference(r: &ManifestRef) -> v1::ManifestRef {

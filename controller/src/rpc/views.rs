@@ -3,6 +3,7 @@
 use lifecycle::{AttemptState, CheckpointState, MachineState, RunState};
 use proto::v1;
 
+use crate::capsule;
 use crate::core::{Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Machine, Metrics, Run, Versioned};
 
@@ -100,7 +101,7 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
         .collect();
     Ok(v1::RunDetail {
         run: Some(assemble(core, run, &machines, newest, metrics.as_ref())),
-        attempts: attempts.iter().map(|a| attempt(&a.body)).collect(),
+        attempts: attempts.iter().map(|a| attempt(core, run, &a.body)).collect(),
         machines: machines.iter().map(|m| machine(core, &m.body)).collect(),
         metrics: listed,
         notes,
@@ -108,20 +109,21 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
     })
 }
 
-fn attempt(a: &Attempt) -> v1::AttemptView {
-    let (ending, exit_code) = match &a.status {
-        AttemptState::Ended { exit } => {
-            let memory = if a.out_of_memory.is_empty() {
-                String::new()
-            } else {
-                format!(" (out of memory: {})", a.out_of_memory)
-            };
-            (format!("{exit}{memory}"), Some(exit.shell_code()))
-        }
-        AttemptState::Lost { cause } => (cause.to_string(), None),
-        AttemptState::Superseded => ("superseded".to_owned(), None),
-        _ => (String::new(), None),
+/// How it ended and, where that was no success, the cause.
+fn ending(core: &Core, run: &Run, a: &Attempt) -> String {
+    let ending = capsule::ending(a);
+    match core.capsules.cause_of(run, a) {
+        Some(cause) => format!("{ending}: {cause}"),
+        None => ending,
+    }
+}
+
+fn attempt(core: &Core, run: &Run, a: &Attempt) -> v1::AttemptView {
+    let exit_code = match &a.status {
+        AttemptState::Ended { exit } => Some(exit.shell_code()),
+        _ => None,
     };
+    let ending = ending(core, run, a);
     v1::AttemptView {
         id: a.id.to_string(),
         number: a.number,

@@ -1127,6 +1127,10 @@ pub struct Hello {
     /// Every attempt whose files are still on the machine.
     #[prost(message, repeated, tag = "7")]
     pub attempts: ::prost::alloc::vec::Vec<HeldAttempt>,
+    /// `address:port` where the machine itself answers for its health; empty:
+    /// nowhere.
+    #[prost(string, tag = "8")]
+    pub health_endpoint: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1431,6 +1435,10 @@ pub struct Welcome {
     pub positions: ::prost::alloc::vec::Vec<Position>,
     #[prost(uint64, tag = "2")]
     pub heartbeat_ms: u64,
+    /// What else the controller understands. 0: neither STREAM_EVIDENCE, Alert,
+    /// HealthReport, Farewell nor UpgradeOutcome; 1: these as well.
+    #[prost(uint32, tag = "3")]
+    pub wire: u32,
 }
 /// Everything below `next` is durable at the controller.
 #[derive(serde::Serialize)]
@@ -3082,10 +3090,14 @@ pub struct HealthOf {
     /// How many earlier samples to give too, newest last; at most 600.
     #[prost(uint32, tag = "2")]
     pub history: u32,
+    /// Only where the machine itself can be asked: it need not have reported.
+    #[prost(bool, tag = "3")]
+    pub endpoint_only: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HealthReply {
+    /// Absent only where the endpoint alone was asked for.
     #[prost(message, optional, tag = "1")]
     pub report: ::core::option::Option<HealthReport>,
     /// Milliseconds since the machine said this.
@@ -3098,6 +3110,8 @@ pub struct HealthReply {
     /// Where the machine itself can be asked; empty: nowhere.
     #[prost(string, tag = "5")]
     pub endpoint: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub machine_id: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

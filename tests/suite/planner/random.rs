@@ -41,6 +41,7 @@ fn happen(world: &mut World, what: u8, which: u8) {
         (20, Some(id)) if which > 200 => world.machine(id).condemned = true,
         (21, _) if world.machines.len() < 20 && !world.run(run).status.is_final() => world.intend(run),
         (22, _) => world.exit(run, Exit::Code { code: i32::from(which % 3) }),
+        (26, _) => world.hang(run, which > 128),
         (23, _) if which > 220 => world.run(run).wish = Wish::Stop,
         (24, _) if which > 128 => world.restart(),
         (25, _) => world.save(run, u64::from(which)),
@@ -120,7 +121,7 @@ proptest! {
     /// happens any more, nothing more is wanted.
     #[test]
     fn a_second_pass_over_the_same_facts_wants_nothing_again(
-        history in proptest::collection::vec((0u8..26, any::<u8>()), 0..120),
+        history in proptest::collection::vec((0u8..27, any::<u8>()), 0..120),
         ids_fall: bool,
         max_usd in proptest::option::of(0.01f64..5.0),
     ) {
@@ -144,7 +145,7 @@ proptest! {
 
     /// Whoever plans twice wants the same: nothing but the facts decides.
     #[test]
-    fn a_plan_depends_on_the_facts_alone(history in proptest::collection::vec((0u8..26, any::<u8>()), 0..80)) {
+    fn a_plan_depends_on_the_facts_alone(history in proptest::collection::vec((0u8..27, any::<u8>()), 0..80)) {
         let world = after(&history, false, None);
         prop_assert_eq!(world.plan(), world.plan());
     }

@@ -67,6 +67,10 @@ impl Script {
                 let (run, code) = (self.run_id(run)?, number(code)?);
                 self.world.exit(run, Exit::Code { code });
             }
+            ["hang", run, how @ ..] => {
+                let run = self.run_id(run)?;
+                self.world.hang(run, matches!(how, ["leave"]));
+            }
             ["save", run, step] => {
                 let (run, step) = (self.run_id(run)?, number(step)?);
                 self.world.save(run, step);
@@ -178,6 +182,7 @@ impl Script {
             Action::Suspect(id) => format!("suspect {}", m(id)),
             Action::LoseMachine(id, cause) => format!("lose {}: {cause}", m(id)),
             Action::GiveUp(id) => format!("give up {}", m(id)),
+            Action::Condemn(id, machine) => format!("condemn {} for {}", m(machine), run(id)),
             Action::Bind(id, machine) => format!("bind {} on {}", run(id), m(machine)),
             Action::LoseAttempt(id, cause) => format!("lose the attempt of {}: {cause}", run(id)),
             Action::Settle(id) => format!("settle {}", run(id)),

@@ -54,6 +54,7 @@ pub(super) struct World {
     /// What the provider does not manage to remove.
     pub(super) stuck: BTreeSet<MachineId>,
     pub(super) usd_per_hour: f64,
+    alarmed_ms: Option<u64>,
     /// Later machines have lower ids.
     pub(super) ids_fall: bool,
 }
@@ -72,6 +73,7 @@ impl World {
             instances: BTreeMap::new(),
             stuck: BTreeSet::new(),
             usd_per_hour: 1.0,
+            alarmed_ms: None,
             ids_fall: false,
         }
     }
@@ -79,6 +81,7 @@ impl World {
     /// As the reconciler reads it.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot { now_ms: self.wall_ms, ..Snapshot::default() };
+        snapshot.alarmed_ms_ago = self.alarmed_ms.map(|at| self.up_ms.saturating_sub(at));
         for machine in &self.machines {
             if machine.status.is_final() || machine.status == MachineState::Abandoned {
                 snapshot.spent.push((machine.run, machine.cost_usd(self.wall_ms)));
@@ -170,6 +173,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.up_ms = 0;
         self.presence.clear();
+        self.alarmed_ms = None;
     }
 
     /// An agent's stream opens, as the session handles it.
@@ -228,6 +232,17 @@ impl World {
         attempt.ended_ms = now;
     }
 
+    /// The bound attempt was ended because it made no progress; with `leave`,
+    /// its next try belongs on another machine.
+    pub(super) fn hang(&mut self, run: RunId, leave: bool) {
+        let Some(id) = self.live(run) else { return };
+        let attempt = self.attempt(id);
+        attempt.hang = "no step".into();
+        attempt.transient = true;
+        attempt.leave_machine = if leave { "it hangs here".into() } else { String::new() };
+        self.exit(run, Exit::Signal { signal: 15, core: false });
+    }
+
     /// A checkpoint of the bound attempt became durable.
     pub(super) fn save(&mut self, run: RunId, step: u64) {
         let run = self.run(run);
@@ -259,6 +274,12 @@ impl World {
                 self.machine(*id).given_up = true;
                 Ok(())
             }
+            Action::Condemn(_, id) => {
+                let row = self.machine(*id);
+                row.condemned = true;
+                row.reason = plan::UNFIT.into();
+                Ok(())
+            }
             Action::Release(id, _) => self.release(*id),
             Action::Destroy(id) => self.destroy(*id),
             Action::Bind(run, id) => self.bind(*run, *id),
@@ -284,7 +305,10 @@ impl World {
                 self.step_run(*run, RunEvent::Ask(question))
             }
             Action::Answer(run) => self.step_run(*run, RunEvent::Answer),
-            Action::Alarm(_) => Ok(()),
+            Action::Alarm(_) => {
+                self.alarmed_ms = Some(self.up_ms);
+                Ok(())
+            }
         }
     }
 
@@ -457,6 +481,7 @@ impl World {
             durable_step: None,
             started: attempt.program_started,
             transient: attempt.transient,
+            hang: !attempt.hang.is_empty(),
             at_ms: now,
         };
         let run = self.run(run);
@@ -488,7 +513,8 @@ impl World {
         let Some(attempt) = self.bound(&run) else { return Ok(()) };
         let AttemptState::Ended { exit } = attempt.status.clone() else { return Ok(()) };
         let attempt = attempt.id;
-        let event = if run.wish == Wish::Run && exit.is_success() {
+        let hung = self.bound(&run).is_some_and(|a| !a.hang.is_empty());
+        let event = if run.wish == Wish::Run && exit.is_success() && !hung {
             RunEvent::Succeed
         } else {
             self.end_attempt(id, attempt, AttemptEvent::End(exit))?;

@@ -114,7 +114,7 @@ fn repository() -> PathBuf {
 }
 
 /// The program, next to the tests' own directory; built if it is not there.
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND
         .get_or_init(|| {

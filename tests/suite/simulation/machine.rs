@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent::world::{
     Cancelled, Candidate, Commit, Ended, Failed, Output, Piece, Prepared, Program, Published, Restored,
-    SharedGateway, World,
+    SharedGateway, World, Written,
 };
 use artifacts::publish::About;
 use artifacts::{KeySpace, Kind, ObjectKey};
@@ -16,12 +16,16 @@ use async_trait::async_trait;
 use lifecycle::Exit;
 use proto::v1;
 
+use super::run::{EPOCH, Options};
+
 /// Steps of the whole training.
 pub(super) const STEPS: u64 = 120;
 /// Steps between two checkpoints.
 pub(super) const EVERY: u64 = 10;
 /// Virtual time of a step.
 pub(super) const STEP: Duration = Duration::from_millis(500);
+/// The same of a program that writes for more than an hour.
+pub(super) const SLOW_STEP: Duration = Duration::from_secs(31);
 
 /// What a checkpoint at a step must contain.
 pub(super) fn content(step: u64) -> Vec<u8> {
@@ -45,6 +49,7 @@ pub(super) struct Oracle {
 #[derive(Clone)]
 struct OnDisk {
     work: v1::Work,
+    step: Duration,
     from: u64,
     started: Option<Duration>,
     ended: Option<(Duration, Exit)>,
@@ -58,11 +63,13 @@ pub(super) struct Machine {
     oracle: Arc<Mutex<Oracle>>,
     outboxes: PathBuf,
     forget_resume: bool,
+    step: Duration,
 }
 
 impl Machine {
-    pub(super) fn new(oracle: Arc<Mutex<Oracle>>, outboxes: PathBuf, forget_resume: bool) -> Self {
-        Self { disk: Mutex::default(), oracle, outboxes, forget_resume }
+    pub(super) fn new(oracle: Arc<Mutex<Oracle>>, outboxes: PathBuf, options: &Options) -> Self {
+        let step = if options.hour_away { SLOW_STEP } else { STEP };
+        Self { disk: Mutex::default(), oracle, outboxes, forget_resume: options.forget_resume, step }
     }
 
     fn with<T>(&self, attempt: &str, f: impl FnOnce(&mut OnDisk) -> T) -> Option<T> {
@@ -79,15 +86,28 @@ impl OnDisk {
     fn done(&self) -> u64 {
         let Some(started) = self.started else { return self.from };
         let until = self.ended.as_ref().map_or_else(now, |(at, _)| *at);
-        let steps = until.saturating_sub(started).as_millis() / STEP.as_millis();
+        let steps = until.saturating_sub(started).as_millis() / self.step.as_millis();
         (self.from + steps as u64).min(STEPS)
     }
 
+    fn line(step: u64) -> String {
+        format!("{{\"step\": {step}, \"loss\": {}}}\n", 1.0 / step as f64)
+    }
+
     fn output(&self) -> Vec<u8> {
-        (self.from + 1..=self.done())
-            .map(|s| format!("{{\"step\": {s}, \"loss\": {}}}\n", 1.0 / s as f64))
-            .collect::<String>()
-            .into_bytes()
+        (self.from + 1..=self.done()).map(Self::line).collect::<String>().into_bytes()
+    }
+
+    /// When the line at an offset was written, and where it ends.
+    fn written(&self, offset: u64) -> Option<Written> {
+        let mut until = 0;
+        let step = (self.from + 1..=self.done()).find(|step| {
+            until += Self::line(*step).len() as u64;
+            offset < until
+        })?;
+        let ran = self.step * u32::try_from(step - self.from).ok()?;
+        let at = EPOCH + self.started? + ran;
+        Some(Written { at_ms: at.as_millis() as u64, until })
     }
 }
 
@@ -98,8 +118,15 @@ impl World for Machine {
     }
 
     fn keep(&self, work: &v1::Work) -> std::io::Result<()> {
-        let fresh =
-            OnDisk { work: work.clone(), from: 0, started: None, ended: None, published: 0, keys: None };
+        let fresh = OnDisk {
+            work: work.clone(),
+            step: self.step,
+            from: 0,
+            started: None,
+            ended: None,
+            published: 0,
+            keys: None,
+        };
         self.disk.lock().unwrap().entry(work.attempt_id.clone()).or_insert(fresh);
         Ok(())
     }
@@ -207,6 +234,13 @@ impl World for Machine {
             Some(rest) if !rest.is_empty() => Piece::Bytes(rest[..rest.len().min(max)].to_vec()),
             _ => Piece::Nothing,
         }
+    }
+
+    fn written(&self, attempt: &str, output: Output, offset: u64) -> Written {
+        // Short steps are not told apart, as a keeper would not.
+        let known =
+            |a: &mut OnDisk| (output == Output::Stdout && a.step == SLOW_STEP).then(|| a.written(offset));
+        self.with(attempt, known).flatten().flatten().unwrap_or(Written::UNKNOWN)
     }
 
     fn release(&self, _: &str, _: Output, _: u64) {}

@@ -32,11 +32,13 @@ use super::machine::{Machine, Oracle};
 
 const AGENTS: u16 = 9001;
 const JOIN: u16 = 9002;
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// Faults happen only in this time.
 const TROUBLE: Duration = Duration::from_secs(60);
 /// By then everything must have converged.
 const DEADLINE: Duration = Duration::from_secs(900);
+/// From when to when the controller is away, if it is for long.
+const AWAY: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(3_620));
 const TICK: Duration = Duration::from_millis(10);
 
 /// Which faults a seed has.
@@ -50,6 +52,8 @@ pub(super) struct Options {
     pub(super) holds: u32,
     pub(super) provider_faults: bool,
     pub(super) forget_resume: bool,
+    /// The controller is away for an hour, while a slow program writes.
+    pub(super) hour_away: bool,
 }
 
 impl Options {
@@ -63,6 +67,7 @@ impl Options {
             holds: 0,
             provider_faults: false,
             forget_resume: false,
+            hour_away: false,
         }
     }
 
@@ -79,6 +84,7 @@ impl Options {
             holds: some(2),
             provider_faults: some(1) == 1,
             forget_resume: false,
+            hour_away: false,
         }
     }
 }
@@ -89,6 +95,8 @@ pub(super) struct Outcome {
     pub(super) trace: Vec<String>,
     pub(super) generations: u64,
     pub(super) machines: u64,
+    /// The times that the controller noted of the first attempt's output.
+    pub(super) times: Vec<serde_json::Value>,
 }
 
 /// Everything that outlives a process.
@@ -267,6 +275,7 @@ async fn agent(state: PathBuf, machine: Arc<Machine>, seed: u64) -> turmoil::Res
         clock: Arc::new(wall),
         max_backoff: Duration::from_secs(5),
         seed: seed ^ incarnation,
+        health_endpoint: String::new(),
     };
     let (link, handle) = uplink::build(config, own);
     let driver = Driver::new(DriverParts {
@@ -277,6 +286,8 @@ async fn agent(state: PathBuf, machine: Arc<Machine>, seed: u64) -> turmoil::Res
         held: handle.held,
         wall_ms: Arc::new(|| (EPOCH + turmoil::sim_elapsed().unwrap_or_default()).as_millis() as u64),
         boottime_ms: Arc::new(|| turmoil::sim_elapsed().unwrap_or_default().as_millis() as u64),
+        health: tokio::sync::watch::Sender::default(),
+        turned_ms: Arc::default(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(link);
@@ -333,11 +344,12 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
     let world = Arc::new(World::new(seed, dir.path(), options));
     let run = futures_block_on(submit(&world));
+    let deadline = if options.hour_away { AWAY.1 + DEADLINE } else { DEADLINE };
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut faults = schedule(options, &mut rng);
     let mut sim = turmoil::Builder::new()
-        .simulation_duration(DEADLINE * 2)
-        .tick_duration(TICK)
+        .simulation_duration(deadline * 2)
+        .tick_duration(if options.hour_away { TICK * 5 } else { TICK })
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(30))
         .tcp_capacity(4_096)
@@ -347,15 +359,19 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     sim.host("controller", move || controller(shared.clone()));
     let mut fleet = Fleet { live: BTreeMap::new(), started: BTreeSet::new() };
     let mut heal: Vec<(Duration, String)> = Vec::new();
-    let mut verdict = Err(format!("not converged within {DEADLINE:?}"));
+    let mut verdict = Err(format!("not converged within {deadline:?}"));
     let mut healed = false;
-    while sim.elapsed() < DEADLINE {
+    let mut away = if options.hour_away { vec![AWAY.1, AWAY.0] } else { Vec::new() };
+    while sim.elapsed() < deadline {
         if let Err(error) = sim.step() {
             verdict = Err(format!("a host ended: {error}"));
             break;
         }
         let now = sim.elapsed();
         births_and_deaths(&mut sim, &world, &mut fleet, options);
+        if away.pop_if(|at| *at <= now).is_some() {
+            leave_or_return(&mut sim, &fleet, away.is_empty());
+        }
         while faults.first().is_some_and(|(at, _)| *at <= now) {
             let (_, fault) = faults.remove(0);
             inject(&mut sim, &world, &mut fleet, fault, now, &mut heal, &mut rng);
@@ -375,14 +391,33 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
         if healed {
             futures_block_on(answer(&world, run));
         }
-        if healed && is_over(&world, run) {
+        if healed && away.is_empty() && is_over(&world, run) {
             verdict = judge(&world, run);
             break;
         }
     }
     let trace = trace(&world);
+    let noted = world.dir.join("runs/sim-run/1/stdout.times.jsonl");
+    let noted = std::fs::read_to_string(noted).unwrap_or_default();
+    let times = noted.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let generations = futures_block_on(load(&world, run)).generation.as_u64();
-    Outcome { verdict, trace, generations, machines: world.provider.made() }
+    Outcome { verdict, trace, generations, machines: world.provider.made(), times }
+}
+
+/// The controller's host goes away without a farewell, or comes back.
+fn leave_or_return(sim: &mut turmoil::Sim<'_>, fleet: &Fleet, returns: bool) {
+    for id in fleet.live.keys() {
+        if returns {
+            sim.repair("controller", id.as_str());
+        } else {
+            sim.partition("controller", id.as_str());
+        }
+    }
+    if returns {
+        sim.bounce("controller");
+    } else {
+        sim.crash("controller");
+    }
 }
 
 /// The stores answer at once: one poll is enough.
@@ -451,7 +486,7 @@ fn births_and_deaths(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, fleet: &mut
         first_boot(&state, &script);
         let outboxes = state.join("outboxes");
         std::fs::create_dir_all(&outboxes).unwrap();
-        let machine = Arc::new(Machine::new(world.oracle.clone(), outboxes, options.forget_resume));
+        let machine = Arc::new(Machine::new(world.oracle.clone(), outboxes, options));
         fleet.live.insert(id.clone(), machine.clone());
         let seed = world.seed ^ fleet.started.len() as u64;
         sim.host(id.as_str(), move || agent(state.clone(), machine.clone(), seed));

@@ -1,0 +1,112 @@
+//! `outlast why`: why an attempt ended, from its failure capsule. All that is
+//! shown comes from programs and machines and is escaped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use controller::capsule::{Capsule, told};
+use proto::v1;
+
+use super::answer;
+use crate::app::Context;
+use crate::args::WhyArgs;
+use crate::daemon;
+use crate::exit_code::{ExitCode, Failure};
+use crate::printer::safe_lines;
+
+/// Does it.
+///
+/// # Errors
+/// Where there is no such run or attempt, the controller cannot be asked, or
+/// the file cannot be written.
+pub async fn perform(ctx: &Context, args: &WhyArgs) -> anyhow::Result<ExitCode> {
+    let client = Box::pin(daemon::needed(ctx)).await?;
+    let ask = v1::WhyRequest { run: args.run.clone(), attempt: args.attempt };
+    let json = answer(client.operator.clone().why(ask).await)?.capsule_json;
+    let capsule: Capsule = serde_json::from_str(&json).map_err(|error| {
+        Failure::new(ExitCode::Internal, format!("the controller's answer cannot be read: {error}"))
+            .help("the controller may be of another version: outlast controller status")
+    })?;
+    if let Some(file) = &args.export {
+        export(file, &json, args.yes)?;
+        ctx.printer.note(&format!("the failure capsule is in {}", file.display()));
+    }
+    if args.json {
+        // As it was sent: a newer controller may know more than this program.
+        let whole: serde_json::Value = serde_json::from_str(&json)?;
+        ctx.printer.json(&whole);
+    } else if args.full {
+        print(ctx, &told::whole(&capsule));
+    } else {
+        print(ctx, &told::short(&capsule));
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn print(ctx: &Context, text: &str) {
+    for line in safe_lines(text.trim_end()).lines() {
+        ctx.printer.line(line);
+    }
+}
+
+/// Writes it beside its place first, so that there is a whole file or none;
+/// for its owner's eyes only.
+fn export(file: &Path, json: &str, replace: bool) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(ExitCode::CannotWrite, format!("cannot write {}: {error}", file.display()))
+    };
+    if !replace && fs::symlink_metadata(file).is_ok() {
+        return Err(Failure::new(ExitCode::CannotWrite, format!("{} exists already", file.display()))
+            .help("replace it with --yes, or choose another name"));
+    }
+    let name = file.file_name().ok_or_else(|| failed(io::Error::other("it names no file")))?;
+    let temporary: PathBuf =
+        file.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut open = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+        open.write_all(json.as_bytes())?;
+        open.write_all(b"\n")?;
+        open.sync_all()?;
+        if replace {
+            fs::rename(&temporary, file)?;
+        } else {
+            // Unlike a rename this never replaces what appeared meanwhile; not
+            // every file system can do it.
+            match fs::hard_link(&temporary, file) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&temporary, file)?,
+                linked => linked?,
+            }
+        }
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()
+    };
+    let written = write();
+    let _ = fs::remove_file(&temporary);
+    written.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_export_is_whole_private_and_replaces_nothing_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.json");
+        export(&file, "{1}", false).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{1}\n");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let refused = export(&file, "{2}", false).unwrap_err();
+        assert_eq!(refused.code, ExitCode::CannotWrite);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{1}\n");
+        export(&file, "{3}", true).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{3}\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(export(&dir.path().join("no/such"), "{}", false).is_err());
+        assert!(export(Path::new("/"), "{}", true).is_err());
+    }
+}

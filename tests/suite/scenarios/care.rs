@@ -1,0 +1,166 @@
+//! Programs that make no progress and disks that fill, under the real agent.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::stage::{Stage, wait};
+
+/// Steps and saves; where the file `hangs` holds a number, that many attempts
+/// stop moving after step 12, for ever.
+const STEPS: &str = r#"
+place=$1
+step=0
+[ -n "$OUTLAST_RESUME_FROM" ] && step=$(cat "$OUTLAST_RESUME_FROM")
+echo "from $step on $OUTLAST_MACHINE_ID" >> "$place/starts"
+hangs=$(cat "$place/hangs")
+while [ "$step" -lt 24 ]; do
+  step=$((step + 1))
+  echo "step=$step loss=0.$step"
+  sleep 0.1
+  if [ $((step % 10)) = 0 ]; then
+    echo "$step" > "$OUTLAST_CHECKPOINT_DIR/.tmp-$step"
+    mv "$OUTLAST_CHECKPOINT_DIR/.tmp-$step" "$OUTLAST_CHECKPOINT_DIR/step-$step.txt"
+  fi
+  if [ "$step" = 12 ] && [ "$(wc -l < "$place/starts")" -le "$hangs" ]; then
+    sleep 3600 &
+    wait
+  fi
+done
+"#;
+
+fn hanging(stage: &Stage, action: &str, hangs: u32) -> (String, std::path::PathBuf) {
+    let place = stage.path("place");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("hangs"), hangs.to_string()).unwrap();
+    let settings = format!(
+        "[run]\ncommand = [\"sh\", \"train.sh\", {place:?}]\ngrace = \"2s\"\n[environment]\nkind = \"none\"\n\
+         [hang]\naction = \"{action}\"\nafter = \"3s\"\n"
+    );
+    let root = stage.project("hang", &[("outlast.toml", &settings), ("train.sh", STEPS)]);
+    (stage.submit(&root, &[]), place)
+}
+
+fn of<'a>(events: &'a [Value], verb: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["verb"] == verb).collect()
+}
+
+#[test]
+fn a_program_that_hangs_goes_on_from_its_checkpoint() {
+    let stage = Stage::new();
+    let (run, place) = hanging(&stage, "restart", 1);
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    let attempts = detail["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{detail:#}\n{}", stage.story(&run));
+    let starts = std::fs::read_to_string(place.join("starts")).unwrap();
+    let from: Vec<&str> = starts.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(from, ["0", "10"]);
+    assert_eq!(detail["machines"].as_array().unwrap().len(), 1, "{detail:#}");
+    let events = stage.events(&run);
+    let alerts = of(&events, "alert");
+    let hang = alerts.iter().find(|e| e["detail"]["name"] == "hang").expect("an alert");
+    let text = hang["detail"]["text"].as_str().unwrap();
+    assert!(text.contains("after step 12: it is idle"), "{text}");
+    assert_eq!(of(&events, "stopping")[0]["detail"]["why"], "it makes no progress");
+    // What explains it has come, before the end was told.
+    let evidence =
+        std::fs::read_to_string(stage.home.join("runs").join(&run).join("1/evidence.jsonl")).unwrap();
+    let lines: Vec<Value> = evidence.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    for kind in ["machine", "environment", "alert", "stacks", "exit", "sample"] {
+        assert!(kinds.contains(&kind), "no {kind} in {kinds:?}");
+    }
+    let sleeps =
+        |line: &Value| line["process"]["name"] == "sleep" && line["process"]["threads"][0]["state"] == "S";
+    assert!(lines.iter().any(sleeps), "{evidence}");
+    stage.verify();
+}
+
+#[test]
+fn a_program_that_hangs_twice_at_one_place_is_moved() {
+    let stage = Stage::new();
+    let (run, place) = hanging(&stage, "move", 2);
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    let starts = std::fs::read_to_string(place.join("starts")).unwrap();
+    let on: Vec<&str> = starts.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
+    assert_eq!(on.len(), 3, "{starts}");
+    assert!(on[0] == on[1] && on[1] != on[2], "{starts}");
+    let events = stage.events(&run);
+    let left = of(&events, "condemned");
+    assert_eq!(left.len(), 1, "{}", stage.story(&run));
+    assert!(left[0]["detail"]["why"].as_str().unwrap().starts_with("it hangs here again"), "{}", left[0]);
+    assert_eq!(detail["machines"].as_array().unwrap().len(), 2, "{detail:#}");
+    stage.verify();
+}
+
+/// A small disk; unmounted when it goes.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    /// `None` where this user may not mount.
+    fn mount(place: &Path, megabytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(place).unwrap();
+        let size = format!("size={megabytes}m,mode=0700");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place);
+        mount.output().is_ok_and(|done| done.status.success()).then(|| Self(place.to_owned()))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Saves five megabytes at a time, in bursts and with pauses, and fails at the
+/// first save that the disk refuses.
+const SAVES: &str = r#"
+cd "$OUTLAST_CHECKPOINT_DIR" || exit 4
+n=0
+while [ "$n" -lt "$2" ]; do
+  n=$((n + 1))
+  { echo "$n"; cat "$1"; } > ".tmp-$n" && mv ".tmp-$n" "step-$n.bin" || exit 3
+  echo "step=$n loss=0.5"
+  case $((n % 8)) in 0) sleep 2;; 1|2|3) sleep 0.5;; *) sleep 0.9;; esac
+done
+"#;
+
+#[test]
+fn a_disk_never_fills_while_old_checkpoints_are_durable() {
+    let outside: TempDir = tempfile::Builder::new().prefix("ol").tempdir_in("/tmp").unwrap();
+    let home = outside.path().join("h");
+    let Some(disk) = Disk::mount(&home.join("machines"), 60) else {
+        eprintln!("skipped: a_disk_never_fills_...: a disk cannot be mounted here (not root?)");
+        return;
+    };
+    let stage = Stage::at(outside, home);
+    let base = stage.path("base");
+    let bytes: Vec<u8> = (0..5_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(&base, bytes).unwrap();
+    let settings = format!(
+        "[run]\ncommand = [\"sh\", \"save.sh\", {base:?}, \"30\"]\n[environment]\nkind = \"none\"\n\
+         [checkpoints]\nkeep_local = 100\n[retry]\nfailures = 0\n[health]\nforecast = \"0s\"\n"
+    );
+    let root = stage.project("save", &[("outlast.toml", &settings), ("save.sh", SAVES)]);
+    let run = stage.submit(&root, &[]);
+    // Half of what is saved does not fit.
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["run"]["durable_step"], 30, "{detail:#}");
+    let events = stage.events(&run);
+    let deleted: Vec<String> = of(&events, "note")
+        .iter()
+        .filter_map(|event| {
+            event["detail"]["text"].as_str().filter(|t| t.contains("was deleted")).map(str::to_owned)
+        })
+        .collect();
+    assert!(deleted.len() >= 18, "{deleted:#?}");
+    let step =
+        |text: &String| text.split_once("step-").and_then(|(_, t)| t.split('.').next()?.parse::<u32>().ok());
+    let steps: Vec<u32> = deleted.iter().filter_map(step).collect();
+    assert!(steps.is_sorted() && steps.iter().all(|step| *step < 30), "{steps:?}");
+    wait("the machine gone", || std::fs::read_dir(&disk.0).unwrap().next().is_none().then_some(()));
+    stage.verify();
+}
