@@ -159,6 +159,11 @@ impl Driver {
                 () = change => Next::Look,
                 () = tokio::time::sleep(look) => Next::Look,
             };
+            let look = match &next {
+                Next::Event(Some(event)) => pace::lets_send(event),
+                next => matches!(next, Next::Look),
+            };
+            self.pace.turn(look || !told);
             match next {
                 Next::Stop | Next::Event(None) => break,
                 Next::Event(Some(event)) => {
@@ -168,6 +173,7 @@ impl Driver {
                     // acknowledgements.
                     for _ in 0..BURST {
                         let Ok(event) = self.events.try_recv() else { break };
+                        self.pace.fresh |= pace::lets_send(&event);
                         self.event(event);
                     }
                 }
@@ -186,27 +192,30 @@ impl Driver {
                 Next::Care(heard) => self.heard(heard),
                 Next::Look => {}
             }
-            self.turned_ms.store((self.boottime_ms)(), Ordering::Relaxed);
-            self.observe();
-            let now = Instant::now();
-            if now >= scan_due {
-                scan_due = now + self.pace.scan(now);
-                self.scan();
-            }
-            if now >= sync_due {
-                sync_due = now + SYNC;
-                self.sync_metrics();
-                let again = self.unkept.take();
-                self.assignment(again);
-            }
-            self.take_care(now);
-            self.beat(now);
-            self.send();
-            self.tell_upgrade();
+            self.turn(&mut scan_due, &mut sync_due);
         }
-        for attempt in self.attempts.values_mut() {
-            attempt.sync();
+        self.attempts.values_mut().for_each(Attempt::sync);
+    }
+
+    /// What every turn of the loop does, whatever woke it.
+    fn turn(&mut self, scan_due: &mut Instant, sync_due: &mut Instant) {
+        self.turned_ms.store((self.boottime_ms)(), Ordering::Relaxed);
+        self.observe();
+        let now = Instant::now();
+        if self.pace.scans(now, *scan_due) {
+            *scan_due = now + self.pace.scan(now);
+            self.scan();
         }
+        if now >= *sync_due {
+            *sync_due = now + SYNC;
+            self.sync_metrics();
+            let again = self.unkept.take();
+            self.assignment(again);
+        }
+        self.take_care(now);
+        self.beat(now);
+        self.send();
+        self.tell_upgrade();
     }
 
     fn take_up(&mut self, work: v1::Work) {
@@ -383,6 +392,9 @@ impl Driver {
     }
 
     fn observe(&mut self) {
+        if !self.pace.fresh {
+            return;
+        }
         let now = Instant::now();
         let due = now >= self.program_due;
         self.pace.unseen = !due;
@@ -393,7 +405,11 @@ impl Driver {
             self.attempts.values().filter(|a| a.is_busy()).map(|a| a.work.attempt_id.clone()).collect();
         for id in ids {
             let Some(attempt) = self.attempts.get_mut(&id) else { continue };
+            let before = attempt.output_bytes();
             attempt.meter(&id, &*self.world, &*self.wall_ms);
+            if attempt.output_bytes() != before {
+                self.pace.again();
+            }
             let phase = &attempt.supervisor.phase;
             if matches!(phase, Phase::New | Phase::Starting) || (due && *phase == Phase::Running) {
                 let program = self.world.program(&id);

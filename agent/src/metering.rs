@@ -89,6 +89,12 @@ impl Metering {
             .collect()
     }
 
+    /// Values left out because their metric's name was one too many.
+    #[must_use]
+    pub fn dropped_names(&self) -> u64 {
+        self.stdout.reader.dropped_names() + self.stderr.reader.dropped_names()
+    }
+
     /// The step the program last reported.
     #[must_use]
     pub fn step(&self) -> Option<u64> {

@@ -215,6 +215,11 @@ pub trait World: Send + Sync {
     /// Complete, unpublished checkpoints, newest first. With `last`, the
     /// program has ended and nothing is written any more.
     async fn candidates(&self, work: v1::Work, last: bool) -> Vec<Candidate>;
+    /// What the last looks for checkpoints found that people should know; each
+    /// is given once.
+    fn remarks(&self, _attempt: &str) -> Vec<String> {
+        Vec::new()
+    }
     /// Publishes a checkpoint, and with it the result files.
     async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published;
     /// Publishes the result files.
@@ -240,7 +245,7 @@ pub trait World: Send + Sync {
     }
     /// Remembers that a run hangs with this durable step; whether it did so
     /// before without a newer one since. Blocks.
-    fn hangs_again(&self, _run: &str, _durable: Option<u64>) -> bool {
+    fn hangs_again(&self, _work: &v1::Work, _durable: Option<u64>) -> bool {
         false
     }
     /// Whether `changed` will tell what becomes of these attempts: more output,

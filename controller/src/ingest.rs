@@ -427,8 +427,6 @@ async fn commit(core: &Core, scene: Scene) -> Result<Option<Answer>, CoreError> 
     let attempt = &scene.attempt.body;
     let actor = format!("machine:{}", attempt.machine);
     let moves = !scene.journal.is_empty();
-    // What a machine hands in afterwards makes its capsule fuller.
-    let late = scene.positions.contains_key("evidence");
     for (verb, detail) in scene.journal {
         changes = changes.note(core, &actor, verb, attempt.id, Some(attempt.run), detail);
     }
@@ -439,20 +437,13 @@ async fn commit(core: &Core, scene: Scene) -> Result<Option<Answer>, CoreError> 
     if final_now {
         core.poke(attempt.machine);
     }
-    if attempt.status.is_final() && (moves || late) {
+    if attempt.status.is_final() && (moves || scene.positions.contains_key("evidence")) {
         core.capsules.add(attempt.id);
     }
     let acks = scene.positions.values().filter_map(|row| {
-        let stream = [
-            v1::Stream::Events,
-            v1::Stream::Stdout,
-            v1::Stream::Stderr,
-            v1::Stream::Setup,
-            v1::Stream::Metrics,
-            v1::Stream::Evidence,
-        ]
-        .into_iter()
-        .find(|s| stream_name(*s).is_some_and(|(name, _)| name == row.body.stream))?;
+        let stream = (1..=6)
+            .filter_map(|n| v1::Stream::try_from(n).ok())
+            .find(|s| stream_name(*s).is_some_and(|(name, _)| name == row.body.stream))?;
         Some(v1::Position {
             attempt_id: row.body.attempt.to_string(),
             stream: stream.into(),

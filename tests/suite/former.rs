@@ -108,7 +108,7 @@ async fn check(hub: &Hub, run: &Run) {
     let run: Versioned<Run> = hub.core.need(&run.id.to_string()).await.unwrap();
     assert_eq!(run.body.produced_step, Some(3));
     let read = |file: &str| {
-        let bytes = hub.core.files.read(RUN, 1, file, 0, 4096).unwrap();
+        let bytes = hub.core.files.read(&run.body.name, 1, file, 0, 4096).unwrap();
         String::from_utf8(bytes).unwrap()
     };
     let losses = ["1.0", "0.5", "0.3333333333333333", "0.25", "0.2"];

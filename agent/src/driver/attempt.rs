@@ -42,6 +42,8 @@ pub struct Attempt {
     pub(super) queue: Vec<Candidate>,
     pub(super) published_step: Option<u64>,
     pub(super) passed_over: u64,
+    /// It was told that metric names are left out.
+    names_told: bool,
     pub(super) announced: BTreeMap<String, ()>,
     pub(super) retry_at: Option<Instant>,
     /// What the controller understands: `Welcome.wire`.
@@ -97,6 +99,7 @@ impl Attempt {
             queue: Vec::new(),
             published_step: None,
             passed_over: 0,
+            names_told: false,
             announced: BTreeMap::new(),
             retry_at: None,
             care,
@@ -202,6 +205,13 @@ impl Attempt {
         if ended && at_end {
             self.metering.finish();
             self.metered_to_end = true;
+        }
+        if !self.names_told && self.metering.dropped_names() > 0 {
+            self.names_told = true;
+            let text = "it reports more metric names than are kept: new names are left out, known ones go on";
+            let note = v1::Note { level: "warning".into(), text: text.to_owned() };
+            let kind = Some(v1::event::Kind::Note(note));
+            self.record(wall_ms(), fact::Body::Event(v1::Event { kind }));
         }
         for points in self.metering.take() {
             let cursor = self.metering.cursor();

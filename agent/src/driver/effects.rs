@@ -206,6 +206,9 @@ impl Driver {
     }
 
     fn scanned(&mut self, id: &str, found: Vec<Candidate>) {
+        for text in self.world.remarks(id) {
+            self.record(id, Kind::Note(v1::Note { level: "warning".into(), text }));
+        }
         let Some(attempt) = self.attempts.get_mut(id) else { return };
         attempt.publishing = false;
         if attempt.supervisor.phase != Phase::Running {
@@ -279,6 +282,10 @@ pub(super) struct Last {
     pub(super) cancelled: crate::world::Cancelled,
 }
 
+/// Checkpoints published at the end, the newest: a machine that costs does not
+/// wait for all that a program ever saved.
+const LAST_MOST: usize = 64;
+
 /// Tries at what this machine itself fails at, before it is given up.
 const LOCAL_TRIES: u32 = 10;
 
@@ -321,7 +328,15 @@ pub(super) async fn finish(
     let mut facts = Vec::new();
     let mut unpublished = None;
     let mut left = world.candidates(work.clone(), true).await;
+    for text in world.remarks(&work.attempt_id) {
+        facts.push(Kind::Note(v1::Note { level: "warning".into(), text }));
+    }
     left.retain(|c| c.step.is_none() || c.step > last.durable);
+    if left.len() > LAST_MOST {
+        let text = format!("{} older checkpoints were not published at the end", left.len() - LAST_MOST);
+        facts.push(Kind::Note(v1::Note { level: "warning".into(), text }));
+        left.truncate(LAST_MOST);
+    }
     left.reverse();
     left.sort_by_key(|c| (c.step.or_else(|| unnamed(last.step, last.durable)), c.step.is_none()));
     for mut candidate in left {

@@ -3,12 +3,15 @@
 //! any case.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use proto::v1::down;
 use tokio::time::Instant;
 
 use super::{Attempt, Driver, LOOK};
 use crate::supervisor::Phase;
+use crate::uplink::Event;
 use crate::world::World;
 
 /// Between two looks while nothing runs, or while whatever happens wakes the
@@ -19,10 +22,16 @@ const SCAN: Duration = Duration::from_millis(400);
 /// The same while none was found for [`RECENT`].
 const SCAN_QUIET: Duration = Duration::from_secs(1);
 const RECENT: Duration = Duration::from_secs(5);
+/// In quiet times a scan is done this much early, together with a heartbeat.
+const SLACK: Duration = Duration::from_millis(400);
 
 /// What waking the driver depends on.
 pub(super) struct Pace {
     turned: Instant,
+    /// Something changed on disk and was not looked at yet.
+    dirty: Arc<AtomicBool>,
+    /// Whether this turn looks at output and programs.
+    pub(super) fresh: bool,
     /// Something happened too soon after the last look at programs.
     pub(super) unseen: bool,
     /// When the last new checkpoint was found.
@@ -32,12 +41,37 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { turned: now, unseen: false, found: now }
+        Self { turned: now, dirty: Arc::default(), fresh: true, unseen: false, found: now }
+    }
+
+    /// A turn begins. `look`: it must look at output in any case.
+    pub(super) fn turn(&mut self, look: bool) {
+        self.fresh = self.dirty.swap(false, Ordering::Relaxed) || look;
+    }
+
+    /// Output flows, or could not be sent: there is to be another look soon.
+    pub(super) fn again(&self) {
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a scan for checkpoints is due.
+    pub(super) fn scans(&self, now: Instant, due: Instant) -> bool {
+        let early = if self.scan(now) == SCAN { Duration::ZERO } else { SLACK };
+        now + early >= due
     }
 
     /// Between two scans for checkpoints, now.
     pub(super) fn scan(&self, now: Instant) -> Duration {
         if now.saturating_duration_since(self.found) < RECENT { SCAN } else { SCAN_QUIET }
+    }
+}
+
+/// Whether there may be more to send now than before: all but the answer to a
+/// heartbeat.
+pub(super) fn lets_send(event: &Event) -> bool {
+    match event {
+        Event::Down(message) => !matches!(message.body, Some(down::Body::Granted(_))),
+        Event::Connected | Event::Disconnected => true,
     }
 }
 
@@ -62,15 +96,18 @@ impl Driver {
     /// anyway: a program that writes without a pause is read in stretches.
     pub(super) fn change(&self, told: bool) -> impl Future<Output = ()> + Send + use<> {
         let (world, not_before) = (self.world.clone(), self.pace.turned + LOOK);
-        changed(world, not_before, told)
+        changed(world, self.pace.dirty.clone(), not_before, told)
     }
 }
 
-async fn changed(world: Arc<dyn World>, not_before: Instant, told: bool) {
-    if told {
-        tokio::time::sleep_until(not_before).await;
-        world.changed().await;
-    } else {
-        std::future::pending::<()>().await;
+async fn changed(world: Arc<dyn World>, dirty: Arc<AtomicBool>, not_before: Instant, told: bool) {
+    if !told {
+        return std::future::pending().await;
     }
+    if !dirty.load(Ordering::Relaxed) {
+        world.changed().await;
+        // Kept where this wait is dropped for something else.
+        dirty.store(true, Ordering::Relaxed);
+    }
+    tokio::time::sleep_until(not_before).await;
 }

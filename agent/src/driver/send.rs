@@ -32,8 +32,10 @@ impl Driver {
         for (id, attempt) in &mut self.attempts {
             let sent = attempt.send_records(id, Lane::Events, &*self.world, &self.up)
                 && attempt.send_records(id, Lane::Metrics, &*self.world, &self.up)
-                && attempt.outputs().all(|o| attempt.send_output(id, o, now, &*self.world, &self.up));
+                && (!self.pace.fresh
+                    || attempt.outputs().all(|o| attempt.send_output(id, o, now, &*self.world, &self.up)));
             if !sent {
+                self.pace.again();
                 return;
             }
         }

@@ -240,6 +240,7 @@ impl Driver {
                 attempt.meter(id, &*self.world, &*self.wall_ms);
             }
             self.beat(now);
+            self.pace.turn(true);
             self.send();
             self.guard.turn();
             if now >= until || holds(self) {

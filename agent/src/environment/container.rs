@@ -192,7 +192,9 @@ struct Facts {
     user: (u32, u32),
 }
 
-/// The options between `run` and the image.
+/// The options between `run` and the image. Never `--rm`: the container would
+/// race with the tool that wants to read its exit code, and the keeper removes
+/// it in any case.
 fn arguments(
     req: &ContainerRequest<'_>,
     facts: &Facts,
@@ -201,7 +203,7 @@ fn arguments(
     env_file: &Path,
 ) -> Vec<String> {
     let mut args: Vec<String> =
-        ["run", "--rm", "--pull=never", "--network=host", "--log-driver=none"].map(str::to_owned).into();
+        ["run", "--pull=never", "--network=host", "--log-driver=none"].map(str::to_owned).into();
     let mut add = |option: &str, value: &dyn std::fmt::Display| {
         args.extend([option.to_owned(), value.to_string()]);
     };

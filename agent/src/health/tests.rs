@@ -1,3 +1,5 @@
+//! The monitor as a whole: samples, alerts, a disk that fills.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -32,6 +32,13 @@ impl ContainerRef {
         self.tool.file_name().is_some_and(|name| name == "docker")
     }
 
+    /// Asks the program to end, once it runs; whether it was asked. Never the
+    /// tool in its place: until it has attached it takes the signal for itself.
+    pub(super) fn terminate(&self, env: &BTreeMap<String, String>, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        self.mark.exists() && run(&self.tool, &["kill", "--signal", "TERM", &self.name], env, until)
+    }
+
     /// Ends the container and removes it, whatever became of the tool that
     /// started it; done within `patience` or not at all. To be called before
     /// the processes themselves are killed: podman cannot clear away a

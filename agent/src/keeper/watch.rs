@@ -31,6 +31,8 @@ const REAP_EVERY: Duration = Duration::from_millis(200);
 const SURVIVOR_GRACE: Duration = Duration::from_secs(2);
 /// The same for what a container tool has to clear away.
 const CLEARING: Duration = Duration::from_secs(10);
+/// How long the tool may take to pass a signal on.
+const ASKING: Duration = Duration::from_secs(3);
 /// How long the tool may take to remove a container that is left.
 const REMOVING: Duration = Duration::from_secs(20);
 /// How long a pipe is drained that somebody outside the tree holds open.
@@ -61,6 +63,7 @@ pub(super) struct Watch {
     unapplied_limits: Vec<String>,
     container: Option<(ContainerRef, BTreeMap<String, String>)>,
     last_words: Vec<u8>,
+    is_asking: bool,
     cleared: bool,
     stopping: Stopping,
     ending: Option<Ending>,
@@ -98,6 +101,7 @@ impl Watch {
             unapplied_limits,
             container: spec.container.clone().map(|container| (container, spec.env.clone())),
             last_words: Vec::new(),
+            is_asking: false,
             cleared: false,
             stopping: Stopping::default(),
             ending: None,
@@ -111,6 +115,7 @@ impl Watch {
             self.sleep();
             self.signals.drain();
             self.answer();
+            self.ask_container();
             self.pump();
             self.evidence.listen(&self.tree);
             self.notice_exit();
@@ -138,7 +143,7 @@ impl Watch {
         if let Some(until) = self.stopping.until() {
             timeout = timeout.min(until.saturating_duration_since(now));
         }
-        if self.ending.is_some() || matches!(self.stopping, Stopping::Killing { .. }) {
+        if self.ending.is_some() || self.is_asking || matches!(self.stopping, Stopping::Killing { .. }) {
             timeout = PRESSING;
         }
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
@@ -180,12 +185,18 @@ impl Watch {
         }
     }
 
-    /// Asks the program to end. A container's tool passes it on by itself, and
-    /// to the right process; the others would hear it twice.
-    fn terminate(&self) {
-        match ProcessRef::of(self.child.id().cast_signed()) {
-            Some(tool) if self.container.is_some() => os::send_term(&tool),
-            _ => self.tree.terminate(),
+    /// Asks the program to end. In a container its tool does that, as soon as
+    /// the program runs.
+    fn terminate(&mut self) {
+        match self.container {
+            Some(_) => self.is_asking = true,
+            None => self.tree.terminate(),
+        }
+    }
+
+    fn ask_container(&mut self) {
+        if let (true, None, Some((container, env))) = (self.is_asking, &self.ending, &self.container) {
+            self.is_asking = !container.terminate(env, ASKING);
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::table;
@@ -49,6 +49,18 @@ pub fn max_child_rss_bytes() -> Option<u64> {
 /// Reaps every ended child that is not in `known`; the ends of known children
 /// stay for their owners to read.
 pub fn reap_orphans(known: &[i32]) {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::All, look).ok().and_then(|status| status.pid()) {
+            // None has ended: the usual case, without a look at all processes.
+            None => return,
+            Some(pid) if !known.contains(&pid.as_raw()) => {
+                let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+            }
+            // It is told first for ever, whoever ended after it.
+            Some(_) => break,
+        }
+    }
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     for process in table::processes() {
         if process.parent == own && process.is_zombie() && !known.contains(&process.pid) {

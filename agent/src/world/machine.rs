@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::AttemptDir;
 use super::materialise::{self, Launch};
-use super::publishing::{Publishing, Relief, drop_environments};
+use super::publishing::{Publishing, Relief};
 use super::{
     Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, SharedGateway, World,
     Written,
@@ -27,8 +27,7 @@ use crate::os;
 use crate::process::{KeeperClient, KeeperState, ProcessError};
 use crate::spool::{self, SpoolReader};
 
-/// Runs that hung on this machine, with the durable step that they had.
-const HANGS: &str = "hangs.json";
+mod hangs;
 
 /// A machine's files and processes.
 pub struct Machine {
@@ -321,6 +320,10 @@ impl World for Machine {
         }
     }
 
+    fn remarks(&self, attempt: &str) -> Vec<String> {
+        self.publishing.remarks(attempt)
+    }
+
     async fn candidates(&self, work: v1::Work, last: bool) -> Vec<Candidate> {
         let Some(spec) = spec_of(&work) else { return Vec::new() };
         let dir = self.dir(&work.attempt_id);
@@ -372,31 +375,11 @@ impl World for Machine {
     fn relieve(&self, work: &v1::Work, filling_per_s: f64) -> Relief {
         let Some(spec) = spec_of(work) else { return Relief::default() };
         let dir = self.dir(&work.attempt_id);
-        let mut relief = self.publishing.relieve(&dir, &work.attempt_id, &spec, filling_per_s);
-        let shared =
-            |path: &Path| path.metadata().ok().map(|meta| std::os::unix::fs::MetadataExt::dev(&meta));
-        if relief.lacking > 0 && shared(&self.cache) == shared(dir.path()) {
-            let more = drop_environments(&self.cache, &self.state, relief.lacking);
-            relief.deleted.extend(more.deleted);
-            relief.lacking = more.lacking;
-        }
-        relief
+        self.publishing.relieve_with(&dir, &work.attempt_id, &spec, filling_per_s, (&self.cache, &self.state))
     }
 
-    fn hangs_again(&self, run: &str, durable: Option<u64>) -> bool {
-        let path = self.state.join(HANGS);
-        let known = os::read_bounded(&path, 1 << 20).ok();
-        let mut known: BTreeMap<String, Option<u64>> =
-            known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        if known.len() > 1_000 {
-            known.clear();
-        }
-        let again = known.insert(run.to_owned(), durable).is_some_and(|before| before >= durable);
-        // Not kept: then the next one counts as the first once more.
-        if let Err(error) = os::write_durable(&path, &serde_json::to_vec(&known).unwrap_or_default()) {
-            tracing::warn!(%error, "that a run hangs could not be remembered");
-        }
-        again
+    fn hangs_again(&self, work: &v1::Work, durable: Option<u64>) -> bool {
+        hangs::again(&self.state, work, durable)
     }
 
     fn tells_changes(&self, attempts: &[&str]) -> bool {

@@ -4,8 +4,7 @@
 //! period; and never twice.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,8 +15,10 @@ use lifecycle::RunSpec;
 use proto::v1;
 
 mod local;
+mod look;
 
-pub use local::{Relief, drop_environments};
+pub use local::Relief;
+use look::{Look, Spots, look, spots};
 
 use super::layout::AttemptDir;
 use super::{Candidate, Commit, Published, SharedGateway};
@@ -38,6 +39,11 @@ struct Seen {
     /// Copies of what is durable, oldest first: relative path and the very
     /// bytes; kept on disk.
     durable: Vec<(String, String)>,
+    /// When the newest durable one was last written.
+    newest: Option<(i64, i64)>,
+    /// For people, not told yet; and which kinds were told.
+    remarks: Vec<String>,
+    remarked: [bool; 2],
     /// Judged by content already: token -> verdict.
     judged: BTreeMap<String, Judged>,
     keys: Option<KeySpace>,
@@ -59,80 +65,6 @@ pub struct Publishing {
     seen: Mutex<BTreeMap<String, Seen>>,
 }
 
-/// A place where checkpoints appear: a path and how it is told to the store.
-struct Spot {
-    /// Path, for keys and for people.
-    path: PathBuf,
-    relative: String,
-}
-
-/// What a look at a checkpoint tells without reading it.
-struct Look {
-    /// Names these very bytes.
-    token: String,
-    /// The size of all its files.
-    bytes: u64,
-    /// When anything in it was last written: seconds and nanoseconds.
-    written: (i64, i64),
-    /// It was renamed into place after its last byte was written: a rename
-    /// changes the inode's own time and not the content's.
-    moved: bool,
-}
-
-fn look(path: &Path) -> Option<Look> {
-    let mut hasher = blake3::Hasher::new();
-    let mut written = (i64::MIN, 0);
-    let top = std::fs::symlink_metadata(path).ok()?;
-    let (mut files, mut bytes) = (0, 0_u64);
-    let mut stack = vec![path.to_owned()];
-    while let Some(at) = stack.pop() {
-        let meta = std::fs::symlink_metadata(&at).ok()?;
-        files += 1;
-        if files > FILES {
-            return None;
-        }
-        hasher.update(at.as_os_str().as_encoded_bytes());
-        for part in [meta.ino(), meta.size(), meta.mtime().cast_unsigned(), meta.mtime_nsec().cast_unsigned()]
-        {
-            hasher.update(&part.to_le_bytes());
-        }
-        written = written.max((meta.mtime(), meta.mtime_nsec()));
-        if meta.is_file() {
-            bytes = bytes.saturating_add(meta.size());
-        }
-        if meta.is_dir() {
-            let mut below: Vec<_> =
-                std::fs::read_dir(&at).ok()?.filter_map(Result::ok).map(|e| e.path()).collect();
-            below.sort();
-            stack.extend(below);
-        }
-    }
-    let token = hasher.finalize().to_hex()[..32].to_owned();
-    Some(Look { token, bytes, written, moved: (top.ctime(), top.ctime_nsec()) > written })
-}
-
-fn spots(dir: &AttemptDir, spec: &RunSpec) -> Vec<Spot> {
-    let mut found = Vec::new();
-    if let Ok(entries) = std::fs::read_dir(dir.checkpoints()) {
-        for entry in entries.filter_map(Result::ok).take(NAMES) {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            found.push(Spot { path: entry.path(), relative: format!("@/{name}") });
-        }
-    }
-    if !spec.checkpoints.paths.is_empty()
-        && let Ok(paths) = artifacts::source::select_entries(&dir.source(), &spec.checkpoints.paths)
-    {
-        found
-            .extend(paths.into_iter().take(NAMES).map(|p| Spot { path: dir.source().join(&p), relative: p }));
-    }
-    found.retain(|s| {
-        let name = s.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        !complete::is_temporary(name)
-            && std::fs::symlink_metadata(&s.path).is_ok_and(|m| m.is_file() || m.is_dir())
-    });
-    found
-}
-
 impl Publishing {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,7 +75,7 @@ impl Publishing {
         let mut all = self.lock();
         let seen = all.entry(attempt.to_owned()).or_default();
         seen.load(dir);
-        for spot in spots(dir, spec) {
+        for spot in spots(dir, spec).found {
             if let Some(look) = look(&spot.path) {
                 seen.known.insert(spot.relative, look.token);
             }
@@ -160,7 +92,9 @@ impl Publishing {
     pub fn candidates(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec, last: bool) -> Vec<Candidate> {
         let quiet = Duration::from_secs(spec.checkpoints.quiet_seconds);
         let mut found: Vec<(Option<u64>, (i64, i64), Candidate)> = Vec::new();
-        for spot in spots(dir, spec) {
+        let Spots { found: places, gone, flood } = spots(dir, spec);
+        self.remark(attempt, gone, flood);
+        for spot in places {
             let Some(Look { token, written: modified, moved, .. }) = look(&spot.path) else { continue };
             let rested = {
                 let mut all = self.lock();
@@ -184,11 +118,51 @@ impl Publishing {
             }
             let name = spot.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
             let step = complete::step_of(&name);
+            if step.is_none() && !self.may_be_newer(attempt, &token, modified, flood.is_some()) {
+                continue;
+            }
             let token = format!("{token} {}", spot.relative);
             found.push((step, modified, Candidate { token, name, step }));
         }
         found.sort_by_key(|(step, modified, _)| std::cmp::Reverse((*step, *modified)));
         found.into_iter().map(|(_, _, candidate)| candidate).collect()
+    }
+
+    /// Keeps what people should know of the places, each remark once.
+    fn remark(&self, attempt: &str, gone: bool, flood: Option<usize>) {
+        let mut all = self.lock();
+        let seen = all.entry(attempt.to_owned()).or_default();
+        let text = match flood {
+            Some(entries) => format!(
+                "the checkpoint directory holds {entries} entries: only the newest {NAMES} are looked at, and of \
+                 those only what a name or a format says to be a checkpoint"
+            ),
+            None if gone => {
+                "the program removed its checkpoint directory ($OUTLAST_CHECKPOINT_DIR): what was \
+                             durable stays so, nothing new can be saved there"
+                    .to_owned()
+            }
+            None => return,
+        };
+        let kind = if gone { 0 } else { 1 };
+        if !std::mem::replace(&mut seen.remarked[kind], true) {
+            seen.remarks.push(text);
+        }
+    }
+
+    /// What people should know and were not told yet.
+    pub fn remarks(&self, attempt: &str) -> Vec<String> {
+        self.lock().get_mut(attempt).map(|seen| std::mem::take(&mut seen.remarks)).unwrap_or_default()
+    }
+
+    /// Whether a save without a step may be newer than what is durable: its
+    /// place in time is all that it has. In a flood it must also be of a format
+    /// that says that it is whole.
+    fn may_be_newer(&self, attempt: &str, token: &str, written: (i64, i64), flood: bool) -> bool {
+        let all = self.lock();
+        let Some(seen) = all.get(attempt) else { return true };
+        let whole = seen.judged.get(token) == Some(&Judged::Whole);
+        seen.newest.is_none_or(|newest| written >= newest) && (whole || !flood)
     }
 
     fn is_complete(&self, attempt: &str, path: &Path, token: &str, at_rest: bool) -> bool {
@@ -311,6 +285,9 @@ impl Publishing {
         seen.save(dir);
         if !is_durable {
             return;
+        }
+        if let Some(look) = look(&local::path_of(dir, relative)) {
+            seen.newest = seen.newest.max(Some(look.written));
         }
         seen.durable.retain(|(other, _)| other != relative);
         seen.durable.push((relative.to_owned(), token.to_owned()));

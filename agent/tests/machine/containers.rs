@@ -20,7 +20,8 @@ struct Podman {
 type Reason = String;
 
 fn run(env: &BTreeMap<String, String>, args: &[&str]) -> std::io::Result<Output> {
-    Command::new(args[0]).args(&args[1..]).env_clear().envs(env).stdin(Stdio::null()).output()
+    // A tool that hangs must not hang the test.
+    Command::new("timeout").arg("30").args(args).env_clear().envs(env).stdin(Stdio::null()).output()
 }
 
 fn said(what: &str, output: &Output) -> Reason {
@@ -54,6 +55,10 @@ impl Podman {
             at("run")
         );
         fs::write(at("storage.conf"), storage).map_err(|e| e.to_string())?;
+        // What podman remembers of running containers is each test's own too.
+        let engine =
+            format!("[engine]\ntmp_dir = \"{}\"\nstatic_dir = \"{}\"\n", at("tmp"), at("graph/libpod"));
+        fs::write(at("containers.conf"), engine).map_err(|e| e.to_string())?;
         fs::create_dir(at("home")).map_err(|e| e.to_string())?;
         let path = format!("{}:{}", at("tools"), std::env::var("PATH").unwrap_or_default());
         wrap_podman(&root.path().join("tools")).map_err(|e| e.to_string())?;
@@ -62,6 +67,7 @@ impl Podman {
             ("HOME".to_owned(), at("home")),
             ("XDG_RUNTIME_DIR".to_owned(), at("home")),
             ("CONTAINERS_STORAGE_CONF".to_owned(), at("storage.conf")),
+            ("CONTAINERS_CONF".to_owned(), at("containers.conf")),
         ]);
         let podman = Self { root, env };
         podman.import()?;
@@ -99,6 +105,7 @@ impl Podman {
         let launch = self.launch("probe", &["true"], &BTreeMap::new(), &[], false);
         let argv: Vec<&str> = launch.0.iter().map(String::as_str).collect();
         let probed = run(&self.env, &argv).map_err(|e| e.to_string())?;
+        let _ = self.podman(&["rm", "-f", "outlast-probe"]);
         probed.status.success().then_some(()).ok_or_else(|| said("podman run", &probed))
     }
 
@@ -152,8 +159,10 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // Files of the store may belong to users that only podman can be.
-        let _ = self.podman(&["system", "reset", "--force"]);
+        let _ = self.podman(&["rm", "-f", "--all"]);
+        // Without root, files of the store belong to users that only podman can be.
+        let graph = self.root.path().join("graph").display().to_string();
+        let _ = self.podman(&["unshare", "rm", "-rf", &graph]);
     }
 }
 
@@ -262,7 +271,7 @@ fn a_container_gets_a_terminal_where_one_is_asked_for() {
         podman.launch(&spec.attempt_id, &["/bin/sh", "-c", script], &BTreeMap::new(), &mounts, true);
     (spec.argv, spec.container, spec.env, spec.pty) = (argv, Some(container), env, true);
     let record = end_of(&machine.start_spec(&spec));
-    assert_eq!(record.exit, Exit::Code { code: 2 });
     let text = String::from_utf8(output(&machine.dir(&spec), Stream::Stdout).0).unwrap();
+    assert_eq!(record.exit, Exit::Code { code: 2 }, "{text}");
     assert_eq!(text.trim_end(), "terminal");
 }

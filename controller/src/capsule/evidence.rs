@@ -65,7 +65,12 @@ impl Collected {
         }
         mask.json(&mut value);
         match kind.as_str() {
-            "packages" => self.packages.extend(packages(&value)),
+            "packages" => {
+                if let Some(python) = value.get("python").filter(|python| !python.is_null()) {
+                    self.variable("(python)", &plain(python), mask);
+                }
+                self.packages.extend(packages(&value));
+            }
             "kernel" => self.kernel.extend(kernel(&value)),
             "stacks" | "stack" | "hang" | "dump" => self.stacks.push(clip_value(value, 16 << 10)),
             "sample" => {

@@ -1,3 +1,6 @@
+//! Each rule with ends as they are met, and that nothing is certain without
+//! positive evidence.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -14,8 +14,8 @@ if ! need mmdebstrap qemu-system-x86_64 mke2fs cpio lz4 || [ ! -x /bin/busybox ]
 fi
 
 if [ ! -f "$out/root.tar" ]; then
-    mmdebstrap --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,udev,kmod,iproute2,procps,dmsetup,e2fsprogs,python3-minimal,linux-image-cloud-amd64,util-linux \
+    mmdebstrap --variant=minbase --format=tar \
+        --include=systemd,systemd-sysv,dbus,udev,kmod,iproute2,procps,dmsetup,e2fsprogs,python3,linux-image-cloud-amd64,util-linux \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$out/root.tar.part"
     mv "$out/root.tar.part" "$out/root.tar"

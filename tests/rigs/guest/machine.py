@@ -5,9 +5,7 @@ The controller starts `machine.py ... /bin/sh -c GATE ./first-boot.sh` in the ma
 would write is put on a seed disk instead, with addresses as the guest sees them, and QEMU becomes the machine's
 process: ended when the machine is destroyed. Loopback of this computer is 10.0.2.2 in the guest.
 
-  OUTLAST_GUEST_IMAGE  directory made by image.sh
-  OUTLAST_GUEST_AGENT  the static agent
-  OUTLAST_GUEST_UNIT   the guard's systemd unit
+  machine.py IMAGE AGENT UNIT ...    the directory made by image.sh, the static agent, its systemd unit
 """
 import json
 import os
@@ -38,7 +36,7 @@ def seen_from_inside(text: str) -> str:
 
 def main() -> None:
     sys.stdin.buffer.readline()  # the controller has written down that this process exists
-    image = pathlib.Path(os.environ["OUTLAST_GUEST_IMAGE"])
+    image, agent, unit = map(pathlib.Path, sys.argv[1:4])
     first_boot = pathlib.Path("first-boot.sh")
     script = first_boot.read_text()
     first_boot.unlink()
@@ -46,8 +44,8 @@ def main() -> None:
     seed.mkdir(mode=0o700)
     (seed / "machine.json").write_text(seen_from_inside(document(script, "machine.json")))
     (seed / "join.token").write_text(document(script, "join.token") + "\n")
-    shutil.copy(os.environ["OUTLAST_GUEST_AGENT"], seed / "outlast-agent")
-    shutil.copy(os.environ["OUTLAST_GUEST_UNIT"], seed / "outlast-guard.service")
+    shutil.copy(agent, seed / "outlast-agent")
+    shutil.copy(unit, seed / "outlast-agent.service")
     subprocess.run(["truncate", "-s", "64M", "seed.img"], check=True)
     subprocess.run(["mke2fs", "-q", "-t", "ext2", "-F", "-d", "seed", "seed.img"], check=True)
     shutil.rmtree(seed)

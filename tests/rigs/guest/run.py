@@ -22,6 +22,7 @@ import time
 
 RIG = pathlib.Path(__file__).resolve().parent
 ROOT = RIG.parents[2]
+UNIT = ROOT / "packaging" / "systemd" / "outlast-agent.service"
 PATIENCE = 900
 
 # Saves its step every ten steps, renamed into place, and goes on from what it is given.
@@ -116,10 +117,7 @@ class Rig:
         self.env = dict(os.environ)
         self.env.update(
             OUTLAST_HOME=str(work / "home"),
-            OUTLAST_LOCAL_WRAP=f"{sys.executable} {RIG / 'machine.py'}",
-            OUTLAST_GUEST_IMAGE=str(args.image),
-            OUTLAST_GUEST_AGENT=str(args.agent),
-            OUTLAST_GUEST_UNIT=str(ROOT / "packaging" / "systemd" / "outlast-agent.service"),
+            OUTLAST_LOCAL_WRAP=f"{sys.executable} {RIG / 'machine.py'} {args.image.resolve()} {args.agent} {UNIT}",
         )
 
     def ask(self, *words, timeout=PATIENCE):

@@ -126,7 +126,7 @@ fn files_of_another_user_are_published_or_told() {
 fn a_flood_of_files_does_not_hide_the_newest_checkpoint_nor_silence_the_machine() {
     let stage = Stage::new();
     let text = format!(
-        "{SAVE}\nif resume:\n    print('resumed', json.load(open(resume))['step'], flush=True)\n    sys.exit(0)\nfor i in range(60000):\n    open(os.path.join(where, f'junk{{i}}'), 'w').close()\nsave(10)\nprint('saved', flush=True)\ntime.sleep(6)\nsys.exit(3)\n"
+        "{SAVE}\nif resume:\n    print('resumed', json.load(open(resume))['step'], flush=True)\n    sys.exit(0)\nfor i in range(60000):\n    with open(os.path.join(where, 'junk-' + os.urandom(6).hex() + 'x'), 'w') as file:\n        file.write('x')\nsave(10)\nprint('saved', flush=True)\ntime.sleep(6)\nsys.exit(3)\n"
     );
     let root = program(&stage, "flood", &text);
     let run = stage.submit(&root, &[]);

@@ -39,9 +39,9 @@ pub(super) enum Chore {
     Begin(String, Value),
     /// A line of evidence.
     Note(String, &'static str, Value),
-    /// Where its processes wait; with a run and its durable step it is also
+    /// Where its processes wait; with its work and durable step it is also
     /// remembered that it hung.
-    Dump { attempt: String, why: String, pids: Vec<i32>, moves: Option<(String, Option<u64>)> },
+    Dump { attempt: String, why: String, pids: Vec<i32>, moves: Option<(Box<v1::Work>, Option<u64>)> },
     /// Room on the disk of its checkpoints, which fills so fast.
     Relieve(Box<v1::Work>, f64),
     /// What the next process of the agent must know.
@@ -138,8 +138,8 @@ impl Hands {
                 self.with(&id, |dir| evidence::note(dir, Part::Course, kind, line));
             }
             Chore::Dump { attempt, why, pids, moves } => {
-                self.with(&attempt, |dir| super::dump(dir, &why, &pids));
-                let again = moves.is_some_and(|(run, durable)| self.world.hangs_again(&run, durable));
+                self.with(&attempt, |dir| super::hangs::dump(dir, &why, &pids));
+                let again = moves.is_some_and(|(work, durable)| self.world.hangs_again(&work, durable));
                 return Told::Dumped(attempt, again);
             }
             Chore::Relieve(work, filling_per_s) => {

@@ -1,3 +1,5 @@
+//! Programs as they are watched: tables of what happens, and properties.
+
 use proptest::prelude::*;
 
 use super::*;

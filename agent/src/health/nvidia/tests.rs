@@ -1,3 +1,5 @@
+//! Recorded reports and tools that hang, lie or flood.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 //! when the disk fills. What goes is renamed to a temporary name first, so that
 //! nobody meets half of it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use artifacts::complete;
@@ -87,8 +88,7 @@ impl Publishing {
     /// of room, deletes local copies of what is durable: oldest first, never
     /// the newest. `filling_per_s` is how fast it fills, in bytes per second.
     /// Blocks.
-    #[must_use]
-    pub fn relieve(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec, filling_per_s: f64) -> Relief {
+    fn relieve(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec, filling_per_s: f64) -> Relief {
         // Saves in the source tree lie on the same disk: both are below one
         // directory.
         let Some((total, free)) = os::disk_room(&dir.checkpoints()) else { return Relief::default() };
@@ -122,13 +122,33 @@ impl Publishing {
         }
         relief
     }
+
+    /// As [`Publishing::relieve`]; where that is not enough and the cache lies
+    /// on the same disk, unused environments go too. Blocks.
+    #[must_use]
+    pub fn relieve_with(
+        &self,
+        dir: &AttemptDir,
+        attempt: &str,
+        spec: &RunSpec,
+        filling_per_s: f64,
+        (cache, state): (&Path, &Path),
+    ) -> Relief {
+        let mut relief = self.relieve(dir, attempt, spec, filling_per_s);
+        let disk = |path: &Path| path.metadata().ok().map(|meta| meta.dev());
+        if relief.lacking > 0 && disk(cache).is_some_and(|cache| Some(cache) == disk(dir.path())) {
+            let more = drop_environments(cache, state, relief.lacking);
+            relief.deleted.extend(more.deleted);
+            relief.lacking = more.lacking;
+        }
+        relief
+    }
 }
 
 /// Deletes built environments of the cache that nothing uses, until `wanted`
 /// bytes are freed: no process was started in them, no attempt of a machine
 /// beside `state` is prepared with them, nobody builds them. Blocks.
-#[must_use]
-pub fn drop_environments(cache: &Path, state: &Path, wanted: u64) -> Relief {
+fn drop_environments(cache: &Path, state: &Path, wanted: u64) -> Relief {
     let mut relief = Relief { deleted: Vec::new(), lacking: wanted };
     let Ok(entries) = std::fs::read_dir(cache) else { return relief };
     let mut built: Vec<PathBuf> = entries

@@ -1,3 +1,5 @@
+//! What the tool of each driver prints, recorded, and hostile fields.
+
 use proptest::prelude::*;
 
 use super::*;

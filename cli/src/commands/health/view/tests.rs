@@ -103,7 +103,7 @@ fn one_screen_tells_alerts_first_and_fits_80_columns() {
         "cpu       [######----]  61%  of 16 cores",
         "memory    [########--]  81%  26.0 GiB of 32.0 GiB",
         "pressure  cpu 0%, memory 0%, io 12% of the time somebody waits",
-        "disk      [##########]  97%  3.0 GiB free on /data; full in 1h 05m (checkpoin…",
+        "disk      [##########]  97%  3.0 GiB free on /data; full in 1h 05m (checkpoints…",
         "disk      [####------]  40%  60.0 GiB free on / (state)",
         "rates     disk read 1.4 MiB/s, write 0 B/s, net in -",
         "gpu0      [##########]  98%  71.0 GiB of 80.0 GiB, 61 C, 512 of 700 W, NVIDIA H…",

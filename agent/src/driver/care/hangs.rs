@@ -1,0 +1,154 @@
+//! Programs without progress: told, dumped, ended, moved, as far up the ladder
+//! as the run allows.
+
+use std::time::Duration;
+
+use lifecycle::spec::HangAction;
+use proto::v1;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::chores::{self, Chore};
+use crate::driver::Driver;
+use crate::evidence::{self, Part};
+use crate::health::hang::{Change, Hang, Signs};
+use crate::os;
+use crate::supervisor::{Input, Phase};
+use crate::world::layout::AttemptDir;
+
+/// A dump that takes longer is not waited for before the program is ended.
+const DUMP: Duration = Duration::from_secs(20);
+
+impl Driver {
+    /// What its tree uses now: does it still make progress?
+    pub(super) fn looked(&mut self, id: &str, usage: os::Usage) {
+        let clock = (self.boottime_ms)();
+        let wall = (self.wall_ms)();
+        let Some(care) = &mut self.care else { return };
+        let gpu_percent = care.gpu_percent();
+        let Some(attempt) = self.attempts.get_mut(id).filter(|a| a.supervisor.phase == Phase::Running) else {
+            return;
+        };
+        let signs = Signs {
+            at_ms: clock,
+            step: attempt.step(),
+            output_bytes: attempt.output_bytes(),
+            checkpoints: attempt.announced.len() as u64,
+            cpu_ms: Some(usage.cpu_ms),
+            io_bytes: usage.io_bytes,
+            gpu_percent,
+        };
+        let of = &mut attempt.care;
+        of.usage = usage;
+        if of.spec.hang.action == HangAction::Off {
+            return;
+        }
+        let every = u64::try_from(of.every().as_millis()).unwrap_or(u64::MAX);
+        let change = of.watch.observe(signs, every);
+        let slow = of.watch.pace();
+        let learned = of.watch.learned();
+        let pause_grew = learned.longest_pause_ms > of.kept.learned.longest_pause_ms.saturating_mul(5) / 4;
+        if learned.stepped != of.kept.learned.stepped || pause_grew {
+            of.kept.learned = learned;
+            care.hands.ask(Chore::Keep(id.to_owned(), serde_json::to_vec(&of.kept).unwrap_or_default()));
+        }
+        if let Some(slow) = slow {
+            let text = format!(
+                "a step takes {:.0} ms, usually {:.0} ms ({:.1} times as long, limit 3 times)",
+                slow.now_ms,
+                slow.usual_ms,
+                slow.now_ms / slow.usual_ms
+            );
+            let (value, limit) = (slow.now_ms, 3.0 * slow.usual_ms);
+            let (name, level) = ("slow-steps".into(), "warning".into());
+            let raised = slow.raised;
+            self.alert(
+                id,
+                v1::Alert { name, level, raised, value, limit, text, at_ms: wall, ..v1::Alert::default() },
+            );
+        }
+        match change {
+            Some(Change::Hung(hang)) => self.hung(id, &hang, wall),
+            Some(Change::Moves) => {
+                let text = "it makes progress again".to_owned();
+                let name = "hang".to_owned();
+                self.alert(
+                    id,
+                    v1::Alert { name, level: "info".into(), text, at_ms: wall, ..v1::Alert::default() },
+                );
+            }
+            None => {}
+        }
+    }
+
+    /// It makes no progress: the ladder is climbed as far as it may be.
+    fn hung(&mut self, id: &str, hang: &Hang, at_ms: u64) {
+        let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+        self.alert(
+            id,
+            v1::Alert {
+                name: "hang".into(),
+                level: "critical".into(),
+                raised: true,
+                value: seconds(hang.quiet_ms),
+                limit: seconds(hang.limit_ms),
+                text: hang.text.clone(),
+                at_ms,
+                ..v1::Alert::default()
+            },
+        );
+        let Some(care) = &mut self.care else { return };
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let action = attempt.care.spec.hang.action;
+        let acts = action >= HangAction::Restart && hang.may_act;
+        if acts {
+            attempt.care.ending = Some((hang.text.clone(), Instant::now() + DUMP));
+            if !care.fault.is_empty() {
+                attempt.care.kept.leave.clone_from(&care.fault);
+            }
+        }
+        let durable = attempt.work.resume.iter().filter_map(|offer| offer.step).max();
+        let durable = attempt.published_step.max(durable);
+        let moves = (acts && action >= HangAction::Move).then(|| (Box::new(attempt.work.clone()), durable));
+        let pids = attempt.care.usage.pids.clone();
+        let asked = action >= HangAction::Dump
+            && care.hands.ask(Chore::Dump { attempt: id.to_owned(), why: hang.text.clone(), pids, moves });
+        if acts && !asked {
+            self.end_hung(id);
+        }
+    }
+
+    /// The dump is there, or is waited for no longer: the program is ended.
+    pub(super) fn end_hung(&mut self, id: &str) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let Some((text, _)) = attempt.care.ending.take() else { return };
+        if attempt.supervisor.phase != Phase::Running {
+            return;
+        }
+        attempt.care.kept.hang.clone_from(&text);
+        let kept = serde_json::to_vec(&attempt.care.kept).unwrap_or_default();
+        let grace_ms = attempt.work.grace_seconds.saturating_mul(1_000);
+        if let Some(care) = &mut self.care {
+            care.hands.ask(Chore::Keep(id.to_owned(), kept));
+        }
+        self.input(id, Input::Hung(text, grace_ms));
+    }
+
+    /// Why the next try belongs on another machine; empty: it need not.
+    pub(in crate::driver) fn leave_machine(&self, id: &str, is_success: bool) -> String {
+        let Some(attempt) = self.attempts.get(id).filter(|_| !is_success) else { return String::new() };
+        let fault = self.care.as_ref().map(|care| care.fault.clone()).unwrap_or_default();
+        if attempt.care.kept.leave.is_empty() { fault } else { attempt.care.kept.leave.clone() }
+    }
+}
+
+/// Evidence of a program that is dumped: where each of its processes waits.
+pub(super) fn dump(dir: &AttemptDir, why: &str, pids: &[i32]) {
+    let note = |fields| evidence::note(dir, Part::Course, "stacks", fields);
+    note(json!({"why": why, "processes": pids.len()}));
+    let stacks = os::stacks(pids);
+    for stack in &stacks {
+        note(json!({"process": stack}));
+    }
+    chores::interpreters(dir, &stacks, note);
+}

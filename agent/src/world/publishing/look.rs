@@ -1,0 +1,123 @@
+//! Where checkpoints appear, and what a look at one tells without reading it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use artifacts::complete;
+use lifecycle::RunSpec;
+
+use super::{FILES, NAMES};
+use crate::world::layout::AttemptDir;
+
+/// A place where checkpoints appear: a path and how it is told to the store.
+pub(super) struct Spot {
+    /// Path, for keys and for people.
+    pub(super) path: PathBuf,
+    pub(super) relative: String,
+}
+
+/// What a look at a checkpoint tells without reading it.
+pub(super) struct Look {
+    /// Names these very bytes.
+    pub(super) token: String,
+    /// The size of all its files.
+    pub(super) bytes: u64,
+    /// When anything in it was last written: seconds and nanoseconds.
+    pub(super) written: (i64, i64),
+    /// It was renamed into place after its last byte was written: a rename
+    /// changes the inode's own time and not the content's.
+    pub(super) moved: bool,
+}
+
+pub(super) fn look(path: &Path) -> Option<Look> {
+    let mut hasher = blake3::Hasher::new();
+    let mut written = (i64::MIN, 0);
+    let top = std::fs::symlink_metadata(path).ok()?;
+    let (mut files, mut bytes) = (0, 0_u64);
+    let mut stack = vec![path.to_owned()];
+    while let Some(at) = stack.pop() {
+        let meta = std::fs::symlink_metadata(&at).ok()?;
+        files += 1;
+        if files > FILES {
+            return None;
+        }
+        hasher.update(at.as_os_str().as_encoded_bytes());
+        for part in [meta.ino(), meta.size(), meta.mtime().cast_unsigned(), meta.mtime_nsec().cast_unsigned()]
+        {
+            hasher.update(&part.to_le_bytes());
+        }
+        written = written.max((meta.mtime(), meta.mtime_nsec()));
+        if meta.is_file() {
+            bytes = bytes.saturating_add(meta.size());
+        }
+        if meta.is_dir() {
+            let mut below: Vec<_> =
+                std::fs::read_dir(&at).ok()?.filter_map(Result::ok).map(|e| e.path()).collect();
+            below.sort();
+            stack.extend(below);
+        }
+    }
+    let token = hasher.finalize().to_hex()[..32].to_owned();
+    Some(Look { token, bytes, written, moved: (top.ctime(), top.ctime_nsec()) > written })
+}
+
+/// What lies where checkpoints appear.
+#[derive(Default)]
+pub(super) struct Spots {
+    /// At most [`NAMES`] of each place.
+    pub(super) found: Vec<Spot>,
+    /// The checkpoint directory is gone: the program removed it.
+    pub(super) gone: bool,
+    /// More entries than any training saves: only the newest were taken, and
+    /// only what a name or a format says to be a checkpoint counts.
+    pub(super) flood: Option<usize>,
+}
+
+/// Entries counted in one directory.
+const ENTRIES: usize = 2_000_000;
+
+/// The newest [`NAMES`] entries; a directory with more is read in full, or a
+/// flood would hide what was saved last.
+fn newest(mut names: Vec<(std::ffi::OsString, (i64, i64))>) -> Vec<std::ffi::OsString> {
+    names.sort_by_key(|(_, written)| std::cmp::Reverse(*written));
+    names.into_iter().take(NAMES).map(|(name, _)| name).collect()
+}
+
+fn contract_directory(dir: &AttemptDir) -> Spots {
+    let place = dir.checkpoints();
+    let entries = match std::fs::read_dir(&place) {
+        Ok(entries) => entries,
+        Err(error) => {
+            return Spots { gone: error.kind() == std::io::ErrorKind::NotFound, ..Spots::default() };
+        }
+    };
+    let mut names: Vec<_> = entries.filter_map(Result::ok).take(ENTRIES).map(|e| e.file_name()).collect();
+    let flood = (names.len() > NAMES).then_some(names.len());
+    if flood.is_some() {
+        let dated = names.into_iter().filter_map(|name| {
+            let meta = std::fs::symlink_metadata(place.join(&name)).ok()?;
+            Some((name, (meta.mtime(), meta.mtime_nsec())))
+        });
+        names = newest(dated.collect());
+    }
+    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    let found = names.map(|name| Spot { path: place.join(&name), relative: format!("@/{name}") }).collect();
+    Spots { found, gone: false, flood }
+}
+
+pub(super) fn spots(dir: &AttemptDir, spec: &RunSpec) -> Spots {
+    let mut spots = contract_directory(dir);
+    let found = &mut spots.found;
+    if !spec.checkpoints.paths.is_empty()
+        && let Ok(paths) = artifacts::source::select_entries(&dir.source(), &spec.checkpoints.paths)
+    {
+        found
+            .extend(paths.into_iter().take(NAMES).map(|p| Spot { path: dir.source().join(&p), relative: p }));
+    }
+    found.retain(|s| {
+        let name = s.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        !complete::is_temporary(name)
+            && std::fs::symlink_metadata(&s.path).is_ok_and(|m| m.is_file() || m.is_dir())
+    });
+    spots
+}
