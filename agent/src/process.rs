@@ -115,6 +115,12 @@ impl KeeperClient {
         }
     }
 
+    /// Whether its keeper belonged to a boot that is over.
+    #[must_use]
+    pub fn is_of_another_boot(&self) -> bool {
+        self.file::<ProcessRef>(STARTED_FILE).is_some_and(|keeper| keeper.boot_id != os::boot_id())
+    }
+
     /// The program's main process if it still runs, also without its keeper.
     #[must_use]
     pub fn live_child(&self) -> Option<i32> {
@@ -297,8 +303,10 @@ mod tests {
         std::fs::write(dir.path().join(STARTED_FILE), marker(&reused)).unwrap();
         assert_eq!(client.state(), KeeperState::Vanished);
         let rebooted = ProcessRef { boot_id: "an earlier boot".to_owned(), ..own };
+        assert!(!client.is_of_another_boot());
         std::fs::write(dir.path().join(STARTED_FILE), marker(&rebooted)).unwrap();
         assert_eq!(client.state(), KeeperState::Vanished);
+        assert!(client.is_of_another_boot());
     }
 
     #[test]

@@ -58,15 +58,22 @@ pub struct RunSpec {
     #[serde(default)]
     pub spool_bytes: u64,
     /// What the program may use at most.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitSpec,
     /// Give the program a terminal instead of two pipes; its error stream is
     /// then part of its output.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pty: bool,
     /// Thresholds of alerts, and what is done about a hang.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub health: HealthSpec,
+}
+
+/// What an older version does not know is written only where it is used: that
+/// version refuses fields it does not know, and rightly so where they ask for
+/// something.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_grace() -> u64 {
@@ -84,7 +91,7 @@ pub struct EnvironmentSpec {
     pub setup: Vec<String>,
     /// A container image in which the command runs, with podman or docker of
     /// the machine; empty is none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub image: String,
 }
 

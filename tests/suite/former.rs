@@ -155,3 +155,23 @@ async fn what_a_later_version_says_is_answered() {
     assert_eq!(refusal.code(), Code::InvalidArgument);
     assert!(refusal.message().contains("stream"), "{refusal}");
 }
+
+/// The former version refuses a description with fields that it does not know.
+#[test]
+fn a_plain_run_is_described_in_words_of_the_former_version() {
+    let spec: lifecycle::RunSpec = serde_json::from_value(serde_json::json!({
+        "project": "p", "name": "r", "command": ["x"], "provider": "local"
+    }))
+    .unwrap();
+    let written = serde_json::to_value(&spec).unwrap();
+    let names = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let known = "artifacts checkpoints command env environment grace_seconds max_usd name project provider retry \
+                 spool_bytes usd_per_hour workdir";
+    assert_eq!(names(&written), known.split(' ').collect::<Vec<_>>());
+    assert_eq!(names(&written["environment"]), ["kind", "setup"]);
+    assert_eq!(
+        names(&written["checkpoints"]),
+        ["keep_local", "paths", "quiet_seconds", "restore", "resume_args"]
+    );
+    assert_eq!(names(&written["retry"]), ["failures", "losses"]);
+}

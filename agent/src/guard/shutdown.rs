@@ -29,7 +29,7 @@ const ASK: Duration = Duration::from_secs(2);
 /// What the agent is told of the machine's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farewell {
-    /// "shutdown" or "container-stop".
+    /// "shutdown", "reboot" or "container-stop".
     pub reason: String,
     /// Until when the agent is let live, in milliseconds.
     pub grace_ms: u64,
@@ -53,6 +53,8 @@ struct Seen {
     injected: Option<bool>,
     /// What `systemctl is-system-running` said.
     system: Option<String>,
+    /// The service manager is on its way to a new boot.
+    reboots: bool,
     /// A shutdown is scheduled and logins are refused.
     scheduled: bool,
     /// The guard is the first process of its container, or its child.
@@ -62,7 +64,9 @@ struct Seen {
 fn reason(seen: &Seen) -> Option<(&'static str, Duration)> {
     match seen {
         Seen { injected: Some(ends), .. } => ends.then_some(("shutdown", SYSTEM_GRACE)),
-        Seen { system: Some(system), .. } if system == "stopping" => Some(("shutdown", SYSTEM_GRACE)),
+        Seen { system: Some(system), reboots, .. } if system == "stopping" => {
+            Some((if *reboots { "reboot" } else { "shutdown" }, SYSTEM_GRACE))
+        }
         Seen { scheduled: true, .. } => Some(("shutdown", SYSTEM_GRACE)),
         Seen { container: true, .. } => Some(("container-stop", CONTAINER_GRACE)),
         Seen { .. } => None,
@@ -117,20 +121,24 @@ impl Place {
             return Seen { injected: Some(Path::new(&sign).exists()), ..Seen::default() };
         }
         let systemd = Path::new("/run/systemd/system").exists();
+        let system = systemd.then(|| ask_systemctl(&["is-system-running"])).flatten();
+        let stopping = system.as_deref() == Some("stopping");
+        let jobs = stopping.then(|| ask_systemctl(&["list-jobs", "--no-legend", "--plain"])).flatten();
         let both = ["/run/nologin", "/run/systemd/shutdown/scheduled"].iter().all(|p| Path::new(p).exists());
         Seen {
             injected: None,
-            system: systemd.then(system_state).flatten(),
+            system,
+            reboots: jobs.is_some_and(|jobs| jobs.contains("reboot.target")),
             scheduled: systemd && both,
             container: self.container,
         }
     }
 }
 
-/// What the service manager says of the system: one word.
-fn system_state() -> Option<String> {
+/// What the service manager answers; at most a few kilobytes of it.
+fn ask_systemctl(words: &[&str]) -> Option<String> {
     let mut asked = Command::new("systemctl")
-        .arg("is-system-running")
+        .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -145,7 +153,7 @@ fn system_state() -> Option<String> {
     }
     let mut word = String::new();
     let out = asked.stdout.take()?;
-    std::io::Read::read_to_string(&mut std::io::Read::take(out, 64), &mut word).ok()?;
+    std::io::Read::read_to_string(&mut std::io::Read::take(out, 16 << 10), &mut word).ok()?;
     Some(word.trim().to_owned())
 }
 
@@ -161,6 +169,8 @@ mod tests {
             (system("running"), None),
             (system("degraded"), None),
             (system("stopping"), Some("shutdown")),
+            (Seen { reboots: true, ..system("stopping") }, Some("reboot")),
+            (Seen { reboots: true, ..system("running") }, None),
             (Seen { scheduled: true, ..system("running") }, Some("shutdown")),
             (Seen { container: true, ..Seen::default() }, Some("container-stop")),
             (Seen { injected: Some(true), ..Seen::default() }, Some("shutdown")),

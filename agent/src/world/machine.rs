@@ -241,8 +241,11 @@ impl World for Machine {
             KeeperState::Running { child_pid } => Program::Running(child_pid),
             KeeperState::Exited(record) => Program::Ended(ended_of(record)),
             KeeperState::Vanished => {
-                let reason =
-                    "its keeper is gone and left no record (killed, or the machine restarted)".to_owned();
+                let reason = if self.keeper(attempt).is_of_another_boot() {
+                    "the machine restarted while it ran: this is another boot".to_owned()
+                } else {
+                    "its keeper is gone and left no record (it was killed)".to_owned()
+                };
                 // What a killed keeper left running must not go on unseen.
                 if let Err(error) = self.keeper(attempt).kill() {
                     tracing::debug!(%error, "nothing was left of a vanished attempt");

@@ -409,9 +409,7 @@ fn what_was_never_started_says_why() {
     assert!(pip.because.iter().any(|b| b.contains("No matching distribution found for nosuch")), "{pip:#?}");
     assert_eq!(with("No such file or directory (os error 2)", "").cause, C::UserError);
     assert_eq!(with("the environment: no space left", "").cause, C::DiskFull);
-    let gone = Exit::Unknown {
-        reason: "its keeper is gone and left no record (killed, or the machine restarted)".into(),
-    };
+    let gone = Exit::Unknown { reason: "its keeper is gone and left no record (it was killed)".into() };
     let unseen = Evidence { exit: Some(gone), ..Evidence::default() };
     assert_eq!((judge(&unseen).cause, judge(&unseen).confidence), (C::Unknown, Possible));
     assert_eq!(judge(&Evidence { new_boot: true, ..unseen }).cause, C::Rebooted);
