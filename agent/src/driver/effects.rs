@@ -284,7 +284,7 @@ pub(super) struct Last {
 
 /// Checkpoints published at the end, the newest: a machine that costs does not
 /// wait for all that a program ever saved.
-const LAST_MOST: usize = 64;
+const LAST_MOST: usize = 16;
 
 /// Tries at what this machine itself fails at, before it is given up.
 const LOCAL_TRIES: u32 = 10;

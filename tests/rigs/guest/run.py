@@ -40,7 +40,7 @@ def sh(*words):
 def save():
     path = os.path.join(where, f"step-{step:06d}.json")
     with open(path + ".tmp", "w") as file:
-        json.dump({"step": step, "fill": "x" * 200000}, file)
+        json.dump({"step": step, "fill": "x" * int(os.environ.get("FILL", "200000"))}, file)
         file.flush()
         os.fsync(file.fileno())
     os.rename(path + ".tmp", path)
@@ -82,7 +82,8 @@ CASES = {
         "attempts": 1,
     },
     "netem": {
-        "code": "go(10)\nassert sh('sh', '-c', 'tc qdisc add dev $(ls /sys/class/net | grep -v lo | head -n 1) root netem delay 500ms 200ms loss 10%') == 0\ngo(260)\n",
+        "code": "go(10)\nassert sh('sh', '-c', 'tc qdisc add dev $(ls /sys/class/net | grep -v lo | head -n 1) root netem delay 500ms 200ms loss 10%') == 0\ngo(60, 1.0)\n",
+        "toml": '[run.env]\nFILL = "2000"\n',
         "exit": 0,
         "attempts": 1,
     },
@@ -197,14 +198,10 @@ def main() -> int:
                 if saved.exists():
                     print(saved.read_text()[-3000:], flush=True)
     finally:
+        rows = rig.json("machines")
+        for row in rows if isinstance(rows, list) else rows.get("machines", []):
+            rig.ask("destroy", row["id"], "--yes", timeout=60)
         rig.ask("controller", "stop", timeout=60)
-        for row in (rig.work / "home" / "machines").glob("*/boot.json"):
-            pid = json.loads(row.read_text()).get("stamp", {}).get("pid")
-            if pid:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    pass
         if not args.keep:
             shutil.rmtree(work, ignore_errors=True)
     print(f"{len(names) - failed} passed, {failed} failed")
