@@ -119,6 +119,9 @@ pub struct Candidate {
     pub name: String,
     /// The step its name tells.
     pub step: Option<u64>,
+    /// It has no step of its own and was written before what is durable
+    /// already: worth keeping once the program has ended, never the newest.
+    pub older: bool,
 }
 
 /// What publishing gave.

@@ -76,6 +76,8 @@ struct Presence {
     asked_ms: Option<u64>,
     /// The machine said that it ends.
     farewell: bool,
+    /// Its last stream ended in order and did not break.
+    orderly: bool,
     poke: Option<watch::Sender<u64>>,
 }
 
@@ -270,10 +272,11 @@ impl Core {
     }
 
     /// A stream ended; counts only if no newer one opened.
-    pub fn detach(&self, machine: MachineId, session: u64) {
+    pub fn detach(&self, machine: MachineId, session: u64, orderly: bool) {
         if let Some(entry) = self.presence().get_mut(&machine)
             && entry.session == session
         {
+            entry.orderly = orderly;
             entry.attached = false;
             entry.broke = true;
             entry.provider = None;

@@ -227,6 +227,11 @@ impl Attempt {
         }
     }
 
+    /// What shows that it moves: steps, bytes of output, checkpoints.
+    pub(super) fn signs(&self) -> (Option<u64>, u64, usize) {
+        (self.step(), self.output_bytes(), self.announced.len())
+    }
+
     /// Bytes of output that were read so far.
     pub(super) fn output_bytes(&self) -> u64 {
         self.metering.offset(false).saturating_add(self.metering.offset(true))

@@ -218,7 +218,7 @@ impl Driver {
         let (step_now, durable) = (attempt.step(), attempt.published_step);
         let mut seen = Vec::new();
         let mut newest = None;
-        for mut candidate in found {
+        for mut candidate in found.into_iter().filter(|candidate| !candidate.older) {
             // A name without a step belongs to the step just reported.
             candidate.step = candidate.step.or_else(|| unnamed(step_now, durable));
             if attempt.announced.insert(candidate.token.clone(), ()).is_none() {
@@ -338,9 +338,11 @@ pub(super) async fn finish(
         left.truncate(LAST_MOST);
     }
     left.reverse();
-    left.sort_by_key(|c| (c.step.or_else(|| unnamed(last.step, last.durable)), c.step.is_none()));
+    // What is older keeps no step: it is stored and never the head.
+    let step = |c: &Candidate| c.step.or_else(|| unnamed(last.step, last.durable)).filter(|_| !c.older);
+    left.sort_by_key(|c| (step(c), c.step.is_none()));
     for mut candidate in left {
-        candidate.step = candidate.step.or_else(|| unnamed(last.step, last.durable));
+        candidate.step = step(&candidate);
         facts.push(Kind::CheckpointSeen(v1::CheckpointSeen {
             name: candidate.name.clone(),
             step: candidate.step,

@@ -22,6 +22,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// An agent that lived this long starts the back-off anew.
 const PROVEN: Duration = Duration::from_secs(60);
+/// `ENOEXEC`: the file is of no format that can be run.
+const NOT_EXECUTABLE: i32 = 8;
 const LOG_MAX: u64 = 8 << 20;
 const LOG_CHECK: Duration = Duration::from_secs(10);
 const PREDECESSOR_GRACE: Duration = Duration::from_secs(10);
@@ -270,6 +272,13 @@ impl Agent {
             }
             Err(e) => {
                 tracing::warn!(exe = %self.programs.program().display(), error = %e, "cannot start the agent");
+                // Too few processes, files or memory are no fault of the program.
+                let kinds = [std::io::ErrorKind::NotFound, std::io::ErrorKind::PermissionDenied];
+                let its_own = kinds.contains(&e.kind()) || e.raw_os_error() == Some(NOT_EXECUTABLE);
+                if !its_own {
+                    self.start_at = now + self.backoff.after(Duration::ZERO);
+                    return;
+                }
                 if trial {
                     self.programs.fail(&format!("it cannot be started: {e}"));
                 } else {

@@ -293,7 +293,9 @@ impl Watch {
         let may_act = self.learned.stepped || self.expects_steps;
         let kind = if idle_ms >= limit_ms {
             Kind::Idle
-        } else if may_act && quiet_ms >= limit_ms.saturating_mul(PATIENCE) {
+        } else if self.learned.stepped && quiet_ms >= limit_ms.saturating_mul(PATIENCE) {
+            // Only what has reported steps itself has promised more of them:
+            // the step of a checkpoint's name is no such promise.
             Kind::Busy
         } else {
             return None;

@@ -36,7 +36,7 @@ impl ContainerRef {
     /// tool in its place: until it has attached it takes the signal for itself.
     pub(super) fn terminate(&self, env: &BTreeMap<String, String>, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        self.mark.exists() && run(&self.tool, &["kill", "--signal", "TERM", &self.name], env, until)
+        self.mark.exists() && run(&self.tool, &["kill", "--signal", "TERM", &self.name], env, until, true)
     }
 
     /// Ends the container and removes it, whatever became of the tool that
@@ -46,10 +46,10 @@ impl ContainerRef {
     /// refuses everything else too.
     pub(crate) fn remove(&self, env: &BTreeMap<String, String>, patience: Duration) {
         let until = Instant::now() + patience;
-        run(&self.tool, &["kill", &self.name], env, until);
+        run(&self.tool, &["kill", &self.name], env, until, false);
         let remove: &[&str] = if self.is_docker() { &["rm", "-f"] } else { &["rm", "-f", "--ignore"] };
         for _ in 0..REMOVE_TRIES {
-            if run(&self.tool, &[remove, &[&self.name]].concat(), env, until) {
+            if run(&self.tool, &[remove, &[&self.name]].concat(), env, until, false) {
                 break;
             }
         }
@@ -102,7 +102,9 @@ pub(super) fn remember(tail: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Runs the tool; whether it succeeded in time.
-fn run(tool: &Path, args: &[&str], env: &BTreeMap<String, String>, until: Instant) -> bool {
+/// Runs the tool to its end. `late`: what counts where it does not come to its
+/// end in time.
+fn run(tool: &Path, args: &[&str], env: &BTreeMap<String, String>, until: Instant, late: bool) -> bool {
     let mut command = Command::new(tool);
     command.args(args).env_clear().envs(env).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -111,11 +113,13 @@ fn run(tool: &Path, args: &[&str], env: &BTreeMap<String, String>, until: Instan
         match child.try_wait() {
             Ok(Some(status)) => return status.success(),
             Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
-            _ => {
+            // Asked it was: a second signal would be taken for impatience.
+            Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return false;
+                return late;
             }
+            Err(_) => return false,
         }
     }
 }

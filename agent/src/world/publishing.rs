@@ -118,13 +118,15 @@ impl Publishing {
             }
             let name = spot.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
             let step = complete::step_of(&name);
-            if step.is_none() && !self.may_be_newer(attempt, &token, modified, flood.is_some()) {
+            if step.is_none() && flood.is_some() && !self.is_whole(attempt, &token) {
                 continue;
             }
+            let older = step.is_none() && self.is_older(attempt, &spot.relative, modified);
             let token = format!("{token} {}", spot.relative);
-            found.push((step, modified, Candidate { token, name, step }));
+            found.push((step, modified, Candidate { token, name, step, older }));
         }
         found.sort_by_key(|(step, modified, _)| std::cmp::Reverse((*step, *modified)));
+        found.sort_by_key(|(_, _, candidate)| candidate.older);
         found.into_iter().map(|(_, _, candidate)| candidate).collect()
     }
 
@@ -155,14 +157,17 @@ impl Publishing {
         self.lock().get_mut(attempt).map(|seen| std::mem::take(&mut seen.remarks)).unwrap_or_default()
     }
 
-    /// Whether a save without a step may be newer than what is durable: its
-    /// place in time is all that it has. In a flood it must also be of a format
-    /// that says that it is whole.
-    fn may_be_newer(&self, attempt: &str, token: &str, written: (i64, i64), flood: bool) -> bool {
+    /// Whether the format says that these bytes are a whole checkpoint.
+    fn is_whole(&self, attempt: &str, token: &str) -> bool {
+        self.lock().get(attempt).is_some_and(|seen| seen.judged.get(token) == Some(&Judged::Whole))
+    }
+
+    /// Whether a save without a step was written before what is durable. A
+    /// file that is saved over is newer than it was, whatever the clock says.
+    fn is_older(&self, attempt: &str, relative: &str, written: (i64, i64)) -> bool {
         let all = self.lock();
-        let Some(seen) = all.get(attempt) else { return true };
-        let whole = seen.judged.get(token) == Some(&Judged::Whole);
-        seen.newest.is_none_or(|newest| written >= newest) && (whole || !flood)
+        let Some(seen) = all.get(attempt) else { return false };
+        !seen.known.contains_key(relative) && seen.newest.is_some_and(|newest| written < newest)
     }
 
     fn is_complete(&self, attempt: &str, path: &Path, token: &str, at_rest: bool) -> bool {
@@ -293,9 +298,12 @@ impl Publishing {
         seen.durable.push((relative.to_owned(), token.to_owned()));
         // Only what is durable, never the newest; only in the contract's own
         // directory: what lies elsewhere is the program's to keep.
+        let step = |relative: &str| complete::step_of(local::name_of(&local::path_of(dir, relative)));
+        let newest = seen.durable.iter().filter_map(|(relative, _)| step(relative)).max();
         let mut surplus = seen.in_contract().saturating_sub(spec.checkpoints.keep_local.max(1) as usize);
         seen.durable.retain(|(old, token)| {
-            if surplus == 0 || old == relative || !old.starts_with("@/") {
+            // The files of one step belong together.
+            if surplus == 0 || old == relative || !old.starts_with("@/") || step(old) == newest {
                 return true;
             }
             let path = local::path_of(dir, old);
@@ -396,6 +404,10 @@ impl Seen {
             if let Ok(bytes) = os::read_bounded(&dir.durable(), 16 << 20) {
                 self.durable = serde_json::from_slice(&bytes).unwrap_or_default();
             }
+            let kept = self.durable.iter().filter_map(|(relative, token)| {
+                look(&local::path_of(dir, relative)).filter(|look| look.token == *token)
+            });
+            self.newest = kept.map(|look| look.written).max();
         }
     }
 

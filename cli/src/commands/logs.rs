@@ -25,6 +25,10 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
     let client = Box::pin(daemon::needed(ctx)).await?;
     // The name is made sure of once: later it could mean another run too.
     let run = client.run(&args.run).await?.run.unwrap_or_default();
+    if args.attempt > run.attempts {
+        let text = format!("{} has no attempt {}; it has {}", run.name, args.attempt, run.attempts);
+        return Err(crate::client::failure(&tonic::Status::not_found(text)).into());
+    }
     let asked = [("stdout", args.stdout), ("stderr", args.stderr), ("setup", args.setup)];
     let streams = asked.iter().filter(|(_, asked)| *asked).map(|(name, _)| (*name).to_owned()).collect();
     let mut ask = v1::LogsRequest {

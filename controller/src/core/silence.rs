@@ -61,11 +61,16 @@ impl Core {
         let Some(entry) = all.get(&machine) else {
             return Observation { silent_ms: up, ..Observation::default() };
         };
+        let silent_ms = entry.heard_ms.map_or(up, |at| now.saturating_sub(at));
         Observation {
-            silent_ms: entry.heard_ms.map_or(up, |at| now.saturating_sub(at)),
+            silent_ms,
             attached: entry.attached,
             broke: entry.broke,
-            farewell: entry.farewell && !entry.attached,
+            // A stream that broke may be back in a moment: what is saved with
+            // the last grace must not be refused for that.
+            farewell: entry.farewell
+                && !entry.attached
+                && (entry.orderly || silent_ms >= self.clocks.suspect_ms),
             provider: entry.provider,
             asked_ms_ago: entry.asked_ms.map(|at| now.saturating_sub(at)),
         }

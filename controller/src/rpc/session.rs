@@ -64,7 +64,7 @@ impl AgentLink for AgentService {
                 () = drain.cancelled() => Err(Status::unavailable("the controller is ending")),
                 end = live.run(&mut inbound, poke) => end,
             };
-            core.detach(machine, session);
+            core.detach(machine, session, end.is_ok());
             if let Err(status) = end {
                 tracing::info!(machine = %machine.short(), %status, "a session ended");
                 let _ = live.out.try_send(Err(status));

@@ -79,7 +79,10 @@ pub(super) fn memory_counters(e: &Evidence) -> Option<Verdict> {
     // die of a SIGKILL, its own or one of its processes'.
     let killed = matches!(exit, Exit::Signal { signal: 9, .. } | Exit::Code { code: 137 });
     let confidence = match (own, counted.starts_with("likely")) {
-        (true, _) => Confidence::Certain,
+        // The kill is certain; that it is why a program ended that went on and
+        // then exited by itself is not.
+        (true, _) if killed => Confidence::Certain,
+        (true, _) => Confidence::Likely,
         (false, true) => Confidence::Likely,
         _ if killed => Confidence::Likely,
         _ => return None,
@@ -89,10 +92,13 @@ pub(super) fn memory_counters(e: &Evidence) -> Option<Verdict> {
     if let Some((pid, command)) = &e.oom_process {
         verdict = verdict.and(format!("the kernel ended {command} (process {pid})"));
     }
+    if !killed && !e.last_error_line.trim().is_empty() {
+        verdict = verdict.and(format!("last error: {}", e.last_error_line.trim()));
+    }
     Some(
         with_exit(verdict, e)
-            .try_next("a machine with more memory, or less of it: batch size, data loader workers, caching")
-            .try_next("[limits] memory sets how much it may use"),
+            .try_next("less memory: batch size, data loader workers, caching; or a machine with more")
+            .try_next("if [limits] memory is set: raise it"),
     )
 }
 

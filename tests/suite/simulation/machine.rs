@@ -249,7 +249,12 @@ impl World for Machine {
         let newest = self.with(&work.attempt_id, |a| (a.done() / EVERY * EVERY, a.published));
         match newest {
             Some((step, published)) if step > published => {
-                vec![Candidate { token: step.to_string(), name: format!("step-{step}"), step: Some(step) }]
+                vec![Candidate {
+                    token: step.to_string(),
+                    name: format!("step-{step}"),
+                    step: Some(step),
+                    older: false,
+                }]
             }
             _ => Vec::new(),
         }

@@ -42,6 +42,9 @@ pub(in crate::driver) struct AttemptCare {
     pub(super) kept: Kept,
     /// A hang that is ended as soon as its dump is there, at the latest then.
     pub(in crate::driver) ending: Option<(String, Instant)>,
+    /// What it had shown when it was found hanging: steps, bytes of output,
+    /// checkpoints.
+    pub(in crate::driver) stood_at: Option<(Option<u64>, u64, usize)>,
     pub(in crate::driver) alerts: u32,
     pub(in crate::driver) began: Instant,
     pub(in crate::driver) minute_due: Instant,
@@ -69,6 +72,7 @@ impl AttemptCare {
             usage: os::Usage::default(),
             kept,
             ending: None,
+            stood_at: None,
             alerts: 0,
             began: now,
             minute_due: now,

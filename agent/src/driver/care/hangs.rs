@@ -103,6 +103,7 @@ impl Driver {
         let acts = action >= HangAction::Restart && hang.may_act;
         if acts {
             attempt.care.ending = Some((hang.text.clone(), Instant::now() + DUMP));
+            attempt.care.stood_at = Some(attempt.signs());
             if !care.fault.is_empty() {
                 attempt.care.kept.leave.clone_from(&care.fault);
             }
@@ -122,7 +123,9 @@ impl Driver {
     pub(super) fn end_hung(&mut self, id: &str) {
         let Some(attempt) = self.attempts.get_mut(id) else { return };
         let Some((text, _)) = attempt.care.ending.take() else { return };
-        if attempt.supervisor.phase != Phase::Running {
+        // What moved again while it was looked at is no hang any more.
+        let moved = attempt.care.stood_at.take().is_some_and(|stood| stood != attempt.signs());
+        if attempt.supervisor.phase != Phase::Running || moved {
             return;
         }
         attempt.care.kept.hang.clone_from(&text);
