@@ -266,7 +266,7 @@ impl Verdict {
 type Rule = fn(&Evidence) -> Option<Verdict>;
 
 /// The rules, the strongest evidence first.
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     ending::running,
     ending::asked,
     ending::broken_hardware,
@@ -275,6 +275,7 @@ const RULES: [Rule; 15] = [
     loss::machine_lost,
     ending::finished,
     ending::not_started,
+    ending::rebooted,
     marks::decisive,
     ending::kernel_words,
     marks::nearby,

@@ -313,6 +313,11 @@ pub(super) fn code(e: &Evidence) -> Option<Verdict> {
     })
 }
 
+/// A machine that restarted explains the end, whatever the program had said.
+pub(super) fn rebooted(e: &Evidence) -> Option<Verdict> {
+    nobody_saw(e).filter(|verdict| verdict.cause == Cause::Rebooted)
+}
+
 pub(super) fn nobody_saw(e: &Evidence) -> Option<Verdict> {
     let Some(Exit::Unknown { reason }) = &e.exit else { return None };
     let told = format!("nobody saw the end: {reason}");

@@ -413,6 +413,13 @@ fn what_was_never_started_says_why() {
     let unseen = Evidence { exit: Some(gone), ..Evidence::default() };
     assert_eq!((judge(&unseen).cause, judge(&unseen).confidence), (C::Unknown, Possible));
     assert_eq!(judge(&Evidence { new_boot: true, ..unseen }).cause, C::Rebooted);
+    let reason = "the machine restarted while it ran: this is another boot".into();
+    let said = Evidence {
+        exit: Some(Exit::Unknown { reason }),
+        stderr: vec!["OSError: [Errno 5] Input/output error".into()],
+        ..Evidence::default()
+    };
+    assert_eq!((judge(&said).cause, judge(&said).confidence), (C::Rebooted, Certain));
 }
 
 #[test]
