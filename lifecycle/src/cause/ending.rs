@@ -75,6 +75,11 @@ pub(super) fn memory_counters(e: &Evidence) -> Option<Verdict> {
     }
     let counted = e.out_of_memory.as_str();
     let own = counted.starts_with("certain") || e.oom_process.is_some();
+    // A crash of its own beside somebody else's lack of memory is a crash.
+    let crashed = matches!(exit, Exit::Signal { signal, .. } if *signal != 9);
+    if crashed && !counted.starts_with("certain") {
+        return None;
+    }
     // The counter of a whole host says little about a program that did not
     // die of a SIGKILL, its own or one of its processes'.
     let killed = matches!(exit, Exit::Signal { signal: 9, .. } | Exit::Code { code: 137 });

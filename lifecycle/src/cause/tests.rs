@@ -413,6 +413,12 @@ fn what_was_never_started_says_why() {
     let unseen = Evidence { exit: Some(gone), ..Evidence::default() };
     assert_eq!((judge(&unseen).cause, judge(&unseen).confidence), (C::Unknown, Possible));
     assert_eq!(judge(&Evidence { new_boot: true, ..unseen }).cause, C::Rebooted);
+    let crash = Evidence {
+        exit: Some(Exit::Signal { signal: 11, core: false }),
+        out_of_memory: "likely: memory.oom_control of the machine's cgroup counts 1 more oom_kill".into(),
+        ..Evidence::default()
+    };
+    assert_eq!(judge(&crash).cause, C::UserError, "another's lack of memory is not the crash");
     let reason = "the machine restarted while it ran: this is another boot".into();
     let said = Evidence {
         exit: Some(Exit::Unknown { reason }),
