@@ -125,8 +125,7 @@ impl Publishing {
             let token = format!("{token} {}", spot.relative);
             found.push((step, modified, Candidate { token, name, step, older }));
         }
-        found.sort_by_key(|(step, modified, _)| std::cmp::Reverse((*step, *modified)));
-        found.sort_by_key(|(_, _, candidate)| candidate.older);
+        found.sort_by_key(|(step, modified, c)| (c.older, std::cmp::Reverse((*step, *modified))));
         found.into_iter().map(|(_, _, candidate)| candidate).collect()
     }
 

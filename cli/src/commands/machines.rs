@@ -84,7 +84,11 @@ pub async fn upgrade(ctx: &Context, args: UpgradeArgs) -> anyhow::Result<ExitCod
     let chosen: Vec<v1::MachineView> = all.iter().filter(wanted).cloned().collect();
     let program = program_for(&args, &chosen)?;
     if chosen.is_empty() {
-        return Err(none().help("`outlast machines` lists them").into());
+        let why = match &args.machine {
+            Some(text) => format!("no machine that is there matches `{text}`"),
+            None => "there is no machine that is ready to upgrade".to_owned(),
+        };
+        return Err(Failure::new(ExitCode::NotFound, why).help("`outlast machines` lists them").into());
     }
     if args.machine.is_some() && chosen.len() > 1 {
         let ids: Vec<&str> = chosen.iter().map(|machine| machine.id.as_str()).collect();

@@ -158,10 +158,16 @@ pub(super) fn not_started(e: &Evidence) -> Option<Verdict> {
         if let Some(line) = detail {
             verdict = verdict.and(format!("set-up: {line}"));
         }
+        let of_image = ["podman pull", "docker pull", "[environment] image", "registry"];
+        let correct = if of_image.iter().any(|mark| lower.contains(mark)) {
+            "correct [environment] image, or have its registry reachable from the machine"
+        } else {
+            "correct requirements.txt, or install what lacks with [environment] setup"
+        };
         return Some(
             verdict
                 .try_next(format!("outlast logs {} --setup --attempt {}", e.run, e.attempt))
-                .try_next("correct requirements.txt, or install what lacks with [environment] setup"),
+                .try_next(correct),
         );
     }
     let absent = ["no such file", "not found", "permission denied", "exec format"];

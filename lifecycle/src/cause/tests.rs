@@ -408,6 +408,9 @@ fn what_was_never_started_says_why() {
     assert_eq!((pip.cause, pip.confidence), (C::EnvironmentFailed, Certain));
     assert!(pip.because.iter().any(|b| b.contains("No matching distribution found for nosuch")), "{pip:#?}");
     assert_eq!(with("No such file or directory (os error 2)", "").cause, C::UserError);
+    let image = with("the environment: `podman pull --quiet nosuch/image` failed with exit code 125", "");
+    assert!(image.next.iter().any(|next| next.contains("[environment] image")), "{image:#?}");
+    assert!(!image.next.iter().any(|next| next.contains("requirements.txt")), "{image:#?}");
     assert_eq!(with("the environment: no space left", "").cause, C::DiskFull);
     let gone = Exit::Unknown { reason: "its keeper is gone and left no record (it was killed)".into() };
     let unseen = Evidence { exit: Some(gone), ..Evidence::default() };
