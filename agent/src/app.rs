@@ -19,7 +19,7 @@ use crate::guard::Farewell;
 use crate::identity::{self, Identity, IdentityError};
 use crate::uplink::{self, Carrier};
 use crate::world::machine::Machine;
-use crate::{os, query};
+use crate::{guard, os, query};
 
 /// Why an agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum AppError {
     /// Its identity or first-boot data.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The guard that started it has ended meanwhile.
+    #[error("the guard that started this agent is gone: the next one starts its own")]
+    Abandoned,
     /// The runtime or the signals.
     #[error("the runtime cannot be built")]
     Runtime(#[source] std::io::Error),
@@ -40,6 +43,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// # Errors
 /// Where it cannot start.
 pub fn run(state: &Path) -> Result<(), AppError> {
+    if !guard::is_owned(state) {
+        return Err(AppError::Abandoned);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

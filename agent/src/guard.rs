@@ -7,6 +7,7 @@
 mod agent;
 mod notify;
 pub(crate) mod program;
+mod record;
 mod shutdown;
 mod watch;
 
@@ -25,6 +26,7 @@ use crate::os::{self, FileLock, LineServer, Signals};
 use agent::Agent;
 use notify::Notifier;
 pub(crate) use program::Outcome;
+pub(crate) use record::is_owned;
 pub use shutdown::Farewell;
 use shutdown::Place;
 
@@ -39,6 +41,8 @@ const AGENT_GRACE: Duration = Duration::from_secs(10);
 const FAREWELL_SLACK: Duration = Duration::from_secs(2);
 /// Tells the agent how often its guard wants a sign of life, in milliseconds.
 pub(crate) const SIGN_EVERY: &str = "OUTLAST_SIGN_EVERY_MS";
+/// Tells the agent which process must be its parent.
+const GUARD_PID: &str = "OUTLAST_GUARD_PID";
 
 /// The guard's limits. Other than usual in tests alone.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +164,9 @@ pub fn run(config: GuardConfig) -> Result<(), GuardError> {
     let signals = Signals::install().map_err(io("handle signals for", &state_dir))?;
     let own = os::ProcessRef::own().and_then(|own| serde_json::to_vec(&own).ok()).unwrap_or_default();
     let file = state_dir.join(GUARD_FILE);
-    os::write_durable(&file, &own).map_err(io("write", &file))?;
+    // Whoever looks for this machine's guard finds it from here on; until then
+    // the machine seems to have none. It names a process: no boot needs it.
+    os::write_whole(&file, &own).map_err(io("write", &file))?;
     let socket = state_dir.join(GUARD_SOCKET);
     let server = LineServer::bind(&socket).map_err(io("listen at", &socket))?;
     let place = Place::look(&state_dir);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::program::{Outcome, Programs};
 use super::watch::Watch;
-use super::{GuardConfig, SIGN_EVERY, Timing, notify, open_log};
+use super::{GUARD_PID, GuardConfig, SIGN_EVERY, Timing, notify, open_log, record};
 use crate::os::{self, ProcessRef};
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
@@ -26,7 +26,6 @@ const PROVEN: Duration = Duration::from_secs(60);
 const NOT_EXECUTABLE: i32 = 8;
 const LOG_MAX: u64 = 8 << 20;
 const LOG_CHECK: Duration = Duration::from_secs(10);
-const PREDECESSOR_GRACE: Duration = Duration::from_secs(10);
 /// An agent's time to end by itself when another program takes its place.
 const RETIRE_GRACE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
@@ -79,7 +78,8 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new(config: &GuardConfig, timing: Timing) -> Self {
         let now = Instant::now();
-        let agent = Self {
+        record::end_all(&config.state_dir);
+        Self {
             config: config.clone(),
             timing,
             programs: Programs::open(&config.state_dir, &config.exe),
@@ -87,30 +87,6 @@ impl Agent {
             start_at: now,
             backoff: Backoff::new(),
             log_checked: now,
-        };
-        agent.end_predecessor();
-        agent
-    }
-
-    fn file(&self) -> PathBuf {
-        self.config.state_dir.join("agent.json")
-    }
-
-    /// Ends the agent that a killed guard left behind.
-    fn end_predecessor(&self) {
-        let Some(old) = os::read_bounded(&self.file(), 4096)
-            .ok()
-            .and_then(|b| serde_json::from_slice::<ProcessRef>(&b).ok())
-        else {
-            return;
-        };
-        os::send_term(&old);
-        let until = Instant::now() + PREDECESSOR_GRACE;
-        while old.is_alive() {
-            if Instant::now() >= until {
-                os::send_kill(&old);
-            }
-            std::thread::sleep(LOOK);
         }
     }
 
@@ -253,10 +229,10 @@ impl Agent {
         let trial = self.programs.is_trial();
         match self.spawn() {
             Ok((child, signs)) => {
-                if let Some(process) = ProcessRef::of(child.id().cast_signed())
-                    && let Ok(text) = serde_json::to_vec(&process)
-                {
-                    let _ = os::write_durable(&self.file(), &text);
+                // The agent says so itself, and first of all; one of an older
+                // build does not.
+                if let Some(process) = ProcessRef::of(child.id().cast_signed()) {
+                    record::register(&self.config.state_dir, &process);
                 }
                 let watch = Watch::new(self.timing.watchdog, self.programs.is_own(), now);
                 let running = Running {
@@ -299,6 +275,7 @@ impl Agent {
         for name in notify::VARIABLES {
             command.env_remove(name);
         }
+        command.env(GUARD_PID, std::process::id().to_string());
         command.env(SIGN_EVERY, (self.timing.watchdog.as_millis() / 6).to_string());
         // A group of its own: a terminal's interrupt is for the guard to pass on.
         let child = command.stdin(sign).stdout(log).stderr(errors).process_group(0).spawn()?;
@@ -315,6 +292,7 @@ impl Agent {
         };
         let (trial, ready, retired) = (running.trial, running.ready, running.ends_at.is_some());
         let lived = now.saturating_duration_since(running.since);
+        record::forget(&self.config.state_dir, running.child.id());
         self.running = None;
         if trial && !ready {
             self.programs.fail(&format!("it ended before the controller welcomed it: {ended}"));
@@ -367,7 +345,7 @@ impl Agent {
             meanwhile();
             std::thread::sleep(LOOK);
         }
-        let _ = fs::remove_file(self.file());
+        record::forget(&self.config.state_dir, child.id());
     }
 }
 

@@ -71,6 +71,12 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
     Some(Process { pid, parent, state, started })
 }
 
+/// The process that this one is a child of now.
+#[must_use]
+pub fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
 /// One process, if it exists.
 #[must_use]
 pub fn process(pid: i32) -> Option<Process> {

@@ -21,7 +21,7 @@ type Reason = String;
 
 fn run(env: &BTreeMap<String, String>, args: &[&str]) -> std::io::Result<Output> {
     // A tool that hangs must not hang the test.
-    Command::new("timeout").arg("30").args(args).env_clear().envs(env).stdin(Stdio::null()).output()
+    Command::new("timeout").arg("180").args(args).env_clear().envs(env).stdin(Stdio::null()).output()
 }
 
 fn said(what: &str, output: &Output) -> Reason {
@@ -228,7 +228,7 @@ fn a_container_is_stopped_by_term_and_never_left() {
     let spec = podman.spec(&mut machine, script, &none);
     let client = machine.start_spec(&spec);
     file_in(&machine.state, "up");
-    client.stop(LONG).unwrap();
+    stop(&client, LONG);
     let record = end_of(&client);
     assert_eq!((&record.exit, record.stopped_by), (&Exit::Code { code: 5 }, Some(StopKind::Term)));
     assert_eq!(output(&machine.dir(&spec), Stream::Stdout).0, b"term 1\n");
@@ -240,7 +240,7 @@ fn a_container_is_stopped_by_term_and_never_left() {
     let spec = podman.spec(&mut machine, script, &none);
     let client = machine.start_spec(&spec);
     file_in(&machine.state, "up");
-    client.stop(Duration::from_millis(300)).unwrap();
+    stop(&client, Duration::from_millis(300));
     let record = end_of(&client);
     assert_eq!(record.stopped_by, Some(StopKind::TermThenKill));
     assert_eq!(record.unkillable, 0);
@@ -255,7 +255,7 @@ fn a_container_is_stopped_by_term_and_never_left() {
     file_in(&machine.state, "up");
     os::send_kill(&keeper_of(&machine.dir(&spec)));
     until("the keeper's end", || (client.state() == KeeperState::Vanished).then_some(()));
-    client.kill().unwrap();
+    kill(&client);
     assert!(Tree::marked("OUTLAST_ATTEMPT", &spec.attempt_id).members().is_empty());
     podman.nothing_is_left();
 }
