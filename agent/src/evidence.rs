@@ -1,20 +1,21 @@
 //! What explains an attempt's end, gathered while it runs and when it ends, as
 //! JSON lines in one small file that goes to the controller like any output.
 //! Append-only, since what was sent is never sent again; the last part of its
-//! quota belongs to the end. No secret enters it by its name or by its look.
+//! quota belongs to the end. No secret enters it: what the program was given as
+//! one, what is named like one, what looks like one.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 
+use lifecycle::mask::Masker;
 use serde_json::{Map, Value, json};
 
 use crate::os;
 use crate::world::layout::AttemptDir;
+use crate::world::materialise::Launch;
 
 mod gather;
-mod mask;
 
 pub use gather::begin;
-pub use mask::{masked, masked_text};
 
 /// Bytes of one attempt's file at most.
 pub const QUOTA: u64 = 384 << 10;
@@ -22,6 +23,8 @@ pub const QUOTA: u64 = 384 << 10;
 pub const RESERVED: u64 = 96 << 10;
 /// Bytes of one line at most.
 pub const LINE: usize = 16 << 10;
+/// Characters of the line that tells an error.
+const ERROR: usize = 400;
 /// Lines of the kernel log that are taken over.
 const KERNEL_LINES: usize = 50;
 
@@ -59,11 +62,35 @@ fn fit(fields: &Map<String, Value>) -> String {
     json!({"at_ms": kept("at_ms"), "kind": kept("kind"), "left_out": "larger than a line may be"}).to_string()
 }
 
+/// Knows the secrets of an attempt's program, and which ids are none.
+#[must_use]
+pub fn masker(dir: &AttemptDir) -> Masker {
+    let launch = os::read_bounded(&dir.launch(), 4 << 20).ok();
+    let launch = launch.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok());
+    let ids = dir.path().iter().map(|part| part.to_string_lossy().into_owned());
+    Masker::new(&launch.map(|launch| launch.env).unwrap_or_default()).knowing(ids)
+}
+
+/// The last line of an error stream's end that says something, or the rank
+/// that failed first where a launcher's summary ends it; without secrets, since
+/// it is shown wherever the attempt is.
+#[must_use]
+pub fn last_line(dir: Option<&AttemptDir>, tail: &str) -> String {
+    // All of it: the last line of a secret of several lines tells nothing.
+    let text = dir.map(masker).unwrap_or_default().text(tail);
+    if let Some(failure) = crate::ranks::root_cause(&text) {
+        return failure.to_string().chars().take(ERROR).collect();
+    }
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().take(ERROR).collect()
+}
+
 /// Adds a line. `false`: the quota is used up.
 ///
 /// # Errors
 /// Where the disk refuses.
-pub fn append(dir: &AttemptDir, part: Part, kind: &str, fields: Value) -> io::Result<bool> {
+pub fn append(dir: &AttemptDir, part: Part, kind: &str, mut fields: Value) -> io::Result<bool> {
+    masker(dir).json(&mut fields);
     let mut object =
         Map::from_iter([("at_ms".to_owned(), json!(os::unix_ms())), ("kind".to_owned(), json!(kind))]);
     match fields {
@@ -171,6 +198,46 @@ mod tests {
         while append(&dir, Part::End, "stacks", json!({"text": long})).unwrap() {}
         assert!(std::fs::metadata(dir.evidence()).unwrap().len() <= QUOTA);
         assert!(std::fs::read_to_string(dir.evidence()).unwrap().lines().all(|line| line.len() <= LINE));
+    }
+
+    #[test]
+    fn no_line_holds_a_secret_of_the_program() {
+        let (_root, dir) = place();
+        let launch =
+            json!({"argv": ["x"], "cwd": "", "env": {"DB_PASSWORD": "canary one", "OUTLAST_ATTEMPT": "a"}});
+        std::fs::write(dir.launch(), launch.to_string()).unwrap();
+        let key = "hf_canaryaBcDeFgHiJkLmNoPqRsTuVwXyZ01";
+        let text = format!("f(secret='canary', x=1) with canary one, {key} and https://me:canary@host/");
+        append(&dir, Part::Course, "stacks", json!({"text": text, "deep": [{"frames": [text]}]})).unwrap();
+        std::fs::write(dir.path().join("exit.json"), json!({"oom": text}).to_string()).unwrap();
+        std::fs::write(dir.path().join("kernel.log"), &text).unwrap();
+        end(&dir, &[json!({"place": dir.path()})], Some(json!({"text": text})));
+        let all = std::fs::read_to_string(dir.evidence()).unwrap();
+        assert!(!all.contains("canary"), "{all}");
+        let lines = lines(&dir);
+        assert_eq!(lines.len(), 6, "{all}");
+        let wanted = "f(secret='[masked]', x=1) with [masked], [masked] and https://[masked]@host/";
+        assert_eq!((&lines[0]["text"], &lines[0]["deep"][0]["frames"][0]), (&json!(wanted), &json!(wanted)));
+        assert_eq!(lines[1]["place"], json!(dir.path()), "where it lies is no secret");
+    }
+
+    #[test]
+    fn the_last_error_line_is_told_without_secrets() {
+        let (_root, dir) = place();
+        let launch = json!({"argv": ["x"], "cwd": "", "env": {"DB_PASSWORD": "canary one"}});
+        std::fs::write(dir.launch(), launch.to_string()).unwrap();
+        let line = |tail: &str| last_line(Some(&dir), tail);
+        let tail =
+            "Traceback\nKeyError: canary one is no user, token=canary-2, https://me:canary@host/x\n \n";
+        let wanted = "KeyError: [masked] is no user, token=[masked], https://[masked]@host/x";
+        assert_eq!(line(tail), wanted);
+        let pem = "bad key:\n-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\ncanary==\n";
+        assert_eq!(line(pem), "[masked]");
+        // What lies where a line is cut is masked whole.
+        let long = format!("{} hf_canaryAbCdEfGhIjKlMnOp12", "x".repeat(ERROR - 10));
+        assert!(!line(&long).contains("canary") && line(&long).ends_with("[masked]"));
+        assert_eq!(line(&"x ".repeat(ERROR)).chars().count(), ERROR);
+        assert_eq!((line(""), last_line(None, "a\nb\n")), (String::new(), "b".to_owned()));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod kmsg;
 mod mounts;
 mod nvidia;
 mod proc;
+mod swing;
 mod threshold;
 mod xid;
 

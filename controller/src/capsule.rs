@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use lifecycle::Exit;
 use lifecycle::cause::{self, Verdict};
+use lifecycle::mask::Masker;
 
 use crate::model::{Attempt, Checkpoint, Machine, Run};
 
@@ -15,7 +16,6 @@ pub mod bounds;
 pub mod evidence;
 mod facts;
 pub mod gather;
-pub mod mask;
 mod parts;
 mod points;
 pub mod text;
@@ -33,7 +33,6 @@ pub use parts::{
 
 use bounds::Budget;
 use evidence::Collected;
-use mask::Masker;
 use text::{Tail, clean, clip};
 
 /// The form of capsules that this program writes.

@@ -24,6 +24,8 @@ mod attempt;
 mod chores;
 mod hangs;
 mod room;
+#[cfg(test)]
+mod tests;
 
 pub(super) use attempt::AttemptCare;
 use attempt::attempt_health;
@@ -179,8 +181,8 @@ impl Driver {
                 if let Some(care) = &mut self.care {
                     care.looking = false;
                 }
-                for (id, usage) in usages {
-                    self.looked(&id, usage);
+                for (id, seen) in usages {
+                    self.looked(&id, seen);
                 }
             }
             Heard::Told(Told::Dumped(id, again)) => {

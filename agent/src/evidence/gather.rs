@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{LINE, Part, masked, note};
+use super::{LINE, Part, masker, note};
 use crate::os;
 use crate::world::layout::AttemptDir;
 use crate::world::materialise::Launch;
@@ -46,8 +46,9 @@ pub fn begin(dir: &AttemptDir, gpus: &Value) {
     note(dir, Part::Course, "machine", machine(gpus));
     let launch = os::read_bounded(&dir.launch(), 4 << 20).ok();
     let Some(launch) = launch.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok()) else { return };
+    let mask = masker(dir);
     let variables =
-        launch.env.iter().map(|(name, value)| (clip(name, NAME), clip(&masked(name, value), VALUE)));
+        launch.env.iter().map(|(name, value)| (clip(name, NAME), clip(&mask.value(name, value), VALUE)));
     for part in chunks(variables, |(name, value)| name.len() + value.len() + 8) {
         let part: Map<String, Value> = part.into_iter().map(|(name, value)| (name, json!(value))).collect();
         note(dir, Part::Course, "environment", json!({"variables": part}));
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(of("packages")[0]["packages"], json!(["numpy==1.26.4", "old==1.0", "torch==2.5.1+cu121"]));
         let environment = of("environment");
         assert!(environment.len() > 5);
-        assert!(environment.iter().any(|l| l["variables"]["API_TOKEN"] == "***(27)"));
+        assert!(environment.iter().any(|l| l["variables"]["API_TOKEN"] == "[masked]"));
         // A second agent adds nothing to what is there.
         begin(&dir, &json!([]));
         assert_eq!(std::fs::read_to_string(dir.evidence()).unwrap(), text);

@@ -38,7 +38,8 @@ pub struct Signs {
     pub output_bytes: u64,
     /// Checkpoints that were seen.
     pub checkpoints: u64,
-    /// Processor time of its whole tree in milliseconds; `None`: unreadable.
+    /// Processor time of its whole tree in milliseconds; `None`: unreadable,
+    /// which is never taken for idleness.
     pub cpu_ms: Option<u64>,
     /// Bytes that its tree read and wrote; `None`: unreadable.
     pub io_bytes: Option<u64>,
@@ -55,6 +56,9 @@ pub struct Learned {
     pub stepped: bool,
     /// Median milliseconds between steps; 0 is not known.
     pub step_ms: f64,
+    /// It was called hung, and has not moved since.
+    #[serde(default)]
+    pub hung: bool,
 }
 
 /// How a program hangs.
@@ -196,7 +200,7 @@ impl Watch {
             quiet_since_ms: 0,
             idle_since_ms: 0,
             cpu_percent: None,
-            hung: false,
+            hung: learned.hung,
             pace: Pace::default(),
         }
     }
@@ -209,7 +213,12 @@ impl Watch {
     /// What is worth keeping for the next process of the agent.
     #[must_use]
     pub fn learned(&self) -> Learned {
-        Learned { step_ms: self.step_ms().unwrap_or(0.0), ..self.learned }
+        Learned { step_ms: self.step_ms().unwrap_or(0.0), hung: self.hung, ..self.learned }
+    }
+
+    /// The program has ended: whether it was called hung until now.
+    pub fn ended(&mut self) -> bool {
+        std::mem::take(&mut self.hung)
     }
 
     /// Median milliseconds between steps.
@@ -313,7 +322,14 @@ impl Watch {
         let place = signs.step.map_or_else(|| "before its first step".into(), |s| format!("after step {s}"));
         let (how, limit_ms) = match kind {
             Kind::Idle => ("it is idle", limit_ms),
-            Kind::Busy => ("it is busy and nothing comes of it", limit_ms.saturating_mul(PATIENCE)),
+            Kind::Busy => {
+                let how = if self.cpu_percent.is_some() {
+                    "it is busy and nothing comes of it"
+                } else {
+                    "nothing comes of it, and whether it computes is not known"
+                };
+                (how, limit_ms.saturating_mul(PATIENCE))
+            }
         };
         format!(
             "no step, output or checkpoint for {} (limit {}) {place}: {how}; CPU {cpu}, GPU {gpu}",

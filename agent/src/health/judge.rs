@@ -11,6 +11,7 @@ use super::forecast::Series;
 use super::mounts::Space;
 use super::nvidia::HARDWARE_REASONS;
 use super::proc::to_f64;
+use super::swing::Swing;
 use super::threshold::Rule;
 
 /// Corrected memory errors since the agent started that are worth telling.
@@ -21,6 +22,7 @@ const CORRECTED_MANY: u64 = 1000;
 pub(super) struct Forecaster {
     disks: BTreeMap<String, Series>,
     memory: Series,
+    swing: Swing,
 }
 
 fn percent_used(free: u64, total: u64) -> Option<f64> {
@@ -51,7 +53,8 @@ impl Forecaster {
         }
         if let Some(memory) = Memory::of(sample) {
             self.memory.push(sample.boottime_ms, to_f64(memory.free));
-            let until = self.memory.until_zero();
+            self.swing.push(sample.boottime_ms, to_f64(memory.free), to_f64(memory.total));
+            let until = self.memory.until_zero().filter(|_| self.swing.is_news());
             memory.judge(board, spec, until);
             forecasts.extend(until.map(|(in_seconds, slope_per_s)| v1::Forecast {
                 what: "out-of-memory".to_owned(),

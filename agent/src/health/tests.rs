@@ -163,6 +163,32 @@ fn a_leak_is_forecast_before_memory_is_used_up() {
 }
 
 #[test]
+fn garbage_that_is_collected_is_no_leak() {
+    // What is taken in seventy seconds and given back, in kilobytes of the ten
+    // million that are left; and after how many samples there is no word of it.
+    for (tooth, quiet_after) in [(840_000, 0), (2_800_000, 9)] {
+        let mut machine = Machine::new(&HealthSpec::default());
+        let mut told = Vec::new();
+        for n in 0..120_u64 {
+            machine.memory(64_000_000, 10_000_000 - n % 8 * tooth / 7);
+            let outcome = machine.sample();
+            let soon = named(&outcome.edges, "out-of-memory-soon").iter().any(|alert| alert.raised);
+            if soon || outcome.forecasts.iter().any(|f| f.what == "out-of-memory") {
+                told.push(n);
+            }
+        }
+        assert!(told.iter().all(|n| *n < quiet_after), "{tooth}: {told:?}");
+        // A leak beside it is told: it goes where no tooth went.
+        let mut soon = false;
+        for n in 0..20 {
+            machine.memory(64_000_000, 7_000_000 - n * 300_000);
+            soon |= !named(&machine.sample().active, "out-of-memory-soon").is_empty();
+        }
+        assert!(soon, "{tooth}");
+    }
+}
+
+#[test]
 fn stalls_are_told_with_their_trend() {
     let mut machine = Machine::new(&HealthSpec::default());
     let mut edges = Vec::new();

@@ -11,7 +11,7 @@ use super::*;
 
 const HOUR: Duration = Duration::from_hours(1);
 /// Nothing here takes as long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 fn hub() -> HubId {
     HubId::from_bytes([7; 16])

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::mask::Masker;
 use serde_json::Value;
 
 use super::Capsule;
 use super::bounds::{Budget, clip_value, size};
-use super::mask::Masker;
 use super::text::{clean, clip};
 
 /// Longer lines than the agent ever writes are no evidence.

@@ -1,11 +1,12 @@
 //! Rows as people's tools see them.
 
+use lifecycle::mask::Masker;
 use lifecycle::{AttemptState, CheckpointState, MachineState, RunState};
 use proto::v1;
 
 use crate::capsule;
 use crate::core::{Core, CoreError};
-use crate::model::{Attempt, Checkpoint, Machine, Metrics, Run, Versioned};
+use crate::model::{Attempt, Checkpoint, Exited, Machine, Metrics, Run, Versioned};
 
 /// A run with what it has cost and how fast it goes.
 ///
@@ -68,9 +69,14 @@ fn assemble(
         cost_usd: machines.iter().map(|m| m.body.cost_usd(now)).sum(),
         exit_code: run.exit.as_ref().map(lifecycle::Exit::shell_code),
         machine,
-        phase: attempt.map(|a| a.status.name().to_lowercase()).unwrap_or_default(),
+        phase: attempt.map(phase).unwrap_or_default(),
         source_digest: run.source.digest.clone(),
     }
+}
+
+/// What the bound attempt does now, in a word.
+fn phase(a: &Attempt) -> String {
+    if publishing(a).is_some() { "publishing".to_owned() } else { a.status.name().to_lowercase() }
 }
 
 /// A run with everything about it.
@@ -105,17 +111,39 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
         machines: machines.iter().map(|m| machine(core, &m.body)).collect(),
         metrics: listed,
         notes,
-        spec_json: serde_json::to_string(&run.spec).unwrap_or_default(),
+        spec_json: shown_spec(run),
     })
 }
 
-/// How it ended and, where that was no success, the cause.
+/// What the run is asked to be, without the values of variables whose names
+/// say that they are secrets: a listing is pasted and sent on.
+fn shown_spec(run: &Run) -> String {
+    let mut spec = run.spec.clone();
+    let masker = Masker::new(&run.spec.env);
+    for (name, value) in &mut spec.env {
+        *value = masker.value(name, value);
+    }
+    spec.command = masker.command(&spec.command);
+    serde_json::to_string(&spec).unwrap_or_default()
+}
+
+/// How it ended and, where that was no success, the cause. Of a program that
+/// has ended while what it left is being published, that.
 fn ending(core: &Core, run: &Run, a: &Attempt) -> String {
+    if let Some(exited) = publishing(a) {
+        let why = if exited.out_of_memory.is_empty() { "" } else { ", out of memory" };
+        return format!("program ended ({}{why}), publishing what it left", exited.exit);
+    }
     let ending = capsule::ending(a);
     match core.capsules.cause_of(run, a) {
         Some(cause) => format!("{ending}: {cause}"),
         None => ending,
     }
+}
+
+/// The end of a program whose attempt goes on.
+fn publishing(a: &Attempt) -> Option<&Exited> {
+    a.exited.as_ref().filter(|_| !a.status.is_final())
 }
 
 fn attempt(core: &Core, run: &Run, a: &Attempt) -> v1::AttemptView {
@@ -142,6 +170,7 @@ fn attempt(core: &Core, run: &Run, a: &Attempt) -> v1::AttemptView {
         environment_cached: a.environment_cached,
         first_step_ms: a.first_step_ms,
         last_error_line: a.last_error_line.clone(),
+        exited_ms: a.exited.as_ref().map_or(0, |exited| exited.heard_ms),
     }
 }
 

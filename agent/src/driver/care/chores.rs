@@ -51,10 +51,19 @@ pub(super) enum Chore {
 /// The answers.
 pub(in crate::driver) enum Told {
     Nothing,
-    Looked(Vec<(String, os::Usage)>),
+    Looked(Vec<(String, Seen)>),
     /// The attempt, and whether its run hung here before.
     Dumped(String, bool),
     Relieved(String, Relief),
+}
+
+/// What a look at a program's processes found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::driver) struct Seen {
+    pub(super) usage: os::Usage,
+    /// `false`: the program runs in a container whose processes are not among
+    /// these, so that they tell nothing of it.
+    pub(super) is_whole: bool,
 }
 
 /// What a driver hears of its threads.
@@ -130,7 +139,10 @@ impl Hands {
     pub(super) fn perform(&mut self, chore: Chore) -> Told {
         match chore {
             Chore::Look(trees) => {
-                let look = |(id, pid): (String, i32)| Some((id.clone(), self.usage(&id, pid)?));
+                let look = |(id, pid): (String, i32)| {
+                    let seen = seen(self.world.directory(&id).as_ref(), pid)?;
+                    Some((id, seen))
+                };
                 return Told::Looked(trees.into_iter().filter_map(look).collect());
             }
             Chore::Begin(id, gpus) => self.with(&id, |dir| evidence::begin(dir, &gpus)),
@@ -161,23 +173,35 @@ impl Hands {
             act(&dir);
         }
     }
+}
 
-    fn usage(&self, id: &str, pid: i32) -> Option<os::Usage> {
-        let keeper = self.world.directory(id).and_then(|dir| {
-            let bytes = os::read_bounded(&dir.path().join(STARTED_FILE), 64 << 10).ok()?;
-            serde_json::from_slice::<os::ProcessRef>(&bytes).ok()
-        });
-        os::usage(keeper.as_ref(), pid)
-    }
+/// What a program uses, `pid` being what the keeper started for it.
+fn seen(dir: Option<&AttemptDir>, pid: i32) -> Option<Seen> {
+    let keeper = dir.and_then(|dir| {
+        let bytes = os::read_bounded(&dir.path().join(STARTED_FILE), 64 << 10).ok()?;
+        serde_json::from_slice::<os::ProcessRef>(&bytes).ok()
+    });
+    let usage = os::usage(keeper.as_ref(), pid)?;
+    let launch = dir.and_then(launch);
+    let is_whole = launch.and_then(|launch| launch.container).is_none_or(|container| {
+        // Only podman's containers are below our own processes: what it wrote
+        // is the first process of the container, while docker names it.
+        let mark = os::read_bounded(&container.mark, 1 << 10).unwrap_or_default();
+        let first = std::str::from_utf8(&mark).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        first.is_some_and(|first| usage.pids.contains(&first))
+    });
+    Some(Seen { usage, is_whole })
+}
+
+fn launch(dir: &AttemptDir) -> Option<Launch> {
+    serde_json::from_slice(&os::read_bounded(&dir.launch(), 4 << 20).ok()?).ok()
 }
 
 /// What the interpreters of a program say of their threads, through py-spy
 /// where it is installed.
 pub(super) fn interpreters(dir: &AttemptDir, stacks: &[os::Stack], note: impl Fn(Value)) {
-    let launch = os::read_bounded(&dir.launch(), 4 << 20).ok();
-    let launch = launch.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok());
     let own = std::env::var("PATH").unwrap_or_default();
-    let paths = launch.and_then(|launch| launch.env.get("PATH").cloned()).into_iter().chain([own]);
+    let paths = launch(dir).and_then(|launch| launch.env.get("PATH").cloned()).into_iter().chain([own]);
     let Some(tool) = paths.into_iter().find_map(|path| os::find_in_path(&path, "py-spy")) else { return };
     let until = Instant::now() + PY_SPY;
     for stack in stacks.iter().filter(|s| s.name.starts_with("python")).take(PY_SPY_PROCESSES) {
@@ -236,6 +260,28 @@ pub(super) fn figures(sample: &v1::MachineSample, usage: &os::Usage, step: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_container_uses_is_known_only_where_its_processes_are_below() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(root.path(), "a");
+        std::fs::create_dir_all(dir.path()).unwrap();
+        let own = std::process::id().cast_signed();
+        let whole = |container: Value, mark: &str| {
+            let launch = json!({"argv": ["x"], "cwd": "", "env": {}, "container": container});
+            std::fs::write(dir.launch(), launch.to_string()).unwrap();
+            std::fs::write(dir.path().join("mark"), mark).unwrap();
+            seen(Some(&dir), own).map(|seen| (seen.usage.pids.contains(&own), seen.is_whole))
+        };
+        let tool = |tool: &str| json!({"tool": tool, "name": "n", "mark": dir.path().join("mark")});
+        let id = "3f2504e04f8911d39a0c0305e82c33013f2504e04f8911d39a0c0305e82c3301";
+        assert_eq!(whole(Value::Null, ""), Some((true, true)));
+        assert_eq!(whole(tool("/usr/bin/docker"), id), Some((true, false)));
+        assert_eq!(whole(tool("/usr/bin/podman"), &format!("{own}\n")), Some((true, true)));
+        assert_eq!(whole(tool("/usr/bin/podman"), "1\n"), Some((true, false)), "not below us");
+        assert_eq!(whole(tool("/usr/bin/podman"), ""), Some((true, false)), "not started yet");
+        assert_eq!(seen(Some(&dir), i32::MAX), None);
+    }
 
     #[tokio::test]
     async fn a_thread_that_waits_for_ever_refuses_orders_and_stops_nobody() {

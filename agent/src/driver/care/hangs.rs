@@ -8,7 +8,7 @@ use proto::v1;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::chores::{self, Chore};
+use super::chores::{self, Chore, Seen};
 use crate::driver::Driver;
 use crate::evidence::{self, Part};
 use crate::health::hang::{Change, Hang, Signs};
@@ -21,7 +21,7 @@ const DUMP: Duration = Duration::from_secs(20);
 
 impl Driver {
     /// What its tree uses now: does it still make progress?
-    pub(super) fn looked(&mut self, id: &str, usage: os::Usage) {
+    pub(super) fn looked(&mut self, id: &str, seen: Seen) {
         let clock = (self.boottime_ms)();
         let wall = (self.wall_ms)();
         let Some(care) = &mut self.care else { return };
@@ -34,12 +34,13 @@ impl Driver {
             step: attempt.step(),
             output_bytes: attempt.output_bytes(),
             checkpoints: attempt.announced.len() as u64,
-            cpu_ms: Some(usage.cpu_ms),
-            io_bytes: usage.io_bytes,
+            // A part of it that is idle says nothing of the rest.
+            cpu_ms: seen.is_whole.then_some(seen.usage.cpu_ms),
+            io_bytes: seen.usage.io_bytes.filter(|_| seen.is_whole),
             gpu_percent,
         };
         let of = &mut attempt.care;
-        of.usage = usage;
+        of.usage = seen.usage;
         if of.spec.hang.action == HangAction::Off {
             return;
         }
@@ -48,7 +49,8 @@ impl Driver {
         let slow = of.watch.pace();
         let learned = of.watch.learned();
         let pause_grew = learned.longest_pause_ms > of.kept.learned.longest_pause_ms.saturating_mul(5) / 4;
-        if learned.stepped != of.kept.learned.stepped || pause_grew {
+        let before = of.kept.learned;
+        if learned.stepped != before.stepped || learned.hung != before.hung || pause_grew {
             of.kept.learned = learned;
             care.hands.ask(Chore::Keep(id.to_owned(), serde_json::to_vec(&of.kept).unwrap_or_default()));
         }
@@ -69,15 +71,23 @@ impl Driver {
         }
         match change {
             Some(Change::Hung(hang)) => self.hung(id, &hang, wall),
-            Some(Change::Moves) => {
-                let text = "it makes progress again".to_owned();
-                let name = "hang".to_owned();
-                self.alert(
-                    id,
-                    v1::Alert { name, level: "info".into(), text, at_ms: wall, ..v1::Alert::default() },
-                );
-            }
+            Some(Change::Moves) => self.no_hang(id, "it makes progress again"),
             None => {}
+        }
+    }
+
+    /// A hang that was told is over.
+    fn no_hang(&mut self, id: &str, why: &str) {
+        let (name, level, text) = ("hang".to_owned(), "info".to_owned(), why.to_owned());
+        let at_ms = (self.wall_ms)();
+        self.alert(id, v1::Alert { name, level, text, at_ms, ..v1::Alert::default() });
+    }
+
+    /// Its program has ended: an alert that it hangs stands no longer. The next
+    /// attempt starts it again, and is watched for itself.
+    pub(in crate::driver) fn hang_is_over(&mut self, id: &str) {
+        if self.attempts.get_mut(id).is_some_and(|attempt| attempt.care.watch.ended()) {
+            self.no_hang(id, "the program that made no progress has ended");
         }
     }
 

@@ -6,7 +6,7 @@ use proto::v1::{self, event::Kind};
 use tokio::time::Instant;
 
 use super::chores::Chore;
-use crate::driver::{Done, Driver};
+use crate::driver::{Attempt, Done, Driver};
 use crate::supervisor::Phase;
 use crate::world::{Published, Relief};
 
@@ -20,9 +20,13 @@ impl Driver {
             return;
         }
         care.room_due = now + ROOM;
-        let running = self.attempts.values().find(|a| {
+        // The room on its disk is looked at with the eyes of whoever still
+        // writes there; what older attempts left is found beside it.
+        let present = self.attempts.values().filter(|a| {
             matches!(a.supervisor.phase, Phase::Running | Phase::Finishing(_)) && a.care.dir.is_some()
         });
+        let running =
+            present.max_by_key(|a| (a.supervisor.phase == Phase::Running, a.work.generation, a.work.number));
         let Some(attempt) = running else { return };
         let filling = attempt.care.dir.as_ref().map_or(0.0, |dir| care.filling_per_s(dir));
         care.making_room = care.hands.ask(Chore::Relieve(Box::new(attempt.work.clone()), filling));
@@ -98,21 +102,8 @@ impl Driver {
         });
     }
 
-    /// Makes metric batches durable, off this thread where the machine is a
-    /// real one: a disk that does not answer must not stop the heartbeat.
+    /// Has metric batches made durable.
     pub(in crate::driver) fn sync_metrics(&mut self) {
-        for (id, attempt) in &mut self.attempts {
-            if self.care.is_none() {
-                attempt.sync();
-            } else if let Some(file) = attempt.unsynced() {
-                let id = id.clone();
-                self.jobs.spawn_blocking(move || {
-                    if let Err(error) = file.sync_data() {
-                        tracing::warn!(%error, "the outbox could not be synced");
-                    }
-                    (id, Done::Synced)
-                });
-            }
-        }
+        self.attempts.values_mut().for_each(Attempt::sync);
     }
 }

@@ -175,7 +175,46 @@ fn it_is_told_when_it_moves_again() {
 fn unreadable_figures_are_no_evidence_of_idleness() {
     let mut play = Play::new(AFTER).train(100);
     play.signs.cpu_ms = None;
+    play = play.idle(1_700);
+    assert_eq!(play.hangs(), []);
+    // A silence that is three times too long is one all the same, whatever it uses.
+    play = play.idle(200);
+    assert_eq!(play.hangs(), [(1_900, Kind::Busy, true)]);
+    let Change::Hung(hang) = &play.changes[0].1 else { unreachable!() };
+    assert!(
+        hang.text.ends_with("whether it computes is not known; CPU unknown, GPU unknown"),
+        "{}",
+        hang.text
+    );
+    // Nor is a GPU that is idle: it says nothing of what cannot be seen.
+    let mut play = Play::new(AFTER).train(100);
+    (play.signs.cpu_ms, play.signs.io_bytes, play.signs.gpu_percent) = (None, None, Some(0.0));
     assert_eq!(play.idle(1_700).hangs(), []);
+    // What never steps may compute for ever.
+    let mut play = Play::new(AFTER);
+    play.signs.cpu_ms = None;
+    assert_eq!(play.idle(100_000).hangs(), []);
+}
+
+#[test]
+fn a_hang_stands_until_the_program_moves_or_ends_whoever_watches() {
+    let hung = Play::new(AFTER).train(100).idle(700);
+    assert_eq!(hung.hangs().len(), 1);
+    // The next process of the agent tells that it moves, and does not tell the hang twice.
+    let kept = serde_json::to_string(&hung.watch.learned()).unwrap();
+    let learned: Learned = serde_json::from_str(&kept).unwrap();
+    let next = Play::with(Watch::new(AFTER, false, learned)).idle(3_000);
+    assert_eq!(next.changes, []);
+    let mut next = next.train(20);
+    assert!(matches!(next.changes[..], [(_, Change::Moves)]), "{:?}", next.changes);
+    assert!(!next.watch.learned().hung && !next.watch.ended());
+    // An end is told once.
+    let mut ended = Play::with(Watch::new(AFTER, false, learned));
+    assert!(ended.watch.ended() && !ended.watch.ended());
+    // What an older agent kept is read.
+    let old: Learned =
+        serde_json::from_str(r#"{"longest_pause_ms":5,"stepped":true,"step_ms":2.0}"#).unwrap();
+    assert!(!old.hung && old.stepped);
 }
 
 fn cadence(watch: &mut Watch, clock: &mut u64, step: &mut u64, each_ms: u64, count: u64) -> Vec<bool> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use artifacts::complete;
 use lifecycle::RunSpec;
 
-use super::{Publishing, look};
+use super::{Publishing, Seen, look};
 use crate::health::prune::{self, Copy, Room};
 use crate::os;
 use crate::world::layout::AttemptDir;
@@ -65,23 +65,81 @@ pub struct Relief {
     pub lacking: u64,
 }
 
+/// A local copy of something durable, and whose it is.
+struct Local {
+    dir: AttemptDir,
+    attempt: String,
+    path: PathBuf,
+    relative: String,
+    copy: Copy,
+}
+
+/// What is read of an assignment.
+#[derive(serde::Deserialize)]
+struct Whose {
+    run_id: String,
+    generation: u64,
+}
+
+fn whose(dir: &AttemptDir) -> Option<Whose> {
+    serde_json::from_slice(&os::read_bounded(&dir.work(), 1 << 20).ok()?).ok()
+}
+
+/// The attempts of the same run before this one that are on the machine still,
+/// the oldest first.
+fn before(dir: &AttemptDir) -> Vec<(AttemptDir, String)> {
+    let Some((own, state)) = whose(dir).zip(dir.path().parent().and_then(Path::parent)) else {
+        return Vec::new();
+    };
+    let Ok(entries) = std::fs::read_dir(state.join("attempts")) else { return Vec::new() };
+    let mut found: Vec<(u64, AttemptDir, String)> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .take(1_000)
+        .filter_map(|attempt| {
+            let dir = AttemptDir::new(state, &attempt);
+            let of = whose(&dir).filter(|of| of.run_id == own.run_id && of.generation < own.generation)?;
+            Some((of.generation, dir, attempt))
+        })
+        .collect();
+    found.sort_by_key(|(generation, ..)| *generation);
+    found.into_iter().map(|(_, dir, attempt)| (dir, attempt)).collect()
+}
+
+fn device(path: &Path) -> Option<u64> {
+    path.metadata().ok().map(|meta| meta.dev())
+}
+
 impl Publishing {
-    /// The local copies of what is durable, with their paths, oldest first.
-    fn copies(&self, dir: &AttemptDir, attempt: &str) -> Vec<(PathBuf, String, Copy)> {
-        let durable = {
-            let mut all = self.lock();
-            let seen = all.entry(attempt.to_owned()).or_default();
-            seen.load(dir);
-            seen.durable.clone()
-        };
-        let copy = |(relative, token): (String, String)| {
-            let path = path_of(dir, &relative);
-            let found = look(&path)?;
-            let step = complete::step_of(name_of(&path));
-            let same = found.token == token;
-            Some((path.clone(), relative, Copy { step, bytes: found.bytes, same, linked: is_linked(&path) }))
-        };
-        durable.into_iter().filter_map(copy).collect()
+    /// What is known of an attempt's durable copies, whether it is looked after
+    /// here or only its files are left.
+    fn with_durable<T>(&self, dir: &AttemptDir, attempt: &str, act: impl FnOnce(&mut Seen) -> T) -> T {
+        let mut all = self.lock();
+        let mut of_before = Seen::default();
+        let seen = all.get_mut(attempt).unwrap_or(&mut of_before);
+        seen.load(dir);
+        act(seen)
+    }
+
+    /// The local copies of what is durable of the run, oldest first: those of
+    /// attempts before this one, too, as far as they lie on the same disk.
+    fn copies(&self, dir: &AttemptDir, attempt: &str) -> Vec<Local> {
+        let disk = device(&dir.checkpoints());
+        let mut attempts = before(dir);
+        attempts.push((dir.clone(), attempt.to_owned()));
+        let mut found = Vec::new();
+        for (dir, attempt) in attempts {
+            let durable = self.with_durable(&dir, &attempt, |seen| seen.durable.clone());
+            found.extend(durable.into_iter().filter_map(|(relative, token)| {
+                let path = path_of(&dir, &relative);
+                let look = look(&path)?;
+                let step = complete::step_of(name_of(&path));
+                let (same, linked) = (look.token == token, is_linked(&path));
+                let copy = Copy { step, bytes: look.bytes, same, linked };
+                let here = device(&path) == disk;
+                here.then(|| Local { dir: dir.clone(), attempt: attempt.clone(), path, relative, copy })
+            }));
+        }
+        found
     }
 
     /// Looks at the disk under an attempt's checkpoints and, where it is short
@@ -98,27 +156,28 @@ impl Publishing {
             return Relief::default();
         }
         let copies = self.copies(dir, attempt);
-        let newest = copies.last().map_or(0, |(.., copy)| copy.bytes);
+        let newest = copies.last().map_or(0, |local| local.copy.bytes);
         let Some(wanted) = prune::wanted(&room, newest) else { return Relief::default() };
-        let plain: Vec<Copy> = copies.iter().map(|(.., copy)| *copy).collect();
+        let plain: Vec<Copy> = copies.iter().map(|local| local.copy).collect();
         let mut relief = Relief { deleted: Vec::new(), lacking: wanted };
         for at in prune::choose(&plain, wanted) {
-            let (path, relative, copy) = &copies[at];
-            if !remove(path) {
+            let local = &copies[at];
+            if !remove(&local.path) {
                 continue;
             }
-            relief.lacking = relief.lacking.saturating_sub(copy.bytes);
+            relief.lacking = relief.lacking.saturating_sub(local.copy.bytes);
             relief.deleted.push(format!(
-                "the local copy of checkpoint {} ({} MB) was deleted: the disk had {} MB left of {} MB; it is durable",
-                name_of(path),
-                copy.bytes / 1_000_000,
+                "the local copy of checkpoint {} ({} MB){} was deleted: the disk had {} MB left of {} MB; it is durable",
+                name_of(&local.path),
+                local.copy.bytes / 1_000_000,
+                if local.attempt == attempt { "" } else { " of an earlier attempt" },
                 free / 1_000_000,
                 total / 1_000_000
             ));
-            if let Some(seen) = self.lock().get_mut(attempt) {
-                seen.durable.retain(|(other, _)| other != relative);
-                seen.save_durable(dir);
-            }
+            self.with_durable(&local.dir, &local.attempt, |seen| {
+                seen.durable.retain(|(other, _)| *other != local.relative);
+                seen.save_durable(&local.dir);
+            });
         }
         relief
     }
@@ -135,8 +194,7 @@ impl Publishing {
         (cache, state): (&Path, &Path),
     ) -> Relief {
         let mut relief = self.relieve(dir, attempt, spec, filling_per_s);
-        let disk = |path: &Path| path.metadata().ok().map(|meta| meta.dev());
-        if relief.lacking > 0 && disk(cache).is_some_and(|cache| Some(cache) == disk(dir.path())) {
+        if relief.lacking > 0 && device(cache).is_some_and(|cache| Some(cache) == device(dir.path())) {
             let more = drop_environments(cache, state, relief.lacking);
             relief.deleted.extend(more.deleted);
             relief.lacking = more.lacking;
@@ -232,7 +290,7 @@ mod tests {
         if durable {
             let token = look(&path).unwrap().token;
             let mut all = publishing.lock();
-            let seen = all.entry("a".to_owned()).or_default();
+            let seen = all.entry(name_of(dir.path()).to_owned()).or_default();
             seen.load(dir);
             seen.durable.push((format!("@/{name}"), token));
             seen.save_durable(dir);
@@ -271,6 +329,51 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["best.bin", "latest", "step-1.bin", "step-2.bin", "step-5.bin", "step-6.bin"]);
+    }
+
+    #[test]
+    fn a_full_disk_loses_what_older_attempts_of_the_run_left_first() {
+        let Some(disk) = Disk::mount(40) else {
+            eprintln!("skipped: a_full_disk_...: a disk cannot be mounted here (not root?)");
+            return;
+        };
+        let publishing = Publishing::default();
+        let attempt = |id: &str, run: &str, generation: u64, steps: &[u64]| {
+            let dir = AttemptDir::new(disk.0.path(), id);
+            std::fs::create_dir_all(dir.checkpoints()).unwrap();
+            let work = format!(r#"{{"run_id":"{run}","generation":{generation},"more":1}}"#);
+            std::fs::write(dir.work(), work).unwrap();
+            steps.iter().for_each(|step| save(&publishing, &dir, &format!("step-{step}.bin"), 4, true));
+            dir
+        };
+        // The names of attempts say nothing of their order.
+        let second = attempt("b", "r", 2, &[3, 4]);
+        let first = attempt("c", "r", 1, &[1, 2]);
+        let other = attempt("d", "other", 1, &[1]);
+        let newest = attempt("a", "r", 3, &[]);
+        save(&publishing, &second, "best.bin", 4, true);
+        std::fs::write(disk.0.path().join("filler"), vec![7; 9 << 20]).unwrap();
+        // The agent was started anew: it knows the older attempts by their files alone.
+        let publishing = Publishing::default();
+        let mut gone = Vec::new();
+        for _ in 0..5 {
+            gone.extend(publishing.relieve(&newest, "a", &spec(""), 1e6).deleted);
+        }
+        let names: Vec<&str> = gone.iter().filter_map(|text| text.split(' ').nth(5)).collect();
+        assert_eq!(names, ["step-1.bin", "step-2.bin", "step-3.bin"], "{gone:?}");
+        assert!(gone[0].contains("(4 MB) of an earlier attempt was deleted"), "{gone:?}");
+        let left = |dir: &AttemptDir, name: &str| dir.checkpoints().join(name).exists();
+        assert!(left(&second, "step-4.bin") && left(&second, "best.bin") && left(&other, "step-1.bin"));
+        assert!(!publishing.lock().contains_key("c"), "what is only looked at is not remembered");
+        let kept = std::fs::read_to_string(first.durable()).unwrap();
+        assert_eq!(kept, "[]", "what is gone is not counted on");
+        // Once the newest attempt has a newer one, that one of before goes, too.
+        std::fs::remove_file(disk.0.path().join("filler")).unwrap();
+        save(&publishing, &newest, "step-5.bin", 4, true);
+        std::fs::write(disk.0.path().join("filler"), vec![7; 16 << 20]).unwrap();
+        let gone = publishing.relieve(&newest, "a", &spec(""), 1e6).deleted;
+        assert!(gone.len() == 1 && gone[0].contains("step-4.bin"), "{gone:?}");
+        assert!(left(&newest, "step-5.bin"));
     }
 
     #[test]
