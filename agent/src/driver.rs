@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::outbox::Settled;
 use crate::supervisor::{Input, Phase, Wish};
 use crate::uplink::Event;
 use crate::world::{SharedGateway, World};
 
 mod attempt;
 mod care;
+mod disk;
 mod effects;
 mod pace;
 mod send;
@@ -71,6 +73,7 @@ pub struct Driver {
     turned_ms: Arc<AtomicU64>,
     health: watch::Sender<v1::HealthReport>,
     care: Option<care::Care>,
+    disk: disk::OutboxDisk,
     attempts: BTreeMap<String, Attempt>,
     jobs: JoinSet<(String, Done)>,
     connected: bool,
@@ -101,6 +104,7 @@ impl Driver {
         Self {
             guard: upgrade::GuardLink::new(parts.world.guard()),
             pace: pace::Pace::new(),
+            disk: disk::OutboxDisk::new(&*parts.world),
             wire: 0,
             world: parts.world,
             gateway: parts.gateway,
@@ -140,12 +144,15 @@ impl Driver {
         loop {
             let (look, told) = self.pace(scan_due);
             let change = self.change(told);
+            let exit = self.exit(told);
             enum Next {
                 Stop,
                 Event(Option<Event>),
                 Done(Option<(String, Done)>),
                 Guard(upgrade::Heard),
                 Care(care::Heard),
+                Settled(Settled),
+                Exit,
                 Look,
             }
             // Arms only yield; whatever won is handled whole below.
@@ -156,12 +163,14 @@ impl Driver {
                 Some(done) = self.jobs.join_next() => Next::Done(done.ok()),
                 heard = self.guard.next() => Next::Guard(heard),
                 heard = care::Care::next(&mut self.care) => Next::Care(heard),
+                settled = self.disk.next() => Next::Settled(settled),
+                () = exit => Next::Exit,
                 () = change => Next::Look,
                 () = tokio::time::sleep(look) => Next::Look,
             };
             let look = match &next {
                 Next::Event(Some(event)) => pace::lets_send(event),
-                next => matches!(next, Next::Look),
+                next => matches!(next, Next::Look | Next::Exit),
             };
             self.pace.turn(look || !told);
             match next {
@@ -190,11 +199,17 @@ impl Driver {
                     break;
                 }
                 Next::Care(heard) => self.heard(heard),
+                Next::Settled(settled) => self.settled(&settled),
+                // At once, however short ago programs were looked at.
+                Next::Exit => {
+                    self.pace.looks_at_ends();
+                    self.program_due = Instant::now();
+                }
                 Next::Look => {}
             }
             self.turn(&mut scan_due, &mut sync_due);
         }
-        self.attempts.values_mut().for_each(Attempt::sync);
+        self.flush(disk::LAST).await;
     }
 
     /// What every turn of the loop does, whatever woke it.
@@ -213,6 +228,7 @@ impl Driver {
             self.assignment(again);
         }
         self.take_care(now);
+        self.watch_disk(now);
         self.beat(now);
         self.send();
         self.tell_upgrade();
@@ -220,7 +236,7 @@ impl Driver {
 
     fn take_up(&mut self, work: v1::Work) {
         let id = work.attempt_id.clone();
-        match Attempt::open(work, &*self.world) {
+        match Attempt::open(work, &*self.world, self.disk.pen.clone()) {
             Ok(mut attempt) => {
                 attempt.wire = self.wire;
                 self.attempts.insert(id, attempt);
@@ -408,7 +424,7 @@ impl Driver {
             let before = attempt.output_bytes();
             attempt.meter(&id, &*self.world, &*self.wall_ms);
             if attempt.output_bytes() != before {
-                self.pace.again();
+                self.pace.flows(now);
             }
             let phase = &attempt.supervisor.phase;
             if matches!(phase, Phase::New | Phase::Starting) || (due && *phase == Phase::Running) {

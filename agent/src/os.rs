@@ -12,6 +12,7 @@ mod kernel_log;
 mod limits;
 mod lines;
 mod oom;
+mod renames;
 mod session;
 mod stacks;
 mod table;
@@ -25,17 +26,18 @@ pub use clock::{boot_id, boottime_ms, unix_ms};
 pub use event::{Signals, grow_pipe, set_nonblocking, wait_readable};
 pub use files::{
     FileLock, append_nofollow, create_durable_once, free_disk, make_private_dir, open_nofollow, read_bounded,
-    sync_dir, sync_filesystem, write_durable,
+    sync_dir, sync_filesystem, write_durable, write_whole,
 };
 pub use kernel_log::KernelLog;
 pub use limits::{own_ceilings, with_open_files};
 pub use lines::{LineRequest, LineServer, ask};
 pub use oom::OomCounters;
+pub use renames::Renames;
 pub use session::{
     adopt_orphans, lead_session, max_child_rss_bytes, no_core_dumps, prefer_as_oom_victim, reap_orphans,
 };
 pub use stacks::{Stack, Thread, find_in_path, py_spy, stacks};
-pub use table::{Process, ProcessRef, marked_processes, process, processes, start_time};
+pub use table::{Process, ProcessRef, marked_processes, parent, process, processes, start_time};
 pub use terminal::Terminal;
 pub use tree::{Tree, send_kill, send_term};
 pub use usage::{Usage, disk_room, is_in_some_environment, own_rss_bytes, usage};

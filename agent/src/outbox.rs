@@ -1,15 +1,25 @@
 //! Facts that the controller has not acknowledged: numbered, on disk, bounded.
 //! One file per attempt, append-only frames of length, CRC-32, kind and
-//! payload; a torn tail is cut at the start. Lifecycle facts are synced at
-//! once and never thinned; metric batches are synced within a second and the
-//! oldest give way, leaving a gap that says so.
+//! payload; a torn tail is cut at the start. Lifecycle facts are made durable
+//! at once and never thinned; metric batches are written at once, synced within
+//! a second, and the oldest give way, leaving a gap that says so. Whoever adds
+//! a fact never waits for the disk; nothing is [`Outbox::ready`] to be sent
+//! before the disk has it, or has refused it in so many words.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+mod disk;
+mod pen;
+
+pub use disk::{Disk, Files};
+use pen::{Given, Order, Write};
+pub use pen::{Pen, Settled, Upto};
 
 /// Unacknowledged bytes of metrics that are kept; then the oldest half goes.
 const METRICS_LIMIT: usize = 8 << 20;
@@ -88,14 +98,29 @@ impl Queue {
     }
 }
 
+/// Where an outbox is kept.
+#[derive(Debug)]
+struct Place {
+    attempt: Arc<str>,
+    path: Arc<Path>,
+    pen: Pen,
+}
+
 /// The outbox of one attempt.
 #[derive(Debug)]
 pub struct Outbox {
-    file: Option<(PathBuf, File)>,
+    place: Option<Place>,
+    /// Bytes of the file, with what waits for the disk.
     len: u64,
+    /// Something is to be synced.
     dirty: bool,
-    /// The file lacks records that memory has: it is rewritten with the next.
+    /// The file lacks records that memory has, or holds too much: it is written
+    /// anew as soon as nothing waits for the disk.
     behind: bool,
+    /// Orders whose answers have not come.
+    waiting: u32,
+    /// What the disk has, or has refused.
+    ready: Upto,
     events: Queue,
     metrics: Queue,
     /// The newest cursor, opaque to the outbox.
@@ -105,16 +130,19 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Opens an attempt's outbox, in memory where `path` is `None`.
+    /// Opens an attempt's outbox, in memory where `path` is `None`. What it
+    /// finds is ready once the disk says that it has it.
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn open(path: Option<&Path>) -> io::Result<Self> {
+    pub fn open(attempt: &str, path: Option<&Path>, pen: Pen) -> io::Result<Self> {
         let mut this = Self {
-            file: None,
+            place: None,
             len: 0,
             dirty: false,
             behind: false,
+            waiting: 0,
+            ready: Upto::default(),
             events: Queue::default(),
             metrics: Queue::default(),
             cursor: None,
@@ -125,11 +153,11 @@ impl Outbox {
                 OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes)?;
-            let good = this.replay(&bytes);
-            file.set_len(good)?;
-            file.seek(SeekFrom::End(0))?;
-            this.len = good;
-            this.file = Some((path.to_owned(), file));
+            this.len = this.replay(&bytes);
+            file.set_len(this.len)?;
+            this.place = Some(Place { attempt: attempt.into(), path: path.into(), pen });
+            this.dirty = this.len > 0;
+            this.sync();
         }
         Ok(this)
     }
@@ -165,59 +193,92 @@ impl Outbox {
         at as u64
     }
 
-    fn write(&mut self, frames: &[u8]) -> io::Result<()> {
-        if self.behind {
-            // Numbers follow from the order in the file, so a record that is
-            // missing there must not be passed over. The queues have it.
-            self.compact()?;
-            self.behind = false;
-            return Ok(());
-        }
-        if let Some((_, file)) = &mut self.file {
-            if let Err(error) = file.write_all(frames) {
-                self.behind = true;
-                // A half-written frame must not hide the ones after it.
-                file.set_len(self.len)?;
-                file.seek(SeekFrom::End(0))?;
-                return Err(error);
-            }
-            self.len += frames.len() as u64;
-            self.dirty = true;
-        }
-        Ok(())
+    fn upto(&self) -> Upto {
+        Upto { events: self.events.next, metrics: self.metrics.next }
     }
 
-    /// Adds a lifecycle fact; durable when this returns.
-    ///
-    /// # Errors
-    /// Where the disk refuses; then the fact is kept in memory all the same.
-    pub fn event(&mut self, encode: impl FnOnce(u64) -> Vec<u8>) -> io::Result<()> {
+    /// Has something done to the file. `false`: too much waits already.
+    fn order(&mut self, write: Write) -> bool {
+        let upto = self.upto();
+        let Some(Place { attempt, path, pen }) = &self.place else { return true };
+        let order = Order { attempt: attempt.clone(), path: path.clone(), write, upto };
+        match pen.give(order) {
+            Given::Waits => self.waiting += 1,
+            Given::Settled(settled) => {
+                self.waiting += 1;
+                self.settled(&settled);
+            }
+            Given::Full => return false,
+        }
+        true
+    }
+
+    fn append(&mut self, frames: Vec<u8>, sync: bool) {
+        if self.place.is_none() {
+            self.ready = self.upto();
+        } else if self.behind {
+            // Numbers follow from the order in the file, so a record that is
+            // missing there must not be passed over. The queues have it.
+            self.catch_up();
+        } else {
+            self.len += frames.len() as u64;
+            self.dirty = !sync;
+            self.behind = !self.order(Write::Append(frames, sync)) || self.behind;
+        }
+    }
+
+    /// Adds a lifecycle fact.
+    pub fn event(&mut self, encode: impl FnOnce(u64) -> Vec<u8>) {
         let fact = encode(self.events.next);
         let frames = frame(EVENT, &fact);
         self.events.push(Record::Fact(fact));
-        self.write(&frames)?;
-        self.sync()
+        self.append(frames, true);
     }
 
     /// Adds a metric batch together with the cursor up to which its source was
     /// read: both or neither survive a crash.
-    ///
-    /// # Errors
-    /// Where the disk refuses; then the batch is kept in memory all the same.
-    pub fn metrics(&mut self, encode: impl FnOnce(u64) -> Vec<u8>, cursor: Vec<u8>) -> io::Result<()> {
+    pub fn metrics(&mut self, encode: impl FnOnce(u64) -> Vec<u8>, cursor: Vec<u8>) {
         let fact = encode(self.metrics.next);
         let mut frames = frame(METRIC, &fact);
         frames.extend(frame(CURSOR, &cursor));
         self.metrics.push(Record::Fact(fact));
         self.cursor = Some(cursor);
-        self.write(&frames)?;
-        if self.metrics.bytes > METRICS_LIMIT {
+        self.append(frames, false);
+        let thins = self.metrics.bytes > METRICS_LIMIT;
+        if thins {
             self.thin();
-            self.compact()?;
-        } else if self.len > COMPACT_AT && self.len > 2 * self.live_bytes() {
-            self.compact()?;
         }
-        Ok(())
+        if thins || (self.len > COMPACT_AT && self.len > 2 * self.live_bytes()) {
+            self.behind |= self.place.is_some();
+            self.catch_up();
+        }
+    }
+
+    /// Takes the disk's answer to one order.
+    pub fn settled(&mut self, settled: &Settled) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.ready.events = self.ready.events.max(settled.upto.events);
+        self.ready.metrics = self.ready.metrics.max(settled.upto.metrics);
+        if let Some(error) = &settled.refused {
+            // Not again at once: the next record, or the next second, tries.
+            self.behind = true;
+            tracing::error!(%error, attempt = &*settled.attempt, "facts could not be made durable; they are kept in memory");
+        } else {
+            self.catch_up();
+        }
+    }
+
+    /// Writes the file anew where it must be and nothing waits for the disk.
+    pub fn catch_up(&mut self) {
+        let room = |place: &Place| place.pen.has_room(self.live_bytes());
+        if !self.behind || self.waiting > 0 || !self.place.as_ref().is_some_and(room) {
+            return;
+        }
+        let bytes = self.image();
+        self.len = bytes.len() as u64;
+        self.dirty = false;
+        self.behind = false;
+        self.behind = !self.order(Write::Replace(bytes)) || self.behind;
     }
 
     /// Replaces the older half of the metric batches by a gap.
@@ -240,10 +301,8 @@ impl Outbox {
         (self.events.bytes + self.metrics.bytes + self.cursor.as_ref().map_or(0, Vec::len)) as u64
     }
 
-    /// Rewrites the file with what is not acknowledged.
-    fn compact(&mut self) -> io::Result<()> {
-        let Some((path, _)) = &self.file else { return Ok(()) };
-        let path = path.clone();
+    /// The file with nothing but what is not acknowledged.
+    fn image(&self) -> Vec<u8> {
         let first = |q: &Queue| q.items.front().map_or(q.next, |(seq, _)| *seq);
         let base = Base { events: first(&self.events), metrics: first(&self.metrics) };
         let mut bytes = frame(BASE, &serde_json::to_vec(&base).unwrap_or_default());
@@ -261,40 +320,22 @@ impl Outbox {
         if let Some(cursor) = &self.cursor {
             bytes.extend(frame(CURSOR, cursor));
         }
-        let temporary = path.with_extension("tmp");
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::rename(&temporary, &path)?;
-        crate::os::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        self.len = bytes.len() as u64;
-        self.file = Some((path, file));
-        self.dirty = false;
-        Ok(())
+        bytes
     }
 
-    /// Makes everything written so far durable.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn sync(&mut self) -> io::Result<()> {
-        if self.dirty
-            && let Some((_, file)) = &self.file
-        {
-            file.sync_data()?;
+    /// Has everything added so far made durable.
+    pub fn sync(&mut self) {
+        // A file that is behind lacks records: a sync would settle them as if
+        // it had them. It is written anew instead, and durably.
+        if self.dirty && !self.behind {
+            self.dirty = !self.order(Write::Sync);
         }
-        self.dirty = false;
-        Ok(())
     }
 
-    /// The file where something in it is not durable yet: the caller syncs it.
-    /// What comes later is not durable with it.
-    pub fn unsynced(&mut self) -> Option<File> {
-        let (_, file) = self.file.as_ref().filter(|_| self.dirty)?;
-        let copy = file.try_clone().ok()?;
-        self.dirty = false;
-        Some(copy)
+    /// Whether answers of the disk are still to come.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting > 0
     }
 
     /// Everything of a lane below `next` is durable at the controller.
@@ -302,7 +343,20 @@ impl Outbox {
         let queue = self.lane_mut(lane);
         let ahead = next > queue.next;
         queue.acked(next);
-        self.behind |= ahead;
+        self.behind |= ahead && self.place.is_some();
+        match lane {
+            Lane::Events => self.ready.events = self.ready.events.max(next),
+            Lane::Metrics => self.ready.metrics = self.ready.metrics.max(next),
+        }
+    }
+
+    /// Records of a lane below this number may be sent.
+    #[must_use]
+    pub fn ready(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Events => self.ready.events,
+            Lane::Metrics => self.ready.metrics,
+        }
     }
 
     fn lane_mut(&mut self, lane: Lane) -> &mut Queue {
@@ -361,6 +415,13 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        // Where it does not fit, the thread keeps a file open for longer.
+        self.order(Write::Close);
+    }
+}
+
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&[kind]);
@@ -389,76 +450,4 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, &[u8], usize)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn drain(outbox: &Outbox, lane: Lane, mut from: u64) -> Vec<(u64, Record)> {
-        let mut all = Vec::new();
-        while let Some((seq, record, after)) = outbox.at(lane, from) {
-            all.push((seq, record.clone()));
-            from = after;
-        }
-        all
-    }
-
-    proptest! {
-        /// Whatever was added and not acknowledged is there after a crash that
-        /// tears the last write anywhere, in order, without a hole.
-        #[test]
-        fn i12_a_torn_tail_loses_only_the_tail(
-            ops in proptest::collection::vec((0u8..3, 0usize..40), 1..60), cut in 0usize..400,
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("outbox");
-            let mut outbox = Outbox::open(Some(&path)).unwrap();
-            for (kind, size) in &ops {
-                match kind {
-                    0 => outbox.event(|seq| vec![seq as u8; *size]).unwrap(),
-                    1 => outbox.metrics(|seq| vec![seq as u8; *size], b"cursor".to_vec()).unwrap(),
-                    _ => {
-                        let next = outbox.next(Lane::Metrics) / 2;
-                        outbox.acked(Lane::Metrics, next);
-                    }
-                }
-            }
-            let whole: Vec<Vec<u8>> = outbox.events().map(<[u8]>::to_vec).collect();
-            drop(outbox);
-            let bytes = std::fs::read(&path).unwrap();
-            let keep = bytes.len().saturating_sub(cut);
-            std::fs::write(&path, &bytes[..keep]).unwrap();
-            let again = Outbox::open(Some(&path)).unwrap();
-            let left: Vec<Vec<u8>> = again.events().map(<[u8]>::to_vec).collect();
-            prop_assert!(whole.starts_with(&left));
-            if cut == 0 { prop_assert_eq!(left, whole); }
-            let facts = drain(&again, Lane::Metrics, 0);
-            for (index, (seq, _)) in facts.iter().enumerate() {
-                prop_assert_eq!(*seq, index as u64);
-            }
-        }
-    }
-
-    #[test]
-    fn too_many_metrics_are_thinned_with_a_gap_and_events_never() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("outbox");
-        let mut outbox = Outbox::open(Some(&path)).unwrap();
-        outbox.event(|_| vec![1]).unwrap();
-        for _ in 0..300 {
-            outbox.metrics(|_| vec![0; 60_000], Vec::new()).unwrap();
-        }
-        assert!(outbox.thinned > 0);
-        assert!(std::fs::metadata(&path).unwrap().len() < 20 << 20);
-        for outbox in [outbox, Outbox::open(Some(&path)).unwrap()] {
-            let all = drain(&outbox, Lane::Metrics, 0);
-            assert!(matches!(all[0], (0, Record::Gap(_))));
-            let mut expected = 0;
-            for (seq, record) in &all {
-                assert_eq!(*seq, expected);
-                expected = if let Record::Gap(to) = record { *to } else { seq + 1 };
-            }
-            assert_eq!(expected, 300);
-            assert_eq!(outbox.events().count(), 1);
-        }
-    }
-}
+mod tests;

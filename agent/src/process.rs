@@ -17,7 +17,11 @@ use crate::keeper::{
 use crate::os::{self, Cgroup, ProcessRef, Tree};
 
 const ASK: Duration = Duration::from_secs(5);
-const START: Duration = Duration::from_secs(10);
+/// How long a keeper may take to come up: it makes its start durable first, and
+/// a disk that stands still for some seconds must not cost an attempt.
+const START: Duration = Duration::from_mins(1);
+/// How long the guard may take to answer who asks for a keeper.
+const ASK_GUARD: Duration = Duration::from_secs(30);
 const MAX_FILE: usize = 64 * 1024;
 
 /// Where an attempt stands on this machine.
@@ -65,7 +69,7 @@ pub enum ProcessError {
         source: io::Error,
     },
     /// The keeper was begun and did not come up.
-    #[error("the keeper did not come up within 10 s; see {}", log.display())]
+    #[error("the keeper did not come up within {} s; see {}", START.as_secs(), log.display())]
     NotUp {
         /// Where it says why.
         log: PathBuf,
@@ -113,6 +117,13 @@ impl KeeperClient {
             Some(child) => KeeperState::Running { child_pid: child.process.pid },
             None => KeeperState::Starting,
         }
+    }
+
+    /// The end of the main process as its keeper recorded it, also while the
+    /// keeper still ends what it left.
+    #[must_use]
+    pub fn exit_seen(&self) -> Option<ExitRecord> {
+        self.file(EXIT_FILE)
     }
 
     /// Whether its keeper belonged to a boot that is over.
@@ -271,7 +282,7 @@ fn forestall(started: &Path, error: ProcessError) -> Result<(), ProcessError> {
 fn ask_guard(state_dir: &Path, attempt_dir: &Path) -> Result<(), ProcessError> {
     let socket = state_dir.join(GUARD_SOCKET);
     let request = serde_json::json!({ "keeper": { "attempt_dir": attempt_dir } }).to_string();
-    let answer = os::ask(&socket, &request, ASK).map_err(|source| ProcessError::Unreachable {
+    let answer = os::ask(&socket, &request, ASK_GUARD).map_err(|source| ProcessError::Unreachable {
         who: "the guard",
         path: socket,
         source,

@@ -7,6 +7,7 @@
 //!                                                      only change the wish)
 //! ```
 //!
+//! An end is told twice: as news when it is seen, and as the end itself.
 //! Three rules: a program is started at most once per attempt; what was
 //! superseded is stopped and never published as if it counted; the end is
 //! reported after everything it left is published.
@@ -91,6 +92,8 @@ pub enum Tell {
     Started(i32),
     /// It was asked to end.
     Stopping(&'static str),
+    /// It has ended; what it left is being published.
+    Exited(Ended),
     /// It ended.
     Ended {
         /// How, with evidence.
@@ -118,6 +121,8 @@ pub struct Supervisor {
     /// Whether the wish was acted on while running.
     acted: Option<Wish>,
     told_stopping: bool,
+    /// Of its end it was told, and whether with evidence that memory ran out.
+    told_exit: Option<bool>,
     transient: bool,
     /// Why it is ended for want of progress; empty: it is not.
     hang: String,
@@ -134,6 +139,7 @@ impl Supervisor {
             started: false,
             acted: None,
             told_stopping: false,
+            told_exit: None,
             transient: false,
             hang: String::new(),
         }
@@ -280,18 +286,39 @@ impl Supervisor {
                 effects.extend(self.act());
                 effects
             }
+            (Phase::New | Phase::Starting | Phase::Running, Program::Exited(ended)) => {
+                self.phase = Phase::Running;
+                let mut effects = self.exited(&ended);
+                effects.extend(self.act());
+                effects
+            }
             (Phase::New | Phase::Starting | Phase::Running, Program::Ended(ended)) => {
-                let mut effects = Vec::new();
-                if !self.started && !matches!(ended.exit, lifecycle::Exit::NotStarted { .. }) {
-                    self.started = true;
-                    effects.push(Effect::Tell(Tell::Started(0)));
-                }
+                let mut effects = self.exited(&ended);
                 effects.extend(self.finish(ended));
                 effects
             }
             (Phase::New, Program::NotStarted) => self.act(),
             _ => Vec::new(),
         }
+    }
+
+    /// What is told as soon as an end is seen; again where memory turns out to
+    /// be the reason.
+    fn exited(&mut self, ended: &Ended) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if matches!(ended.exit, lifecycle::Exit::NotStarted { .. }) {
+            return effects;
+        }
+        if !self.started {
+            self.started = true;
+            effects.push(Effect::Tell(Tell::Started(0)));
+        }
+        let explained = !ended.out_of_memory.is_empty();
+        if self.told_exit.is_none_or(|before| explained && !before) {
+            self.told_exit = Some(explained);
+            effects.push(Effect::Tell(Tell::Exited(ended.clone())));
+        }
+        effects
     }
 
     fn finish(&mut self, ended: Ended) -> Vec<Effect> {
@@ -306,6 +333,7 @@ const SUPERSEDED_GRACE_MS: u64 = 5_000;
 fn not_started(reason: String) -> Ended {
     Ended {
         exit: lifecycle::Exit::NotStarted { reason },
+        at_ms: 0,
         out_of_memory: String::new(),
         max_rss_bytes: 0,
         oom_process: None,
@@ -341,12 +369,29 @@ mod tests {
         assert_eq!(s.step(Input::Prepared(Ok(ready()))), [Effect::Tell(Tell::Ready(ready())), Effect::Start]);
         assert_eq!(s.step(Input::Started(Ok(()))), []);
         assert_eq!(s.step(Input::Observed(Program::Running(7))), [Effect::Tell(Tell::Started(7))]);
-        assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), [Effect::Finish(true)]);
+        let exited = Effect::Tell(Tell::Exited(ended()));
+        assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), [exited, Effect::Finish(true)]);
         assert!(matches!(
             s.step(Input::Finished(None))[..],
             [Effect::Tell(Tell::Ended { started: true, .. })]
         ));
         assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), []);
+    }
+
+    #[test]
+    fn an_end_is_told_when_it_is_seen_and_again_when_memory_explains_it() {
+        let mut s = Supervisor::new(false);
+        s.step(Input::Observed(Program::Running(7)));
+        let killed = Ended { exit: Exit::Signal { signal: 9, core: false }, ..ended() };
+        let explained = Ended { out_of_memory: "the kernel says so".into(), ..killed.clone() };
+        let exited = |ended: &Ended| [Effect::Tell(Tell::Exited(ended.clone()))];
+        assert_eq!(s.step(Input::Observed(Program::Exited(killed.clone()))), exited(&killed));
+        assert_eq!(s.phase, Phase::Running, "news decide nothing");
+        assert_eq!(s.step(Input::Observed(Program::Exited(killed.clone()))), []);
+        assert_eq!(s.step(Input::Observed(Program::Exited(explained.clone()))), exited(&explained));
+        // What it left can still be ended, as the wish of a person.
+        assert_eq!(s.step(Input::Wished(Wish::Kill)).last(), Some(&Effect::Kill));
+        assert_eq!(s.step(Input::Observed(Program::Ended(explained))), [Effect::Finish(true)]);
     }
 
     #[test]
@@ -376,7 +421,8 @@ mod tests {
         let stop = s.step(Input::Hung("no step for 9 s".into(), 5_000));
         assert_eq!(stop, [Effect::Tell(Tell::Stopping("it makes no progress")), Effect::Stop(5_000)]);
         assert_eq!(s.step(Input::Hung("again".into(), 1)), []);
-        assert_eq!(s.step(Input::Observed(Program::Ended(ended()))), [Effect::Finish(true)]);
+        let end = s.step(Input::Observed(Program::Ended(ended())));
+        assert_eq!(end.last(), Some(&Effect::Finish(true)));
         let [Effect::Tell(Tell::Ended { transient: true, hang, .. })] = &s.step(Input::Finished(None))[..]
         else {
             panic!("no end is told")
@@ -399,7 +445,7 @@ mod tests {
     }
 
     fn input(pick: u8) -> Input {
-        match pick % 13 {
+        match pick % 14 {
             0 => Input::Wished(Wish::Run),
             1 => Input::Wished(Wish::Stop(1_000)),
             2 => Input::Wished(Wish::Kill),
@@ -412,15 +458,16 @@ mod tests {
             9 => Input::Observed(Program::Running(7)),
             10 => Input::Observed(Program::Ended(ended())),
             11 => Input::Hung("x".into(), 1_000),
+            12 => Input::Observed(Program::Exited(ended())),
             _ => Input::Finished(None),
         }
     }
 
     proptest! {
         #[test]
-        fn i13_i18_one_start_one_end_and_no_credit_once_superseded(picks in proptest::collection::vec(0u8..13, 0..80)) {
+        fn i13_i18_one_start_one_end_and_no_credit_once_superseded(picks in proptest::collection::vec(0u8..14, 0..80)) {
             let mut s = Supervisor::new(false);
-            let (mut starts, mut ends, mut finishes) = (0, 0, 0);
+            let (mut starts, mut ends, mut finishes, mut exits) = (0, 0, 0, 0);
             for pick in picks {
                 for effect in s.step(input(pick)) {
                     match effect {
@@ -433,11 +480,15 @@ mod tests {
                             prop_assert!(!(counts && s.is_superseded()));
                         }
                         Effect::Tell(Tell::Ended { .. }) => ends += 1,
+                        Effect::Tell(Tell::Exited(_)) => {
+                            exits += 1;
+                            prop_assert!(ends == 0 && finishes == 0, "news after the end");
+                        }
                         _ => {}
                     }
                 }
             }
-            prop_assert!(starts <= 1 && ends <= 1 && finishes <= 1);
+            prop_assert!(starts <= 1 && ends <= 1 && finishes <= 1 && exits <= 1);
         }
     }
 }

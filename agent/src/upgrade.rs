@@ -57,10 +57,11 @@ pub async fn install(state: PathBuf, gateway: SharedGateway, asked: v1::Upgrade)
             return Err(problem);
         }
     }
-    let handed =
-        tokio::task::spawn_blocking(move || probe(&program).and_then(|()| hand_over(&state, &program)))
-            .await
-            .unwrap_or_else(|error| Err(format!("the program could not be tried: {error}")));
+    let handed = tokio::task::spawn_blocking(move || {
+        probe(&program, PROBE).and_then(|()| hand_over(&state, &program))
+    })
+    .await
+    .unwrap_or_else(|error| Err(format!("the program could not be tried: {error}")));
     if handed.is_err() && !kept {
         let _ = std::fs::remove_dir_all(&dir);
     }
@@ -119,10 +120,10 @@ fn make_executable(program: &Path, digest: &str) -> Result<(), String> {
 }
 
 /// Has the program say what it is.
-fn probe(program: &Path) -> Result<(), String> {
+fn probe(program: &Path, patience: Duration) -> Result<(), String> {
     let mut child = spawn(program)?;
     let Some(out) = child.stdout.take() else { return Err("the program's output is missing".into()) };
-    let until = Instant::now() + PROBE;
+    let until = Instant::now() + patience;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -130,7 +131,7 @@ fn probe(program: &Path) -> Result<(), String> {
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("the program did not say its version within {} s", PROBE.as_secs()));
+                return Err(format!("the program did not say its version within {} s", patience.as_secs()));
             }
             Err(e) => return Err(format!("the program cannot be watched: {e}")),
         }
@@ -262,6 +263,9 @@ mod tests {
         }
     }
 
+    /// Nothing here takes as long.
+    const LONG: Duration = Duration::from_mins(3);
+
     fn program(dir: &Path, script: &str) -> PathBuf {
         let path = dir.join("program");
         std::fs::write(&path, script).unwrap();
@@ -274,19 +278,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good =
             format!("#!/bin/sh\n[ \"$*\" = 'agent --version' ] && echo '{}'\n", command::version_line());
-        assert_eq!(probe(&program(dir.path(), &good)), Ok(()));
-        // It may leave something that holds its output open.
-        let held = format!("#!/bin/sh\nsleep 20 &\necho '{}'\n", command::version_line());
-        let began = Instant::now();
-        assert_eq!(probe(&program(dir.path(), &held)), Ok(()));
-        assert!(began.elapsed() < Duration::from_secs(5));
+        assert_eq!(probe(&program(dir.path(), &good), LONG), Ok(()));
+        // It may leave something that holds its output open: that ends when the
+        // test says so, and is not waited for.
+        let open = dir.path().join("open");
+        std::fs::write(&open, "").unwrap();
+        let script = "(while [ -e \"$OPEN\" ]; do sleep 0.05; done) &";
+        let held =
+            format!("#!/bin/sh\nOPEN='{}'\n{script}\necho '{}'\n", open.display(), command::version_line());
+        assert_eq!(probe(&program(dir.path(), &held), LONG), Ok(()));
+        std::fs::remove_file(open).unwrap();
         for (script, why) in [
             ("#!/bin/sh\nexit 1\n", "exit status: 1"),
             ("#!/bin/sh\necho hello\n", "no agent"),
             ("#!/no/such/interpreter\n", "cannot be run"),
             ("#!/bin/sh\nkill -9 $$\n", "signal: 9"),
         ] {
-            let problem = probe(&program(dir.path(), script)).unwrap_err();
+            let problem = probe(&program(dir.path(), script), LONG).unwrap_err();
             assert!(problem.contains(why), "{script}: {problem}");
         }
     }

@@ -55,7 +55,10 @@ pub enum Program {
     NotStarted,
     /// Running under this process id (0: about to start).
     Running(i32),
-    /// It ended.
+    /// It ended, and its keeper still ends what it left running and drains its
+    /// output: news, and no end yet.
+    Exited(Ended),
+    /// It ended and nothing of it will change.
     Ended(Ended),
 }
 
@@ -64,6 +67,8 @@ pub enum Program {
 pub struct Ended {
     /// How.
     pub exit: Exit,
+    /// When that was seen, unix milliseconds by this machine's clock; 0 is unknown.
+    pub at_ms: u64,
     /// Evidence that memory ran out; empty is none.
     pub out_of_memory: String,
     /// Peak resident memory; 0 is unknown.
@@ -184,6 +189,11 @@ pub trait World: Send + Sync {
     fn keep(&self, work: &v1::Work) -> std::io::Result<()>;
     /// Where an attempt's outbox is kept; `None` keeps it in memory.
     fn outbox(&self, attempt: &str) -> Option<std::path::PathBuf>;
+    /// The disk of the outboxes, written to by a thread of its own; `None`: the
+    /// files are written where facts arise, in one order (a simulation).
+    fn disk(&self) -> Option<Box<dyn crate::outbox::Disk>> {
+        None
+    }
     /// Source, results, checkpoint and environment.
     async fn prepare(
         &self,
@@ -259,6 +269,11 @@ pub trait World: Send + Sync {
     /// Waits until something of those attempts may have changed; for ever where
     /// nothing can tell.
     async fn changed(&self) {
+        std::future::pending::<()>().await;
+    }
+    /// As `changed`, for what is rare and is looked at at once: a program's end
+    /// was recorded.
+    async fn exited(&self) {
         std::future::pending::<()>().await;
     }
     /// Where a guard listens; `None`: there is none.

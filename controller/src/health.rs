@@ -96,6 +96,12 @@ impl Reports {
         self.all().get_mut(&machine)?.upgrade.take()
     }
 
+    /// Whether an upgrade was asked for that the machine was not handed yet.
+    #[must_use]
+    pub fn upgrade_waits(&self, machine: MachineId) -> bool {
+        self.all().get(&machine).is_some_and(|told| told.upgrade.is_some())
+    }
+
     /// How an upgrade went.
     pub fn upgraded(&self, machine: MachineId, outcome: v1::UpgradeOutcome) {
         self.all().entry(machine).or_default().upgraded = Some(outcome);

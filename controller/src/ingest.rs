@@ -11,8 +11,14 @@ use proto::v1::{self, event::Kind as EventKind, fact::Body};
 use serde_json::json;
 
 use crate::core::{Changes, Core, CoreError};
-use crate::model::{Attempt, ManifestRef, Metrics, Position, Run, Versioned};
+use crate::model::{Attempt, Exited, ManifestRef, Metrics, Position, Run, Versioned};
 use crate::runfiles::Write;
+
+mod hidden;
+mod points;
+
+#[cfg(test)]
+mod tests;
 
 /// What the agent is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +48,6 @@ const EVIDENCE_MOST: u64 = 1 << 20;
 const GAPS: usize = 1_000;
 const NOTES: usize = 50;
 const NOTE_CHARS: usize = 500;
-const PACE: usize = 32;
 
 /// The streams that are known, with the file each is kept in.
 #[must_use]
@@ -156,11 +161,17 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
         }
         (Some(Body::Gap(gap)), _) => take_gap(scene, name, &position, gap),
         (Some(Body::Points(points)), "points.jsonl") if fact.seq == position.next => {
-            let len = take_points(core, scene, &position, fact.at_ms, points).await?;
+            let len = points::take(core, scene, &position, fact.at_ms, points).await?;
             (position.next + 1, len)
         }
+        // Left by a later agent and passed on by one that cannot read it, whose
+        // program the guard took back: refused, it would come for ever.
+        (Some(Body::Event(v1::Event { kind: None })), "") if fact.seq == position.next => {
+            let reason = "not known to this version of the agent".to_owned();
+            take_gap(scene, name, &position, &v1::Gap { to: position.next + 1, reason })
+        }
         (Some(Body::Event(event)), "") if fact.seq == position.next => {
-            take_event(core, scene, event)?;
+            take_event(core, scene, &hidden::secrets(event, &scene.run.body, &scene.attempt.body))?;
             (position.next + 1, 0)
         }
         (Some(Body::Points(_) | Body::Event(_)), _) if fact.seq < position.next => {
@@ -216,70 +227,6 @@ fn take_gap(scene: &mut Scene, stream: &'static str, at: &Position, gap: &v1::Ga
     (gap.to, if stream == "metrics" { at.file_len } else { gap.to })
 }
 
-async fn take_points(
-    core: &Core,
-    scene: &mut Scene,
-    at: &Position,
-    at_ms: u64,
-    points: &v1::Points,
-) -> Result<u64, CoreError> {
-    if scene.metrics.is_none() {
-        let id = scene.attempt.body.id;
-        let fresh = Metrics { attempt: id, run: scene.run.body.id, metrics: curves::RunMetrics::default() };
-        scene.metrics = Some(core.load(&id.to_string()).await?.unwrap_or(Versioned::new(fresh)));
-    }
-    let mut lines = String::new();
-    let attempt = &mut scene.attempt.body;
-    if let Some(row) = scene.metrics.as_mut() {
-        for point in &points.points {
-            let name: String = point.name.chars().take(200).collect();
-            let point = curves::Point { name, step: point.step, value: point.value };
-            if !row.body.metrics.push(&point) && row.body.metrics.dropped_names == 1 {
-                let text = format!(
-                    "more than {} metrics: `{}` and later new names are kept in points.jsonl and not counted",
-                    curves::MAX_SERIES,
-                    clip(&point.name)
-                );
-                if attempt.notes.len() < NOTES {
-                    attempt.notes.push(text.clone());
-                }
-                scene.journal.push(("note", json!({"level": "warning", "text": text})));
-            }
-            // A value that JSON has no number for is kept as text.
-            let value =
-                if point.value.is_finite() { json!(point.value) } else { json!(point.value.to_string()) };
-            lines.push_str(
-                &json!({"t": at_ms, "name": point.name, "step": point.step, "value": value}).to_string(),
-            );
-            lines.push('\n');
-            if let Some(step) = point.step {
-                if attempt.first_step.is_none() {
-                    attempt.first_step = Some(step);
-                    attempt.first_step_ms = core.clock.wall_ms();
-                }
-                if attempt.last_step != Some(step) {
-                    attempt.pace.push((at_ms, step));
-                }
-                attempt.last_step = Some(attempt.last_step.map_or(step, |s| s.max(step)));
-            }
-        }
-    }
-    let surplus = attempt.pace.len().saturating_sub(PACE);
-    attempt.pace.drain(..surplus);
-    scene.attempt_changed = true;
-    scene.metrics_changed = true;
-    let len = at.file_len + lines.len() as u64;
-    scene.writes.push(Write {
-        run: scene.run.body.name.clone(),
-        attempt: scene.attempt.body.number,
-        file: "points.jsonl",
-        offset: at.file_len,
-        bytes: lines.into_bytes(),
-        at_ms: 0,
-    });
-    Ok(len)
-}
-
 fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), IngestError> {
     let now = core.clock.wall_ms();
     let attempt = &mut scene.attempt.body;
@@ -318,6 +265,7 @@ fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), I
             }
             scene.journal.push(("stopping", json!({"why": clip(&stopping.why)})));
         }
+        EventKind::Exited(exited) => exit_seen(scene, exited, now)?,
         EventKind::Ended(ended) => end(scene, ended, now)?,
         EventKind::CheckpointSeen(seen) => {
             let run = &mut scene.run.body;
@@ -360,6 +308,29 @@ fn take_event(core: &Core, scene: &mut Scene, event: &v1::Event) -> Result<(), I
             scene.journal.push(("note", json!({"level": clip(&note.level), "text": text})));
         }
     }
+    Ok(())
+}
+
+/// The news of a program's end. The attempt goes on until `Ended`: no state
+/// moves here, so that nothing is released before what it left is published.
+fn exit_seen(scene: &mut Scene, exited: &v1::Exited, now: u64) -> Result<(), IngestError> {
+    let exit = convert::exit(exited.exit.clone())?;
+    let out_of_memory = clip(&exited.out_of_memory);
+    let attempt = &mut scene.attempt.body;
+    let heard_ms = match &attempt.exited {
+        None => now,
+        Some(before)
+            if before.exit == exit && before.out_of_memory.is_empty() && !out_of_memory.is_empty() =>
+        {
+            before.heard_ms
+        }
+        // Said again by an agent that was replaced: no news. What ends a
+        // program changes once at most, when memory turns out to be the reason.
+        Some(_) => return Ok(()),
+    };
+    let detail = json!({"exit": exit, "at_ms": exited.at_ms, "out_of_memory": out_of_memory});
+    attempt.exited = Some(Exited { exit, heard_ms, out_of_memory });
+    scene.journal.push(("exited", detail));
     Ok(())
 }
 

@@ -213,6 +213,10 @@ pub struct Attempt {
     /// Unix milliseconds; 0 until final.
     #[serde(default)]
     pub ended_ms: u64,
+    /// Its program's end as it was first told, before what it left is
+    /// published. News for people: nothing is decided from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exited: Option<Exited>,
     /// What it may resume from, newest first.
     pub resume: Vec<ManifestRef>,
     /// What it did resume from.
@@ -268,6 +272,18 @@ pub struct Attempt {
     pub pace: Vec<(u64, u64)>,
 }
 record!(Attempt, Attempt, attempt => attempt.id, Some(attempt.run));
+
+/// A program's end that was heard of before the end of its attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// How it ended.
+    pub exit: Exit,
+    /// When the controller heard of it, unix milliseconds.
+    pub heard_ms: u64,
+    /// Evidence that memory ran out; empty is none so far.
+    #[serde(default)]
+    pub out_of_memory: String,
+}
 
 /// A machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -346,8 +362,23 @@ pub struct Checkpoint {
     /// It came from an attempt whose work does not count.
     #[serde(default)]
     pub stray: bool,
+    /// The packs that its manifest names; empty in rows of older builds.
+    #[serde(default)]
+    pub packs: Vec<String>,
 }
 record!(Checkpoint, Checkpoint, c => c.manifest.key, Some(c.run));
+
+/// What is on its way out of the artifact store; one row.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Which objects.
+    #[serde(default)]
+    pub sweep: lifecycle::sweep::Sweep,
+    /// The restore of the database under which they were looked at.
+    #[serde(default)]
+    pub restore_count: u32,
+}
+record!(Leaving, Meta, _leaving => "leaving", None);
 
 /// How far a stream of an attempt is durable here.
 #[derive(Debug, Clone, Serialize, Deserialize)]

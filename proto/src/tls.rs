@@ -191,7 +191,7 @@ fn client_of(
     let mut config = ClientConfig::builder_with_details(crypto(), Arc::new(Clock(clock)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Role { chain, machine }))
+        .with_custom_certificate_verifier(trusting(Trust::Chain(chain, machine)))
         .with_client_auth_cert(own.chain()?, own.key()?)?;
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -207,11 +207,15 @@ pub fn join_client(pin: &str, clock: WallClock) -> Result<Arc<ClientConfig>, Tls
     let mut config = ClientConfig::builder_with_details(crypto(), Arc::new(Clock(clock)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { pin: pin.to_owned(), crypto: crypto() }))
+        .with_custom_certificate_verifier(trusting(Trust::Pin(pin.to_owned())))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+fn trusting(trust: Trust) -> Arc<Verifier> {
+    Arc::new(Verifier { trust, crypto: crypto() })
 }
 
 /// Whether a proven certificate has the role of a controller of the hub whose
@@ -225,16 +229,43 @@ fn controls(cert: &CertificateDer<'_>, dialled: &ServerName<'_>) -> bool {
     })
 }
 
-/// Checks chain, time, usage and name as usual, and then the role: with the
-/// name alone, one wrongly signed certificate of a machine would be a controller.
+/// Whose certificates are believed, and who must answer.
 #[derive(Debug)]
-struct Role {
-    chain: Arc<WebPkiServerVerifier>,
-    /// Who must answer; `None` is a controller.
-    machine: Option<(HubId, MachineId)>,
+enum Trust {
+    /// Those of this chain. Chain, time, usage and name are checked as usual,
+    /// and then the role: with the name alone, one wrongly signed certificate
+    /// of a machine would be a controller. `None` expects a controller.
+    Chain(Arc<WebPkiServerVerifier>, Option<(HubId, MachineId)>),
+    /// Those of a root with this pinned key; a controller must answer.
+    Pin(String),
 }
 
-impl ServerCertVerifier for Role {
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    crypto: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    /// A chain from the peer's own certificates, if its root is the pinned one.
+    fn pinned(
+        &self,
+        pin: &str,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let root = intermediates
+            .iter()
+            .find(|cert| spki_pin(cert).is_ok_and(|found| found == pin))
+            .ok_or_else(unknown)?;
+        let mut store = RootCertStore::empty();
+        store.add(root.clone().into_owned())?;
+        let built = WebPkiServerVerifier::builder_with_provider(Arc::new(store), self.crypto.clone()).build();
+        built.map_err(|_| unknown())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -243,8 +274,12 @@ impl ServerCertVerifier for Role {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let good = self.chain.verify_server_cert(end_entity, intermediates, server, ocsp, now)?;
-        let as_expected = match self.machine {
+        let (chain, machine) = match &self.trust {
+            Trust::Chain(chain, machine) => (chain.clone(), *machine),
+            Trust::Pin(pin) => (self.pinned(pin, intermediates)?, None),
+        };
+        let good = chain.verify_server_cert(end_entity, intermediates, server, ocsp, now)?;
+        let as_expected = match machine {
             None => controls(end_entity, server),
             Some((hub, machine)) => {
                 peer_of(end_entity, hub).is_ok_and(|peer| peer.identity == Identity::Machine(machine))
@@ -252,59 +287,6 @@ impl ServerCertVerifier for Role {
         };
         let refused = CertificateError::ApplicationVerificationFailure;
         if as_expected { Ok(good) } else { Err(rustls::Error::InvalidCertificate(refused)) }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
-}
-
-#[derive(Debug)]
-struct Pinned {
-    pin: String,
-    crypto: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let root = intermediates
-            .iter()
-            .find(|cert| spki_pin(cert).is_ok_and(|pin| pin == self.pin))
-            .ok_or_else(unknown)?;
-        let mut store = RootCertStore::empty();
-        store.add(root.clone().into_owned())?;
-        let good = WebPkiServerVerifier::builder_with_provider(Arc::new(store), self.crypto.clone())
-            .build()
-            .map_err(|_| unknown())?
-            .verify_server_cert(end_entity, intermediates, server, ocsp, now)?;
-        let refused = CertificateError::ApplicationVerificationFailure;
-        if controls(end_entity, server) { Ok(good) } else { Err(rustls::Error::InvalidCertificate(refused)) }
     }
 
     fn verify_tls12_signature(

@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 /// Nothing here takes as long as a handshake may.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -81,6 +81,8 @@ service! {
     sabotage(v1::Selector) -> v1::MachineView,
     list_machines(v1::ListMachinesRequest) -> v1::MachineList,
     list_checkpoints(v1::Selector) -> v1::CheckpointList,
+    pin(v1::PinRequest) -> v1::CheckpointView,
+    tidy(v1::TidyRequest) -> v1::TidyReply,
     outputs(v1::Selector) -> v1::OutputsReply,
     events(v1::EventsRequest) -> v1::EventList,
     drain(v1::DrainRequest) -> v1::DrainReply,

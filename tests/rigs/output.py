@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """Measures what output costs and how soon it is seen, on this computer, and prints one Markdown table.
 
-    output.py [--program target/debug/outlast] [--mb 200] [--rate 100] [--lines 200] [--gb]
+    output.py [--program target/debug/outlast] [--only follow|crash|flood] [--mb 200] [--rate 100] [--lines 200]
+              [--crashes 36] [--busy 0] [--gb]
 
 follow    a program prints the time on the clock that counts since boot; `outlast logs -f` reads it: how late
+crash     programs end by themselves or are killed, every third after a save of 32 MB: how long after its last
+          instruction the controller's journal holds that the program has ended (`exited`, durable: read from the
+          database by another process), and how long until the end of the attempt, which waits for the save
 flood     a program writes --mb MB at --rate MB/s: with the controller stopped, with it gone, and with a spool quota
           that is too small; how fast the program was against `| cat > /dev/null`, how large the agent grew, whether
           the controller ever suspected the machine, and whether the gap that is told is exactly what is missing
 
-Fails where a byte is missing that no gap tells of, where the machine was suspected while the controller ran, or where
+--busy N runs N busy loops beside it. Fails where a byte is missing that no gap tells of, where the machine was suspected while the controller ran, or where
 the agent grew over 40 MB. Speeds are for the reader, who knows the computer. --gb writes 6000 MB (100 MB/s for a
 minute) and needs the disk for it.
 """
@@ -18,6 +22,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -39,6 +44,25 @@ for i in range(int(os.environ["LINES"]) + 20):
     sys.stdout.write(f"{now():.6f}\\n")
     sys.stdout.flush()
     time.sleep(0.05 + 0.037 * (i % 3))
+"""
+
+# Its last instruction but one says when that was. It ends when the rig is watching.
+CRASH = """
+import os, signal, time
+if os.environ["SAVE"] == "1":
+    path = os.path.join(os.environ["OUTLAST_CHECKPOINT_DIR"], "step-1.bin")
+    with open(path + ".tmp", "wb") as file:
+        file.write(os.urandom(32_000_000))
+    os.rename(path + ".tmp", path)
+said, how = os.environ["SAID"], os.environ["HOW"]
+open(said + ".up", "w").close()
+while not os.path.exists(said + ".go"):
+    time.sleep(0.005)
+file = os.open(said, os.O_WRONLY | os.O_CREAT)
+os.write(file, f"{time.clock_gettime(time.CLOCK_BOOTTIME):.6f} ".encode())
+if how == "code":
+    os._exit(3)
+os.kill(os.getpid(), getattr(signal, how))
 """
 
 # One write of 64 KiB after the other, no faster than asked; says how long it took and how long one write took at most.
@@ -95,6 +119,8 @@ def submit(rig, source, name, **variables):
     quota = variables.get("QUOTA")
     if quota:
         options += ["--set", f"logs.spool={quota}"]
+    if "HOW" in variables:
+        options += ["--set", "retry.failures=0"]
     return rig.call("run", source, "--detach", "--name", name, *options)[0].strip()
 
 
@@ -116,6 +142,42 @@ def follow(rig, lines):
     child.wait(60)
     # The first lines waited for the follower itself.
     return sorted(late[20:])
+
+
+def crash(rig, count):
+    """Seconds from each program's last instruction to the journal's `exited` and `ended`."""
+    source = project(rig.work, "crash", CRASH)
+    exited, ended, saved = [], [], []
+    for n in range(count):
+        said = rig.work / f"crash-{n}"
+        how = ("code", "SIGSEGV", "SIGKILL")[n // 3 % 3]
+        run = submit(rig, source, f"crash-{n}", SAID=said, HOW=how, SAVE=int(n % 3 == 2))
+        until("the program", lambda: Path(f"{said}.up").exists())
+        running(rig, run)
+        base = sqlite3.connect(f"file:{rig.home}/outlast.db?mode=ro", uri=True)
+        last = base.execute("SELECT max(seq) FROM journal").fetchone()[0]
+        Path(f"{said}.go").touch()
+        seen = {}
+        end = time.monotonic() + 60
+        while "ended" not in seen and time.monotonic() < end:
+            time.sleep(0.002)
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            verbs = base.execute("SELECT verb FROM journal WHERE seq > ?", (last,)).fetchall()
+            for (verb,) in verbs:
+                seen.setdefault(verb, now)
+        base.close()
+        if not seen.keys() >= {"exited", "ended"}:
+            sys.exit(f"{run}: its end is not in the journal: {seen}")
+        until("the end", lambda run=run: rig.json("status", run)["run"]["ended_ms"])
+        died = float(said.read_text().split()[0])
+        exited.append(seen["exited"] - died)
+        (saved if n % 3 == 2 else ended).append(seen["ended"] - died)
+    return sorted(exited), sorted(ended), sorted(saved)
+
+
+def spread(late):
+    p50, p99 = statistics.median(late), late[min(len(late) - 1, int(len(late) * 0.99))]
+    return f"p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, max {late[-1] * 1000:.0f} ms"
 
 
 class Watch:
@@ -215,12 +277,31 @@ def flood(rig, name, mb, rate, away, quota=""):
     return result, watch.most, delivered, missing, kept
 
 
+def floods(rig, args):
+    base = plain(rig, args.mb, args.rate)
+    print(f"| {args.mb} MB at {args.rate:.0f} MB/s into `cat` | {base['seconds']:.2f} s, slowest write "
+          f"{base['slowest'] * 1000:.0f} ms |", flush=True)
+    for name, away, quota in (
+        ("controller-runs", None, ""),
+        ("controller-stopped", "stopped", ""),
+        ("controller-killed", "killed", ""),
+        ("spool-full", "stopped", "16MiB"),
+    ):
+        result, most, delivered, missing, kept = flood(rig, name, args.mb, args.rate, away, quota)
+        print(f"| {name} | {result['seconds']:.2f} s ({base['seconds'] / result['seconds']:.2f} of `cat`'s speed), "
+              f"slowest write {result['slowest'] * 1000:.0f} ms; agent {most / 1e6:.1f} MB; all there "
+              f"{delivered:.1f} s later; {len(missing)} gaps, {kept} of {result['bytes']} bytes kept |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=Path, default=ROOT / "target/debug/outlast")
     parser.add_argument("--mb", type=int, default=200)
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--lines", type=int, default=200)
+    parser.add_argument("--only", choices=["follow", "crash", "flood"], default="")
+    parser.add_argument("--crashes", type=int, default=36)
+    parser.add_argument("--busy", type=int, default=0)
     parser.add_argument("--gb", action="store_true", help="6000 MB at 100 MB/s")
     args = parser.parse_args()
     if args.gb:
@@ -229,26 +310,23 @@ def main():
     program = work / "outlast"
     shutil.copy2(args.program, program)
     rig = Installation(program.resolve(), work)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
     try:
         print("| what | figure |\n|---|---|")
-        late = follow(rig, args.lines)
-        p50, p99 = statistics.median(late), late[min(len(late) - 1, int(len(late) * 0.99))]
-        print(f"| `logs -f` behind the program, {len(late)} lines | p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, "
-              f"max {late[-1] * 1000:.0f} ms |", flush=True)
-        base = plain(rig, args.mb, args.rate)
-        print(f"| {args.mb} MB at {args.rate:.0f} MB/s into `cat` | {base['seconds']:.2f} s, slowest write "
-              f"{base['slowest'] * 1000:.0f} ms |", flush=True)
-        for name, away, quota in (
-            ("controller-runs", None, ""),
-            ("controller-stopped", "stopped", ""),
-            ("controller-killed", "killed", ""),
-            ("spool-full", "stopped", "16MiB"),
-        ):
-            result, most, delivered, missing, kept = flood(rig, name, args.mb, args.rate, away, quota)
-            print(f"| {name} | {result['seconds']:.2f} s ({base['seconds'] / result['seconds']:.2f} of `cat`'s speed), "
-                  f"slowest write {result['slowest'] * 1000:.0f} ms; agent {most / 1e6:.1f} MB; all there "
-                  f"{delivered:.1f} s later; {len(missing)} gaps, {kept} of {result['bytes']} bytes kept |", flush=True)
+        if args.only in ("", "follow"):
+            late = follow(rig, args.lines)
+            print(f"| `logs -f` behind the program, {len(late)} lines | {spread(late)} |", flush=True)
+        if args.only in ("", "crash"):
+            exited, ended, saved = crash(rig, args.crashes)
+            print(f"| program dead to the journal knowing it, {len(exited)} crashes | {spread(exited)} |")
+            print(f"| the same to the end of the attempt, nothing to save | {spread(ended)} |")
+            print(f"| the same, 32 MB saved just before | {spread(saved)} |", flush=True)
+        if args.only in ("", "flood"):
+            floods(rig, args)
     finally:
+        for loop in busy:
+            loop.kill()
+            loop.wait()
         rig.end()
         shutil.rmtree(work, ignore_errors=True)
 

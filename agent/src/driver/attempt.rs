@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::care::AttemptCare;
 use crate::metering::Metering;
-use crate::outbox::{Lane, Outbox};
+use crate::outbox::{Lane, Outbox, Pen};
 use crate::supervisor::{Phase, Supervisor};
 use crate::world::{Cancelled, Candidate, Output, Piece, World};
 
@@ -50,8 +50,6 @@ pub struct Attempt {
     pub(super) wire: u32,
     /// How it is looked after.
     pub(super) care: AttemptCare,
-    /// Metric batches are being made durable.
-    pub(super) syncing: bool,
 }
 
 /// The wire stream of an output.
@@ -74,8 +72,8 @@ impl Attempt {
     ///
     /// # Errors
     /// Where the outbox cannot be read.
-    pub fn open(work: v1::Work, world: &dyn World) -> io::Result<Self> {
-        let outbox = Outbox::open(world.outbox(&work.attempt_id).as_deref())?;
+    pub fn open(work: v1::Work, world: &dyn World, pen: Pen) -> io::Result<Self> {
+        let outbox = Outbox::open(&work.attempt_id, world.outbox(&work.attempt_id).as_deref(), pen)?;
         let reported = outbox.events().any(|bytes| {
             matches!(
                 v1::Fact::decode(bytes).ok().and_then(|f| f.body),
@@ -103,7 +101,6 @@ impl Attempt {
             announced: BTreeMap::new(),
             retry_at: None,
             care,
-            syncing: false,
             wire: 0,
             work,
         })
@@ -153,28 +150,17 @@ impl Attempt {
         self.outbox.thinned
     }
 
+    /// Has everything made durable that is not on its way there.
     pub(super) fn sync(&mut self) {
-        if let Err(error) = self.outbox.sync() {
-            tracing::warn!(%error, "the outbox could not be synced");
-        }
-    }
-
-    /// The outbox's file where something in it is to be made durable and nobody
-    /// does so yet.
-    pub(super) fn unsynced(&mut self) -> Option<std::fs::File> {
-        let file = if self.syncing { None } else { self.outbox.unsynced() };
-        self.syncing |= file.is_some();
-        file
+        self.outbox.catch_up();
+        self.outbox.sync();
     }
 
     /// Adds a fact of the events stream.
     pub(super) fn record(&mut self, at_ms: u64, body: fact::Body) {
-        let added = self.outbox.event(|seq| {
+        self.outbox.event(|seq| {
             v1::Fact { stream: v1::Stream::Events.into(), seq, at_ms, body: Some(body) }.encode_to_vec()
         });
-        if let Err(error) = added {
-            tracing::error!(%error, "a fact could not be made durable; it is kept in memory");
-        }
     }
 
     /// Reads metrics out of new output.
@@ -217,13 +203,10 @@ impl Attempt {
             let cursor = self.metering.cursor();
             let at_ms = wall_ms();
             let body = Some(fact::Body::Points(points));
-            let added = self.outbox.metrics(
+            self.outbox.metrics(
                 |seq| v1::Fact { stream: v1::Stream::Metrics.into(), seq, at_ms, body }.encode_to_vec(),
                 cursor,
             );
-            if let Err(error) = added {
-                tracing::warn!(%error, "metrics could not be made durable");
-            }
         }
     }
 

@@ -10,6 +10,7 @@ use proto::v1::{self, event::Kind};
 use tokio::time::Instant;
 
 use super::Driver;
+use crate::evidence;
 use crate::supervisor::{Effect, Input, Phase, Tell};
 use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published};
 
@@ -17,7 +18,6 @@ use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published};
 const RETRY: Duration = Duration::from_secs(1);
 /// Last bytes of the error stream looked at for its last line.
 const TAIL: u64 = 8_192;
-const LINE: usize = 400;
 
 /// A job's result.
 pub enum Done {
@@ -33,8 +33,6 @@ pub enum Done {
     Finished(Option<String>, Vec<Kind>),
     /// The results, published because the disk is full.
     Salvaged(Published),
-    /// Metric batches were made durable.
-    Synced,
     /// Something whose end changes nothing.
     Nothing,
 }
@@ -135,8 +133,19 @@ impl Driver {
                 }
             }
             Tell::Stopping(why) => self.record(id, Kind::Stopping(v1::Stopping { why: why.into() })),
+            Tell::Exited(ended) => {
+                self.hang_is_over(id);
+                let exited = v1::Exited {
+                    exit: Some(convert::exit_message(&ended.exit)),
+                    at_ms: ended.at_ms,
+                    out_of_memory: ended.out_of_memory,
+                };
+                self.record(id, Kind::Exited(exited));
+            }
             Tell::Ended { ended, started, unpublished, transient, hang } => {
-                let last_error_line = last_line(&*self.world, id);
+                self.hang_is_over(id);
+                let dir = self.world.directory(id);
+                let last_error_line = evidence::last_line(dir.as_ref(), &error_tail(&*self.world, id));
                 let is_success = ended.exit.is_success() && hang.is_empty();
                 let leave_machine = self.leave_machine(id, is_success);
                 let ended = v1::Ended {
@@ -165,11 +174,6 @@ impl Driver {
             Done::Scanned(found) => self.scanned(id, found),
             Done::Published(candidate, outcome) => self.published(id, &candidate, outcome),
             Done::Salvaged(outcome) => self.salvaged(id, &outcome),
-            Done::Synced => {
-                if let Some(attempt) = self.attempts.get_mut(id) {
-                    attempt.syncing = false;
-                }
-            }
             Done::Nothing => {}
             Done::Finished(unpublished, facts) => {
                 for kind in facts {
@@ -361,17 +365,6 @@ pub(super) async fn finish(
         unpublished = Some(format!("the results were not published: {why}"));
     }
     (unpublished, facts)
-}
-
-/// The last line of the error stream that says something, or the rank that
-/// failed first where a launcher's summary ends it.
-fn last_line(world: &dyn crate::world::World, id: &str) -> String {
-    let text = error_tail(world, id);
-    if let Some(failure) = crate::ranks::root_cause(&text) {
-        return failure.to_string().chars().take(LINE).collect();
-    }
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().take(LINE).collect()
 }
 
 /// The last words of the error stream.

@@ -17,6 +17,9 @@ use crate::world::World;
 /// Between two looks while nothing runs, or while whatever happens wakes the
 /// driver.
 const QUIET: Duration = Duration::from_secs(1);
+/// Between two looks, whatever happens: who writes beside the output by the
+/// thousand must not keep the driver busy.
+const SOON: Duration = Duration::from_millis(5);
 /// Between two scans for checkpoints.
 const SCAN: Duration = Duration::from_millis(400);
 /// The same while none was found for [`RECENT`].
@@ -27,7 +30,13 @@ const SLACK: Duration = Duration::from_millis(400);
 
 /// What waking the driver depends on.
 pub(super) struct Pace {
-    turned: Instant,
+    /// When output was last found: it is looked for at once after a pause, and
+    /// in stretches while it flows.
+    flowed: Instant,
+    /// The last look at output and programs.
+    looked: Instant,
+    /// An end was recorded and not looked at yet.
+    ended: Arc<AtomicBool>,
     /// Something changed on disk and was not looked at yet.
     dirty: Arc<AtomicBool>,
     /// Whether this turn looks at output and programs.
@@ -41,12 +50,34 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { turned: now, dirty: Arc::default(), fresh: true, unseen: false, found: now }
+        Self {
+            flowed: now,
+            looked: now,
+            ended: Arc::default(),
+            dirty: Arc::default(),
+            fresh: true,
+            unseen: false,
+            found: now,
+        }
     }
 
     /// A turn begins. `look`: it must look at output in any case.
     pub(super) fn turn(&mut self, look: bool) {
         self.fresh = self.dirty.swap(false, Ordering::Relaxed) || look;
+        if self.fresh {
+            self.looked = Instant::now();
+        }
+    }
+
+    /// The look that begins is at ends.
+    pub(super) fn looks_at_ends(&self) {
+        self.ended.store(false, Ordering::Relaxed);
+    }
+
+    /// Output was found now.
+    pub(super) fn flows(&mut self, now: Instant) {
+        self.flowed = now;
+        self.again();
     }
 
     /// Output flows, or could not be sent: there is to be another look soon.
@@ -79,7 +110,6 @@ impl Driver {
     /// How long to sleep at most, and whether changes on disk end the sleep.
     pub(super) fn pace(&mut self, scan_due: Instant) -> (Duration, bool) {
         let now = Instant::now();
-        self.pace.turned = now;
         let busy: Vec<&Attempt> = self.attempts.values().filter(|a| a.is_busy()).collect();
         let running = busy.iter().all(|a| a.supervisor.phase == Phase::Running);
         let ids: Vec<&str> = busy.iter().map(|a| a.work.attempt_id.as_str()).collect();
@@ -95,8 +125,27 @@ impl Driver {
     /// Waits for a change, but never wakes more often than output is looked at
     /// anyway: a program that writes without a pause is read in stretches.
     pub(super) fn change(&self, told: bool) -> impl Future<Output = ()> + Send + use<> {
-        let (world, not_before) = (self.world.clone(), self.pace.turned + LOOK);
+        let (world, not_before) =
+            (self.world.clone(), (self.pace.flowed + LOOK).max(self.pace.looked + SOON));
         changed(world, self.pace.dirty.clone(), not_before, told)
+    }
+
+    /// Waits until the end of a program was recorded; for ever where nothing
+    /// tells. May be dropped at any moment: programs are looked at anyway.
+    pub(super) fn exit(&self, told: bool) -> impl Future<Output = ()> + Send + use<> {
+        let (world, ended, not_before) =
+            (self.world.clone(), self.pace.ended.clone(), self.pace.looked + SOON);
+        async move {
+            if !told {
+                return std::future::pending().await;
+            }
+            if !ended.load(Ordering::Relaxed) {
+                world.exited().await;
+                // Kept where this wait is dropped for something else.
+                ended.store(true, Ordering::Relaxed);
+            }
+            tokio::time::sleep_until(not_before).await;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts on their way up: lifecycle first, then metrics, then output; within
-//! a window per stream, in frames of at most 64 KiB. The end of an attempt is
+//! a window per stream, in frames of at most 64 KiB. No record goes before the
+//! disk has it. The end of an attempt is
 //! sent after everything that came before it is acknowledged.
 
 use proto::v1::{self, fact, up};
@@ -58,15 +59,22 @@ impl Attempt {
     }
 
     /// What a controller of an earlier version would refuse becomes a gap: its
-    /// number is taken, and everything after it arrives.
+    /// number is taken, and everything after it arrives. The same goes for what
+    /// a later agent left here before the guard took its program back: this one
+    /// cannot read it, so it cannot pass it on.
     fn understood(&self, fact: v1::Fact, after: u64) -> v1::Fact {
-        let newer = |body: &fact::Body| {
-            matches!(body, fact::Body::Event(v1::Event { kind: Some(v1::event::Kind::Alert(_)) }))
+        use v1::event::Kind;
+        let needs = match &fact.body {
+            Some(fact::Body::Event(v1::Event { kind: Some(Kind::Alert(_)) })) => 1,
+            Some(fact::Body::Event(v1::Event { kind: Some(Kind::Exited(_)) })) => 2,
+            Some(fact::Body::Event(v1::Event { kind: None })) | None => u32::MAX,
+            _ => 0,
         };
-        if self.wire >= 1 || !fact.body.as_ref().is_some_and(newer) {
+        if self.wire >= needs {
             return fact;
         }
-        let reason = "not known to this version of the controller".to_owned();
+        let whose = if needs == u32::MAX { "agent" } else { "controller" };
+        let reason = format!("not known to this version of the {whose}");
         v1::Fact { body: Some(fact::Body::Gap(v1::Gap { to: after, reason })), ..fact }
     }
 
@@ -82,7 +90,7 @@ impl Attempt {
             let mut size = 0;
             let mut next = sent;
             let mut held_back = false;
-            while next < acked + RECORDS && size < FRAME {
+            while next < (acked + RECORDS).min(self.outbox.ready(lane)) && size < FRAME {
                 let Some((seq, record, after)) = self.outbox.at(lane, next) else { break };
                 let fact = match record {
                     Record::Fact(bytes) => match v1::Fact::decode(bytes.as_slice()) {

@@ -254,6 +254,7 @@ impl Driver {
                     None => return,
                 },
                 Some(Ok((id, done))) = self.jobs.join_next() => self.done(&id, done),
+                settled = self.disk.next() => self.settled(&settled),
                 () = tokio::time::sleep(LOOK) => {}
             }
         }

@@ -70,6 +70,13 @@ fn split(record: &str) -> (Option<u64>, &str) {
     if is_head && time.is_some() { (time, text) } else { (None, first) }
 }
 
+/// Programs may write into the log too; the kernel marks their words with
+/// another facility than its own.
+fn is_of_a_program(record: &str) -> bool {
+    let priority = record.split_once(',').and_then(|(priority, _)| priority.parse::<u32>().ok());
+    priority.is_some_and(|priority| priority >> 3 != 0)
+}
+
 fn clean(text: &str, most: usize) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(most).collect()
 }
@@ -123,6 +130,9 @@ impl KernelEvidence {
     /// Takes one record; true when there is something new to keep. `is_ours`
     /// tells whether a killed process belongs to the attempt.
     pub(super) fn take(&mut self, record: &str, is_ours: impl Fn(&Kill) -> bool) -> bool {
+        if is_of_a_program(record) {
+            return false;
+        }
         let (time, text) = split(record);
         if let Some(kill) = summary(text).or_else(|| killed(text))
             && self.ours.len() < KILLS
@@ -161,6 +171,20 @@ impl KernelEvidence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_wrote_into_the_log_is_no_word_of_the_kernel() {
+        let mut seen = KernelEvidence::default();
+        for text in [
+            "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.",
+            "Out of memory: Killed process 7 (python) total-vm:1kB",
+        ] {
+            assert!(!seen.take(&format!("12,5,1,-;{text}"), |_| true));
+            assert_eq!((seen.text(), seen.victim(7)), (String::new(), None));
+            assert!(seen.take(&format!("4,6,1,-;{text}"), |_| true), "the kernel's own");
+            seen = KernelEvidence::default();
+        }
+    }
 
     /// The number, the command and the cgroup of whom a line names.
     type Named = (i32, &'static str, Option<&'static str>);

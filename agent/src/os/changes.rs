@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 pub struct Changes {
     inotify: Inotify,
     ready: AsyncFd<File>,
+    of: AddWatchFlags,
 }
 
 impl Changes {
@@ -23,22 +24,31 @@ impl Changes {
     /// # Errors
     /// Where the system has no watches left.
     pub fn new() -> io::Result<Self> {
+        Self::of(AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
+    }
+
+    /// As [`Changes::new`], of files that are renamed into place only: what is
+    /// written durably appears so, and nothing else wakes the waiting.
+    ///
+    /// # Errors
+    /// Where the system has no watches left.
+    pub fn renames() -> io::Result<Self> {
+        Self::of(AddWatchFlags::IN_MOVED_TO)
+    }
+
+    fn of(of: AddWatchFlags) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // Its successor is unsafe code; a `File` owns its descriptor and never
         // gives it away here.
         #[expect(deprecated, reason = "the safe constructor")]
         let ready = AsyncFd::new(File::from(inotify.as_fd().try_clone_to_owned()?))?;
-        Ok(Self { inotify, ready })
+        Ok(Self { inotify, ready, of })
     }
 
     /// Watches a directory, not what is below it; again is as good as once. It
     /// ends with the directory. `false`: it cannot be watched.
     pub fn watch(&self, dir: &Path) -> bool {
-        let of = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ONLYDIR
-            | AddWatchFlags::IN_DONT_FOLLOW;
+        let of = self.of | AddWatchFlags::IN_ONLYDIR | AddWatchFlags::IN_DONT_FOLLOW;
         self.inotify.add_watch(dir, of).is_ok()
     }
 
@@ -82,5 +92,17 @@ mod tests {
         }
         tokio::time::timeout(Duration::from_secs(10), changes.changed()).await.unwrap();
         assert!(tokio::time::timeout(soon, changes.changed()).await.is_err(), "it was told already");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_renames_is_not_woken_by_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let changes = Changes::renames().unwrap();
+        assert!(changes.watch(dir.path()));
+        std::fs::write(dir.path().join("file"), "more").unwrap();
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, changes.changed()).await.is_err());
+        std::fs::rename(dir.path().join("file"), dir.path().join("exit.json")).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), changes.changed()).await.unwrap();
     }
 }

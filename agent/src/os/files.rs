@@ -68,7 +68,11 @@ pub fn sync_filesystem(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(std::path::PathBuf, std::path::PathBuf)> {
+fn write_temporary(
+    path: &Path,
+    bytes: &[u8],
+    durable: bool,
+) -> io::Result<(std::path::PathBuf, std::path::PathBuf)> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
     };
@@ -79,7 +83,7 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(std::path::PathBuf,
     let written =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
             file.write_all(bytes)?;
-            file.sync_all()
+            if durable { file.sync_all() } else { Ok(()) }
         });
     if let Err(e) = written {
         let _ = fs::remove_file(&temporary);
@@ -94,12 +98,28 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(std::path::PathBuf,
 /// # Errors
 /// When any step fails; the old content is then untouched.
 pub fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (temporary, dir) = write_temporary(path, bytes)?;
-    if let Err(e) = fs::rename(&temporary, path) {
-        let _ = fs::remove_file(&temporary);
-        return Err(e);
-    }
+    let (temporary, dir) = write_temporary(path, bytes, true)?;
+    replace(&temporary, path)?;
     sync_dir(&dir)
+}
+
+/// Writes or replaces a file (mode 0600) so that whoever reads it sees the old
+/// content or the new one, whole. A power cut may take it: for what means
+/// nothing after one, and must not wait for a disk that is slow to sync.
+///
+/// # Errors
+/// When any step fails; the old content is then untouched.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (temporary, _) = write_temporary(path, bytes, false)?;
+    replace(&temporary, path)
+}
+
+fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
+    let done = fs::rename(temporary, path);
+    if done.is_err() {
+        let _ = fs::remove_file(temporary);
+    }
+    done
 }
 
 /// Creates a file durably and with its whole content at once, unless it exists.
@@ -107,7 +127,7 @@ pub fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `AlreadyExists` when it is there; whoever gets `Ok` was the only one.
 pub fn create_durable_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (temporary, dir) = write_temporary(path, bytes)?;
+    let (temporary, dir) = write_temporary(path, bytes, true)?;
     let mut linked = fs::hard_link(&temporary, path);
     let _ = fs::remove_file(&temporary);
     // Some file systems know no hard links; the name alone still excludes.
@@ -180,6 +200,8 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         write_durable(&path, b"three").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
+        write_whole(&path, b"four").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"four");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
     }
 

@@ -180,7 +180,7 @@ mod tests {
         let mut server = LineServer::bind(&path).unwrap();
         let asker = {
             let path = path.clone();
-            std::thread::spawn(move || ask(&path, "hello", Duration::from_secs(5)))
+            std::thread::spawn(move || ask(&path, "hello", Duration::from_mins(3)))
         };
         loop {
             super::super::wait_readable(&server.fds(), Duration::from_secs(5)).unwrap();

@@ -183,6 +183,7 @@ fn descendants(root: i32, all: &[Process]) -> Vec<Process> {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -223,8 +224,11 @@ mod tests {
         let mut said = [0; 3];
         std::io::Read::read_exact(storm.stdout.as_mut().unwrap(), &mut said).unwrap();
         let tree = Tree::marked("OUTLAST_TEST", &value).with_root(storm.id().cast_signed());
-        let passes = (1..50).find(|_| tree.kill_pass() == 0);
-        assert!(passes.is_some(), "it still forks");
+        // One that was killed still counts until the kernel comes to end it.
+        let until = Instant::now() + Duration::from_mins(3);
+        while tree.kill_pass() > 0 {
+            assert!(Instant::now() < until, "it still forks");
+        }
         assert_eq!(storm.wait().unwrap().signal(), Some(9));
         assert!(tree.members().is_empty());
     }

@@ -24,6 +24,7 @@ use crate::evidence;
 use crate::health::{Monitor, Places};
 use crate::keeper::{ExitRecord, KeeperSpec};
 use crate::os;
+use crate::outbox::{Disk, Files};
 use crate::process::{KeeperClient, KeeperState, ProcessError};
 use crate::spool::{self, SpoolReader};
 
@@ -41,7 +42,21 @@ pub struct Machine {
     readers: Mutex<BTreeMap<String, SpoolReader>>,
     publishing: Arc<Publishing>,
     /// `None`: the system has no watches left.
-    changes: OnceLock<Option<os::Changes>>,
+    changes: OnceLock<Option<Watches>>,
+}
+
+/// What tells of changes on disk.
+struct Watches {
+    /// Output and all else.
+    any: os::Changes,
+    /// Records that were renamed into place.
+    records: os::Changes,
+}
+
+impl Watches {
+    fn begin() -> Option<Self> {
+        Some(Self { any: os::Changes::new().ok()?, records: os::Changes::renames().ok()? })
+    }
 }
 
 /// The assignment as it is kept: what the agent must know without a
@@ -115,6 +130,7 @@ fn stream_of(output: Output) -> Option<spool::Stream> {
 fn ended_of(record: ExitRecord) -> Ended {
     Ended {
         exit: record.exit,
+        at_ms: record.ended_ms,
         out_of_memory: record.oom.unwrap_or_default(),
         max_rss_bytes: record.max_rss_bytes.unwrap_or(0),
         oom_process: record.oom_process.map(|p| (p.pid, p.command)),
@@ -188,6 +204,10 @@ impl World for Machine {
         Some(self.dir(attempt).outbox())
     }
 
+    fn disk(&self) -> Option<Box<dyn Disk>> {
+        Some(Box::new(Files::default()))
+    }
+
     async fn prepare(
         &self,
         work: v1::Work,
@@ -238,7 +258,10 @@ impl World for Machine {
         match self.keeper(attempt).state() {
             KeeperState::NotStarted => Program::NotStarted,
             KeeperState::Starting => Program::Running(0),
-            KeeperState::Running { child_pid } => Program::Running(child_pid),
+            KeeperState::Running { child_pid } => match self.keeper(attempt).exit_seen() {
+                Some(record) => Program::Exited(ended_of(record)),
+                None => Program::Running(child_pid),
+            },
             KeeperState::Exited(record) => Program::Ended(ended_of(record)),
             KeeperState::Vanished => {
                 let reason = if self.keeper(attempt).is_of_another_boot() {
@@ -252,6 +275,7 @@ impl World for Machine {
                 }
                 Program::Ended(Ended {
                     exit: Exit::Unknown { reason },
+                    at_ms: 0,
                     out_of_memory: String::new(),
                     max_rss_bytes: 0,
                     oom_process: None,
@@ -386,17 +410,26 @@ impl World for Machine {
     }
 
     fn tells_changes(&self, attempts: &[&str]) -> bool {
-        let Some(changes) = self.changes.get_or_init(|| os::Changes::new().ok()) else { return false };
+        let Some(watches) = self.changes.get_or_init(Watches::begin) else { return false };
         // The spool comes with the keeper.
         attempts.iter().all(|attempt| {
             let dir = self.dir(attempt);
-            changes.watch(dir.path()) && changes.watch(&spool::spool_dir(dir.path()))
+            watches.any.watch(dir.path())
+                && watches.any.watch(&spool::spool_dir(dir.path()))
+                && watches.records.watch(dir.path())
         })
     }
 
     async fn changed(&self) {
         match self.changes.get() {
-            Some(Some(changes)) => changes.changed().await,
+            Some(Some(watches)) => watches.any.changed().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn exited(&self) {
+        match self.changes.get() {
+            Some(Some(watches)) => watches.records.changed().await,
             _ => std::future::pending().await,
         }
     }

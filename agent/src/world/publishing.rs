@@ -63,6 +63,8 @@ enum Judged {
 #[derive(Default)]
 pub struct Publishing {
     seen: Mutex<BTreeMap<String, Seen>>,
+    /// Made at the first scan; `None` too where the system has no watches left.
+    renames: Mutex<Option<os::Renames>>,
 }
 
 impl Publishing {
@@ -70,8 +72,27 @@ impl Publishing {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hears of renames in the places of checkpoints from now on.
+    fn watch<'a>(&self, dir: &AttemptDir, paths: impl Iterator<Item = &'a Path>) {
+        let mut renames = self.renames.lock().unwrap_or_else(PoisonError::into_inner);
+        if renames.is_none() {
+            *renames = os::Renames::new().ok();
+        }
+        let Some(renames) = &mut *renames else { return };
+        renames.watch(&dir.checkpoints());
+        for parent in paths.take(NAMES).filter_map(Path::parent) {
+            renames.watch(parent);
+        }
+    }
+
+    fn was_renamed(&self, path: &Path) -> bool {
+        let mut renames = self.renames.lock().unwrap_or_else(PoisonError::into_inner);
+        renames.as_mut().is_some_and(|renames| renames.has(path))
+    }
+
     /// What is there before the program starts came with the attempt.
     pub fn baseline(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec) {
+        self.watch(dir, std::iter::empty());
         let mut all = self.lock();
         let seen = all.entry(attempt.to_owned()).or_default();
         seen.load(dir);
@@ -86,6 +107,10 @@ impl Publishing {
     /// Forgets an attempt.
     pub fn forget(&self, attempt: &str) {
         self.lock().remove(attempt);
+        let mut renames = self.renames.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(renames) = &mut *renames {
+            renames.keep(Path::exists);
+        }
     }
 
     /// Complete and unpublished, newest first. Reads files, so it blocks.
@@ -94,8 +119,12 @@ impl Publishing {
         let mut found: Vec<(Option<u64>, (i64, i64), Candidate)> = Vec::new();
         let Spots { found: places, gone, flood } = spots(dir, spec);
         self.remark(attempt, gone, flood);
+        self.watch(dir, places.iter().map(|spot| spot.path.as_path()));
         for spot in places {
-            let Some(Look { token, written: modified, moved, .. }) = look(&spot.path) else { continue };
+            let Some(Look { token, written: modified, moved, is_file, .. }) = look(&spot.path) else {
+                continue;
+            };
+            let moved = moved || is_file && self.was_renamed(&spot.path);
             let rested = {
                 let mut all = self.lock();
                 let seen = all.entry(attempt.to_owned()).or_default();
@@ -433,24 +462,4 @@ impl Seen {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rename_into_place_is_told_from_writing_in_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let (temporary, path) = (dir.path().join("tmp"), dir.path().join("state.bin"));
-        std::fs::write(&temporary, b"weights").unwrap();
-        // As a writer that syncs before it renames: some milliseconds pass.
-        std::fs::File::open(&temporary).unwrap().sync_all().unwrap();
-        let before = look(&temporary).unwrap();
-        while !look(&path).is_some_and(|l| l.moved) {
-            let _ = std::fs::rename(&temporary, &path);
-            let _ = std::fs::rename(&path, &temporary);
-            let _ = std::fs::rename(&temporary, &path);
-        }
-        assert!(!before.moved);
-        std::fs::write(&path, b"other weights").unwrap();
-        assert!(!look(&path).unwrap().moved, "what is written after the rename is not finished");
-    }
-}
+mod tests;

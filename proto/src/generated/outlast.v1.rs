@@ -1218,6 +1218,9 @@ pub struct Gap {
 pub struct Points {
     #[prost(message, repeated, tag = "1")]
     pub points: ::prost::alloc::vec::Vec<Point>,
+    /// The newest step that the program reported, where no point here has it.
+    #[prost(uint64, optional, tag = "2")]
+    pub step: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1232,7 +1235,7 @@ pub struct Point {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
@@ -1258,6 +1261,8 @@ pub mod event {
         Restored(super::Restored),
         #[prost(message, tag = "9")]
         Alert(super::Alert),
+        #[prost(message, tag = "10")]
+        Exited(super::Exited),
     }
 }
 #[derive(serde::Serialize)]
@@ -1279,6 +1284,20 @@ pub struct Started {
 pub struct Stopping {
     #[prost(string, tag = "1")]
     pub why: ::prost::alloc::string::String,
+}
+/// The program has ended; what it left is still being published. News only:
+/// nothing is decided before Ended. Told again where more became known.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exited {
+    #[prost(message, optional, tag = "1")]
+    pub exit: ::core::option::Option<ExitStatus>,
+    /// Unix milliseconds on the machine when its keeper saw the end; for display.
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// Evidence that the memory limit ended it; empty is none so far.
+    #[prost(string, tag = "3")]
+    pub out_of_memory: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1436,7 +1455,7 @@ pub struct Welcome {
     #[prost(uint64, tag = "2")]
     pub heartbeat_ms: u64,
     /// What else the controller understands. 0: neither STREAM_EVIDENCE, Alert,
-    /// HealthReport, Farewell nor UpgradeOutcome; 1: these as well.
+    /// HealthReport, Farewell nor UpgradeOutcome; 1: these as well; 2: Exited.
     #[prost(uint32, tag = "3")]
     pub wire: u32,
 }
@@ -2946,6 +2965,10 @@ pub struct AttemptView {
     pub first_step_ms: u64,
     #[prost(string, tag = "17")]
     pub last_error_line: ::prost::alloc::string::String,
+    /// When the controller heard that its program has ended, while what it left is
+    /// being published; `ending` tells how. 0: not heard.
+    #[prost(uint64, tag = "18")]
+    pub exited_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3031,6 +3054,54 @@ pub struct CheckpointView {
 pub struct CheckpointList {
     #[prost(message, repeated, tag = "1")]
     pub checkpoints: ::prost::alloc::vec::Vec<CheckpointView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PinRequest {
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// Of several at this step the newest.
+    #[prost(uint64, tag = "2")]
+    pub step: u64,
+    #[prost(bool, tag = "3")]
+    pub unpin: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TidyRequest {
+    /// Only what this run has is listed; empty: of every run.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// Without it nothing changes.
+    #[prost(bool, tag = "2")]
+    pub apply: bool,
+    /// How long what nothing names is left alone, instead of the usual time.
+    #[prost(uint64, optional, tag = "3")]
+    pub grace_seconds: ::core::option::Option<u64>,
+}
+/// A durable checkpoint; without a reason to stay it goes.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TidyRow {
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub checkpoint: ::core::option::Option<CheckpointView>,
+    #[prost(string, repeated, tag = "3")]
+    pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TidyReply {
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<TidyRow>,
+    /// What was done: checkpoints let go, objects that wait, objects deleted.
+    #[prost(uint64, tag = "2")]
+    pub unlinked: u64,
+    #[prost(uint64, tag = "3")]
+    pub waiting: u64,
+    #[prost(uint64, tag = "4")]
+    pub deleted: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3563,6 +3634,44 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "ListCheckpoints"));
             self.inner.unary(req, path, codec).await
         }
+        /// Keeps a checkpoint whatever the rule says, or no longer.
+        pub async fn pin(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PinRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/outlast.v1.Operator/Pin");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Pin"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Which checkpoints stay, and why; lets go of the others where asked.
+        pub async fn tidy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TidyRequest>,
+        ) -> std::result::Result<tonic::Response<super::TidyReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/outlast.v1.Operator/Tidy");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Tidy"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Where the newest result files of a run are.
         pub async fn outputs(
             &mut self,
@@ -3788,6 +3897,16 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::Selector>,
         ) -> std::result::Result<tonic::Response<super::CheckpointList>, tonic::Status>;
+        /// Keeps a checkpoint whatever the rule says, or no longer.
+        async fn pin(
+            &self,
+            request: tonic::Request<super::PinRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointView>, tonic::Status>;
+        /// Which checkpoints stay, and why; lets go of the others where asked.
+        async fn tidy(
+            &self,
+            request: tonic::Request<super::TidyRequest>,
+        ) -> std::result::Result<tonic::Response<super::TidyReply>, tonic::Status>;
         /// Where the newest result files of a run are.
         async fn outputs(
             &self,
@@ -4407,6 +4526,92 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListCheckpointsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Pin" => {
+                    #[allow(non_camel_case_types)]
+                    struct PinSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::PinRequest>
+                    for PinSvc<T> {
+                        type Response = super::CheckpointView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PinRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::pin(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PinSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Tidy" => {
+                    #[allow(non_camel_case_types)]
+                    struct TidySvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::TidyRequest>
+                    for TidySvc<T> {
+                        type Response = super::TidyReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TidyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::tidy(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TidySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -27,6 +27,8 @@ pub(super) struct Look {
     /// It was renamed into place after its last byte was written: a rename
     /// changes the inode's own time and not the content's.
     pub(super) moved: bool,
+    /// One file, not a directory of them.
+    pub(super) is_file: bool,
 }
 
 pub(super) fn look(path: &Path) -> Option<Look> {
@@ -58,7 +60,8 @@ pub(super) fn look(path: &Path) -> Option<Look> {
         }
     }
     let token = hasher.finalize().to_hex()[..32].to_owned();
-    Some(Look { token, bytes, written, moved: (top.ctime(), top.ctime_nsec()) > written })
+    let moved = (top.ctime(), top.ctime_nsec()) > written;
+    Some(Look { token, bytes, written, moved, is_file: top.is_file() })
 }
 
 /// What lies where checkpoints appear.
