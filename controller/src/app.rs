@@ -198,6 +198,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     });
     tasks.spawn(keep_state_files(core.clone(), stop.clone()));
     tasks.spawn(crate::capsule::gather::keep(core.clone(), stop.clone()));
+    tasks.spawn(crate::retain::run(core.clone(), stop.clone()));
     let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
     let at = doors.rendezvous.clone();
     let servers = Box::pin(serve_all(&home, &core, &tasks, &stop, doors, build));

@@ -32,6 +32,11 @@ fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
     })
 }
 
+/// The packs that a tree names, as text.
+pub(crate) fn packs(tree: &Manifest) -> Vec<String> {
+    tree.packs().iter().map(ToString::to_string).collect()
+}
+
 /// What a tree adds to the index of known chunks.
 #[must_use]
 pub fn chunk_rows(tree: &Manifest) -> Vec<ChunkPut> {
@@ -79,7 +84,16 @@ pub async fn commit(
         if known.is_some() {
             return Ok(Outcome::Durable);
         }
-        if core.commit(changes_for(core, run, &row.body, manifest, &tree)).await? {
+        let changes = changes_for(core, run, &row.body, manifest, &tree);
+        let changes = match crate::retain::naming(core, changes, &packs(&tree)).await? {
+            Ok(changes) => changes,
+            // Not the checkpoint's fault: published again it refers to others.
+            Err(pack) => {
+                tracing::info!(pack, "a commit names a pack that is being deleted");
+                return Err(CoreError::Contended);
+            }
+        };
+        if core.commit(changes).await? {
             return Ok(Outcome::Durable);
         }
     }
@@ -166,6 +180,7 @@ fn changes_for(
             bytes: tree.total_bytes(),
             committed_ms: core.clock.wall_ms(),
             stray: false,
+            packs: packs(tree),
         }));
         "durable"
     };
@@ -202,9 +217,13 @@ async fn note_stray(
         bytes: tree.total_bytes(),
         committed_ms: core.clock.wall_ms(),
         stray: true,
+        packs: packs(tree),
     });
     let actor = format!("machine:{}", attempt.machine);
-    let changes = Changes::default().put(&stray).note(
+    let Ok(changes) = crate::retain::naming(core, Changes::default(), &packs(tree)).await? else {
+        return Ok(());
+    };
+    let changes = changes.put(&stray).note(
         core,
         &actor,
         "stray",

@@ -19,7 +19,7 @@ pub mod machine;
 /// The actor in the journal for what the controller decides itself.
 pub const SELF: &str = "controller";
 /// Checkpoints offered to a new attempt; each is tried in turn.
-const OFFERED: usize = 5;
+pub(crate) const OFFERED: usize = 5;
 const ENDINGS: usize = 100;
 
 /// Performs `action`.
@@ -283,11 +283,8 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         parent = core.load::<Run>(&above.to_string()).await?.and_then(|r| r.body.parent);
     }
     resume.truncate(OFFERED);
-    let generation = run
-        .body
-        .generation
-        .next(core.restore_count)
-        .ok_or_else(|| CoreError::Impossible("no generation is left to issue".into()))?;
+    let spent = || CoreError::Impossible("no generation is left to issue".into());
+    let generation = run.body.generation.next(core.restore_count).ok_or_else(spent)?;
     run.body.attempts += 1;
     let attempt = Versioned::new(Attempt {
         id: AttemptId::from_bytes(core.entropy.bytes()?),
@@ -308,6 +305,7 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         first_step_ms: 0,
         last_step: None,
         last_error_line: String::new(),
+        exited: None,
         out_of_memory: String::new(),
         program_started: false,
         transient: false,

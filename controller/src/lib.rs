@@ -16,6 +16,7 @@ pub mod health;
 pub mod ingest;
 pub mod label;
 pub mod reconcile;
+pub mod retain;
 pub mod rpc;
 pub mod runfiles;
 

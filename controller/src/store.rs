@@ -183,7 +183,8 @@ pub struct JournalRow {
 }
 
 /// Changes that happen together or not at all, in this order: every `expect`
-/// is checked, then `put`, `delete`, `chunks` and `journal` are applied.
+/// is checked, then `put`, `delete`, `forget_packs`, `chunks` and `journal`
+/// are applied.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changeset {
     /// Versions that must hold.
@@ -192,6 +193,8 @@ pub struct Changeset {
     pub put: Vec<PutRow>,
     /// Rows to remove; one that is not there is no error.
     pub delete: Vec<(Kind, String)>,
+    /// Packs of which no chunk is offered any more.
+    pub forget_packs: Vec<String>,
     /// Chunk positions to remember unless the digest is known.
     pub chunks: Vec<ChunkPut>,
     /// Entries to append.

@@ -1,6 +1,7 @@
-//! What a run, an attempt, a machine and a checkpoint are, and which changes
-//! are legal. Pure: no clock, no disk, no network, no runtime. The controller
-//! and the agent decide with these types; they never decide beside them.
+//! What a run, an attempt, a machine and a checkpoint are, which changes are
+//! legal, and what of a text is a secret. Pure: no clock, no disk, no network,
+//! no runtime. The controller and the agent decide with these types; they never
+//! decide beside them.
 
 pub mod attempt;
 pub mod cause;
@@ -8,10 +9,13 @@ pub mod checkpoint;
 pub mod exit;
 pub mod id;
 pub mod machine;
+pub mod mask;
 pub mod refusal;
+pub mod retention;
 pub mod retry;
 pub mod run;
 pub mod spec;
+pub mod sweep;
 
 pub use attempt::{AttemptEvent, AttemptState, LossCause};
 pub use checkpoint::{CheckpointEvent, CheckpointState};

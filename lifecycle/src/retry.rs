@@ -64,7 +64,8 @@ fn after_loss(history: &[Ending], spec: &RetrySpec) -> Decision {
     if let Some(limit) = spec.losses
         && losses > limit as usize
     {
-        return Decision::GiveUp(format!("{losses} machines were lost; [retry] losses allows {limit}"));
+        let were = if losses == 1 { "machine was" } else { "machines were" };
+        return Decision::GiveUp(format!("{losses} {were} lost; [retry] losses allows {limit}"));
     }
     let best = history.last().and_then(|e| e.durable_step);
     let fruitless = history.iter().rev().take_while(|e| e.exit.is_none() && e.durable_step == best).count();
@@ -91,19 +92,31 @@ fn after_failure(history: &[Ending], last: &Ending, exit: &Exit, spec: &RetrySpe
         && before.durable_step == last.durable_step
     {
         let place = last.step.map_or_else(|| "before its first step".to_owned(), |s| format!("at step {s}"));
-        return Decision::GiveUp(format!("the same failure twice {place}, without progress: {exit}"));
+        return Decision::GiveUp(format!(
+            "the same failure twice {place}, without progress: {}",
+            short(exit)
+        ));
     }
     // Progress is the first failure that came with a newer durable step than
     // all before it; only failures since then count.
     let since_progress = failures.iter().rev().take_while(|e| e.durable_step >= last.durable_step).count();
     if since_progress > spec.failures as usize {
-        let how = if last.hang { "a hang".to_owned() } else { exit.to_string() };
-        return Decision::GiveUp(format!(
-            "{since_progress} failures without progress, the last one {how}; [retry] failures allows {}",
-            spec.failures
-        ));
+        let how = if last.hang { "a hang".to_owned() } else { short(exit) };
+        let told = match since_progress {
+            1 => format!("a failure without progress, {how}"),
+            count => format!("{count} failures without progress, the last one {how}"),
+        };
+        return Decision::GiveUp(format!("{told}; [retry] failures allows {}", spec.failures));
     }
     Decision::Again
+}
+
+/// An exit without the story of what was never started: the attempt tells it.
+fn short(exit: &Exit) -> String {
+    match exit {
+        Exit::NotStarted { .. } => "not started".to_owned(),
+        exit => exit.to_string(),
+    }
 }
 
 /// Blanks what differs between two occurrences of one error: digits and
@@ -209,6 +222,10 @@ mod tests {
             panic!("it hangs for ever")
         };
         assert!(why.starts_with("3 failures without progress, the last one a hang"), "{why}");
+        let Decision::GiveUp(why) = after(&[hang(None)], &RetrySpec { failures: 0, losses: None }) else {
+            panic!("none is allowed")
+        };
+        assert_eq!(why, "a failure without progress, a hang; [retry] failures allows 0");
         let moving: Vec<Ending> = (1..9).map(|step| hang(Some(step))).collect();
         assert_eq!(after(&moving, &spec), Decision::Again);
     }

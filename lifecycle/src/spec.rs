@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Retention;
+
 mod health;
 mod limits;
 
@@ -131,6 +133,9 @@ pub struct CheckpointSpec {
     /// How many durable checkpoints stay on the machine's own disk.
     #[serde(default = "default_keep_local")]
     pub keep_local: u32,
+    /// Which durable checkpoints stay in the store.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep: Retention,
 }
 
 fn default_quiet() -> u64 {
@@ -149,6 +154,7 @@ impl Default for CheckpointSpec {
             resume_args: Vec::new(),
             quiet_seconds: default_quiet(),
             keep_local: default_keep_local(),
+            keep: Retention::default(),
         }
     }
 }

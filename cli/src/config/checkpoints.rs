@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lifecycle::retention::Retention;
 use lifecycle::spec::RestoreMode;
 use serde_json::{Value as Json, json};
 
@@ -27,16 +28,50 @@ pub struct Checkpoints {
     pub quiet: Duration,
     /// How many durable checkpoints stay on the machine.
     pub keep_local: u32,
+    /// How many of the newest stay in the store.
+    pub keep_latest: u32,
+    /// For how long all of them stay there.
+    pub keep_all: Duration,
+    /// For how long the last one of each day does.
+    pub keep_daily: Duration,
+    /// For how long the last one of each week does.
+    pub keep_weekly: Duration,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Whole days, rounded up: what is asked for is kept.
+fn days(length: Duration) -> u32 {
+    u32::try_from(length.as_secs().div_ceil(DAY.as_secs())).unwrap_or(u32::MAX)
+}
+
+impl Checkpoints {
+    /// The rule for the store.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention {
+            latest: self.keep_latest,
+            all_days: days(self.keep_all),
+            daily_days: days(self.keep_daily),
+            weekly_days: days(self.keep_weekly),
+            ..Retention::default()
+        }
+    }
 }
 
 impl Default for Checkpoints {
     fn default() -> Self {
+        let usual = Retention::default();
         Self {
             paths: Vec::new(),
             restore: RestoreMode::Auto,
             resume_args: Vec::new(),
             quiet: Duration::from_secs(10),
             keep_local: 3,
+            keep_latest: usual.latest,
+            keep_all: DAY * usual.all_days,
+            keep_daily: DAY * usual.daily_days,
+            keep_weekly: DAY * usual.weekly_days,
         }
     }
 }
@@ -54,7 +89,17 @@ fn resume_args(field: &mut Field<'_>) -> Option<Vec<String>> {
 
 impl Section for Checkpoints {
     fn keys(&self) -> &'static [&'static str] {
-        &["paths", "restore", "resume_args", "quiet", "keep_local"]
+        &[
+            "paths",
+            "restore",
+            "resume_args",
+            "quiet",
+            "keep_local",
+            "keep_latest",
+            "keep_all",
+            "keep_daily",
+            "keep_weekly",
+        ]
     }
 
     fn set(&mut self, key: &str, field: &mut Field<'_>) {
@@ -64,6 +109,10 @@ impl Section for Checkpoints {
             "resume_args" => assign(&mut self.resume_args, resume_args(field)),
             "quiet" => assign(&mut self.quiet, field.seconds(1, "\"10s\"")),
             "keep_local" => assign(&mut self.keep_local, field.count(1, "3")),
+            "keep_latest" => assign(&mut self.keep_latest, field.count(1, "3")),
+            "keep_all" => assign(&mut self.keep_all, field.seconds(0, "\"7d\"")),
+            "keep_daily" => assign(&mut self.keep_daily, field.seconds(0, "\"30d\"")),
+            "keep_weekly" => assign(&mut self.keep_weekly, field.seconds(0, "\"182d\"")),
             _ => {}
         }
     }
@@ -74,6 +123,10 @@ impl Section for Checkpoints {
             "restore" => json!(self.restore),
             "resume_args" => json!(self.resume_args),
             "quiet" => json!(write_duration(self.quiet)),
+            "keep_latest" => json!(self.keep_latest),
+            "keep_all" => json!(write_duration(self.keep_all)),
+            "keep_daily" => json!(write_duration(self.keep_daily)),
+            "keep_weekly" => json!(write_duration(self.keep_weekly)),
             _ => json!(self.keep_local),
         }
     }

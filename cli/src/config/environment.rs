@@ -47,7 +47,9 @@ impl Environment {
         const EXAMPLE: &str = "\"docker.io/library/python:3.12\"";
         let text = field.string(EXAMPLE)?;
         let good = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-        if text.chars().all(good) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        // A bare number is a version that lost its image, or no image at all.
+        let named = text.contains(|c: char| c.is_ascii_alphabetic());
+        if named && text.chars().all(good) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             return Some(text);
         }
         field.refuse("cannot be the name of a container image", format!("for example: image = {EXAMPLE}"))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::near::nearest;
 use super::problem::Problem;
-use super::quantity;
+use super::quantity::{self, NoSize};
 use super::value::{Name, Node, Value, inline};
 use super::words;
 
@@ -127,8 +127,11 @@ impl Field<'_> {
 
     /// A duration of whole seconds, at least `least`.
     pub(super) fn seconds(&mut self, least: u64, example: &str) -> Option<Duration> {
-        let units = format!("write a number with its unit (ms, s, m, h, d), for example: {example}");
+        let units = format!("write a number with its unit (s, m, h, d), for example: {example}");
         if let Value::Integer(Some(seconds)) = self.node.value {
+            if seconds < 0 {
+                return self.refuse("cannot be negative", format!("for example: {example}"));
+            }
             let help = format!("if seconds are meant: \"{seconds}s\"");
             return self.refuse("is a duration and needs a unit", help);
         }
@@ -148,22 +151,26 @@ impl Field<'_> {
     /// A size of at least `least` bytes.
     pub(super) fn size(&mut self, least: u64, example: &str) -> Option<u64> {
         if let Value::Integer(Some(bytes)) = self.node.value {
+            if bytes < 0 {
+                return self.refuse("cannot be negative", format!("for example: {example}"));
+            }
             let help = format!("if bytes are meant: \"{bytes}B\"");
             return self.refuse("is a size and needs a unit", help);
         }
         let text = self.string(example)?;
         match quantity::size(&text) {
-            None => self.refuse(
+            Err(NoSize::Shape) => self.refuse(
                 "is not a size",
                 format!(
-                    "write a number with its unit (B, kB, MB, GB, KiB, MiB, GiB), for example: {example}"
+                    "write a number with its unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), for example: {example}"
                 ),
             ),
-            Some(bytes) if bytes < least => {
+            Err(NoSize::TooLarge) => self.refuse("is too large", format!("for example: {example}")),
+            Ok(bytes) if bytes < least => {
                 let least = quantity::write_size(least);
                 self.refuse(&format!("must be at least {least}"), format!("for example: {example}"))
             }
-            size => size,
+            Ok(bytes) => Some(bytes),
         }
     }
 

@@ -43,19 +43,33 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
+/// Why a text names no size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSize {
+    /// It is not a number with a unit, or no whole number of bytes.
+    Shape,
+    /// More bytes than can be counted.
+    TooLarge,
+}
+
 /// Reads `"64MiB"`, `"2GB"`, `"1.5 GiB"` or `"512B"`.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Result<u64, NoSize> {
     let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(NoSize::Shape)?;
     let (number, unit) = text.split_at(split);
     let unit = unit.trim();
-    let factor = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1;
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor);
+    let factor = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(NoSize::Shape)?.1;
+    if !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()) {
+        let whole = number.parse::<u64>().ok();
+        return whole.and_then(|whole| whole.checked_mul(factor)).ok_or(NoSize::TooLarge);
     }
-    let bytes = number.parse::<f64>().ok()? * factor as f64;
+    let bytes = number.parse::<f64>().map_err(|_| NoSize::Shape)? * factor as f64;
     // Beyond 2^53 a fraction of a byte can no longer be told; nobody means it.
-    (bytes.is_finite() && bytes < 9e15 && bytes.fract() == 0.0).then_some(bytes as u64)
+    match bytes {
+        bytes if bytes >= 9e15 => Err(NoSize::TooLarge),
+        bytes if bytes.fract() == 0.0 => Ok(bytes as u64),
+        _ => Err(NoSize::Shape),
+    }
 }
 
 /// Writes a duration so that [`duration`] reads the same one back.
@@ -100,11 +114,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        assert_eq!(size("64MiB"), Some(64 << 20));
-        assert_eq!(size("2GB"), Some(2_000_000_000));
-        assert_eq!(size("1.5 gib"), Some(3 << 29));
-        for bad in ["", "5", "GiB", "1.2.3GB", "-1GB", "1.0001B", "99999999999TiB", "5XB", "é"] {
-            assert_eq!(size(bad), None, "{bad}");
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("2GB"), Ok(2_000_000_000));
+        assert_eq!(size("1.5 gib"), Ok(3 << 29));
+        for bad in ["", "5", "GiB", "1.2.3GB", "-1GB", "1.0001B", "5XB", "é"] {
+            assert_eq!(size(bad), Err(NoSize::Shape), "{bad}");
+        }
+        for huge in ["99999999999TiB", "99999999999999999999999B", "10000000.5TiB"] {
+            assert_eq!(size(huge), Err(NoSize::TooLarge), "{huge}");
         }
     }
 
@@ -113,7 +130,7 @@ mod tests {
         fn what_is_written_is_read_back(millis in 0_u64..10_u64.pow(15), bytes in 0_u64..=u64::MAX) {
             let time = Duration::from_millis(millis);
             proptest::prop_assert_eq!(duration(&write_duration(time)), Some(time));
-            proptest::prop_assert_eq!(size(&write_size(bytes)), Some(bytes));
+            proptest::prop_assert_eq!(size(&write_size(bytes)), Ok(bytes));
         }
 
         #[test]

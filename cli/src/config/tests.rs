@@ -111,6 +111,10 @@ restore = "in-place"
 resume_args = ["--resume={path}"]
 quiet = "5s"
 keep_local = 2
+keep_latest = 4
+keep_all = "36h"
+keep_daily = "14d"
+keep_weekly = "52d"
 [artifacts]
 globs = ["results/**"]
 [retry]
@@ -155,6 +159,9 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.checkpoints.restore, RestoreMode::InPlace);
     assert_eq!(spec.checkpoints.resume_args, ["--resume={path}"]);
     assert_eq!((spec.checkpoints.quiet_seconds, spec.checkpoints.keep_local), (5, 2));
+    // Days are rounded up: what is asked for is kept.
+    let keep = spec.checkpoints.keep;
+    assert_eq!((keep.latest, keep.all_days, keep.daily_days, keep.weekly_days), (4, 2, 14, 52));
     assert_eq!(spec.artifacts, ["results/**"]);
     assert_eq!((spec.retry.failures, spec.retry.losses), (0, Some(4)));
     assert_eq!((spec.max_usd, spec.spool_bytes), (Some(5.0), 2 << 30));
@@ -305,6 +312,20 @@ fn impossible_limits_and_images_are_refused() {
     let flags = case("").flag("run.pty", "true").flag("limits.memory", "64MiB").flag("limits.pids", "9");
     let config = flags.load().unwrap().config;
     assert_eq!((config.run.pty, config.limits.memory, config.limits.pids), (true, Some(64 << 20), Some(9)));
+    for (flag, value, why) in [
+        ("environment.image", "3", "cannot be the name of a container image"),
+        ("environment.image", "3.12", "docker.io/library/python:3.12"),
+        ("limits.memory", "-1", "is not a size"),
+        ("limits.memory", "99999999999TiB", "is too large"),
+    ] {
+        let report = case("").flag(flag, value).report();
+        assert!(report.contains(why), "{flag}={value}: {report}");
+    }
+    let negative = case("[limits]\nmemory = -1\n[run]\ngrace = -5\n").report();
+    assert_eq!(negative.matches("cannot be negative").count(), 2, "{negative}");
+    assert!(!negative.contains("-1B") && !negative.contains("-5s"), "{negative}");
+    let grace = case("[run]\ngrace = \"soon\"\n").report();
+    assert!(grace.contains("(s, m, h, d)"), "{grace}");
     assert!(case("").flag("run.pty", "yes").report().contains("must be true or false"));
 }
 

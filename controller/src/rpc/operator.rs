@@ -24,6 +24,7 @@ const EVENTS: u32 = 10_000;
 const THROTTLE: Duration = Duration::from_millis(100);
 
 mod changes;
+mod tidy;
 
 use changes::spec_of;
 
@@ -83,7 +84,8 @@ impl Operator for OperatorService {
         changes.0.chunks = crate::durable::chunk_rows(&tree);
         self.core.commit(changes).await?;
         let source = ManifestRef { key: ask.source_key, digest: ask.source_digest, step: None };
-        let run = self.submit_run(&actor, spec, source, ask.token, None).await?;
+        let run =
+            self.submit_run(&actor, spec, source, ask.token, None, &crate::durable::packs(&tree)).await?;
         self.view(&run).await
     }
 
@@ -226,7 +228,8 @@ impl Operator for OperatorService {
                 // that may resume from the old one's checkpoints.
                 let token = data_encoding::HEXLOWER
                     .encode(&self.core.entropy.bytes::<16>().map_err(CoreError::from)?);
-                self.submit_run(&actor, old.spec.clone(), old.source.clone(), token, Some(old.id)).await?
+                self.submit_run(&actor, old.spec.clone(), old.source.clone(), token, Some(old.id), &[])
+                    .await?
             }
             status => {
                 return Err(Status::failed_precondition(format!(
@@ -358,6 +361,16 @@ impl Operator for OperatorService {
         let head = run.head.as_ref().map(|h| h.key.as_str());
         let checkpoints = rows.iter().map(|c| views::checkpoint(c, head)).collect();
         Ok(Response::new(v1::CheckpointList { checkpoints }))
+    }
+
+    async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::CheckpointView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        Ok(Response::new(self.pinned(&actor, request.into_inner()).await?))
+    }
+
+    async fn tidy(&self, request: Request<v1::TidyRequest>) -> Result<Response<v1::TidyReply>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        Ok(Response::new(self.tidied(&actor, request.into_inner()).await?))
     }
 
     async fn outputs(&self, request: Request<v1::Selector>) -> Result<Response<v1::OutputsReply>, Status> {

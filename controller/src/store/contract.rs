@@ -133,6 +133,11 @@ async fn chunks(store: &dyn Store) {
     let found = store.locate(&[[3; 32], [7; 32], [1; 32]]).await.expect("locate");
     assert_eq!(found, vec![Some(chunk(3, "x")), None, Some(chunk(1, "one"))], "the first position stays");
     assert!(store.locate(&[]).await.expect("locate").is_empty());
+    let forget_packs = vec!["one".into(), "none".into()];
+    let again = vec![chunk(1, "again")];
+    done(store, Changeset { forget_packs, chunks: again, ..Changeset::default() }).await;
+    let found = store.locate(&[[1; 32], [2; 32], [3; 32]]).await.expect("locate");
+    assert_eq!(found, vec![Some(chunk(1, "again")), Some(chunk(2, "two")), Some(chunk(3, "x"))]);
 }
 
 async fn journal(store: &dyn Store) {

@@ -51,6 +51,9 @@ impl State {
         for key in changes.delete {
             self.rows.remove(&key);
         }
+        if !changes.forget_packs.is_empty() {
+            self.chunks.retain(|_, chunk| !changes.forget_packs.contains(&chunk.pack));
+        }
         for chunk in changes.chunks {
             self.chunks.entry(chunk.digest).or_insert(chunk);
         }

@@ -68,6 +68,10 @@ pub(super) fn apply(conn: &Connection, changes: &Changeset) -> Result<Commit, St
     for (kind, id) in &changes.delete {
         conn.execute("DELETE FROM rows WHERE kind = ?1 AND id = ?2", params![kind.as_str(), id])?;
     }
+    if !changes.forget_packs.is_empty() {
+        let packs = serde_json::to_string(&changes.forget_packs).unwrap_or_default();
+        conn.execute("DELETE FROM chunks WHERE pack IN (SELECT value FROM json_each(?1))", params![packs])?;
+    }
     if !changes.chunks.is_empty() {
         let mut put = conn.prepare(
             "INSERT INTO chunks (digest, pack, start, len) VALUES (?1, ?2, ?3, ?4)

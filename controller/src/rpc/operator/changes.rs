@@ -21,6 +21,7 @@ impl OperatorService {
         source: ManifestRef,
         token: String,
         parent: Option<RunId>,
+        packs: &[String],
     ) -> Result<Run, Status> {
         let core = &self.core;
         core.provider(&spec.provider)?;
@@ -55,13 +56,17 @@ impl OperatorService {
             parent,
         });
         let detail = json!({"name": run.body.name, "parent": parent});
-        if !core
-            .commit(Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail))
-            .await?
-        {
-            return Err(Status::aborted("an id was drawn twice; submit again"));
+        for _ in 0..8 {
+            let changes =
+                Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail.clone());
+            let Ok(changes) = crate::retain::naming(core, changes, packs).await? else {
+                return Err(Status::aborted("a part of the source tree is being deleted; submit again"));
+            };
+            if core.commit(changes).await? {
+                return Ok(run.body);
+            }
         }
-        Ok(run.body)
+        Err(Status::aborted("an id was drawn twice; submit again"))
     }
 
     /// Changes a run until nobody was faster.

@@ -1,0 +1,308 @@
+//! What goes, what stays and what a late commit may still name.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use artifacts::index::{ChunkIndex, Location};
+use artifacts::store::MemoryStore;
+use artifacts::{Digest, KeySpace, Put, Selection, StoreError};
+use async_trait::async_trait;
+use lifecycle::{AttemptId, AttemptState, Generation, HubId, MachineId, RunState};
+use proto::pki::Authority;
+use tokio::time::advance;
+
+use super::*;
+use crate::clock::{Clock, Entropy};
+use crate::core::{BootSettings, Parts};
+use crate::durable::{Outcome, commit};
+use crate::liveness::Clocks;
+use crate::model::{Attempt, Wish};
+use crate::runfiles::RunFiles;
+
+const DAY: Duration = Duration::from_hours(24);
+const NOW: Grace = Grace { unlinked_ms: 0, leaked_ms: 0 };
+
+/// A controller without machines, one run at work, and its disk.
+struct Bench {
+    core: Arc<Core>,
+    run: RunId,
+    attempt: AttemptId,
+    keys: KeySpace,
+    keeper: Keeper,
+    dir: tempfile::TempDir,
+}
+
+struct Index<'a>(&'a Core);
+
+#[async_trait]
+impl ChunkIndex for Index<'_> {
+    async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
+        let digests: Vec<[u8; 32]> = digests.iter().map(|d| *d.as_bytes()).collect();
+        let found = self.0.store.locate(&digests).await.unwrap();
+        let place = |chunk: crate::store::ChunkPut| Location {
+            pack: chunk.pack.parse().unwrap(),
+            offset: chunk.offset,
+            len: chunk.len,
+        };
+        Ok(found.into_iter().map(|chunk| chunk.map(place)).collect())
+    }
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+impl Bench {
+    async fn new(restore_count: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = HubId::from_bytes([4; 16]);
+        let core = Core::new(Parts {
+            hub,
+            authority: Authority::create(hub, SystemTime::now()).unwrap(),
+            label_key: [1; 32],
+            store: Arc::new(crate::store::MemoryStore::new()),
+            objects: Arc::new(MemoryStore::default()),
+            providers: BTreeMap::new(),
+            clock: Clock::following_runtime(SystemTime::UNIX_EPOCH + 20_000 * DAY),
+            entropy: Entropy::seeded(1),
+            clocks: Clocks::default(),
+            files: RunFiles::new(dir.path().join("runs"), false),
+            boot: BootSettings {
+                endpoints: Vec::new(),
+                join_endpoints: Vec::new(),
+                agent_exe: "/agent".into(),
+                cache_dir: "/cache".into(),
+            },
+            restore_count,
+        });
+        let (run, attempt) = (RunId::from_bytes([7; 16]), AttemptId::from_bytes([8; 16]));
+        let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": "local"});
+        let row: Run = serde_json::from_value(json!({
+            "id": run, "name": "r", "spec": spec, "status": RunState::Running, "created_ms": 1,
+            "generation": Generation::from_u64(1), "bound": attempt, "attempts": 1,
+            "source": {"key": "source/g0000000000000001/m00000001", "digest": "", "step": null},
+            "head": null, "outputs": null, "produced_step": null, "endings": [], "wish": Wish::Run, "token": "t"
+        }))
+        .unwrap();
+        let tried: Attempt = serde_json::from_value(json!({
+            "id": attempt, "run": run, "number": 1, "generation": Generation::from_u64(1),
+            "machine": MachineId::from_bytes([9; 16]), "status": AttemptState::Running, "bound_ms": 1,
+            "resume": []
+        }))
+        .unwrap();
+        let changes = Changes::default().put(&Versioned::new(row)).put(&Versioned::new(tried));
+        assert!(core.commit(changes).await.unwrap());
+        let keys = KeySpace { scope: run.to_string(), generation: 1, pack_seq: 1, manifest_seq: 1 };
+        Self { core, run, attempt, keys, keeper: Keeper::default(), dir }
+    }
+
+    /// Publishes a save: what all saves share and what is its own.
+    async fn publish(&mut self, step: u64) -> ManifestRef {
+        let path = self.dir.path().join(format!("step-{step}"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("base"), noise(0, 3 << 20)).unwrap();
+        std::fs::write(path.join("own"), noise(step, 100_000)).unwrap();
+        let selection = Selection::checkpoint(&path, Some(step), 1).unwrap();
+        let index = Index(&self.core);
+        let published = artifacts::publish(&selection, &mut self.keys, &*self.core.objects, &index).await;
+        let published = published.unwrap();
+        ManifestRef {
+            key: published.manifest_key.to_string(),
+            digest: published.manifest_digest.to_string(),
+            step: Some(step),
+        }
+    }
+
+    async fn commit(&self, manifest: &ManifestRef) -> Result<Outcome, CoreError> {
+        commit(&self.core, self.attempt, Generation::from_u64(1), manifest).await
+    }
+
+    async fn saves(&mut self, steps: std::ops::RangeInclusive<u64>) {
+        for step in steps {
+            let manifest = self.publish(step).await;
+            assert_eq!(self.commit(&manifest).await.unwrap(), Outcome::Durable);
+        }
+    }
+
+    async fn change(&self, change: impl Fn(&mut Run)) {
+        let mut row: Versioned<Run> = self.core.need(&self.run.to_string()).await.unwrap();
+        change(&mut row.body);
+        assert!(self.core.commit(Changes::default().put(&row)).await.unwrap());
+    }
+
+    async fn turn(&mut self, grace: Grace) -> Report {
+        self.keeper.turn(&self.core, grace).await.unwrap()
+    }
+
+    async fn states(&self) -> Vec<(u64, CheckpointState)> {
+        let rows = self.core.of_run::<Checkpoint>(self.run).await.unwrap();
+        rows.iter().map(|row| (row.body.manifest.step.unwrap(), row.body.status)).collect()
+    }
+
+    /// Steps that are durable; each restores in full.
+    async fn durable(&self) -> Vec<u64> {
+        let mut steps = Vec::new();
+        for row in self.core.of_run::<Checkpoint>(self.run).await.unwrap() {
+            if row.body.status.is_durable() {
+                let key = row.body.manifest.key.parse().unwrap();
+                let tree = artifacts::restore::load_manifest(&*self.core.objects, &key, None).await.unwrap();
+                artifacts::restore::verify(&*self.core.objects, &tree).await.unwrap();
+                steps.push(row.body.manifest.step.unwrap());
+            }
+        }
+        steps
+    }
+
+    async fn objects(&self) -> usize {
+        self.core.objects.list("").await.unwrap().len()
+    }
+}
+
+fn succeeded(run: &mut Run) {
+    run.status = RunState::Succeeded;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_run_keeps_its_newest_and_what_they_share_with_the_gone() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=12).await;
+    assert_eq!(bench.objects().await, 24, "a pack and a manifest each");
+    bench.change(succeeded).await;
+    // The usual rule keeps all of a week.
+    assert_eq!(bench.turn(Grace::default()).await, Report::default());
+    advance(400 * DAY).await;
+    let report = bench.turn(Grace::default()).await;
+    // The first pack has what all of them share; the others have to wait.
+    assert_eq!(report, Report { unlinked: 9, waiting: 17, deleted: 0 });
+    assert_eq!(bench.objects().await, 24);
+    advance(Duration::from_hours(23)).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 0);
+    advance(Duration::from_hours(1)).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 17);
+    assert_eq!(bench.turn(Grace::default()).await, Report::default());
+    assert_eq!(bench.objects().await, 7);
+    assert_eq!(bench.durable().await, [10, 11, 12]);
+    let gone = bench.states().await.iter().filter(|(_, s)| *s == CheckpointState::Deleted).count();
+    assert_eq!(gone, 9);
+    let journal = bench.core.store.journal(0, 100, None).await.unwrap();
+    let verbs: Vec<&str> = journal.iter().map(|row| row.verb.as_str()).filter(|v| *v != "durable").collect();
+    assert_eq!(verbs, ["unlinked", "deleted"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_may_go_on_from_stays() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=9).await;
+    advance(400 * DAY).await;
+    // At work: what a new attempt is offered, and nothing of its generation is deleted.
+    assert_eq!(bench.turn(NOW).await, Report { unlinked: 4, waiting: 0, deleted: 0 });
+    assert_eq!(bench.durable().await, [5, 6, 7, 8, 9]);
+    // Ended, but another run goes on from it.
+    bench.change(succeeded).await;
+    let row: Versioned<Run> = bench.core.need(&bench.run.to_string()).await.unwrap();
+    let child = Run {
+        id: RunId::from_bytes([70; 16]),
+        parent: Some(bench.run),
+        status: RunState::Queued,
+        ..row.body.clone()
+    };
+    assert!(bench.core.commit(Changes::default().put(&Versioned::new(child.clone()))).await.unwrap());
+    assert_eq!(bench.turn(NOW).await.unlinked, 0);
+    assert_eq!(bench.durable().await, [5, 6, 7, 8, 9]);
+    let mut child: Versioned<Run> = bench.core.need(&child.id.to_string()).await.unwrap();
+    child.body.status = RunState::Cancelled;
+    assert!(bench.core.commit(Changes::default().put(&child)).await.unwrap());
+    assert_eq!(bench.turn(NOW).await.unlinked, 2);
+    assert_eq!(bench.durable().await, [7, 8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_takes_back_what_is_doomed_and_is_refused_what_goes() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=1).await;
+    // Another generation publishes what refers to the first pack.
+    let old = bench.keys.clone();
+    bench.keys = KeySpace { generation: 2, ..bench.keys.clone() };
+    let late = bench.publish(50).await;
+    bench.keys = old;
+    bench.saves(2..=9).await;
+    bench.change(|run| run.generation = Generation::from_u64(2)).await;
+    advance(400 * DAY).await;
+    // Nothing durable needs the first pack once the older ones are let go:
+    // make that so by condemning what is durable.
+    for row in bench.core.of_run::<Checkpoint>(bench.run).await.unwrap() {
+        crate::durable::condemn(&bench.core, "test", &row.body.manifest.key, "x").await.unwrap();
+    }
+    let report = bench.turn(Grace::default()).await;
+    assert_eq!((report.waiting, report.deleted), (18, 0));
+    let second = |attempt: &mut Versioned<Attempt>| attempt.body.generation = Generation::from_u64(2);
+    let mut attempt: Versioned<Attempt> = bench.core.need(&bench.attempt.to_string()).await.unwrap();
+    second(&mut attempt);
+    assert!(bench.core.commit(Changes::default().put(&attempt)).await.unwrap());
+    let commit_late = || commit(&bench.core, bench.attempt, Generation::from_u64(2), &late);
+    assert_eq!(commit_late().await.unwrap(), Outcome::Durable);
+    assert_eq!(leaving(&bench.core).await.unwrap().body.sweep.doomed.len(), 17, "one was taken back");
+    advance(8 * DAY).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 17);
+    assert_eq!(bench.durable().await, [50]);
+
+    // The same where the pack is already going.
+    let mut record = leaving(&bench.core).await.unwrap();
+    let pack = ObjectKey::pack(&bench.run.to_string(), 1, 1).unwrap().to_string();
+    record.body.sweep.going.insert(pack);
+    assert!(bench.core.commit(Changes::default().put(&record)).await.unwrap());
+    bench.keys = KeySpace { generation: 2, pack_seq: 30, manifest_seq: 30, ..bench.keys.clone() };
+    let next = bench.publish(51).await;
+    let refused = commit(&bench.core, bench.attempt, Generation::from_u64(2), &next).await;
+    assert!(matches!(refused, Err(CoreError::Contended)), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_leaked_goes_after_a_week_and_chunks_of_it_are_offered_no_more() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=1).await;
+    let orphan = bench.publish(2).await;
+    let stray = ObjectKey::pack(&bench.run.to_string(), 2, 1).unwrap();
+    assert_eq!(bench.core.objects.put_if_absent(&stray, b"x").await.unwrap(), Put::Created);
+    let source = ObjectKey::pack("source", 1, 1).unwrap();
+    assert_eq!(bench.core.objects.put_if_absent(&source, b"x").await.unwrap(), Put::Created);
+    bench.change(|run| run.generation = Generation::from_u64(2)).await;
+    assert_eq!(bench.turn(Grace::default()).await.waiting, 2, "its pack and its manifest");
+    advance(6 * DAY).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 0);
+    advance(DAY).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 2);
+    assert!(bench.core.objects.size(&orphan.key.parse().unwrap()).await.unwrap().is_none());
+    assert_eq!(bench.objects().await, 4, "neither the source's nor the generation's at work");
+    // The first checkpoint goes, and what it held must be sent again.
+    crate::durable::condemn(
+        &bench.core,
+        "test",
+        &bench.core.of_run::<Checkpoint>(bench.run).await.unwrap()[0].body.manifest.key,
+        "x",
+    )
+    .await
+    .unwrap();
+    bench.turn(NOW).await;
+    bench.keys = KeySpace { generation: 2, pack_seq: 5, manifest_seq: 5, ..bench.keys.clone() };
+    let whole = bench.publish(3).await;
+    let tree =
+        artifacts::restore::load_manifest(&*bench.core.objects, &whole.key.parse().unwrap(), None).await;
+    artifacts::restore::verify(&*bench.core.objects, &tree.unwrap()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_from_a_backup_begin_the_grace_anew() {
+    let mut bench = Bench::new(3).await;
+    bench.saves(1..=1).await;
+    bench.publish(2).await;
+    bench.change(|run| run.generation = Generation::from_u64(2)).await;
+    let mut record = leaving(&bench.core).await.unwrap();
+    record.body.restore_count = 2;
+    let key = ObjectKey::pack(&bench.run.to_string(), 1, 2).unwrap().to_string();
+    record.body.sweep.doomed.insert(key, 0);
+    assert!(bench.core.commit(Changes::default().put(&record)).await.unwrap());
+    assert_eq!(bench.turn(Grace::default()).await, Report { unlinked: 0, waiting: 2, deleted: 0 });
+}
