@@ -16,6 +16,7 @@ pub mod resume;
 pub mod run;
 pub mod status;
 pub mod stop;
+pub mod tidy;
 pub mod version;
 pub mod why;
 
@@ -50,6 +51,9 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Machines { verb: None, all, json } => machines::perform(ctx, all, json).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
         Verb::Checkpoints { run, json } => checkpoints::perform(ctx, &run, json).await,
+        Verb::Pin { checkpoint, json } => tidy::pin(ctx, checkpoint, false, json).await,
+        Verb::Unpin { checkpoint, json } => tidy::pin(ctx, checkpoint, true, json).await,
+        Verb::Tidy(args) => Box::pin(tidy::perform(ctx, &args)).await,
         Verb::Pull { run, dir, json } => Box::pin(pull::perform(ctx, &run, dir, json)).await,
         Verb::Why(args) => why::perform(ctx, &args).await,
         Verb::Events(args) => events::perform(ctx, &args).await,
@@ -132,6 +136,12 @@ pub fn can_ask(ctx: &Context) -> bool {
 pub fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The first line of what may be told at length.
+#[must_use]
+pub fn brief(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 /// The beginning of an id, enough for people.

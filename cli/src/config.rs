@@ -308,6 +308,7 @@ impl Loaded {
                 image: config.environment.image.clone(),
             },
             checkpoints: CheckpointSpec {
+                keep: checkpoints.retention(),
                 paths: checkpoints.paths.clone(),
                 restore: checkpoints.restore,
                 resume_args: checkpoints.resume_args.clone(),

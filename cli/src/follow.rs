@@ -3,7 +3,7 @@
 //! was printed is remembered by its offsets, so that no byte of the output is
 //! repeated or lost. Never changes the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub mod output;
@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 use crate::app::Context;
 use crate::chaos::is_over;
 use crate::client::{Client, failure, passing, selector};
-use crate::commands::{now_ms, short};
+use crate::commands::{brief, now_ms, short};
 use crate::link::Link;
 use crate::printer::{Printer, duration, money};
 pub use output::{Output, everything};
@@ -109,6 +109,9 @@ impl<'a> Follower<'a> {
                     self.progress(last.as_ref());
                 }
                 _ = ticks.tick() => {
+                    if let Some(last) = &last {
+                        self.told.tell(&self.ctx.printer, last);
+                    }
                     self.progress(last.as_ref());
                     let over = last.as_ref().is_some_and(is_over);
                     let closed = logs.is_none() && self.output.is_some();
@@ -157,6 +160,10 @@ async fn next(logs: &mut Option<Streaming<v1::LogChunk>>) -> Result<Option<v1::L
 #[derive(Default)]
 struct Told {
     attempts: BTreeMap<u32, String>,
+    /// Attempts whose program's end was told before their own.
+    exited: BTreeSet<u32>,
+    /// Why the last one could not be started.
+    unstarted: String,
     reason: String,
 }
 
@@ -165,9 +172,12 @@ impl Told {
         for attempt in &detail.attempts {
             let before = self.attempts.insert(attempt.number, attempt.state.clone());
             if before.as_ref() != Some(&attempt.state)
-                && let Some(text) = change(attempt)
+                && let Some(text) = self.unstarted(attempt, detail).or_else(|| change(attempt))
             {
                 printer.note(&text);
+            }
+            if is_exit_news(attempt, now_ms()) && self.exited.insert(attempt.number) {
+                printer.note(&format!("outlast: attempt {}: {}", attempt.number, attempt.ending));
             }
         }
         let Some(run) = &detail.run else { return };
@@ -178,6 +188,35 @@ impl Told {
             }
         }
     }
+}
+
+impl Told {
+    /// What is said of an attempt that could not be started: the first line, as
+    /// its output was shown already, and once where it is the same again.
+    fn unstarted(&mut self, attempt: &v1::AttemptView, detail: &v1::RunDetail) -> Option<String> {
+        let why = brief(&attempt.ending);
+        if attempt.state != "ENDED" || !why.starts_with("not started: ") {
+            return None;
+        }
+        let number = attempt.number;
+        if self.unstarted == why {
+            return Some(format!("outlast: attempt {number} could not be started either"));
+        }
+        why.clone_into(&mut self.unstarted);
+        let run = detail.run.as_ref().map_or("", |run| run.name.as_str());
+        let why = why.trim_start_matches("not started: ");
+        let more = format!("outlast logs {run} --setup --attempt {number}");
+        Some(format!("outlast: attempt {number} could not be started: {why}\n  all of it: {more}"))
+    }
+}
+
+/// Whether it is worth a line that a program has ended while its attempt goes
+/// on: a failure at once, a success where publishing takes its time.
+fn is_exit_news(attempt: &v1::AttemptView, now: u64) -> bool {
+    const LONG_MS: u64 = 2_000;
+    let goes_on = matches!(attempt.state.as_str(), "PREPARING" | "RUNNING" | "STOPPING");
+    let success = attempt.ending.contains("(exit code 0)");
+    goes_on && attempt.exited_ms > 0 && (!success || now.saturating_sub(attempt.exited_ms) >= LONG_MS)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds for display")]
@@ -244,6 +283,45 @@ fn remaining(detail: &v1::RunDetail, run: &v1::RunView) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_failed_is_told_at_once_and_one_that_did_well_only_if_publishing_takes_long() {
+        let attempt = |code: i32, state: &str| v1::AttemptView {
+            state: state.into(),
+            ending: format!("program ended (exit code {code}), publishing what it left"),
+            exited_ms: 10_000,
+            ..Default::default()
+        };
+        assert!(is_exit_news(&attempt(1, "RUNNING"), 10_000));
+        assert!(
+            !is_exit_news(&attempt(0, "RUNNING"), 10_500) && is_exit_news(&attempt(0, "STOPPING"), 12_000)
+        );
+        assert!(!is_exit_news(&attempt(1, "ENDED"), 10_000), "its end is told by itself");
+        assert!(!is_exit_news(&v1::AttemptView { exited_ms: 0, ..attempt(1, "RUNNING") }, 99_000));
+    }
+
+    #[test]
+    fn what_could_not_be_started_is_told_once() {
+        let attempt = |number: u32, ending: &str| v1::AttemptView {
+            number,
+            state: "ENDED".into(),
+            ending: ending.into(),
+            exit_code: Some(127),
+            ..Default::default()
+        };
+        let run = Some(v1::RunView { name: "p-abc".into(), ..Default::default() });
+        let detail = v1::RunDetail { run, ..Default::default() };
+        let mut told = Told::default();
+        let long =
+            "not started: the environment: `pip` failed\nWARNING: Retrying\nERROR: none: environment failed";
+        let mut say = |n, ending| told.unstarted(&attempt(n, ending), &detail);
+        let expected = "outlast: attempt 1 could not be started: the environment: `pip` failed\n  \
+                        all of it: outlast logs p-abc --setup --attempt 1";
+        assert_eq!(say(1, long).as_deref(), Some(expected));
+        assert_eq!(say(2, long).as_deref(), Some("outlast: attempt 2 could not be started either"));
+        assert!(say(3, "not started: another reason").is_some_and(|text| text.contains("another reason")));
+        assert_eq!(say(4, "exit code 1"), None);
+    }
 
     #[test]
     fn the_progress_line_says_only_what_is_known() {

@@ -8,7 +8,7 @@ use proto::v1;
 use serde::Serialize;
 
 use crate::chaos::Outcome;
-use crate::commands::{short, step};
+use crate::commands::{brief, short, step};
 use crate::exit_code::ExitCode;
 use crate::printer::{Printer, bytes, duration, money};
 
@@ -170,13 +170,17 @@ impl Report {
         let code = self.program_exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
         let mut lines = vec![format!("outlast: {} {}{reason}{code}", self.run, self.state.to_lowercase())];
         let count = self.attempts.len();
-        lines.push(format!("  took      {}, {count} attempt(s)", duration(self.duration_seconds as u64)));
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        lines.push(format!(
+            "  took      {}, {count} attempt{}",
+            duration(self.duration_seconds as u64),
+            plural(count)
+        ));
         for attempt in &self.attempts {
             let from = attempt.resumed_step.map_or_else(String::new, |at| format!(" from step {at}"));
             let to = attempt.last_step.map_or_else(String::new, |at| format!(" to step {at}"));
             let again = attempt.repeated_steps.map_or_else(String::new, |n| format!(", repeated {n} steps"));
-            let ending =
-                if attempt.ending.is_empty() { attempt.state.to_lowercase() } else { attempt.ending.clone() };
+            let ending = told_already(attempt);
             let machine = short(&attempt.machine);
             lines.push(format!("  attempt {} on {machine}{from}{to}{again}: {ending}", attempt.number));
         }
@@ -194,6 +198,15 @@ impl Report {
             lines.push(format!("  machines  {} used, all confirmed gone", self.machines.len()));
         }
         lines
+    }
+}
+
+/// How an attempt ended; what could not be started was told with its reason.
+fn told_already(attempt: &AttemptLine) -> String {
+    match brief(&attempt.ending) {
+        "" => attempt.state.to_lowercase(),
+        ending if ending.starts_with("not started: ") => "not started".to_owned(),
+        ending => ending.to_owned(),
     }
 }
 

@@ -9,10 +9,10 @@ use crate::app::Context;
 use crate::args::LogsArgs;
 use crate::client::{failure, passing};
 use crate::daemon;
-use crate::exit_code::ExitCode;
+use crate::exit_code::{ExitCode, Failure};
 use crate::follow::Output;
 use crate::link::Link;
-use crate::screen::view::How;
+use crate::screen::view::{How, Ranks};
 
 /// Between two looks at a line that has no end yet, such as a progress bar.
 const REPAINT: Duration = Duration::from_secs(1);
@@ -47,18 +47,52 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
         pattern: args.grep.clone(),
         invert: args.invert,
         rank: args.rank,
+        ranks: Ranks::default(),
     };
+    let (ranks, chooses) = (how.ranks.clone(), how.chooses());
     let mut output = Output::shown(&ctx.printer, how);
+    let newest = if args.attempt > 0 { args.attempt } else { run.attempts };
     if args.tail.is_some() {
-        output.skip_before(run.attempts);
+        output.skip_before(newest);
     }
     let mut link = Link::new(ctx, client);
-    tokio::select! {
-        done = Box::pin(print(ctx, &mut link, &mut ask, &mut output)) => done?,
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let work = async {
+        if let Some(lines) = args.tail.filter(|_| chooses) {
+            // Which lines are the last is known once all were looked at.
+            let all = v1::LogsRequest { follow: false, tail: None, attempt: newest, ..ask.clone() };
+            output.hold_last(lines);
+            Box::pin(print(ctx, &mut link, &mut all.clone(), &mut output)).await?;
+            if !args.follow {
+                output.finish();
+            }
+            output.release();
+            ask.tail = None;
+        }
+        if args.follow || args.tail.is_none() || !chooses {
+            Box::pin(print(ctx, &mut link, &mut ask, &mut output)).await?;
+        }
+        anyhow::Ok(true)
+    };
+    let done = tokio::select! {
+        done = Box::pin(work) => done?,
+        _ = tokio::signal::ctrl_c() => false,
+    };
+    output.release();
     output.finish();
-    Ok(ExitCode::Ok)
+    match args.rank.filter(|rank| done && !ranks.has(*rank)) {
+        Some(rank) => Err(no_rank(&run.name, rank, &ranks).into()),
+        None => Ok(ExitCode::Ok),
+    }
+}
+
+/// Nothing was shown, and why.
+fn no_rank(run: &str, rank: u32, ranks: &Ranks) -> Failure {
+    let why = format!("no line of {run} that was asked for is marked as rank {rank}'s");
+    let failure = Failure::new(ExitCode::NotFound, why);
+    match ranks.words() {
+        none if none.is_empty() => failure.help("no line is marked with a rank: leave out --rank"),
+        words => failure.help(format!("ranks with lines: {words}")),
+    }
 }
 
 async fn print(

@@ -115,7 +115,7 @@ pub async fn upgrade(ctx: &Context, args: UpgradeArgs) -> anyhow::Result<ExitCod
             if one.upgraded {
                 ctx.printer.line(&format!("{id} runs the new program, version {}", safe(&one.version)));
             } else {
-                ctx.printer.line(&format!("{id} keeps the old program: {}", safe(&one.problem)));
+                ctx.printer.line(&format!("{id} was not upgraded: {}", safe(&one.problem)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use proto::v1;
 
-use super::{answer, describe, moment, short, span, step};
+use super::{answer, brief, describe, moment, short, span, step};
 use crate::app::Context;
 use crate::args::StatusArgs;
 use crate::daemon;
@@ -63,7 +63,11 @@ fn row(run: &v1::RunView) -> Vec<String> {
 fn state(run: &v1::RunView) -> String {
     match (run.state.as_str(), run.phase.as_str()) {
         ("RUNNING", phase) if !phase.is_empty() && phase != "running" => format!("RUNNING ({phase})"),
-        (state, _) => run.exit_code.map_or_else(|| state.to_owned(), |code| format!("{state} ({code})")),
+        // While it goes on, the last code is that of an earlier attempt.
+        (state, _) => {
+            let code = run.exit_code.filter(|_| run.ended_ms > 0);
+            code.map_or_else(|| state.to_owned(), |code| format!("{state} ({code})"))
+        }
     }
 }
 
@@ -114,7 +118,7 @@ fn attempt_row(attempt: &v1::AttemptView) -> Vec<String> {
         step(attempt.last_step),
         span(attempt.started_ms, attempt.ended_ms),
         short(&attempt.machine_id).to_owned(),
-        attempt.ending.clone(),
+        brief(&attempt.ending).to_owned(),
     ]
 }
 
@@ -127,4 +131,23 @@ fn metric_row(metric: &v1::MetricView) -> Vec<String> {
         metric.max.to_string(),
         metric.count.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_that_has_ended_shows_a_code() {
+        let run = |state: &str, ended_ms| v1::RunView {
+            state: state.into(),
+            phase: "running".into(),
+            exit_code: Some(143),
+            ended_ms,
+            ..Default::default()
+        };
+        assert_eq!(state(&run("RUNNING", 0)), "RUNNING");
+        assert_eq!(state(&run("RECOVERING", 0)), "RECOVERING");
+        assert_eq!(state(&run("FAILED", 7)), "FAILED (143)");
+    }
 }

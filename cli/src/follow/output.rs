@@ -2,7 +2,7 @@
 //! that connections may break and chunks come again, cut elsewhere. Never
 //! prints a byte twice, never leaves one out without saying so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ pub fn everything(run: &str, follow: bool) -> v1::LogsRequest {
 
 type Key = (u32, String);
 
+/// Bytes of last lines that are held at most.
+const LAST_BYTES: usize = 64 << 20;
+
 /// Prints output and remembers how far.
 pub struct Output {
     printer: Printer,
@@ -34,6 +37,29 @@ pub struct Output {
     /// Attempts below are not printed.
     first: u32,
     line_is_whole: bool,
+    /// Lines are held back: only the last of them will be printed.
+    last: Option<Last>,
+}
+
+/// The last lines of what would have been printed.
+struct Last {
+    most: usize,
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    cut: bool,
+}
+
+impl Last {
+    fn push(&mut self, out: &[u8]) {
+        for line in out.split_inclusive(|byte| *byte == b'\n') {
+            self.bytes += line.len();
+            self.lines.push_back(line.to_vec());
+            while self.lines.len() > self.most || self.bytes > LAST_BYTES {
+                self.cut |= self.lines.len() <= self.most;
+                self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.len());
+            }
+        }
+    }
 }
 
 impl Output {
@@ -58,6 +84,25 @@ impl Output {
             printed: BTreeMap::new(),
             first: 0,
             line_is_whole: true,
+            last: None,
+        }
+    }
+
+    /// From now on prints nothing until [`Output::release`], and then only so
+    /// many last lines of what was chosen.
+    pub fn hold_last(&mut self, lines: u64) {
+        let most = usize::try_from(lines).unwrap_or(usize::MAX);
+        self.last = Some(Last { most, lines: VecDeque::new(), bytes: 0, cut: false });
+    }
+
+    /// Prints the lines that were held.
+    pub fn release(&mut self) {
+        let Some(last) = self.last.take() else { return };
+        if last.cut {
+            self.printer.note(&format!("[of these lines only the last {} MiB are shown]", LAST_BYTES >> 20));
+        }
+        for line in &last.lines {
+            self.put("stdout", line);
         }
     }
 
@@ -121,8 +166,12 @@ impl Output {
     }
 
     fn put(&mut self, stream: &str, out: &[u8]) {
-        let Some(last) = out.last() else { return };
-        self.line_is_whole = *last == b'\n';
+        let Some(end) = out.last() else { return };
+        if let Some(last) = &mut self.last {
+            last.push(out);
+            return;
+        }
+        self.line_is_whole = *end == b'\n';
         self.printer.clear_progress();
         if stream == "stdout" { &self.printer } else { &self.errors }.raw(out);
     }
@@ -256,6 +305,21 @@ mod tests {
             output.finish();
             assert_eq!(String::from_utf8(sheet.0.lock().unwrap().clone()).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn the_last_lines_are_those_that_were_chosen() {
+        let (printer, sheet) = printer(false);
+        let pattern = Some(crate::screen::view::pattern("a").unwrap());
+        let mut output = Output::shown(&printer, How { pattern, ..How::default() });
+        output.hold_last(2);
+        output.print(&chunk(1, 0, "a1\nb\na2\na3\nb\na"));
+        output.print(&v1::LogChunk { stream: "stderr".into(), ..chunk(1, 0, "a4\n") });
+        assert_eq!(*sheet.0.lock().unwrap(), b"");
+        output.release();
+        // Who follows sees all again and then more.
+        output.print(&chunk(1, 0, "a1\nb\na2\na3\nb\na5\n"));
+        assert_eq!(*sheet.0.lock().unwrap(), b"a3\na4\na5\n");
     }
 
     #[test]

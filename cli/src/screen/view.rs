@@ -2,7 +2,8 @@
 //! terminal would show it; with times in front, and only the lines that are
 //! wanted. Bytes on their way to a file or another program stay what they are.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use regex::Regex;
 
@@ -30,17 +31,65 @@ pub struct How {
     pub invert: bool,
     /// Only lines that a launcher marked as this rank's.
     pub rank: Option<u32>,
+    /// Whose lines were there, where one rank's are asked for.
+    pub ranks: Ranks,
+}
+
+/// So many ranks are remembered: output may name any number of them.
+const RANKS: usize = 1 << 16;
+
+/// Ranks that lines were marked with.
+#[derive(Debug, Clone, Default)]
+pub struct Ranks(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Ranks {
+    fn seen(&self, rank: u32, wanted: u32) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < RANKS || rank == wanted {
+            all.insert(rank);
+        }
+    }
+
+    /// Whether a line of this rank was there.
+    #[must_use]
+    pub fn has(&self, rank: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&rank)
+    }
+
+    /// The ranks in words: `0-3, 7`; empty where no line was marked.
+    #[must_use]
+    pub fn words(&self) -> String {
+        const MOST: usize = 16;
+        let mut spans: Vec<(u32, u32)> = Vec::new();
+        for rank in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            match spans.last_mut() {
+                Some((_, last)) if *last + 1 == *rank => *last = *rank,
+                _ => spans.push((*rank, *rank)),
+            }
+        }
+        let more = if spans.len() > MOST { ", ..." } else { "" };
+        let told = spans.iter().take(MOST).map(|(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        });
+        told.collect::<Vec<_>>().join(", ") + more
+    }
 }
 
 impl How {
     /// Whether lines are left out.
-    fn chooses(&self) -> bool {
+    #[must_use]
+    pub fn chooses(&self) -> bool {
         self.pattern.is_some() || self.rank.is_some()
     }
 
     fn wants(&self, text: &str) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text) != self.invert)
-            && self.rank.is_none_or(|rank| agent::ranks::rank_of_line(text) == Some(rank))
+        let own = self.rank.is_none_or(|wanted| {
+            let rank = agent::ranks::rank_of_line(text);
+            rank.iter().for_each(|rank| self.ranks.seen(*rank, wanted));
+            rank == Some(wanted)
+        });
+        own && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text) != self.invert)
     }
 
     fn prefix(&self, at_ms: u64, begins: bool, out: &mut Vec<u8>) {
@@ -235,6 +284,17 @@ mod tests {
     #[test]
     fn a_ranks_lines_are_those_that_the_launcher_marked() {
         let parts: &[(&[u8], u64)] = &[(b"[rank0]: a\n[rank1]: b\nc\n[def", 1), (b"ault1]:d\n", 2)];
+        let how = How { rank: Some(9), ..How::default() };
+        let ranks = how.ranks.clone();
+        assert_eq!((text(how, parts), ranks.words()), (String::new(), "0-1".to_owned()));
+        for rank in [3, 5, 6, 7] {
+            ranks.seen(rank, 9);
+        }
+        assert_eq!((ranks.words(), ranks.has(6), ranks.has(9)), ("0-1, 3, 5-7".to_owned(), true, false));
+        // However many are named, the one that is asked for is found.
+        let many = Ranks::default();
+        (0..200_000).for_each(|rank| many.seen(rank, 150_000));
+        assert!(many.has(150_000) && !many.has(199_999));
         assert_eq!(text(How { rank: Some(1), ..How::default() }, parts), "[rank1]: b\n[default1]:d\n");
         assert_eq!(text(How { rank: Some(1), invert: true, ..grep("b") }, parts), "[default1]:d\n");
     }

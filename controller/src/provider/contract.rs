@@ -55,7 +55,7 @@ async fn ids(provider: &dyn Provider, prefix: &str) -> Vec<(String, String)> {
 
 /// Waits until a machine is in a state.
 pub async fn wait_for(provider: &dyn Provider, instance: &str, wanted: &Presence) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(3);
     loop {
         let seen = provider.get(instance).await;
         if seen == *wanted {

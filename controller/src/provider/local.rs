@@ -109,7 +109,9 @@ fn create(root: &Path, request: &CreateRequest) -> CreateOutcome {
 
 fn state(directory: &Directory) -> InstanceState {
     let alive = |of: Option<processes::Stamp>| of.is_some_and(|stamp| processes::alive(&stamp));
-    if alive(directory.guard()) {
+    // An agent whose guard was killed goes on, and so does the machine: its
+    // link may break for a moment without an end of anything.
+    if alive(directory.guard()) || directory.agents().iter().any(processes::alive) {
         InstanceState::Up
     } else if alive(directory.boot()) {
         InstanceState::Booting

@@ -48,7 +48,11 @@ async fn machine_of(core: &Core, text: &str) -> Result<Machine, Status> {
         }
         Err(status) => return Err(status),
     };
-    let bound = match run.bound.filter(|_| !run.status.is_final()) {
+    if run.status.is_final() {
+        let why = format!("run {} has ended ({}) and is on no machine now", run.name, run.status.name());
+        return Err(Status::not_found(format!("{why}; `outlast why {}` says how it ended", run.name)));
+    }
+    let bound = match run.bound {
         Some(id) => core.load::<Attempt>(&id.to_string()).await?,
         None => None,
     };

@@ -1,8 +1,12 @@
-//! A run's output as one stream, attempt after attempt, read from its files
-//! up to what is durable. Follows until the run is final and all was told.
+//! A run's output as one stream, attempt after attempt and each attempt's
+//! lines in the order of their times, read from its files up to what is
+//! durable. Follows until the run is final and all was told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+mod merge;
+mod starts;
 
 use lifecycle::RunId;
 use proto::v1;
@@ -11,6 +15,8 @@ use tonic::Status;
 
 use crate::core::{Core, CoreError};
 use crate::model::{Attempt, Position, Run, Versioned};
+use merge::{Bytes, Lane, next};
+use starts::starts;
 
 const CHUNK: usize = 64 << 10;
 /// Followers look at least this often, in case a wake-up was missed.
@@ -24,7 +30,7 @@ pub struct Wanted {
     pub follow: bool,
     /// Which streams, in the order they are shown.
     pub streams: Vec<&'static str>,
-    /// Only so many last lines of what is there.
+    /// Only so many last lines of what is there, over all of the streams.
     pub tail: Option<u64>,
     /// Only this attempt; 0 is all.
     pub attempt: u32,
@@ -63,17 +69,8 @@ pub async fn send(core: Arc<Core>, wanted: Wanted, out: Out) -> Result<(), CoreE
             }
         }
         for attempt in &attempts {
-            for stream in &wanted.streams {
-                let row =
-                    positions.iter().find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream);
-                let until = row.map_or(0, |p| p.body.next);
-                let gaps = row.map_or(&[][..], |p| &p.body.gaps);
-                let from = told.entry((attempt.body.number, *stream)).or_insert(0);
-                if !send_range(&core, &run.body, attempt.body.number, stream, (from, until, gaps), &out)
-                    .await?
-                {
-                    return Ok(());
-                }
+            if !tell(&core, &run.body, &attempt.body, &positions, &wanted, &mut told, &out).await? {
+                return Ok(());
             }
         }
         if !wanted.follow || over {
@@ -88,37 +85,85 @@ pub async fn send(core: Arc<Core>, wanted: Wanted, out: Out) -> Result<(), CoreE
     }
 }
 
-async fn send_range(
+/// Sends what is new of an attempt; `false`: nobody reads any more.
+async fn tell(
     core: &Core,
     run: &Run,
-    attempt: u32,
-    stream: &'static str,
-    (from, until, gaps): (&mut u64, u64, &[(u64, u64)]),
+    attempt: &Attempt,
+    positions: &[Versioned<Position>],
+    wanted: &Wanted,
+    told: &mut BTreeMap<(u32, &'static str), u64>,
     out: &Out,
 ) -> Result<bool, CoreError> {
-    let file = file_of(stream);
-    if *from >= until {
-        return Ok(true);
+    let log = Log { core, run, attempt: attempt.number };
+    let mut lanes = Vec::new();
+    for stream in &wanted.streams {
+        let from = told.get(&(attempt.number, *stream)).copied().unwrap_or(0);
+        let lane = log.lane(attempt, positions, stream, from)?;
+        if from < lane.end {
+            lanes.push(lane);
+        }
     }
-    let times = core.files.times(&run.name, attempt, file)?;
-    while *from < until {
-        let gap = gaps.iter().find(|(start, end)| *start <= *from && *from < *end);
-        let next_gap = gaps.iter().map(|(start, _)| *start).find(|start| *start > *from).unwrap_or(until);
-        let end = gap.map_or(next_gap.min(until), |_| *from);
-        // Cut at every mark: each chunk has one time.
-        let piece = times.next_after(*from).map_or(end, |mark| mark.min(end));
-        let max = usize::try_from(piece - (*from).min(piece)).unwrap_or(CHUNK).min(CHUNK);
-        let data = core.files.read(&run.name, attempt, file, *from, max)?;
-        let len = data.len() as u64;
-        // A file that is shorter than its position ended in a gap.
-        let gap_to = if len == 0 { gap.map_or(end, |(_, end)| *end).max(*from + 1) } else { 0 };
-        let piece = v1::LogChunk { data, gap_to, at_ms: times.of(*from), ..chunk(attempt, stream, *from) };
-        if out.send(Ok(piece)).await.is_err() {
+    while let Some(piece) = next(&mut lanes, &log)? {
+        let Some(lane) = lanes.get(piece.lane) else { break };
+        if !log.send(lane, piece.from, piece.to, out).await? {
             return Ok(false);
         }
-        *from = if len == 0 { gap_to } else { *from + len };
+        told.insert((attempt.number, lane.stream), piece.to);
     }
     Ok(true)
+}
+
+/// The files of one attempt.
+struct Log<'a> {
+    core: &'a Core,
+    run: &'a Run,
+    attempt: u32,
+}
+
+impl Bytes for Log<'_> {
+    fn read(&self, stream: &'static str, offset: u64, most: u64) -> Result<Vec<u8>, CoreError> {
+        let most = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
+        Ok(self.core.files.read(&self.run.name, self.attempt, file_of(stream), offset, most)?)
+    }
+}
+
+impl Log<'_> {
+    /// A stream from an offset up to what is durable of it.
+    fn lane(
+        &self,
+        attempt: &Attempt,
+        positions: &[Versioned<Position>],
+        stream: &'static str,
+        from: u64,
+    ) -> Result<Lane, CoreError> {
+        let row = positions.iter().find(|p| p.body.attempt == attempt.id && p.body.stream == stream);
+        let times = self.core.files.times(&self.run.name, self.attempt, file_of(stream))?;
+        let gaps = row.map_or_else(Vec::new, |p| p.body.gaps.clone());
+        Ok(Lane::new(stream, from, row.map_or(0, |p| p.body.next), gaps, times))
+    }
+
+    /// Sends a piece, in chunks that have one time each and are cut where
+    /// bytes are missing.
+    async fn send(&self, lane: &Lane, from: u64, to: u64, out: &Out) -> Result<bool, CoreError> {
+        let mut at = from;
+        while at < to {
+            let gap = lane.gap_at(at);
+            let end = gap.map_or_else(|| lane.next_gap(at).min(to), |_| at);
+            let piece = lane.times.next_after(at).map_or(end, |mark| mark.min(end));
+            let data = self.read(lane.stream, at, piece.saturating_sub(at))?;
+            let len = data.len() as u64;
+            // A file that is shorter than its position ended in a gap.
+            let gap_to = if len == 0 { gap.unwrap_or(end).max(at + 1) } else { 0 };
+            let at_ms = lane.times.of(at);
+            let piece = v1::LogChunk { data, gap_to, at_ms, ..chunk(self.attempt, lane.stream, at) };
+            if out.send(Ok(piece)).await.is_err() {
+                return Ok(false);
+            }
+            at = if len == 0 { gap_to } else { at + len };
+        }
+        Ok(true)
+    }
 }
 
 fn chunk(attempt: u32, stream: &str, offset: u64) -> v1::LogChunk {
@@ -131,84 +176,4 @@ fn file_of(stream: &str) -> &'static str {
         "setup" => "setup.log",
         _ => "stdout.log",
     }
-}
-
-/// Where each stream of each attempt is told from: with a tail, the last
-/// lines of the newest attempt; with a moment, the line that it falls into.
-fn starts(
-    core: &Core,
-    run: &Run,
-    attempts: &[Versioned<Attempt>],
-    positions: &[Versioned<Position>],
-    wanted: &Wanted,
-) -> Result<BTreeMap<(u32, &'static str), u64>, CoreError> {
-    let newest = attempts.last().map_or(0, |a| a.body.number);
-    let mut starts = BTreeMap::new();
-    for attempt in attempts {
-        for stream in &wanted.streams {
-            let number = attempt.body.number;
-            let end = positions
-                .iter()
-                .find(|p| p.body.attempt == attempt.body.id && p.body.stream == *stream)
-                .map_or(0, |p| p.body.next);
-            let mut start = match wanted.tail {
-                Some(lines) if number == newest => tail_start(core, run, number, stream, end, lines)?,
-                Some(_) => end,
-                None => 0,
-            };
-            if wanted.since_ms > 0 {
-                let times = core.files.times(&run.name, number, file_of(stream))?;
-                let since = times.since(wanted.since_ms, end);
-                let since = if since < end { line_start(core, run, number, stream, since)? } else { end };
-                start = start.max(since);
-            }
-            starts.insert((number, *stream), start);
-        }
-    }
-    Ok(starts)
-}
-
-/// The beginning of the line that `at` lies in, if it is near.
-fn line_start(core: &Core, run: &Run, attempt: u32, stream: &'static str, at: u64) -> Result<u64, CoreError> {
-    let start = at.saturating_sub(CHUNK as u64);
-    let size = usize::try_from(at - start).unwrap_or(CHUNK);
-    let before = core.files.read(&run.name, attempt, file_of(stream), start, size)?;
-    let newline = before.iter().rposition(|byte| *byte == b'\n').map(|index| start + index as u64 + 1);
-    Ok(newline.unwrap_or(if start == 0 { 0 } else { at }))
-}
-
-fn tail_start(
-    core: &Core,
-    run: &Run,
-    attempt: u32,
-    stream: &'static str,
-    end: u64,
-    lines: u64,
-) -> Result<u64, CoreError> {
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut seen = 0;
-    let mut at = end;
-    while at > 0 {
-        let start = at.saturating_sub(CHUNK as u64);
-        let size = usize::try_from(at - start).unwrap_or(CHUNK);
-        let bytes = core.files.read(&run.name, attempt, file_of(stream), start, size)?;
-        if bytes.is_empty() {
-            // Nothing was kept here: the tail begins after it.
-            return Ok(at);
-        }
-        for (index, byte) in bytes.iter().enumerate().rev() {
-            let offset = start + index as u64;
-            // The newline that ends the last line does not begin another.
-            if *byte == b'\n' && offset + 1 != end {
-                seen += 1;
-                if seen == lines {
-                    return Ok(offset + 1);
-                }
-            }
-        }
-        at = start;
-    }
-    Ok(0)
 }

@@ -8,7 +8,8 @@ use crate::model::{Machine, Run, Versioned};
 
 const SHOWN: usize = 10;
 
-/// Finds the one candidate that `text` means.
+/// Finds the one candidate that `text` means: one that is called so, else one
+/// whose name without its suffix is that, else one whose name begins so.
 ///
 /// # Errors
 /// `NotFound`, or `FailedPrecondition` with the candidates.
@@ -16,17 +17,19 @@ fn one<T>(what: &str, text: &str, all: Vec<T>, names: impl Fn(&T) -> Vec<String>
     if text.is_empty() {
         return Err(Status::invalid_argument(format!("which {what}? its name is empty")));
     }
-    let mut exact = Vec::new();
-    let mut starting = Vec::new();
+    let (mut exact, mut based, mut starting) = (Vec::new(), Vec::new(), Vec::new());
     for item in all {
         let own = names(&item);
         if own.iter().any(|n| n == text) {
             exact.push(item);
+        } else if own.iter().any(|n| n.rsplit_once('-').is_some_and(|(base, _)| base == text)) {
+            based.push(item);
         } else if own.iter().any(|n| n.starts_with(text)) {
             starting.push(item);
         }
     }
-    let mut found = if exact.is_empty() { starting } else { exact };
+    let tiers = [exact, based, starting];
+    let mut found = tiers.into_iter().find(|tier| !tier.is_empty()).unwrap_or_default();
     match (found.pop(), found.len()) {
         (None, _) => Err(Status::not_found(format!("there is no {what} `{text}`"))),
         (Some(only), 0) => Ok(only),
@@ -81,6 +84,9 @@ mod tests {
         let error = pick("digits").unwrap_err();
         assert!(error.message().contains("digits-abc, digits-abd"), "{error}");
         assert!(pick("nothing").is_err());
+        let pick = |text: &str| one("run", text, vec!["many-abc", "manyout-abd"], |s| vec![(*s).to_owned()]);
+        assert_eq!(pick("many").unwrap(), "many-abc", "a whole name wins over the beginning of another");
+        assert!(pick("man").unwrap_err().message().contains("many-abc, manyout-abd"));
         assert!(pick("").is_err());
     }
 }

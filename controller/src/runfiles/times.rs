@@ -86,6 +86,16 @@ impl Times {
         close.map_or(late, |m| m.offset).min(end)
     }
 
+    /// Marks of offsets and times, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_marks(marks: &[(u64, u64)]) -> Self {
+        let mut times = Self::default();
+        for (offset, at_ms) in marks {
+            times.add(Mark { offset: *offset, at_ms: *at_ms, within_ms: LEAST_APART });
+        }
+        times
+    }
+
     /// Adds a mark unless it says nothing new. Returns what must be written:
     /// a line more, or the whole file anew.
     fn add(&mut self, mark: Mark) -> Option<Change> {

@@ -1,5 +1,5 @@
-//! One machine's health in lines of at most 80 columns: alerts first, then
-//! what there is of everything, and what works on it. All words and numbers
+//! One machine's health in lines, cut to 80 columns on a terminal alone: alerts
+//! first, then what there is of everything, and what works on it. All words and numbers
 //! come from the machine: words are made harmless, numbers that are none are
 //! shown as `-`.
 
@@ -30,21 +30,26 @@ pub(super) struct Line {
 impl Line {
     /// To stdout.
     pub(super) fn print(&self, printer: &Printer) {
+        let text = self.shown(printer.settings().stdout.terminal);
         match self.style {
-            Some(style) => printer.line(&printer.paint(style, &self.text)),
-            None => printer.line(&self.text),
+            Some(style) => printer.line(&printer.paint(style, &text)),
+            None => printer.line(&text),
         }
+    }
+
+    /// What another program reads is whole.
+    fn shown(&self, terminal: bool) -> String {
+        if !terminal || self.text.chars().count() <= WIDTH {
+            return self.text.clone();
+        }
+        let mut short: String = self.text.chars().take(WIDTH - 1).collect();
+        short.push('…');
+        short
     }
 }
 
 fn line(style: Option<Style>, text: &str) -> Line {
-    let text = safe(text);
-    let mut short: String = text.chars().take(WIDTH).collect();
-    if text.chars().count() > WIDTH {
-        short.pop();
-        short.push('…');
-    }
-    Line { style, text: short.trim_end().to_owned() }
+    Line { style, text: safe(text).trim_end().to_owned() }
 }
 
 /// Everything about one machine that fits a screen.

@@ -19,6 +19,10 @@ pub(super) const SCRIPT: &str = "first-boot.sh";
 const INSTANCE: &str = "instance.json";
 const BOOT: &str = "boot.json";
 const GUARD: &str = "guard.json";
+/// Where agents write themselves down, one file each.
+const AGENTS: &str = "agents";
+/// A machine has one agent, or a few while one takes another's place.
+const MAX_AGENTS: usize = 32;
 const TRASH: &str = ".trash-";
 /// The longest state file read.
 const MAX_STATE: u64 = 64 << 10;
@@ -139,6 +143,14 @@ impl Directory {
     /// The guard, as it wrote itself down.
     pub(super) fn guard(&self) -> Option<Stamp> {
         self.read(GUARD).ok()
+    }
+
+    /// Its agents, as they wrote themselves down; those of an earlier guard may
+    /// be among them.
+    pub(super) fn agents(&self) -> Vec<Stamp> {
+        let entries = fs::read_dir(self.path().join(AGENTS)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok()).take(MAX_AGENTS);
+        names.filter_map(|name| self.read(&format!("{AGENTS}/{name}")).ok()).collect()
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<T> {

@@ -56,7 +56,7 @@ impl Drop for Rig {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(3);
     while !done() {
         assert!(Instant::now() < deadline, "still not: {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -278,6 +278,37 @@ async fn hostile_names_and_files_lead_nowhere() {
     assert!(victim.join("kept").exists(), "links are not followed");
     let claimed = ["/sys/fs/cgroup/other", "/tmp/outlast-x", "/sys/fs/cgroup/../../tmp/outlast-x"];
     assert!(claimed.iter().all(|path| cgroup::of("x", Some(path.into())).is_empty()));
+}
+
+/// It leaves an agent behind that wrote itself down, and ends.
+const LEAVES_AN_AGENT: &str = r#"
+mkdir agents
+sleep 1000 &
+start=$(cut -d ' ' -f 22 /proc/$!/stat)
+printf '{"pid":%s,"start_time":%s}' $! "$start" > agents/one.json.new
+mv agents/one.json.new agents/one.json
+exit 0
+"#;
+
+#[tokio::test]
+async fn a_machine_whose_guard_has_ended_is_up_for_as_long_as_its_agent_runs() {
+    let rig = Rig::new();
+    let id = fresh_id();
+    rig.up(&id, &script(LEAVES_AN_AGENT)).await;
+    let stamp = |name: &str| -> Option<Stamp> {
+        serde_json::from_slice(&fs::read(rig.path(&id).join(name)).ok()?).ok()
+    };
+    until("the agent", || stamp("agents/one.json").is_some());
+    let guard = stamp("guard.json").unwrap();
+    until("the guard's end", || !processes::alive(&guard));
+    let up = Presence::Present(InstanceState::Up);
+    assert_eq!(rig.provider.get(&id).await, up);
+    fs::write(rig.path(&id).join("agents/two.json"), "{").unwrap();
+    symlink("one.json", rig.path(&id).join("agents/three.json")).unwrap();
+    assert_eq!(rig.provider.get(&id).await, up, "whatever else lies there does no harm");
+    let agent = stamp("agents/one.json").unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for(&rig.provider, &id, &Presence::Present(InstanceState::Terminal)).await;
 }
 
 #[tokio::test]

@@ -112,8 +112,12 @@ fn one_screen_tells_alerts_first_and_fits_80_columns() {
         "          1.5 GiB in 12 processes, 3h 02m of processor time",
         "agent     version 1.2.3, up 1m 00s",
     ];
-    assert_eq!(texts(&lines), expected);
-    assert!(texts(&lines).iter().all(|text| text.chars().count() <= WIDTH));
+    let shown = |terminal| -> Vec<String> { lines.iter().map(|line| line.shown(terminal)).collect() };
+    assert_eq!(shown(true), expected);
+    assert!(shown(true).iter().all(|text| text.chars().count() <= WIDTH));
+    // What another program reads is not cut.
+    assert!(shown(false).iter().any(|text| text.ends_with("(checkpoints, shm)")), "{lines:#?}");
+    assert!(!shown(false).concat().contains('…'));
     assert_eq!((lines[1].style, lines[3].style), (Some(Style::Red), Some(Style::Yellow)));
 }
 
@@ -148,7 +152,7 @@ fn what_a_machine_says_cannot_break_the_screen() {
     let lines = screen(&hostile);
     assert!(lines.len() < 60, "{} lines", lines.len());
     for line in &lines {
-        assert!(line.text.chars().count() <= WIDTH && !line.text.contains(['\x1b', '\n']), "{line:?}");
+        assert!(line.shown(true).chars().count() <= WIDTH && !line.text.contains(['\x1b', '\n']), "{line:?}");
     }
     assert_eq!(machine_row(&hostile).len(), MACHINE_HEAD.len());
     assert_eq!(sample_row(hostile.report.unwrap().sample.as_ref().unwrap()).len(), SAMPLE_HEAD.len());

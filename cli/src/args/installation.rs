@@ -1,0 +1,78 @@
+//! What the verbs about the controller and the configuration take.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::values::setting;
+
+/// `outlast controller`
+#[derive(Debug, Subcommand)]
+pub enum ControllerVerb {
+    /// Start one in the background, if none runs
+    Start {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End it; machines and their work go on
+    Stop,
+    /// Say whether one runs, and how it is
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the system keep one running
+    Install {
+        /// Only print what would be installed
+        #[arg(long)]
+        print: bool,
+    },
+    /// Be one, in the foreground
+    Serve {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        home: Option<PathBuf>,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Use this file instead of the outlast.toml that is found
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a setting, for example budget.max_usd=5; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = setting)]
+    pub set: Vec<(String, String)>,
+}
+
+/// `outlast config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Print every setting as it is in force
+    Show {
+        /// Say who set each
+        #[arg(long)]
+        origin: bool,
+        /// The directory of the source tree
+        #[arg(default_value = ".")]
+        path: PathBuf,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether the configuration is right
+    Check {
+        /// The directory of the source tree
+        #[arg(default_value = ".")]
+        path: PathBuf,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
