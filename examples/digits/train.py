@@ -200,6 +200,12 @@ def rehearse_failure(step):
     sys.exit(f"DIGITS_FAIL_HOW={how} is not one of exit1, exit137, segv, kill, ignore-term")
 
 
+def rehearse_endurance(step):
+    """DIGITS_LAST_GENERATION=N: generations before it stand still before the last step, until they are ended."""
+    while step == STEPS - 1 and int(GENERATION) < int(setting("DIGITS_LAST_GENERATION", "0")) and not stopping:
+        time.sleep(0.05)
+
+
 def keep_pace(due):
     """Sleeps until `due` in slices, so that a request to stop is noticed soon."""
     while not stopping and (left := due - time.monotonic()) > 0:
@@ -235,13 +241,14 @@ def main():
         due = time.monotonic() + STEP_SECONDS
         loss, rate = training.advance(*train)
         if step_file:
-            append(step_file, f"{GENERATION} {training.step}\n")
+            append(step_file, f"{GENERATION} {training.step} {time.time_ns() // 1_000_000}\n")
         line = {"step": training.step, "loss": round(loss, 6), "acc": round(training.accuracy(*test), 6)}
         print(json.dumps(line | {"lr": rate}), flush=True)
         rehearse_failure(training.step)
         if training.step % SAVE_EVERY == 0:
             training.save()
         keep_pace(due)
+        rehearse_endurance(training.step)
         if stopping and training.step < STEPS:
             training.save()
             print(f"stopped at step {training.step}: checkpoint saved", flush=True)

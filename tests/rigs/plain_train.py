@@ -18,6 +18,7 @@ CHECKPOINTS = os.environ.get("OUTLAST_CHECKPOINT_DIR") or "checkpoints"
 OUTPUT = os.environ.get("OUTLAST_OUTPUT_DIR") or "results"
 RESUME_FROM = os.environ.get("OUTLAST_RESUME_FROM") or ""
 GENERATION = os.environ.get("OUTLAST_GENERATION") or "0"
+LAST_GENERATION = int(os.environ.get("DIGITS_LAST_GENERATION") or 0)
 SAVE_EVERY = 20
 
 
@@ -72,11 +73,13 @@ def main():
     append("DIGITS_START_FILE", json.dumps(start) + "\n")
     while step < STEPS:
         step, weights = step + 1, hashlib.sha256(weights).digest()
-        append("DIGITS_STEP_FILE", f"{GENERATION} {step}\n")
+        append("DIGITS_STEP_FILE", f"{GENERATION} {step} {time.time_ns() // 1_000_000}\n")
         print(json.dumps({"step": step, "loss": 1 / step}), flush=True)
         if step % SAVE_EVERY == 0:
             save(step, weights)
         time.sleep(PACE)
+        while step == STEPS - 1 and int(GENERATION) < LAST_GENERATION:
+            time.sleep(0.05)
     durably(OUTPUT, "weights.npy", lambda file: file.write(weights))
     return 0
 

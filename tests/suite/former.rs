@@ -62,7 +62,7 @@ async fn say(side: &Side, messages: Vec<v1::Up>) -> Result<Vec<down::Body>, toni
     let mut inbound = AgentLinkClient::new(side.channel.clone()).session(outbound).await?.into_inner();
     let (mut answers, mut acks) = (Vec::new(), 0);
     while acks < last {
-        let next = tokio::time::timeout(Duration::from_secs(20), inbound.message()).await.expect("an answer");
+        let next = tokio::time::timeout(Duration::from_mins(3), inbound.message()).await.expect("an answer");
         let Some(message) = next? else { break };
         acks += usize::from(matches!(message.body, Some(down::Body::Ack(_))));
         answers.extend(message.body);

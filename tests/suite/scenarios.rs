@@ -15,6 +15,7 @@ mod hostile;
 mod losses;
 mod output;
 mod persons;
+mod processes;
 mod programs;
 mod saves;
 mod stage;

@@ -2,11 +2,15 @@
 //! faults first, then the faults stop and everything must converge. A failing
 //! seed is printed and reproduces bit for bit.
 
+mod faults;
+mod hosts;
 mod judge;
 mod machine;
 mod run;
+mod world;
 
-use run::{Options, Outcome, simulate};
+use faults::Options;
+use run::{Outcome, simulate};
 
 /// `SIM_LOG=1` shows what the parts say.
 fn logged() {

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from lab import Broken, kill, machine_pids, run
+from lab import PATIENCE, Broken, kill, machine_pids, run
 
 # How long a fault of the network lasts, in seconds, where it must not lead to a loss.
 SHORT = 10
@@ -73,7 +73,7 @@ def partition_long(case):
     with case.lab.few_silent:
         case.begin()
         case.link.cut()
-        case.until_next_attempt(timeout=90)
+        case.until_next_attempt()
 
 
 @kind("operator destroys it", "`outlast destroy MACHINE`", True, ("lost: operator",))
@@ -89,7 +89,7 @@ def farewell(case):
         pass
     case.begin()
     kill(case.guard(), signal.SIGTERM)
-    case.until_next_attempt(timeout=60)
+    case.until_next_attempt()
 
 
 @kind("program exits 1", "its own error", True, ("ended: exit code 1",))
@@ -282,12 +282,12 @@ class Case:
             self.lab.python, "train.py", self.home,
         )
         self.name = said.strip()
-        self.wait(self.starts, "its start", 60)
+        self.wait(self.starts, "its start")
         first = self.starts()[0]
         self.machine, self.attempt, self.pid = first["machine"], first["attempt"], first["pid"]
         self.link = self.lab.link_of(self.machine)
         # Not at the same moment of every heartbeat.
-        self.wait(lambda: self.last_step() >= 12, "its first steps", 60)
+        self.wait(lambda: self.last_step() >= 12, "its first steps")
         self.lasts(self.random.uniform(0, 1))
 
     def finish(self):
@@ -325,7 +325,7 @@ class Case:
     def order(self, text):
         """Has the program do something to itself; the time is the program's own."""
         self.order_quietly(text)
-        self.wait(lambda: self.lines("ends"), "the program's own word", 20)
+        self.wait(lambda: self.lines("ends"), "the program's own word")
         self.began = float(self.lines("ends")[-1].split()[1])
 
     def order_quietly(self, text):
@@ -341,7 +341,16 @@ class Case:
         return self.pid_in("guard.json")
 
     def agent(self):
-        return self.pid_in("agent.json")
+        """The agent that lives: each records itself, and one that was killed leaves its record."""
+        records, found = f"{self.lab.home}/machines/{self.machine}/agents", []
+
+        def lives():
+            pids = [self.pid_in(f"agents/{name}") for name in os.listdir(records) if name.endswith(".json")]
+            found[:] = set(pids) & machine_pids(self.machine)
+            return len(found) == 1
+
+        self.wait(lives, "its one agent")
+        return found[0]
 
     def pid_in(self, name):
         with open(f"{self.lab.home}/machines/{self.machine}/{name}", encoding="ascii") as file:
@@ -349,29 +358,27 @@ class Case:
 
     # --- waiting ---
 
-    def wait(self, is_so, what, timeout):
-        until = time.monotonic() + timeout
+    def wait(self, is_so, what):
+        until = time.monotonic() + PATIENCE
         while not is_so():
             if time.monotonic() > until or self.lab.stopping.is_set():
-                raise Broken(f"{self.key}: {what} did not come within {timeout} s")
+                raise Broken(f"{self.key}: {what} did not come within {PATIENCE} s")
             time.sleep(0.05)
 
-    def until_next_attempt(self, timeout=45):
+    def until_next_attempt(self):
         """Until a step of another attempt, or until it is clear that none comes."""
 
         def is_so():
             return any(attempt != self.attempt for attempt, *_ in self.steps())
 
-        self.wait(is_so, "another attempt", timeout)
+        self.wait(is_so, "another attempt")
 
     def heals(self):
         """After a fault that ends nothing: the machine is heard again and the training was never touched."""
         self.link.clear()
         self.healed = healed = time.time()
-        self.wait(
-            lambda: self.journal.is_well(self.machine) or self.replaced(), "the machine's recovery", 45
-        )
-        self.wait(lambda: self.steps()[-1][2] > healed or self.replaced(), "a step after healing", 20)
+        self.wait(lambda: self.journal.is_well(self.machine) or self.replaced(), "the machine's recovery")
+        self.wait(lambda: self.steps()[-1][2] > healed or self.replaced(), "a step after healing")
 
     def replaced(self):
         return len(self.starts()) > 1

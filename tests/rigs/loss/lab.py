@@ -19,6 +19,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 CONTROLLER = "10.231.255.1"
+# Seconds that nothing takes which is only waited for, however slow the machine is.
+PATIENCE = 180
 
 
 class Broken(Exception):
@@ -101,8 +103,8 @@ class Link:
         os.close(far)
         self.client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.client.bind(f"{self.socket}.client")
-        self.client.settimeout(5)
-        until = time.monotonic() + 5
+        self.client.settimeout(PATIENCE)
+        until = time.monotonic() + PATIENCE
         while not os.path.exists(self.socket):
             if self.process.poll() is not None or time.monotonic() > until:
                 raise Broken(f"the link emulator of {self.namespace} did not start; see {lab.root}/trash.log")
@@ -192,10 +194,10 @@ class Lab:
             "XDG_CONFIG_HOME": f"{self.root}/config",
         }
 
-    def outlast(self, *args, timeout=60):
+    def outlast(self, *args, timeout=PATIENCE):
         return run(*self.command(*args), env=self.environment(), cwd=self.root, stdin=subprocess.DEVNULL, timeout=timeout)
 
-    def try_outlast(self, *args, timeout=60):
+    def try_outlast(self, *args, timeout=PATIENCE):
         """The exit code and what it printed, whatever it was."""
         done = subprocess.run(
             self.command(*args), env=self.environment(), cwd=self.root, stdin=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ CLONE_NEWNET = 0x40000000
 def main():
     lab, command = sys.argv[1], sys.argv[2:]
     machine = os.environ["OUTLAST_MACHINE_ID"]
-    until = time.monotonic() + 20
+    until = time.monotonic() + 180
     while True:
         for name in sorted(os.listdir(f"{lab}/free")):
             try:

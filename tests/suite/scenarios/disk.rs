@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::programs::Training;
-use super::stage::{Said, Stage, touch, wait};
+use super::stage::{Said, Stage, wait};
 
 /// A small disk; unmounted when it goes.
 struct Disk(TempDir);
@@ -70,11 +70,7 @@ fn a_full_disk_is_told_clearly_and_costs_nothing_once_there_is_room_again() {
     };
     let outside = tempfile::Builder::new().prefix("ol").tempdir_in("/tmp").unwrap();
     let stage = Stage::at(outside, disk.0.path().join("h"));
-    let hold = stage.path("hold");
-    let training = Training::new(
-        &stage,
-        &[("STEPS", "20"), ("STEP_MS", "40"), ("EVERY", "10"), ("HOLD", hold.to_str().unwrap())],
-    );
+    let training = Training::new(&stage, &[("STEPS", "20"), ("STEP_MS", "40"), ("EVERY", "10")]).gated(20);
     let run = training.submit(&stage);
     stage.when_durable(&run, 20);
     wait("the end of its steps", || (!training.noted("finished").is_empty()).then_some(()));
@@ -109,7 +105,7 @@ fn a_full_disk_is_told_clearly_and_costs_nothing_once_there_is_room_again() {
     is_clear(&unable);
 
     disk.free();
-    touch(&hold);
+    training.may_end();
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
     assert_eq!(training.starts().len(), 1);

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::stage::{Stage, doing, is_alive, machine_of, records, signal, touch, variable, wait};
+use super::processes::{Standing, doing, kill_one, only};
+use super::stage::{Stage, machine_of, records, touch, variable, wait};
 
 /// Writes what no reader likes to both streams and the same to two files
 /// outside of every machine. It ends when it may.
@@ -21,6 +21,8 @@ const AWKWARD: &str = r##"
 import os, random, sys, time
 if os.environ["OUTLAST_GENERATION"] != "1":
     sys.exit(0)
+while not os.path.exists(os.environ["MAY_WRITE"]):
+    time.sleep(0.02)
 rng = random.Random(int(os.environ["SEED"]))
 total, seconds = int(os.environ["BYTES"]), float(os.environ["SECONDS_TO_WRITE"])
 truth = [open(os.path.join(os.environ["RECORD"], name), "wb", buffering=0) for name in ("stdout", "stderr")]
@@ -64,13 +66,18 @@ while not os.path.exists(os.environ["MAY_END"]):
     time.sleep(0.02)
 "##;
 
-/// Numbered lines with the time of each, for two attempts.
+/// Numbered lines with the time of each, for two attempts. Each waits until the
+/// one before was read and noted.
 const LINES: &str = r#"
 import os, sys, time
 generation = os.environ["OUTLAST_GENERATION"]
+attempt = os.path.dirname(os.environ["OUTLAST_CHECKPOINT_DIR"])
+spool, written = os.path.join(attempt, "spool", "stdout.0000000000000000"), 0
 for i in range(int(os.environ["COUNT"])):
-    sys.stdout.write(f"{generation} {i} {int(time.time() * 1000)}\n")
+    written += sys.stdout.write(f"{generation} {i} {int(time.time() * 1000)}\n")
     sys.stdout.flush()
+    while not os.path.exists(spool) or os.path.getsize(spool) < written:
+        time.sleep(0.005)
     time.sleep(float(os.environ["PAUSE"]))
     while i == int(os.environ.get("HOLD_AT", "-1")) and not os.path.exists(os.environ["MAY_END"]):
         time.sleep(0.02)
@@ -87,31 +94,39 @@ fn number(name: &str, default: u64) -> u64 {
 struct Awkward {
     run: String,
     record: PathBuf,
+    may_write: PathBuf,
     may_end: PathBuf,
 }
 
 impl Awkward {
+    /// It writes nothing before it may.
     fn begin(stage: &Stage, seed: u64, bytes: u64, seconds: f64, more: &[&str]) -> Self {
         let root = stage.project("awkward", &[("program.py", AWKWARD), ("outlast.toml", BARE)]);
-        let (record, may_end) = (stage.path("record"), stage.path("may-end"));
+        let [record, may_write, may_end] = ["record", "may-write", "may-end"].map(|name| stage.path(name));
         fs::create_dir_all(&record).unwrap();
         let settings = [
             variable("SEED", seed),
             variable("BYTES", bytes),
             variable("SECONDS_TO_WRITE", seconds),
             variable("RECORD", record.display()),
+            variable("MAY_WRITE", may_write.display()),
             variable("MAY_END", may_end.display()),
         ];
         let all: Vec<&str> = settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        Self { run: stage.submit(&root, &all), record, may_end }
+        Self { run: stage.submit(&root, &all), record, may_write, may_end }
     }
 
     fn truth(&self, stream: &str) -> Vec<u8> {
         fs::read(self.record.join(stream)).unwrap()
     }
 
-    fn has_written(&self) -> bool {
-        self.record.join("written").exists()
+    /// Waits until it has written everything, for as long as it gets on.
+    fn when_written(&self) {
+        let len = |stream: &str| fs::metadata(self.record.join(stream)).map_or(0, |about| about.len());
+        while_it_grows("the end of the writing", || {
+            let done = self.record.join("written").exists();
+            (done, len("stdout") + len("stderr"))
+        });
     }
 }
 
@@ -171,9 +186,12 @@ fn lead_through(stage: &Stage, machine: &str) -> Wire {
 
 /// Kills the agent of a machine and waits until there is another.
 fn kill_agent(machine: &str) {
-    let agent = wait("an agent", || doing(machine, "agent").first().copied());
-    signal(agent, Signal::SIGKILL);
-    wait("the agent's end", || (!is_alive(agent)).then_some(()));
+    kill_one(wait("an agent", || doing(machine, "agent").first().copied()));
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap().as_millis()).unwrap()
 }
 
 fn pass(random: &mut fastrand::Rng, ms: std::ops::Range<u64>) {
@@ -181,21 +199,30 @@ fn pass(random: &mut fastrand::Rng, ms: std::ops::Range<u64>) {
     wait("a moment", || (Instant::now() >= until).then_some(()));
 }
 
-/// Waits until the controller has so much, and fails where nothing arrives
-/// any more.
-fn when_long(path: &Path, len: u64) {
+/// Waits until it is so, and fails where a number of bytes grows no more.
+#[track_caller]
+fn while_it_grows(what: &str, look: impl Fn() -> (bool, u64)) {
     let (mut last, mut since) = (0, Instant::now());
     loop {
-        let now = fs::metadata(path).map_or(0, |about| about.len());
-        if now >= len {
+        let (done, now) = look();
+        if done {
             return;
         }
         if now > last {
             (last, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < super::stage::PATIENCE, "{now} of {len} bytes of {}", path.display());
+        assert!(since.elapsed() < super::stage::PATIENCE, "{now} bytes and no more: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until the controller has so much.
+#[track_caller]
+fn when_long(path: &Path, len: u64) {
+    while_it_grows(&format!("{len} of {}", path.display()), || {
+        let now = fs::metadata(path).map_or(0, |about| about.len());
+        (now >= len, now)
+    });
 }
 
 /// The gaps that were journalled of a run: stream, from, to.
@@ -230,6 +257,7 @@ fn every_byte_arrives_once_and_in_order_through_kills_and_cuts() {
     let machine = machine_of(&stage.when(&run, "running", |detail| detail["run"]["phase"] == "running"));
     let wire = lead_through(&stage, &machine);
     kill_agent(&machine);
+    touch(&awkward.may_write);
     let (mut kills, mut cuts) = (1, 0);
     while kills < 6 || cuts < 5 {
         pass(&mut random, 200..800);
@@ -245,7 +273,7 @@ fn every_byte_arrives_once_and_in_order_through_kills_and_cuts() {
             stage.ok(&["status"]);
         }
     }
-    wait("the end of the writing", || awkward.has_written().then_some(()));
+    awkward.when_written();
     for stream in ["stdout", "stderr"] {
         let len = fs::metadata(awkward.record.join(stream)).unwrap().len();
         when_long(&log(&stage, &run, 1, stream), len);
@@ -269,10 +297,14 @@ fn what_a_dead_keeper_had_written_arrives_and_what_its_disk_lost_is_one_exact_ga
     let awkward = Awkward::begin(&stage, 7, 24 << 20, 0.5, &["logs.spool=64MiB"]);
     let run = awkward.run.clone();
     let machine = machine_of(&stage.when(&run, "running", |detail| detail["run"]["phase"] == "running"));
-    // Nobody reads the spool while it is written.
-    let agent = doing(&machine, "agent")[0];
-    signal(agent, Signal::SIGSTOP);
-    wait("the end of the writing", || awkward.has_written().then_some(()));
+    // Nobody reads the spool while it is written, and nobody minds, however
+    // long that takes.
+    let controller = Standing::still(stage.one_controller());
+    let guard = Standing::still(only(&machine, "guard"));
+    let agent = only(&machine, "agent");
+    let still = Standing::still(agent);
+    touch(&awkward.may_write);
+    awkward.when_written();
     let attempts = stage.home.join("machines").join(&machine).join("attempts");
     let attempt = fs::read_dir(&attempts).unwrap().next().unwrap().unwrap().path();
     let truth = awkward.truth("stdout");
@@ -282,18 +314,17 @@ fn what_a_dead_keeper_had_written_arrives_and_what_its_disk_lost_is_one_exact_ga
         of.map(|e| e.metadata().unwrap().len()).sum()
     };
     let kept = fs::metadata(log(&stage, &run, 1, "stdout")).map_or(0, |about| about.len());
-    assert!(kept < 4 << 20, "{kept} bytes were sent already");
-    wait("all of it in the spool", || (spooled() == truth.len() as u64).then_some(()));
-    for keeper in doing(&machine, "keeper") {
-        signal(keeper, Signal::SIGKILL);
-    }
+    assert_eq!(kept, 0, "something was sent already");
+    while_it_grows("all of it in the spool", || (spooled() == truth.len() as u64, spooled()));
+    kill_one(only(&machine, "keeper"));
     touch(&awkward.may_end);
     // A power cut takes the end of a file that was never synced.
     let first = attempt.join("spool/stdout.0000000000000000");
     let segment = fs::metadata(&first).unwrap().len();
     let lost = (segment - 1_000, segment);
     OpenOptions::new().write(true).open(&first).unwrap().set_len(lost.0).unwrap();
-    signal(agent, Signal::SIGKILL);
+    kill_one(agent);
+    drop((still, guard, controller));
 
     let detail = stage.ended(&run);
     let ending = detail["attempts"][0]["ending"].as_str().unwrap_or_default();
@@ -324,7 +355,7 @@ fn numbered(stage: &Stage, count: u32, pause: f64, more: &[String]) -> String {
 #[test]
 fn who_follows_sees_the_next_attempt_and_the_next_controller_and_each_byte_once() {
     let stage = Stage::new();
-    let run = numbered(&stage, 60, 0.05, &[]);
+    let run = numbered(&stage, 60, 0.05, &[variable("HOLD_AT", 40)]);
     let follower = stage.begin(&["logs", &run, "-f"]);
     let length = |attempt| fs::metadata(log(&stage, &run, attempt, "stdout")).map_or(0, |about| about.len());
     wait("output of the first attempt", || (length(1) > 100).then_some(()));
@@ -332,6 +363,7 @@ fn who_follows_sees_the_next_attempt_and_the_next_controller_and_each_byte_once(
     stage.kill_machine(&machine);
     wait("output of the second attempt", || (length(2) > 50).then_some(()));
     stage.kill_controller();
+    touch(&stage.path("may-end"));
     let said = follower.end().ends_with(0);
     stage.ends_as(&run, "SUCCEEDED");
     let both: Vec<u8> = [1, 2]
@@ -350,16 +382,19 @@ fn output_keeps_its_times_though_it_is_sent_late_and_can_be_asked_for_by_them() 
     let run = numbered(&stage, 6, 1.2, &[variable("HOLD_AT", 4)]);
     wait("the first line", || fs::metadata(log(&stage, &run, 1, "stdout")).ok().filter(|m| m.len() > 0));
     let machine = machine_of(&stage.status(&run));
-    let agent = doing(&machine, "agent")[0];
-    signal(agent, Signal::SIGSTOP);
+    let controller = Standing::still(stage.one_controller());
+    let guard = Standing::still(only(&machine, "guard"));
+    let agent = Standing::still(only(&machine, "agent"));
     let spool = stage.home.join("machines").join(&machine).join("attempts");
     let spooled = || {
         let attempt = fs::read_dir(&spool).unwrap().next()?.unwrap().path();
         let text = fs::read_to_string(attempt.join("spool/stdout.0000000000000000")).ok()?;
         (text.lines().count() >= 5).then_some(text)
     };
-    wait("five lines in the spool", spooled);
-    signal(agent, Signal::SIGCONT);
+    let held = wait("five lines in the spool", spooled).lines().count();
+    // What was noted before now is not the time at which it is sent.
+    let before_sending = unix_ms();
+    drop((agent, guard, controller));
     touch(&stage.path("may-end"));
     stage.ends_as(&run, "SUCCEEDED");
 
@@ -369,8 +404,11 @@ fn output_keeps_its_times_though_it_is_sent_late_and_can_be_asked_for_by_them() 
         let (stamp, rest) = line.split_once(' ').unwrap();
         let written: u64 = rest.rsplit_once(' ').unwrap().1.parse().unwrap();
         let noted = cli::commands::unix_ms_of(stamp).unwrap_or_else(|| panic!("no time: {line}"));
-        // The program takes its time, then writes, then the keeper reads.
-        assert!((written..written + 400).contains(&noted), "{line}: noted {noted}");
+        // The program takes its time, then writes, then the keeper reads: before
+        // the program writes again, and before anything of it was sent.
+        assert!(noted >= written, "{line}: noted {noted}");
+        assert!(own.last().is_none_or(|(earlier, _)| *earlier < written), "{line}: {own:?}");
+        assert!(own.len() >= held || noted <= before_sending, "{line}: sent after {before_sending}");
         own.push((noted, rest.to_owned()));
     }
     assert_eq!(own.len(), 6, "{text}");

@@ -1,27 +1,32 @@
 //! Small training programs for the scenarios, in Python without packages. What
 //! they did is written outside of every machine, so that it can be compared
-//! with what the product says.
+//! with what the product says. What a test acts upon goes on until the test
+//! lets it end, however slow the machine is: no program's length is a time.
 
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::stage::{Stage, lines, records, variable};
+use super::stage::{Stage, exchange, lines, records, touch, variable, wait};
 
 /// Writes known noise to its output and numbered lines to its error stream,
-/// `NOISE_ROUNDS` times.
+/// until `NOISE_END` is there; then it notes how many rounds that were.
 const NOISE: &str = r#"
 import hashlib, os, sys, time
-rounds, pause = int(os.environ["NOISE_ROUNDS"]), float(os.environ["NOISE_MS"]) / 1000
-with open(os.environ["NOISE_STARTS"], "a") as file:
-    file.write(f"{os.environ['OUTLAST_GENERATION']} {os.getpid()}\n")
-for i in range(rounds):
-    due = time.monotonic() + pause
+def note(name, line):
+    with open(os.environ[name], "a") as file:
+        file.write(line + "\n")
+note("NOISE_STARTS", f"{os.environ['OUTLAST_GENERATION']} {os.getpid()}")
+i = 0
+while not os.path.exists(os.environ["NOISE_END"]):
+    due = time.monotonic() + 0.05
     sys.stdout.buffer.write(hashlib.shake_256(b"%d" % i).digest(1500))
     sys.stdout.buffer.flush()
     sys.stderr.write(f"line {i}\n")
     sys.stderr.flush()
+    i += 1
     time.sleep(max(0.0, due - time.monotonic()))
+note("NOISE_ROUNDS", str(i))
 "#;
 
 /// The same noise at once, for comparison.
@@ -35,12 +40,13 @@ for i in range(int(sys.argv[1])):
 /// `OUTLAST_RESUME_FROM`, saves when it is asked to end.
 /// `HOW=place`: archives, under their own names while they are written.
 /// `HOW=temporary`: free bytes, under a temporary name while they are written.
+/// `HALF`: the first generation never writes more than half of this step's save.
 const TRAINING: &str = r#"
 import hashlib, json, os, signal, sys, time, zipfile
 get = os.environ.get
 STEPS, PAUSE = int(get("STEPS", "30")), float(get("STEP_MS", "100")) / 1000
 EVERY, SIZE, SLOW = int(get("EVERY", "10")), int(get("SIZE", "4096")), float(get("SLOW", "0"))
-HOW, RECORD, HOLD = get("HOW", "place"), os.environ["RECORD"], get("HOLD", "")
+HOW, RECORD, GATE, HALF = get("HOW", "place"), os.environ["RECORD"], get("GATE"), int(get("HALF", "0"))
 GENERATION, RESUME = os.environ["OUTLAST_GENERATION"], get("OUTLAST_RESUME_FROM", "")
 
 def note(name, line):
@@ -53,9 +59,11 @@ def sha(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-def slowly(file, payload):
+def slowly(file, payload, step):
     # Pieces that take their time: whoever looks meanwhile sees a part.
     for i in range(8):
+        while i == 4 and step == HALF and GENERATION == "1":
+            time.sleep(1)
         file.write(payload[i * len(payload) // 8:(i + 1) * len(payload) // 8])
         file.flush()
         time.sleep(SLOW / 8)
@@ -69,11 +77,11 @@ def save(step):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("step", str(step))
             with archive.open("payload", "w") as file:
-                slowly(file, payload)
+                slowly(file, payload, step)
     else:
         with open(path + ".tmp", "wb") as file:
             file.write(b"%012d" % step)
-            slowly(file, payload)
+            slowly(file, payload, step)
         os.rename(path + ".tmp", path)
     note("saves", json.dumps({"generation": GENERATION, "step": step, "state": "done", "sha256": sha(path)}))
 
@@ -90,10 +98,18 @@ def on_term(*_):
     global asked
     asked = True
 signal.signal(signal.SIGTERM, on_term)
+
+def gate():
+    while GATE and not asked and step >= int(open(GATE).read()):
+        # What is said meanwhile is said by a program that goes on.
+        print("holding", flush=True)
+        time.sleep(0.02)
+
 step = load(RESUME) if RESUME else 0
 note("starts", json.dumps({"generation": int(GENERATION), "pid": os.getpid(),
     "resume_step": step if RESUME else None, "resume_sha256": sha(RESUME) if RESUME else None}))
 while step < STEPS:
+    gate()
     due = time.monotonic() + PAUSE
     step += 1
     note("steps", f"{GENERATION} {step}")
@@ -105,13 +121,23 @@ while step < STEPS:
         sys.exit(0)
     time.sleep(max(0.0, due - time.monotonic()))
 note("finished", GENERATION)
-while HOLD and not os.path.exists(HOLD):
-    # What is said meanwhile is said by a program that goes on.
-    print("holding", flush=True)
-    time.sleep(0.02)
+gate()
 os.makedirs("results", exist_ok=True)
 with open("results/end.txt", "w") as file:
     file.write(f"{step}\n")
+"#;
+
+/// The example, held at the gate. It knows nothing of gates itself.
+pub(super) const GATED: &str = r#"
+import os, time
+import train
+advance = train.Training.advance
+def gated(training):
+    while training.step >= int(open(os.environ["GATE"]).read()):
+        time.sleep(0.02)
+    return advance(training)
+train.Training.advance = gated
+train.main()
 "#;
 
 /// Knows nothing at all: saves below its own directory, takes `--resume`, and
@@ -136,6 +162,8 @@ with open("tables/lives.txt", "a") as file:
     file.write(f"{life}\n")
 note("starts", json.dumps({"resume": resume, "resume_step": step if resume else None, "here": os.getcwd()}))
 while step < int(os.environ["STEPS"]):
+    while step >= int(open(os.environ["GATE"]).read()):
+        time.sleep(0.02)
     step += 1
     with open("tables/log.csv", "a") as file:
         file.write(f"{life},{step}\n")
@@ -151,25 +179,26 @@ const BARE: &str = "[run]\ncommand = [\"python3\", \"program.py\"]\n[environment
 /// The known noise: a project, and what its output is.
 pub(super) struct Noise {
     pub(super) root: PathBuf,
-    pub(super) settings: Vec<String>,
+    settings: Vec<String>,
     starts: PathBuf,
-    rounds: u32,
+    rounds: PathBuf,
+    end: PathBuf,
     script: PathBuf,
 }
 
 impl Noise {
-    /// So many rounds, one every `ms`.
-    pub(super) fn new(stage: &Stage, rounds: u32, ms: u32) -> Self {
+    /// One that goes on until it may end.
+    pub(super) fn new(stage: &Stage) -> Self {
         let root = stage.project("noise", &[("program.py", NOISE), ("outlast.toml", BARE)]);
         let script = stage.path("at-once.py");
         std::fs::write(&script, NOISE_AT_ONCE).unwrap();
-        let starts = stage.path("starts");
+        let (starts, rounds, end) = (stage.path("starts"), stage.path("rounds"), stage.path("end"));
         let settings = vec![
-            variable("NOISE_ROUNDS", rounds),
-            variable("NOISE_MS", ms),
             variable("NOISE_STARTS", starts.display()),
+            variable("NOISE_ROUNDS", rounds.display()),
+            variable("NOISE_END", end.display()),
         ];
-        Self { root, settings, starts, rounds, script }
+        Self { root, settings, starts, rounds, end, script }
     }
 
     /// Its settings as arguments want them.
@@ -182,18 +211,42 @@ impl Noise {
         lines(&self.starts)
     }
 
-    /// What it writes to its output.
-    pub(super) fn stdout(&self) -> Vec<u8> {
+    /// From now on it ends when it likes.
+    pub(super) fn may_end(&self) {
+        touch(&self.end);
+    }
+
+    /// How many rounds each one wrote that has ended, in order.
+    pub(super) fn rounds(&self) -> Vec<u32> {
+        lines(&self.rounds).iter().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// How many rounds the only one wrote.
+    #[track_caller]
+    fn only(&self) -> u32 {
+        let [rounds] = self.rounds()[..] else { panic!("not one has ended: {:?}", self.rounds()) };
+        rounds
+    }
+
+    /// What so many rounds are on its output.
+    pub(super) fn stdout_of(&self, rounds: u32) -> Vec<u8> {
         let mut python = std::process::Command::new("python3");
-        let made = python.arg(&self.script).arg(self.rounds.to_string()).output().unwrap();
+        let made = python.arg(&self.script).arg(rounds.to_string()).output().unwrap();
         assert!(made.status.success());
-        assert_eq!(made.stdout.len(), 1500 * self.rounds as usize);
+        assert_eq!(made.stdout.len(), 1500 * rounds as usize);
         made.stdout
     }
 
-    /// What it writes to its error stream.
+    /// What the only one wrote to its output.
+    #[track_caller]
+    pub(super) fn stdout(&self) -> Vec<u8> {
+        self.stdout_of(self.only())
+    }
+
+    /// What the only one wrote to its error stream.
+    #[track_caller]
     pub(super) fn stderr(&self) -> String {
-        (0..self.rounds).map(|i| format!("line {i}\n")).collect()
+        (0..self.only()).map(|i| format!("line {i}\n")).collect()
     }
 
     /// Fails unless the controller has every byte once.
@@ -259,6 +312,37 @@ impl Training {
     pub(super) fn set(mut self, setting: impl Into<String>) -> Self {
         self.settings.push(setting.into());
         self
+    }
+
+    /// One that begins no step after this one until it may go on. With its last
+    /// step it does not end.
+    pub(super) fn gated(mut self, step: u64) -> Self {
+        exchange(&self.gate(), &step.to_string());
+        self.settings.push(variable("GATE", self.gate().display()));
+        if self.root.join("gated.py").exists() {
+            self.settings.push("run.command=[\"python3\",\"gated.py\"]".to_owned());
+        }
+        self
+    }
+
+    fn gate(&self) -> PathBuf {
+        self.record.join("gate")
+    }
+
+    /// Opens the gate of it as far as this step.
+    pub(super) fn may_go_to(&self, step: u64) {
+        exchange(&self.gate(), &step.to_string());
+    }
+
+    /// Opens the gate of it for good.
+    pub(super) fn may_end(&self) {
+        self.may_go_to(1_000_000_000);
+    }
+
+    /// Waits until this step was done.
+    #[track_caller]
+    pub(super) fn when_done(&self, step: u64) {
+        wait(&format!("step {step}"), || self.steps().iter().any(|(_, s)| *s == step).then_some(()));
     }
 
     /// Begins a run.

@@ -1,7 +1,7 @@
 //! How programs really save: the last file at the very end, one file over and
 //! over, a best one that must stay.
 
-use super::stage::Stage;
+use super::stage::{Stage, exchange, variable};
 
 const CONFIG: &str = "[run]\ncommand = [\"python3\", \"train.py\"]\n[environment]\nkind = \"none\"\n";
 
@@ -74,13 +74,24 @@ save("best.bin", "best")
 for n in range(1, 9):
     step(n)
     save(f"step-{n}.bin", str(n))
-    time.sleep(1.2)
+    # Each one becomes durable by itself.
+    while int(open(os.environ["DURABLE"]).read()) < n:
+        time.sleep(0.02)
+# What may go is asked for only now and then.
+until = time.monotonic() + 150
+while os.path.exists(os.path.join(where, "step-1.bin")) and time.monotonic() < until:
+    time.sleep(0.02)
 left = sorted(os.listdir(where))
 print("left: " + " ".join(left), flush=True)
 "#;
     let program = format!("{HEAD}{body}");
     let root = stage.project("best", &[("outlast.toml", CONFIG), ("train.py", &program)]);
-    let run = stage.submit(&root, &["checkpoints.keep_local=2"]);
+    let durable = stage.path("durable");
+    exchange(&durable, "0");
+    let run = stage.submit(&root, &["checkpoints.keep_local=2", &variable("DURABLE", durable.display())]);
+    for step in 1..=8 {
+        exchange(&durable, &stage.when_durable(&run, step).to_string());
+    }
     stage.ends_as(&run, "SUCCEEDED");
     let said = stage.ok(&["logs", &run, "--stdout"]).text();
     let left = said.lines().find(|l| l.starts_with("left: ")).expect("what was left");

@@ -2,7 +2,6 @@
 //! projects, what it is asked and what it leaves. Ends everything that it
 //! started when it goes, and fails the test if the program left something.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,14 +12,21 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Everything that is waited for comes within this.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+use super::processes::{describe, kill_all, marked, processes, signal};
+use super::programs::GATED;
+
+/// Everything that is waited for comes within this, on any machine and disk:
+/// it is no statement about speed, and costs nothing where a test passes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+/// Between two looks at something; longer where a look itself takes longer, so
+/// that on a slow machine the looking leaves time to what is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// What has ended or is ending when a test is over is gone within this.
+const LINGER: Duration = Duration::from_secs(30);
 /// Variables that would change what the program does here.
 const FOREIGN: [&str; 3] = ["OUTLAST_", "TOY_", "XDG_"];
 
@@ -95,14 +101,27 @@ impl Drop for Call {
 
 /// Waits until there is something.
 #[track_caller]
-pub(super) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) fn wait<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_or(what, look, String::new)
+}
+
+/// As [`wait`]; where it does not come, more is told.
+#[track_caller]
+pub(super) fn wait_or<T>(
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+    tell: impl FnOnce() -> String,
+) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
+        let began = Instant::now();
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < until, "still not there after {PATIENCE:?}: {what}");
-        std::thread::sleep(LOOK);
+        if Instant::now() > until {
+            panic!("still not there after {PATIENCE:?}: {what}\n{}", tell());
+        }
+        std::thread::sleep(LOOK.max(began.elapsed()));
     }
 }
 
@@ -177,7 +196,8 @@ impl Stage {
     pub(super) fn hf_style(&self) -> PathBuf {
         let example = repository().join("examples/hf-style");
         let read = |name: &str| fs::read_to_string(example.join(name)).unwrap();
-        self.project("hf", &[("train.py", &read("train.py")), ("outlast.toml", &read("outlast.toml"))])
+        let (program, settings) = (read("train.py"), read("outlast.toml"));
+        self.project("hf", &[("train.py", &program), ("gated.py", GATED), ("outlast.toml", &settings)])
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -232,17 +252,15 @@ impl Stage {
     /// Waits until a run is as asked.
     #[track_caller]
     pub(super) fn when(&self, run: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            last = self.status(run);
-            if is(&last) {
-                return last;
+        let look = || {
+            let detail = self.status(run);
+            if is(&detail) {
+                return Some(detail);
             }
-            assert!(!is_over(&last), "{run} ended before it was seen {what}: {last:#}\n{}", self.story(run));
-            std::thread::sleep(LOOK);
-        }
-        panic!("{run} was not seen {what} within {PATIENCE:?}: {last:#}\n{}", self.story(run));
+            assert!(!is_over(&detail), "{run} ended before it was {what}: {detail:#}\n{}", self.story(run));
+            None
+        };
+        wait_or(&format!("{run} {what}"), look, || self.story(run))
     }
 
     /// Waits until a step of a run is durable, and says which.
@@ -256,7 +274,7 @@ impl Stage {
     /// Waits until a run has ended and its machines are confirmed gone.
     #[track_caller]
     pub(super) fn ended(&self, run: &str) -> Value {
-        wait(&format!("the end of {run} and of its machines"), || {
+        let look = || {
             let detail = self.status(run);
             let gone = detail["machines"]
                 .as_array()
@@ -264,7 +282,9 @@ impl Stage {
                 .iter()
                 .all(|machine| matches!(machine["state"].as_str(), Some("DESTROYED" | "REJECTED")));
             (is_over(&detail) && gone).then_some(detail)
-        })
+        };
+        let tell = || format!("{:#}\n{}", self.status(run), self.story(run));
+        wait_or(&format!("the end of {run} and of its machines"), look, tell)
     }
 
     /// Waits for a run's end, which must be this one.
@@ -310,6 +330,15 @@ impl Stage {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut words = line.split(|b| *b == 0);
             words.nth(1) == Some(b"controller-serve") && words.nth(1) == Some(home)
+        })
+    }
+
+    /// The controller that runs, alone.
+    #[track_caller]
+    pub(super) fn one_controller(&self) -> i32 {
+        wait("one controller", || match self.controllers()[..] {
+            [pid] => Some(pid),
+            _ => None,
         })
     }
 
@@ -362,7 +391,7 @@ impl Drop for Stage {
         let mut stop = self.command(&["controller", "stop"]);
         let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
         // One that has just ended is seen for a moment yet.
-        let until = Instant::now() + Duration::from_secs(2);
+        let until = Instant::now() + LINGER;
         let mut left = self.left();
         while !left.is_empty() && Instant::now() < until {
             std::thread::sleep(LOOK);
@@ -376,11 +405,6 @@ impl Drop for Stage {
     }
 }
 
-fn describe(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    format!("{pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
-}
-
 /// Whether a run has ended.
 pub(super) fn is_over(detail: &Value) -> bool {
     detail["run"]["ended_ms"].as_u64().is_some_and(|at| at > 0)
@@ -390,63 +414,6 @@ pub(super) fn is_over(detail: &Value) -> bool {
 #[track_caller]
 pub(super) fn machine_of(detail: &Value) -> String {
     detail["run"]["machine"].as_str().filter(|id| !id.is_empty()).expect("a machine").to_owned()
-}
-
-/// The running processes for which something holds; never this one.
-fn processes(is: impl Fn(i32) -> bool) -> Vec<i32> {
-    let own = i32::try_from(std::process::id()).unwrap();
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let all = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    all.filter(|pid| *pid != own && is_alive(*pid) && is(*pid)).collect()
-}
-
-/// Whether a process runs; one that only waits to be reaped does not.
-pub(super) fn is_alive(pid: i32) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    text.rsplit_once(')')
-        .is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
-}
-
-/// The processes that carry a machine's marker.
-pub(super) fn marked(machine: &str) -> Vec<i32> {
-    let marker = format!("OUTLAST_MACHINE_ID={machine}");
-    processes(|pid| {
-        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|b| *b == 0).any(|entry| entry == marker.as_bytes())
-    })
-}
-
-/// The processes of a machine that do one thing: `guard`, `agent`, `keeper`.
-pub(super) fn doing(machine: &str, verb: &str) -> Vec<i32> {
-    let is = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|b| *b == 0).nth(1) == Some(verb.as_bytes())
-    };
-    marked(machine).into_iter().filter(is).collect()
-}
-
-/// Sends a signal to one process.
-pub(super) fn signal(pid: i32, which: Signal) {
-    assert!(pid > 1);
-    // One that has just ended is no failure.
-    let _ = kill(Pid::from_raw(pid), which);
-}
-
-/// Ends all that are found, until none is found any more.
-fn kill_all(find: impl Fn() -> Vec<i32>) {
-    let until = Instant::now() + PATIENCE;
-    let mut seen = BTreeSet::new();
-    loop {
-        let found = find();
-        if found.is_empty() || Instant::now() > until {
-            return;
-        }
-        for pid in found {
-            signal(pid, Signal::SIGKILL);
-            seen.insert(pid);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// The lines of a file that a program appends to; none while there is none.
@@ -460,6 +427,14 @@ pub(super) fn lines(path: &Path) -> Vec<String> {
 #[track_caller]
 pub(super) fn records(path: &Path) -> Vec<Value> {
     lines(path).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Writes a small file that a program may read at any time: it sees the old
+/// text or the new one.
+pub(super) fn exchange(path: &Path, text: &str) {
+    let fresh = path.with_extension("fresh");
+    fs::write(&fresh, text).unwrap();
+    fs::rename(fresh, path).unwrap();
 }
 
 /// Makes an empty file, for a program that waits for it.

@@ -9,7 +9,7 @@ use super::stage::{Stage, machine_of};
 #[test]
 fn a_program_that_knows_nothing_goes_on_in_place_and_its_tables_too() {
     let stage = Stage::new();
-    let training = Training::stranger(&stage, 60);
+    let training = Training::stranger(&stage, 60).gated(25);
     let run = training.submit(&stage);
     let durable = |detail: &serde_json::Value| detail["run"]["durable_step"].as_u64();
     let detail = stage.when(&run, "durable at step 20", |detail| durable(detail) >= Some(20));
@@ -20,8 +20,10 @@ fn a_program_that_knows_nothing_goes_on_in_place_and_its_tables_too() {
     };
     super::stage::wait("the tables durable", || published(&stage.events(&run)).then_some(()));
     let known = durable(&stage.status(&run)).unwrap();
+    assert_eq!(known, 20, "the last one before the gate");
     let machine = machine_of(&detail);
     stage.kill_machine(&machine);
+    training.may_end();
     stage.ends_as(&run, "SUCCEEDED");
 
     let starts = training.starts();

@@ -8,7 +8,7 @@ use controller::store::Store;
 use lifecycle::{RunId, RunState};
 
 use super::machine::{EVERY, STEPS};
-use super::run::{World, futures_block_on, load};
+use super::world::{World, futures_block_on, load};
 
 /// What somebody who sees everything says.
 pub(super) fn judge(world: &World, run: RunId) -> Result<(), String> {

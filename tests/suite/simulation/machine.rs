@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use lifecycle::Exit;
 use proto::v1;
 
-use super::run::{EPOCH, Options};
+use super::faults::Options;
+use super::world::EPOCH;
 
 /// Steps of the whole training.
 pub(super) const STEPS: u64 = 120;
@@ -194,6 +195,7 @@ impl World for Machine {
         let ended = |exit| {
             Program::Ended(Ended {
                 exit,
+                at_ms: 0,
                 out_of_memory: String::new(),
                 max_rss_bytes: 0,
                 oom_process: None,

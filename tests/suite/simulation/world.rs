@@ -1,0 +1,182 @@
+//! What outlives the processes of a simulated world: rows, objects, provider
+//! and files, and a person who submits the run and answers its questions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use controller::clock::{Clock, Entropy};
+use controller::core::{BootSettings, Changes, Core, Parts};
+use controller::liveness::Clocks;
+use controller::model::{ManifestRef, Run, Versioned, Wish};
+use controller::provider::{Faults, Provider, SimulatedConfig, SimulatedProvider};
+use controller::runfiles::RunFiles;
+use controller::store::{MemoryStore, Store};
+use lifecycle::{Generation, HubId, RunId, RunSpec, RunState};
+use proto::pki::Authority;
+
+use super::faults::Options;
+use super::hosts::{AGENTS, JOIN};
+use super::machine::Oracle;
+
+pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+
+/// Everything that outlives a process.
+pub(super) struct World {
+    pub(super) dir: PathBuf,
+    pub(super) store: Arc<MemoryStore>,
+    objects: artifacts::store::MemoryStore,
+    pub(super) provider: Arc<SimulatedProvider>,
+    pub(super) oracle: Arc<Mutex<Oracle>>,
+    root: (String, String),
+    pub(super) hub: HubId,
+    pub(super) seed: u64,
+    /// Instances that the provider made and destroyed, for the outer loop.
+    pub(super) births: Arc<Mutex<Vec<(String, String)>>>,
+    pub(super) deaths: Arc<Mutex<Vec<String>>>,
+}
+
+pub(super) fn wall() -> SystemTime {
+    SystemTime::UNIX_EPOCH + EPOCH + turmoil::sim_elapsed().unwrap_or_default()
+}
+
+fn spec() -> RunSpec {
+    serde_json::from_value(serde_json::json!({
+        "project": "sim", "name": "sim", "command": ["train"], "provider": "simulated"
+    }))
+    .unwrap()
+}
+
+impl World {
+    pub(super) fn new(seed: u64, dir: &Path, options: &Options) -> Self {
+        let births: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let deaths: Arc<Mutex<Vec<String>>> = Arc::default();
+        let now_ms = || (EPOCH + turmoil::sim_elapsed().unwrap_or_default()).as_millis() as u64;
+        let mut config = SimulatedConfig::new(seed, now_ms);
+        config.boot_ms = 500;
+        config.settle_window_ms = 20_000;
+        if options.provider_faults {
+            config.faults = Faults {
+                create_rejected: 0.1,
+                create_lost: 0.1,
+                create_reply_lost: 0.2,
+                create_visible_late: 0.2,
+                list_error: 0.2,
+                list_partial: 0.1,
+                get_error: 0.2,
+                destroy_lost: 0.2,
+                destroy_reply_lost: 0.2,
+            };
+        }
+        let (b, d) = (births.clone(), deaths.clone());
+        config.on_create = Box::new(move |request| {
+            b.lock().unwrap().push((request.machine_id.clone(), request.user_data.clone()));
+        });
+        config.on_destroy = Box::new(move |instance| d.lock().unwrap().push(instance.to_owned()));
+        let hub = HubId::from_bytes([9; 16]);
+        let authority = Authority::create(hub, SystemTime::UNIX_EPOCH + EPOCH).unwrap();
+        Self {
+            dir: dir.to_owned(),
+            store: Arc::new(MemoryStore::new()),
+            objects: artifacts::store::MemoryStore::default(),
+            provider: Arc::new(SimulatedProvider::new(config)),
+            oracle: Arc::default(),
+            root: (authority.root_pem().to_owned(), authority.key_pem().to_owned()),
+            hub,
+            seed,
+            births,
+            deaths,
+        }
+    }
+
+    pub(super) fn core(&self) -> Arc<Core> {
+        let provider: Arc<dyn Provider> = self.provider.clone();
+        let since = turmoil::sim_elapsed().unwrap_or_default();
+        Core::new(Parts {
+            hub: self.hub,
+            authority: Authority::load(self.hub, &self.root.0, &self.root.1).unwrap(),
+            label_key: [3; 32],
+            store: self.store.clone(),
+            objects: Arc::new(self.objects.clone()),
+            providers: BTreeMap::from([(provider.name().to_owned(), provider)]),
+            clock: Clock::following_runtime(wall()),
+            entropy: Entropy::seeded(self.seed ^ since.as_nanos() as u64),
+            clocks: Clocks { boot_deadline_ms: 60_000, sweep_ms: 10_000, ..Clocks::default() },
+            files: RunFiles::new(self.dir.join("runs"), false),
+            boot: BootSettings {
+                endpoints: vec![format!("controller:{AGENTS}")],
+                join_endpoints: vec![format!("controller:{JOIN}")],
+                agent_exe: "/bin/agent".into(),
+                cache_dir: "/cache".into(),
+            },
+            restore_count: 0,
+        })
+    }
+}
+
+/// The stores answer at once: one poll is enough.
+pub(super) fn futures_block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+pub(super) async fn submit(world: &World) -> RunId {
+    let id = RunId::from_bytes([5; 16]);
+    let run = Versioned::new(Run {
+        id,
+        name: "sim-run".into(),
+        spec: spec(),
+        status: RunState::Queued,
+        created_ms: 0,
+        ended_ms: 0,
+        generation: Generation::NONE,
+        bound: None,
+        attempts: 0,
+        source: ManifestRef {
+            key: "source/g0000000000000001/m00000001".into(),
+            digest: String::new(),
+            step: None,
+        },
+        head: None,
+        outputs: None,
+        produced_step: None,
+        endings: Vec::new(),
+        wish: Wish::Run,
+        stop_grace: 0,
+        stop_reason: None,
+        creates_ms: Vec::new(),
+        rejections: 0,
+        retry_at_ms: 0,
+        token: "t".into(),
+        exit: None,
+        parent: None,
+    });
+    world.store.commit(Changes::default().put(&run).0).await.unwrap();
+    id
+}
+
+/// A person who answers every question with "go on".
+pub(super) async fn answer(world: &World, id: RunId) {
+    let row = world.store.get(controller::store::Kind::Run, &id.to_string()).await.unwrap().unwrap();
+    let mut run: Versioned<Run> = Versioned::read(&row).unwrap();
+    if let Ok(next) = run.body.status.apply(lifecycle::RunEvent::Answer) {
+        run.body.status = next;
+        run.body.creates_ms.clear();
+        world.store.commit(Changes::default().put(&run).0).await.unwrap();
+    }
+}
+
+pub(super) async fn load(world: &World, run: RunId) -> Run {
+    let row = world.store.get(controller::store::Kind::Run, &run.to_string()).await.unwrap().unwrap();
+    serde_json::from_str(&row.body).unwrap()
+}
+
+pub(super) fn is_over(world: &World, run: RunId) -> bool {
+    let run = futures_block_on(load(world, run));
+    run.status.is_final() && world.provider.truth().is_empty()
+}
+
+pub(super) fn trace(world: &World) -> Vec<String> {
+    let rows = futures_block_on(world.store.journal(0, 100_000, None)).unwrap();
+    rows.iter().map(|r| format!("{} {} {} {} {}", r.at_ms, r.actor, r.verb, r.object, r.detail)).collect()
+}
