@@ -16,6 +16,9 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.dirname(HERE))
+from stalls import Stalls  # noqa: E402
+
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 CONTROLLER = "10.231.255.1"
@@ -139,7 +142,7 @@ class Lab:
         self.home = f"{self.root}/h"
         self.namespaces, self.links, self.mounts = [], [], []
         self.trash = open(f"{self.root}/trash.log", "ab", buffering=0)
-        self.stopping = threading.Event()
+        self.stopping, self.stalls = threading.Event(), Stalls(self.root)
 
     def build(self, emulator, links, seed):
         for name in ("free", "taken", "signs", "runs", "project"):
@@ -212,6 +215,9 @@ class Lab:
     def close(self):
         """Ends what was started and deletes what was made, whatever state it is in."""
         self.stopping.set()
+        # It would make its file again in what is deleted below.
+        if self.stalls.is_alive():
+            self.stalls.end()
         if os.path.exists(f"{self.home}/hub.json"):
             try:
                 os.kill(self.controller(), signal.SIGCONT)

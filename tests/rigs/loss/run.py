@@ -19,15 +19,13 @@ import threading
 import time
 import traceback
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.dirname(HERE)]
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 from faults import KINDS, Case, Kind, shuffled  # noqa: E402
 from journal import Journal  # noqa: E402
 from lab import Broken, Lab, cannot, kill  # noqa: E402
 import report  # noqa: E402
-from stalls import Stalls  # noqa: E402
 
 # Machines that a fault ended or took away, and how soon that must be noticed (seconds).
 WITH_WORD = ("machine killed", "machine gone")
@@ -216,7 +214,6 @@ def checks(results):
 
 def work(lab, options):
     journal = Journal(lab)
-    lab.stalls = Stalls(lab.root)
     lab.stalls.start()
     lab.python, lab.few_silent, lab.kernel = sys.executable, threading.Semaphore(2), threading.Lock()
     lab.outlast("controller", "start")

@@ -184,7 +184,7 @@ fn lead_through(stage: &Stage, machine: &str) -> Wire {
     wire
 }
 
-/// Kills the agent of a machine and waits until there is another.
+/// Kills the agent of a machine.
 fn kill_agent(machine: &str) {
     kill_one(wait("an agent", || doing(machine, "agent").first().copied()));
 }
@@ -262,6 +262,8 @@ fn every_byte_arrives_once_and_in_order_through_kills_and_cuts() {
     while kills < 6 || cuts < 5 {
         pass(&mut random, 200..800);
         if kills < 6 && (cuts >= 5 || random.bool()) {
+            // A machine that nobody hears for too long is given up.
+            stage.when_welcomed(&machine);
             kill_agent(&machine);
             kills += 1;
         } else {

@@ -3,8 +3,9 @@
 //! started when it goes, and fails the test if the program left something.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -359,6 +360,20 @@ impl Stage {
         wait("the machine's directory gone", || {
             let _ = fs::remove_dir_all(&directory);
             (!directory.exists()).then_some(())
+        });
+    }
+
+    /// Waits until a machine's guard has heard that its agent was welcomed by the
+    /// controller.
+    #[track_caller]
+    pub(super) fn when_welcomed(&self, machine: &str) {
+        let socket = self.home.join("machines").join(machine).join("guard.sock");
+        wait("an agent that was welcomed", || {
+            let mut said = String::new();
+            let mut stream = UnixStream::connect(&socket).ok()?;
+            stream.write_all(b"{\"status\":{}}\n").ok()?;
+            stream.read_to_string(&mut said).ok()?;
+            serde_json::from_str::<Value>(&said).is_ok_and(|said| said["ready"] == true).then_some(())
         });
     }
 
