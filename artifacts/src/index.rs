@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
 use crate::manifest::{Manifest, Node};
@@ -17,10 +18,14 @@ use crate::store::StoreError;
 pub struct Location {
     /// The pack that holds them.
     pub pack: ObjectKey,
-    /// The first byte within the pack.
+    /// The first stored byte within the pack.
     pub offset: u64,
-    /// How many.
+    /// How many plain bytes they make.
     pub len: u32,
+    /// How many are stored.
+    pub stored: u32,
+    /// What makes plain bytes of them.
+    pub codec: Codec,
 }
 
 /// Looks chunks up by digest.
@@ -45,6 +50,8 @@ impl MemoryIndex {
                     pack: chunk.pack.clone(),
                     offset: chunk.offset,
                     len: chunk.len,
+                    stored: chunk.stored,
+                    codec: chunk.codec,
                 });
             }
         }

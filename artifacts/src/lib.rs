@@ -7,9 +7,9 @@
 //! is hashed before a byte of it is believed.
 //!
 //! Modules in reading order: names ([`digest`], [`key`], [`path`]), where bytes
-//! lie ([`store`], [`index`]), what a tree is ([`manifest`]), how it gets there
-//! and back ([`publish`], [`restore`]), what to take ([`source`]) and when it is
-//! finished ([`complete`]).
+//! lie ([`store`], [`index`]), how they are written ([`codec`], [`pack`]), what a
+//! tree is ([`manifest`]), how it gets there and back ([`publish`], [`restore`]),
+//! what to take ([`source`]) and when it is finished ([`complete`]).
 
 pub mod digest;
 pub mod key;
@@ -18,7 +18,9 @@ pub mod path;
 pub mod index;
 pub mod store;
 
+pub mod codec;
 pub mod manifest;
+pub mod pack;
 
 pub mod publish;
 pub mod restore;

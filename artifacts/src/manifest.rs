@@ -6,14 +6,16 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::{ObjectClass, ObjectKey};
 use crate::path::{PathError, check_link, check_path};
 
 mod wire;
 
-/// The version this crate writes and reads.
-pub const VERSION: u32 = 1;
+/// The version this crate writes. It reads every version up to this one: what
+/// was stored stays readable.
+pub const VERSION: u32 = 2;
 /// No manifest may be larger.
 pub const MAX_BYTES: u64 = 64 << 20;
 const MAX_ENTRIES: usize = 2_000_000;
@@ -89,14 +91,43 @@ pub enum Node {
 /// A chunk and the place of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkRef {
-    /// Hash of the bytes.
+    /// Hash of the plain bytes.
     pub digest: Digest,
-    /// How many.
+    /// How many plain bytes.
     pub len: u32,
     /// The pack that holds them.
     pub pack: ObjectKey,
-    /// The first byte within the pack.
+    /// The first stored byte within the pack.
     pub offset: u64,
+    /// How many stored bytes, at most as many as plain ones.
+    pub stored: u32,
+    /// What makes plain bytes of them.
+    pub codec: Codec,
+}
+
+impl ChunkRef {
+    /// The end of its stored bytes within the pack.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(u64::from(self.stored))
+    }
+
+    fn check(&self, version: u32) -> Result<(), &'static str> {
+        if !matches!(self.pack.seq(), Some((ObjectClass::Pack, _))) {
+            return Err("has a chunk that lies in no pack");
+        }
+        if self.len == 0 || self.len > MAX_CHUNK {
+            return Err("has a chunk of an impossible size");
+        }
+        let raw = self.codec == Codec::Raw;
+        if self.stored == 0 || self.stored > self.len || raw && self.stored != self.len {
+            return Err("has a chunk that takes an impossible room");
+        }
+        if version == 1 && !raw {
+            return Err("has a chunk with a codec that its version does not know");
+        }
+        if self.end() > MAX_PACK { Err("has a chunk beyond the end of any pack") } else { Ok(()) }
+    }
 }
 
 /// Why a manifest is refused.
@@ -106,7 +137,7 @@ pub enum ManifestError {
     #[error("the manifest has {0} bytes, more than {MAX_BYTES}: split the tree")]
     TooLarge(u64),
     /// Written by another version.
-    #[error("the manifest has version {0}, this program reads {VERSION}: upgrade it")]
+    #[error("the manifest has version {0}, this program reads up to {VERSION}: upgrade it")]
     Version(u32),
     /// Not the format at all.
     #[error("the manifest does not parse: {0}")]
@@ -210,7 +241,7 @@ impl Manifest {
 
     /// Refuses what no honest tree can be. `parse` has done this already.
     pub fn check(&self) -> Result<(), ManifestError> {
-        if self.version != VERSION {
+        if !(1..=VERSION).contains(&self.version) {
             return Err(ManifestError::Version(self.version));
         }
         if self.entries.len() > MAX_ENTRIES {
@@ -231,7 +262,7 @@ impl Manifest {
                 return Err(entry.refuse("is out of order or named twice"));
             }
             previous = &entry.path;
-            let size = entry.check()?;
+            let size = entry.check(self.version)?;
             total = total.checked_add(size).ok_or_else(|| entry.refuse("makes the tree impossibly large"))?;
             if !matches!(entry.node, Node::Dir { .. }) {
                 leaves.insert(entry.path.as_str());
@@ -252,7 +283,7 @@ impl Entry {
         ManifestError::Entry { path: self.path.chars().take(200).collect(), why }
     }
 
-    fn check(&self) -> Result<u64, ManifestError> {
+    fn check(&self, version: u32) -> Result<u64, ManifestError> {
         match &self.node {
             Node::Symlink { target } => check_link(&self.path, target).map(|()| 0).map_err(Into::into),
             Node::Dir { mode } if *mode > 0o777 => Err(self.refuse("has a mode above 0777")),
@@ -261,15 +292,7 @@ impl Entry {
             Node::File { size, chunks, .. } => {
                 let mut sum = 0_u64;
                 for chunk in chunks {
-                    if !matches!(chunk.pack.seq(), Some((ObjectClass::Pack, _))) {
-                        return Err(self.refuse("has a chunk that lies in no pack"));
-                    }
-                    if chunk.len == 0 || chunk.len > MAX_CHUNK {
-                        return Err(self.refuse("has a chunk of an impossible size"));
-                    }
-                    if chunk.offset.saturating_add(u64::from(chunk.len)) > MAX_PACK {
-                        return Err(self.refuse("has a chunk beyond the end of any pack"));
-                    }
+                    chunk.check(version).map_err(|why| self.refuse(why))?;
                     sum = sum.saturating_add(u64::from(chunk.len));
                 }
                 if sum == *size {
@@ -283,141 +306,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chunk(text: &[u8]) -> ChunkRef {
-        ChunkRef {
-            digest: Digest::of(text),
-            len: text.len() as u32,
-            pack: ObjectKey::pack("source", 1, 1).unwrap(),
-            offset: 0,
-        }
-    }
-
-    fn file(path: &str, text: &[u8]) -> Entry {
-        let chunks = if text.is_empty() { Vec::new() } else { vec![chunk(text)] };
-        let node = Node::File { mode: 0o644, size: text.len() as u64, mtime_ms: 5, chunks };
-        Entry { path: path.into(), node }
-    }
-
-    fn link(path: &str, target: &str) -> Entry {
-        Entry { path: path.into(), node: Node::Symlink { target: target.into() } }
-    }
-
-    fn tree(entries: Vec<Entry>) -> Manifest {
-        Manifest {
-            version: 1,
-            kind: Kind::Source,
-            step: None,
-            name: String::new(),
-            single_file: false,
-            created_ms: 1,
-            entries,
-        }
-    }
-
-    fn good() -> Manifest {
-        let dir = Entry { path: "d".into(), node: Node::Dir { mode: 0o755 } };
-        tree(vec![file("a", b"one"), dir, file("d-x", b""), file("d/b", b"two"), link("d/l", "../a")])
-    }
-
-    #[test]
-    fn bytes_are_canonical_and_survive() {
-        let manifest = good();
-        let bytes = manifest.to_bytes();
-        let back = Manifest::parse(&bytes).unwrap();
-        assert_eq!(back, manifest);
-        let mut shuffled = manifest.clone();
-        shuffled.entries.reverse();
-        assert_eq!(shuffled.to_bytes(), bytes);
-        assert_eq!(shuffled.content_digest(), manifest.content_digest());
-        assert_eq!(manifest.total_bytes(), 6);
-        assert_eq!(manifest.packs(), [ObjectKey::pack("source", 1, 1).unwrap()]);
-    }
-
-    #[test]
-    fn content_digest_sees_content_only() {
-        let manifest = good();
-        let digest = manifest.content_digest();
-        let mut moved = manifest.clone();
-        moved.created_ms = 9;
-        let Node::File { mtime_ms, chunks, .. } = &mut moved.entries[0].node else { panic!() };
-        *mtime_ms = 77;
-        chunks[0].pack = ObjectKey::pack("source", 2, 9).unwrap();
-        chunks[0].offset = 4;
-        assert_eq!(moved.content_digest(), digest);
-        for change in [
-            (|m: &mut Manifest| m.entries[0] = file("a", b"eno")) as fn(&mut Manifest),
-            |m| m.entries[0].path = "b".into(),
-            |m| m.entries[1].node = Node::Dir { mode: 0o700 },
-            |m| m.entries[4] = link("d/l", "../d-x"),
-        ] {
-            let mut changed = manifest.clone();
-            change(&mut changed);
-            assert_ne!(changed.content_digest(), digest);
-        }
-    }
-
-    #[test]
-    fn hostile_trees_are_refused() {
-        let mut setuid = file("a", b"x");
-        setuid.node = Node::File { mode: 0o4755, size: 0, mtime_ms: 0, chunks: Vec::new() };
-        let mut wrong_sum = file("a", b"x");
-        wrong_sum.node = Node::File { mode: 0o644, size: 2, mtime_ms: 0, chunks: vec![chunk(b"x")] };
-        let odd = |change: fn(&mut ChunkRef)| {
-            let mut bad = chunk(b"x");
-            change(&mut bad);
-            let size = u64::from(bad.len);
-            let node = Node::File { mode: 0o644, size, mtime_ms: 0, chunks: vec![bad] };
-            vec![Entry { path: "a".into(), node }]
-        };
-        for entries in [
-            vec![file("../a", b"")],
-            vec![file("/a", b"")],
-            vec![file("a/../b", b"")],
-            vec![file("a", b""), file("a", b"")],
-            vec![file("b", b""), file("a", b"")],
-            vec![file("a", b""), file("a/b", b"")],
-            vec![link("a", "b"), file("a-", b""), file("a/b", b"")],
-            vec![link("a", "/etc/passwd")],
-            vec![link("a", "../x")],
-            vec![link("d/a", "x/../..")],
-            vec![setuid],
-            vec![wrong_sum],
-            odd(|c| c.len = 0),
-            odd(|c| c.len = MAX_CHUNK + 1),
-            odd(|c| c.offset = u64::MAX),
-            odd(|c| c.pack = ObjectKey::manifest("source", 1, 1).unwrap()),
-            odd(|c| c.pack = "elsewhere".parse().unwrap()),
-        ] {
-            let bytes = tree(entries.clone()).to_bytes();
-            // `to_bytes` sorts, so that order is checked on the value itself.
-            let refused = Manifest::parse(&bytes).is_err() || tree(entries.clone()).check().is_err();
-            assert!(refused, "{entries:?}");
-        }
-        for change in [
-            (|m: &mut Manifest| m.single_file = true) as fn(&mut Manifest),
-            |m| m.name = "a/b".into(),
-            |m| m.name = "..".into(),
-        ] {
-            let mut bad = good();
-            change(&mut bad);
-            assert!(Manifest::parse(&bad.to_bytes()).is_err());
-        }
-    }
-
-    #[test]
-    fn other_versions_and_broken_bytes_are_told_apart() {
-        let mut newer = good();
-        newer.version = 2;
-        assert_eq!(Manifest::parse(&newer.to_bytes()), Err(ManifestError::Version(2)));
-        assert_eq!(Manifest::parse(br#"{"version":3,"shape":"new"}"#), Err(ManifestError::Version(3)));
-        let bytes = good().to_bytes();
-        for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
-            assert!(matches!(Manifest::parse(&bytes[..cut]), Err(ManifestError::Malformed(_))), "{cut}");
-        }
-        let huge = vec![b' '; MAX_BYTES as usize + 1];
-        assert_eq!(Manifest::parse(&huge), Err(ManifestError::TooLarge(MAX_BYTES + 1)));
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use crate::chunk::{Cuts, MAX, outline};
 use crate::digest::Digest;
 use crate::index::{ChunkIndex, Location};
 use crate::key::{KeyError, ObjectKey};
@@ -16,10 +17,11 @@ use crate::offload::offload;
 use crate::path::{PathError, check_path, leaf};
 use crate::store::{Put, Store, StoreError};
 
+mod pace;
 mod pack;
 mod scan;
 
-use pack::{Packer, Piece, Pieces};
+use pack::{Packer, Piece, Pieces, Where};
 use scan::{Found, Scan};
 
 /// The next free numbers of one generation; publishing advances them.
@@ -87,6 +89,8 @@ pub struct Published {
     pub new_bytes: u64,
     /// Chunks that were not in the store before.
     pub new_chunks: u64,
+    /// Bytes of the packs that were put: new chunks as they are stored.
+    pub sent_bytes: u64,
 }
 
 /// Why nothing was published.
@@ -171,7 +175,7 @@ impl Selection {
     }
 }
 
-/// Publishes files of this machine. Memory stays below some 20 MiB, whatever
+/// Publishes files of this machine. Memory stays below some 30 MiB, whatever
 /// the size of the files.
 pub async fn publish(
     selection: &Selection,
@@ -182,7 +186,7 @@ pub async fn publish(
     let chosen = selection.clone();
     let scan = offload(move || Scan::open(&chosen)).await.map_err(|e| lost(&e))??;
     let mut pieces = FilePieces(Some(scan));
-    let mut packer = Packer::new(keys, store, index);
+    let mut packer = Packer::new(keys, store, index, Where::Aside);
     packer.drain(&mut pieces).await?;
     let scan = pieces.0.take().ok_or_else(|| lost(&io::Error::other("the reader is gone")))?;
     // Not before everything is uploaded: the last look comes last.
@@ -202,8 +206,8 @@ pub async fn publish_bytes(
         check_path(path)?;
     }
     let mtime_ms = i64::try_from(about.created_ms).unwrap_or(i64::MAX);
-    let mut packer = Packer::new(keys, store, index);
-    packer.drain(&mut BytePieces { files, entry: 0, offset: 0 }).await?;
+    let mut packer = Packer::new(keys, store, index, Where::Here);
+    packer.drain(&mut BytePieces::new(files)).await?;
     let found = files
         .iter()
         .map(|(path, bytes)| (path.clone(), Found::File { mode: 0o644, size: bytes.len() as u64, mtime_ms }));
@@ -225,8 +229,8 @@ async fn finish(
             Found::File { mode, size, mtime_ms } => {
                 let cuts = packed.cuts.get(number).map(Vec::as_slice).unwrap_or_default();
                 let chunks = cuts.iter().filter_map(|digest| {
-                    let Location { pack, offset, len } = packed.places.get(digest)?.clone();
-                    Some(ChunkRef { digest: *digest, len, pack, offset })
+                    let Location { pack, offset, len, stored, codec } = packed.places.get(digest)?.clone();
+                    Some(ChunkRef { digest: *digest, len, pack, offset, stored, codec })
                 });
                 Node::File { mode, size, mtime_ms, chunks: chunks.collect() }
             }
@@ -258,6 +262,7 @@ async fn finish(
         manifest,
         new_bytes: packed.new_bytes,
         new_chunks: packed.new_chunks,
+        sent_bytes: packed.sent_bytes,
     })
 }
 
@@ -286,6 +291,13 @@ struct BytePieces<'a> {
     files: &'a [(String, Vec<u8>)],
     entry: usize,
     offset: usize,
+    cuts: Option<Cuts>,
+}
+
+impl<'a> BytePieces<'a> {
+    const fn new(files: &'a [(String, Vec<u8>)]) -> Self {
+        Self { files, entry: 0, offset: 0, cuts: None }
+    }
 }
 
 #[async_trait]
@@ -295,10 +307,12 @@ impl Pieces for BytePieces<'_> {
         while let Some((_, bytes)) = self.files.get(self.entry).filter(|_| !batch.full()) {
             let rest = &bytes[self.offset..];
             if rest.is_empty() {
-                (self.entry, self.offset) = (self.entry + 1, 0);
+                (self.entry, self.offset, self.cuts) = (self.entry + 1, 0, None);
                 continue;
             }
-            let length = crate::chunk::cut(rest);
+            let size = bytes.len() as u64;
+            let cuts = self.cuts.get_or_insert_with(|| Cuts::new(outline(bytes.as_slice(), size), size));
+            let length = cuts.next(&rest[..rest.len().min(MAX)]);
             batch.add(self.entry, &rest[..length]);
             self.offset += length;
         }

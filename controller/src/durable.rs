@@ -46,6 +46,8 @@ pub fn chunk_rows(tree: &Manifest) -> Vec<ChunkPut> {
             pack: c.pack.to_string(),
             offset: c.offset,
             len: c.len,
+            stored: c.stored,
+            codec: c.codec.into(),
         })
         .collect()
 }
@@ -131,7 +133,7 @@ async fn check_stored(
     };
     let mut needed = std::collections::BTreeMap::new();
     for chunk in chunks(&tree) {
-        let end = chunk.offset + u64::from(chunk.len);
+        let end = chunk.end();
         let most = needed.entry(chunk.pack.clone()).or_insert(0);
         *most = end.max(*most);
     }

@@ -138,8 +138,12 @@ pub struct ChunkPut {
     pub pack: String,
     /// The first byte's offset in the pack.
     pub offset: u64,
-    /// Its length in the pack.
+    /// Its length.
     pub len: u32,
+    /// Its length in the pack.
+    pub stored: u32,
+    /// How it is coded there, as the artifact format numbers it.
+    pub codec: u8,
 }
 
 /// Something learned or done, to be appended to the journal.

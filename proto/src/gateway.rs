@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use artifacts::manifest::VERSION;
 use artifacts::{ChunkIndex, Digest, Location, ObjectKey, Put, Store, StoreError};
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -188,7 +189,7 @@ impl ChunkIndex for RemoteStore {
             let ask = || part.iter().map(|digest| digest.as_bytes().to_vec()).collect();
             let call = |mut client: Client| {
                 let digests = ask();
-                async move { client.locate(v1::LocateRequest { digests }).await }
+                async move { client.locate(v1::LocateRequest { digests, format: VERSION }).await }
             };
             let reply = self.retry(None, call).await?.into_inner();
             if reply.locations.len() != part.len() {
@@ -197,7 +198,9 @@ impl ChunkIndex for RemoteStore {
             found.extend(reply.locations.into_iter().map(|place| {
                 // What cannot be a place is no hint: the bytes are sent.
                 let pack = place.pack.parse().ok()?;
-                Some(Location { pack, offset: place.offset, len: place.len })
+                let codec = u8::try_from(place.codec).ok()?.try_into().ok()?;
+                let stored = if place.stored == 0 { place.len } else { place.stored };
+                Some(Location { pack, offset: place.offset, len: place.len, stored, codec })
             }));
         }
         Ok(found)

@@ -2,9 +2,14 @@
 //! large checkpoint has hundreds of thousands of chunks; nothing is checked
 //! here beyond the shape.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ChunkRef, Entry, Kind, Manifest, ManifestError, Node, VERSION};
+use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
 
@@ -36,9 +41,55 @@ enum Shape {
     Link { target: String },
 }
 
-/// Digest, length, number in the table of packs, offset.
-#[derive(Serialize, Deserialize)]
-struct Chunk(Digest, u32, u32, u64);
+/// Digest, length, number in the table of packs, offset; and, unless it is
+/// stored as it is, stored length and codec.
+struct Chunk(Digest, u32, u32, u64, u32, Codec);
+
+impl Serialize for Chunk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(digest, len, pack, offset, stored, codec) = self;
+        let coded = *codec != Codec::Raw || stored != len;
+        let mut fields = serializer.serialize_seq(Some(if coded { 6 } else { 4 }))?;
+        fields.serialize_element(digest)?;
+        fields.serialize_element(len)?;
+        fields.serialize_element(pack)?;
+        fields.serialize_element(offset)?;
+        if coded {
+            fields.serialize_element(stored)?;
+            fields.serialize_element(codec)?;
+        }
+        fields.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Chunk {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Fields)
+    }
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Chunk;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("four or six fields of a chunk")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Chunk, A::Error> {
+        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(fields: &mut A) -> Result<T, A::Error> {
+            fields.next_element()?.ok_or_else(|| A::Error::custom("a chunk lacks a field"))
+        }
+        let (digest, len) = (next(&mut fields)?, next(&mut fields)?);
+        let (pack, offset) = (next(&mut fields)?, next(&mut fields)?);
+        let (stored, codec) = match fields.next_element()? {
+            None => (len, Codec::Raw),
+            Some(stored) => (stored, next(&mut fields)?),
+        };
+        Ok(Chunk(digest, len, pack, offset, stored, codec))
+    }
+}
 
 #[derive(Deserialize)]
 struct Probe {
@@ -58,7 +109,10 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
                 mode: *mode,
                 size: *size,
                 mtime_ms: *mtime_ms,
-                chunks: chunks.iter().map(|c| Chunk(c.digest, c.len, number(&c.pack), c.offset)).collect(),
+                chunks: chunks
+                    .iter()
+                    .map(|c| Chunk(c.digest, c.len, number(&c.pack), c.offset, c.stored, c.codec))
+                    .collect(),
             },
         },
     });
@@ -80,15 +134,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     let tree: Tree = serde_json::from_slice(bytes).map_err(|error| {
         // A newer version may have any shape: say that, not what is odd in it.
         match serde_json::from_slice::<Probe>(bytes) {
-            Ok(probe) if probe.version != VERSION => ManifestError::Version(probe.version),
+            Ok(probe) if !(1..=VERSION).contains(&probe.version) => ManifestError::Version(probe.version),
             _ => ManifestError::Malformed(error.to_string()),
         }
     })?;
     let packs = &tree.packs;
-    let place = |Chunk(digest, len, pack, offset): Chunk| {
+    let place = |Chunk(digest, len, pack, offset, stored, codec): Chunk| {
         let pack = packs.get(pack as usize).cloned();
         let pack = pack.ok_or_else(|| ManifestError::Malformed("a chunk names no pack".into()))?;
-        Ok(ChunkRef { digest, len, pack, offset })
+        Ok(ChunkRef { digest, len, pack, offset, stored, codec })
     };
     let entries = tree.entries.into_iter().map(|named| {
         let node = match named.node {

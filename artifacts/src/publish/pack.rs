@@ -1,14 +1,20 @@
-//! Lays new chunks end to end into packs and puts them. A chunk is sent once,
-//! however often it occurs; a pack whose number is taken goes under the next.
+//! Codes new chunks, lays them end to end into packs and puts those. A chunk
+//! is sent once, however often it occurs; a pack whose number is taken goes
+//! under the next. While one pack is coded and put, the next chunks are read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{KeySpace, PublishError};
+use super::pace::Pace;
+use super::{KeySpace, PublishError, lost};
+use crate::codec::{Coder, Effort};
 use crate::digest::Digest;
 use crate::index::{ChunkIndex, Location};
 use crate::key::{ObjectClass, ObjectKey};
+use crate::offload::offload;
+use crate::pack::Builder;
 use crate::store::{Put, Store};
 
 /// No pack is larger.
@@ -60,77 +66,145 @@ pub(super) struct Packed<'a> {
     pub(super) places: HashMap<Digest, Location>,
     pub(super) new_bytes: u64,
     pub(super) new_chunks: u64,
+    pub(super) sent_bytes: u64,
+}
+
+/// What codes chunks, wherever it runs.
+#[derive(Default)]
+struct Bench {
+    coder: Coder,
+    pack: Builder,
+}
+
+impl Bench {
+    /// Codes chunks until the pack is full or none is left.
+    fn fill(&mut self, pieces: &mut Vec<Piece>, effort: Effort) {
+        if !pieces.is_empty() {
+            self.pack.reserve(PACK_BYTES);
+        }
+        // From the end: the caller has turned them round.
+        while let Some(piece) = pieces.pop_if(|piece| self.pack.fits(piece.bytes.len(), PACK_BYTES)) {
+            self.pack.add(&mut self.coder, piece.digest, &piece.bytes, effort);
+        }
+    }
+}
+
+/// Whether there are threads and a clock to use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// In place: a simulation must replay.
+    Here,
+    /// Where it may block, beside everything else.
+    Aside,
 }
 
 pub(super) struct Packer<'a> {
     keys: &'a mut KeySpace,
     pub(super) store: &'a dyn Store,
     index: &'a dyn ChunkIndex,
+    runs: Where,
     cuts: Vec<Vec<Digest>>,
     places: HashMap<Digest, Location>,
-    pack: Vec<u8>,
-    /// Offset and length of each chunk in `pack`.
-    pending: HashMap<Digest, (u64, u32)>,
+    /// Chunks of the pack that is being filled.
+    pending: HashSet<Digest>,
+    bench: Option<Bench>,
+    pace: Pace,
     new_bytes: u64,
     new_chunks: u64,
+    sent_bytes: u64,
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(keys: &'a mut KeySpace, store: &'a dyn Store, index: &'a dyn ChunkIndex) -> Self {
+    pub(super) fn new(
+        keys: &'a mut KeySpace,
+        store: &'a dyn Store,
+        index: &'a dyn ChunkIndex,
+        runs: Where,
+    ) -> Self {
         Self {
             keys,
             store,
             index,
+            runs,
             cuts: Vec::new(),
             places: HashMap::new(),
-            pack: Vec::new(),
-            pending: HashMap::new(),
+            pending: HashSet::new(),
+            bench: Some(Bench::default()),
+            pace: Pace::default(),
             new_bytes: 0,
             new_chunks: 0,
+            sent_bytes: 0,
         }
     }
 
     pub(super) async fn drain(&mut self, pieces: &mut dyn Pieces) -> Result<(), PublishError> {
-        loop {
-            let batch = pieces.next().await?;
-            if batch.is_empty() {
-                return Ok(());
-            }
-            self.take(batch).await?;
+        let mut batch = pieces.next().await?;
+        while !batch.is_empty() {
+            let (taken, next) = tokio::join!(self.take(batch), pieces.next());
+            taken?;
+            batch = next?;
         }
+        Ok(())
     }
 
     pub(super) async fn finish(mut self) -> Result<Packed<'a>, PublishError> {
         self.flush().await?;
-        let Self { keys, cuts, places, new_bytes, new_chunks, .. } = self;
-        Ok(Packed { keys, cuts, places, new_bytes, new_chunks })
+        let Self { keys, cuts, places, new_bytes, new_chunks, sent_bytes, .. } = self;
+        Ok(Packed { keys, cuts, places, new_bytes, new_chunks, sent_bytes })
     }
 
     async fn take(&mut self, batch: Vec<Piece>) -> Result<(), PublishError> {
         self.look_up(&batch).await?;
-        for Piece { entry, digest, bytes } in batch {
-            if self.cuts.len() <= entry {
-                self.cuts.resize_with(entry + 1, Vec::new);
+        let mut fresh = Vec::with_capacity(batch.len());
+        for piece in batch {
+            if self.cuts.len() <= piece.entry {
+                self.cuts.resize_with(piece.entry + 1, Vec::new);
             }
-            self.cuts[entry].push(digest);
-            if self.places.contains_key(&digest) || self.pending.contains_key(&digest) {
-                continue;
+            self.cuts[piece.entry].push(piece.digest);
+            if !self.places.contains_key(&piece.digest) && self.pending.insert(piece.digest) {
+                self.new_bytes += piece.bytes.len() as u64;
+                self.new_chunks += 1;
+                fresh.push(piece);
             }
-            if self.pack.len() + bytes.len() > PACK_BYTES {
+        }
+        fresh.reverse();
+        while !fresh.is_empty() {
+            fresh = self.fill(fresh).await?;
+            if !fresh.is_empty() {
                 self.flush().await?;
             }
-            self.pending.insert(digest, (self.pack.len() as u64, bytes.len() as u32));
-            self.pack.extend_from_slice(&bytes);
-            self.new_bytes += bytes.len() as u64;
-            self.new_chunks += 1;
         }
         Ok(())
+    }
+
+    /// Codes chunks into the pack; gives back those it has no room for.
+    async fn fill(&mut self, mut fresh: Vec<Piece>) -> Result<Vec<Piece>, PublishError> {
+        let effort = self.pace.effort();
+        let mut bench = self.bench.take().unwrap_or_default();
+        if self.runs == Where::Here {
+            bench.fill(&mut fresh, effort);
+            self.bench = Some(bench);
+            return Ok(fresh);
+        }
+        let (plain, before) = (bench.pack.plain_bytes(), bench.pack.len());
+        let work = move || {
+            let began = std::time::Instant::now();
+            bench.fill(&mut fresh, effort);
+            (bench, fresh, began.elapsed())
+        };
+        let (bench, fresh, took) = offload(work).await.map_err(|e| lost(&e))?;
+        if effort == Effort::Dense {
+            let stored = (bench.pack.len() - before) as u64;
+            self.pace.coded(bench.pack.plain_bytes() - plain, stored, took);
+        }
+        self.bench = Some(bench);
+        Ok(fresh)
     }
 
     async fn look_up(&mut self, batch: &[Piece]) -> Result<(), PublishError> {
         let mut sizes = HashMap::new();
         for piece in batch {
-            if !self.places.contains_key(&piece.digest) && !self.pending.contains_key(&piece.digest) {
+            if !self.places.contains_key(&piece.digest) && !self.pending.contains(&piece.digest) {
                 sizes.insert(piece.digest, piece.bytes.len() as u32);
             }
         }
@@ -148,6 +222,7 @@ impl<'a> Packer<'a> {
             // A place that cannot be right is no place: the chunk is sent.
             let fits = |place: &Location| {
                 Some(&place.len) == sizes.get(&digest)
+                    && (1..=place.len).contains(&place.stored)
                     && matches!(place.pack.seq(), Some((ObjectClass::Pack, _)))
             };
             if let Some(place) = answer.filter(fits) {
@@ -158,24 +233,30 @@ impl<'a> Packer<'a> {
     }
 
     async fn flush(&mut self) -> Result<(), PublishError> {
-        if self.pack.is_empty() {
-            return Ok(());
+        let Some(bench) = self.bench.as_mut().filter(|bench| !bench.pack.is_empty()) else { return Ok(()) };
+        let (bytes, held) = bench.pack.finish();
+        let key = self.put(&bytes).await?;
+        for (digest, place) in held {
+            let place = place.within(key.clone());
+            self.pending.remove(&digest);
+            self.places.insert(digest, place);
         }
-        let key = self.put().await?;
-        for (digest, (offset, len)) in self.pending.drain() {
-            self.places.insert(digest, Location { pack: key.clone(), offset, len });
+        if let Some(bench) = &mut self.bench {
+            bench.pack.reuse(bytes);
         }
-        self.pack.clear();
         Ok(())
     }
 
-    async fn put(&mut self) -> Result<ObjectKey, PublishError> {
+    async fn put(&mut self, bytes: &[u8]) -> Result<ObjectKey, PublishError> {
         let mut taken = 0;
         loop {
             let key = ObjectKey::pack(&self.keys.scope, self.keys.generation, self.keys.pack_seq)?;
-            let put = self.store.put_if_absent(&key, &self.pack).await?;
+            let began = (self.runs == Where::Aside).then(std::time::Instant::now);
+            let put = self.store.put_if_absent(&key, bytes).await?;
             self.keys.pack_seq += 1;
             if put != Put::Different {
+                self.sent_bytes += bytes.len() as u64;
+                self.pace.sent(bytes.len() as u64, began.map_or(Duration::ZERO, |began| began.elapsed()));
                 return Ok(key);
             }
             taken += 1;

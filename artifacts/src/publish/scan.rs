@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::pack::{Batch, Piece};
 use super::{PublishError, Selection};
 use crate::beneath::{Beneath, Opened};
-use crate::chunk::Chunker;
+use crate::chunk::{Chunker, Cuts, outline};
 use crate::manifest::Kind;
 use crate::path::{PathError, check_link, check_path};
 
@@ -158,7 +158,8 @@ impl Scan {
                     _ => return Err(changed(path)),
                 },
             };
-            self.open = Some((number, Chunker::new(file, identity.size)));
+            let cuts = Cuts::new(outline(&file, identity.size), identity.size);
+            self.open = Some((number, Chunker::new(file, cuts)));
             return Ok(true);
         }
         Ok(false)

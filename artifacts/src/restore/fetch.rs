@@ -1,30 +1,64 @@
-//! Reads the chunks of a tree in large ranges and checks every hash. At most
-//! two ranges are in memory: the one being written and the one under way.
+//! Reads the chunks of a tree in large ranges, decodes them and checks every
+//! hash. At most two ranges are in memory: the one being written and the one
+//! under way.
 
 use super::{RestoreError, Verified, run, write::Tree};
+use crate::codec::Coder;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
 use crate::manifest::{ChunkRef, Manifest, Node};
 use crate::store::Store;
 
+/// Stored bytes of a range, and the plain bytes it may make: a megabyte of
+/// zeros is a byte in a pack.
 const RANGE_BYTES: u64 = 8 << 20;
+const RANGE_PLAIN: u64 = 8 << 20;
+const RANGE_PARTS: usize = 4096;
 
-/// Neighbouring chunks of one pack, read with one request.
-pub(super) struct Range {
-    pub(super) pack: ObjectKey,
+/// Chunks of one pack that are read with one request.
+struct Range {
+    pack: ObjectKey,
     offset: u64,
     len: u64,
-    pub(super) parts: Vec<Part>,
+    plain: u64,
+    parts: Vec<Part>,
 }
 
 /// One chunk of a range and the entry it belongs to.
-pub(super) struct Part {
-    pub(super) entry: usize,
-    pub(super) digest: Digest,
-    pub(super) len: u32,
+struct Part {
+    entry: usize,
+    chunk: ChunkRef,
 }
 
-/// Joins chunks, in the order given, as long as they lie end to end.
+impl Range {
+    fn begin(entry: usize, chunk: &ChunkRef) -> Self {
+        let (offset, len, plain) = (chunk.offset, u64::from(chunk.stored), u64::from(chunk.len));
+        Self {
+            pack: chunk.pack.clone(),
+            offset,
+            len,
+            plain,
+            parts: vec![Part { entry, chunk: chunk.clone() }],
+        }
+    }
+
+    /// Takes a chunk that lies in the range, or right behind it.
+    fn join(&mut self, entry: usize, chunk: &ChunkRef) -> bool {
+        let end = self.offset + self.len;
+        let behind = chunk.offset == end && self.len + u64::from(chunk.stored) <= RANGE_BYTES;
+        let within = chunk.offset >= self.offset && chunk.end() <= end;
+        let room = self.plain + u64::from(chunk.len) <= RANGE_PLAIN && self.parts.len() < RANGE_PARTS;
+        if chunk.pack != self.pack || !room || !(behind || within) {
+            return false;
+        }
+        self.len = self.len.max(chunk.end() - self.offset);
+        self.plain += u64::from(chunk.len);
+        self.parts.push(Part { entry, chunk: chunk.clone() });
+        true
+    }
+}
+
+/// Joins chunks in the order given.
 struct Ranges<I> {
     chunks: I,
     begun: Option<Range>,
@@ -35,19 +69,10 @@ impl<'a, I: Iterator<Item = (usize, &'a ChunkRef)>> Iterator for Ranges<I> {
 
     fn next(&mut self) -> Option<Range> {
         for (entry, chunk) in self.chunks.by_ref() {
-            let part = Part { entry, digest: chunk.digest, len: chunk.len };
-            if let Some(range) = &mut self.begun
-                && range.pack == chunk.pack
-                && range.offset + range.len == chunk.offset
-                && range.len + u64::from(chunk.len) <= RANGE_BYTES
-            {
-                range.len += u64::from(chunk.len);
-                range.parts.push(part);
+            if self.begun.as_mut().is_some_and(|range| range.join(entry, chunk)) {
                 continue;
             }
-            let pack = chunk.pack.clone();
-            let fresh = Range { pack, offset: chunk.offset, len: u64::from(chunk.len), parts: vec![part] };
-            if let Some(full) = self.begun.replace(fresh) {
+            if let Some(full) = self.begun.replace(Range::begin(entry, chunk)) {
                 return Some(full);
             }
         }
@@ -79,42 +104,74 @@ async fn fetch(store: &dyn Store, range: Option<Range>) -> Result<Option<(Range,
 }
 
 impl Range {
-    /// Hands each chunk to `each`, once its hash is right.
-    pub(super) fn check(
+    /// Appends the plain bytes of all chunks, once each has its hash, and
+    /// tells which entry gets how many.
+    fn decode(
         &self,
+        coder: &mut Coder,
         bytes: &[u8],
-        mut each: impl FnMut(&Part, &[u8]) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
-        let mut rest = bytes;
-        for part in &self.parts {
-            let (chunk, after) = rest.split_at_checked(part.len as usize).unwrap_or((rest, &[]));
-            if Digest::of(chunk) != part.digest {
-                let at = self.offset + (bytes.len() - rest.len()) as u64;
-                let detail = format!("the {} bytes at {at} do not have digest {}", part.len, part.digest);
-                return Err(RestoreError::Corrupt { key: self.pack.clone(), detail });
+        plain: &mut Vec<u8>,
+    ) -> Result<Vec<(usize, usize)>, RestoreError> {
+        let mut shares = Vec::with_capacity(self.parts.len());
+        for Part { entry, chunk } in &self.parts {
+            let corrupt = |detail| RestoreError::Corrupt { key: self.pack.clone(), detail };
+            let (at, stored) = ((chunk.offset - self.offset) as usize, chunk.stored as usize);
+            let place = || format!("the {stored} bytes at {}", chunk.offset);
+            let stored = bytes.get(at..at + stored).unwrap_or_default();
+            let (start, len) = (plain.len(), chunk.len as usize);
+            let decoded = coder.decode(chunk.codec, stored, len, plain);
+            decoded.map_err(|error| corrupt(format!("{}: {error}", place())))?;
+            if Digest::of(&plain[start..]) != chunk.digest {
+                return Err(corrupt(format!("{} do not have digest {}", place(), chunk.digest)));
             }
-            each(part, chunk)?;
-            rest = after;
+            shares.push((*entry, len));
         }
-        Ok(())
+        Ok(shares)
     }
 }
 
-/// Writes every chunk into `tree`, fetching the next range meanwhile.
+/// Plain bytes that may be written.
+struct Plain {
+    bytes: Vec<u8>,
+    shares: Vec<(usize, usize)>,
+}
+
+/// Fetches a range and decodes it where that may block.
+async fn ready(
+    store: &dyn Store,
+    range: Option<Range>,
+    tree: &std::path::Path,
+    mut coder: Coder,
+) -> Result<(Option<Plain>, Coder), RestoreError> {
+    let Some((range, bytes)) = fetch(store, range).await? else { return Ok((None, coder)) };
+    run(tree, move || {
+        let mut plain = Vec::with_capacity(range.plain as usize);
+        let shares = range.decode(&mut coder, &bytes, &mut plain)?;
+        Ok((Some(Plain { bytes: plain, shares }), coder))
+    })
+    .await
+}
+
+/// Writes every chunk into `tree`, fetching and decoding the next range
+/// meanwhile.
 pub(super) async fn pour(store: &dyn Store, manifest: &Manifest, tree: Tree) -> Result<(), RestoreError> {
     let shown = tree.shown().to_owned();
     let mut tree = tree;
     let mut ranges = in_order(manifest);
-    let mut ready = fetch(store, ranges.next()).await?;
-    while let Some((range, bytes)) = ready.take() {
+    let (mut next, mut coder) = ready(store, ranges.next(), &shown, Coder::default()).await?;
+    while let Some(Plain { bytes, shares }) = next.take() {
         let writing = run(&shown, move || {
-            range.check(&bytes, |part, chunk| tree.write(part.entry, chunk))?;
+            let mut rest = bytes.as_slice();
+            for (entry, len) in shares {
+                let (chunk, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+                tree.write(entry, chunk)?;
+                rest = after;
+            }
             Ok(tree)
         });
-        let (written, fetched) = tokio::join!(writing, fetch(store, ranges.next()));
-        // A damaged chunk outweighs a network that failed after it.
+        let (written, fetched) = tokio::join!(writing, ready(store, ranges.next(), &shown, coder));
         tree = written?;
-        ready = fetched?;
+        (next, coder) = fetched?;
     }
     run(&shown, move || tree.finish()).await
 }
@@ -123,12 +180,15 @@ pub(super) async fn pour(store: &dyn Store, manifest: &Manifest, tree: Tree) -> 
 pub async fn verify(store: &dyn Store, manifest: &Manifest) -> Result<Verified, RestoreError> {
     manifest.check()?;
     let mut chunks: Vec<&ChunkRef> = manifest.chunks().collect();
-    chunks.sort_unstable_by(|a, b| (&a.pack, a.offset, a.len).cmp(&(&b.pack, b.offset, b.len)));
+    let place = |c: &ChunkRef| (c.pack.clone(), c.offset, c.stored, c.len, c.codec, c.digest);
+    chunks.sort_by_cached_key(|chunk| place(chunk));
     chunks.dedup();
     let count = chunks.len() as u64;
+    let (mut coder, mut plain) = (Coder::default(), Vec::new());
     for range in (Ranges { chunks: chunks.into_iter().map(|chunk| (0, chunk)), begun: None }) {
         if let Some((range, bytes)) = fetch(store, Some(range)).await? {
-            range.check(&bytes, |_, _| Ok(()))?;
+            plain.clear();
+            range.decode(&mut coder, &bytes, &mut plain)?;
         }
     }
     Ok(Verified {
@@ -152,12 +212,15 @@ pub async fn read_tree(
         return Err(RestoreError::TooLarge { bytes, limit });
     }
     let mut contents = vec![Vec::new(); manifest.entries.len()];
+    let (mut coder, mut plain) = (Coder::default(), Vec::new());
     for range in in_order(manifest) {
         if let Some((range, bytes)) = fetch(store, Some(range)).await? {
-            range.check(&bytes, |part, chunk| {
-                contents[part.entry].extend_from_slice(chunk);
-                Ok(())
-            })?;
+            plain.clear();
+            let mut rest = 0;
+            for (entry, len) in range.decode(&mut coder, &bytes, &mut plain)? {
+                contents[entry].extend_from_slice(&plain[rest..rest + len]);
+                rest += len;
+            }
         }
     }
     let named = manifest.entries.iter().zip(contents);

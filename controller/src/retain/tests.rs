@@ -43,6 +43,8 @@ impl ChunkIndex for Index<'_> {
             pack: chunk.pack.parse().unwrap(),
             offset: chunk.offset,
             len: chunk.len,
+            stored: chunk.stored,
+            codec: chunk.codec.try_into().unwrap(),
         };
         Ok(found.into_iter().map(|chunk| chunk.map(place)).collect())
     }

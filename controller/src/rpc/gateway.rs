@@ -130,6 +130,7 @@ impl ArtifactGateway for Gateway {
             })
             .collect::<Result<_, _>>()?;
         let found = self.core.store.locate(&digests).await.map_err(CoreError::from)?;
+        let plain_only = ask.format < 2;
         let locations = found
             .into_iter()
             .map(|hit| {
@@ -140,11 +141,16 @@ impl ArtifactGateway for Gateway {
                     None => scope(&h.pack) == SOURCE,
                     Some(_) => reach.may_read(&scope(&h.pack)),
                 };
-                hit.filter(usable).map_or_else(v1::ChunkLocation::default, |h| v1::ChunkLocation {
-                    pack: h.pack,
-                    offset: h.offset,
-                    len: h.len,
-                })
+                hit.filter(|h| usable(h) && !(plain_only && h.codec != 0)).map_or_else(
+                    v1::ChunkLocation::default,
+                    |h| v1::ChunkLocation {
+                        pack: h.pack,
+                        offset: h.offset,
+                        len: h.len,
+                        stored: h.stored,
+                        codec: u32::from(h.codec),
+                    },
+                )
             })
             .collect();
         Ok(Response::new(v1::LocateReply { locations }))

@@ -74,11 +74,18 @@ pub(super) fn apply(conn: &Connection, changes: &Changeset) -> Result<Commit, St
     }
     if !changes.chunks.is_empty() {
         let mut put = conn.prepare(
-            "INSERT INTO chunks (digest, pack, start, len) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO chunks (digest, pack, start, len, stored, codec) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (digest) DO NOTHING",
         )?;
         for chunk in &changes.chunks {
-            put.execute(params![&chunk.digest[..], chunk.pack, stored(chunk.offset)?, chunk.len])?;
+            put.execute(params![
+                &chunk.digest[..],
+                chunk.pack,
+                stored(chunk.offset)?,
+                chunk.len,
+                chunk.stored,
+                chunk.codec
+            ])?;
         }
     }
     Ok(Commit::Committed { journal_seq: append(conn, changes)? })
@@ -111,7 +118,9 @@ fn append(conn: &Connection, changes: &Changeset) -> Result<u64, StoreError> {
 }
 
 pub(super) fn locate(conn: &Connection, digests: &[[u8; 32]]) -> Result<Vec<Option<ChunkPut>>, StoreError> {
-    let mut statement = conn.prepare("SELECT pack, start, len FROM chunks WHERE digest = ?1")?;
+    let mut statement = conn.prepare(
+        "SELECT pack, start, len, iif(stored = 0, len, stored), codec FROM chunks WHERE digest = ?1",
+    )?;
     digests
         .iter()
         .map(|digest| {
@@ -121,6 +130,8 @@ pub(super) fn locate(conn: &Connection, digests: &[[u8; 32]]) -> Result<Vec<Opti
                     pack: row.get(0)?,
                     offset: unsigned(row.get(1)?),
                     len: row.get(2)?,
+                    stored: row.get(3)?,
+                    codec: row.get(4)?,
                 })
             });
             Ok(found.optional()?)

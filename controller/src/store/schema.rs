@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Step `n` (from 0) leads from schema `n` to schema `n + 1`.
-const STEPS: [&str; 2] = [V1, V2];
+const STEPS: [&str; 3] = [V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE rows (
@@ -56,8 +56,15 @@ CREATE TRIGGER journal_is_never_cut BEFORE DELETE ON journal
     BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 ";
 
+/// Chunks may be stored in another form. A stored length of 0 is the plain
+/// one: rows from before are as they were.
+const V3: &str = "
+ALTER TABLE chunks ADD COLUMN stored INTEGER NOT NULL DEFAULT 0 CHECK (stored >= 0);
+ALTER TABLE chunks ADD COLUMN codec INTEGER NOT NULL DEFAULT 0 CHECK (codec BETWEEN 0 AND 255);
+";
+
 /// The newest schema this program knows.
-pub(super) const KNOWN: u32 = 2;
+pub(super) const KNOWN: u32 = 3;
 const _: () = assert!(STEPS.len() == KNOWN as usize, "one step per schema number");
 
 /// The settings every connection needs.

@@ -45,7 +45,7 @@ async fn keeps_the_contract_inline() {
 async fn what_was_committed_is_there_after_reopening() {
     for (first, second) in [(Mode::Thread, Mode::Inline), (Mode::Inline, Mode::Thread)] {
         let dir = TempDir::new().unwrap();
-        let chunk = ChunkPut { digest: [5; 32], pack: "p".into(), offset: 7, len: 8 };
+        let chunk = ChunkPut { digest: [5; 32], pack: "p".into(), offset: 7, len: 8, stored: 5, codec: 4 };
         let changes = Changeset {
             put: vec![put(Kind::Run, "a", Some("a"))],
             chunks: vec![chunk.clone()],
@@ -171,7 +171,8 @@ async fn a_database_of_schema_1_is_carried_over() {
     assert_eq!(user_version(&dir.path().join("state.db")), schema::KNOWN);
     let row = store.get(Kind::Run, "tiny-gpt").await.unwrap().unwrap();
     assert_eq!((row.version, row.run.as_deref()), (3, Some("tiny-gpt")));
-    assert!(store.locate(&[[0x11; 32]]).await.unwrap()[0].is_some());
+    let chunk = store.locate(&[[0x11; 32]]).await.unwrap()[0].clone().unwrap();
+    assert_eq!((chunk.stored, chunk.codec), (chunk.len, 0), "what was stored plain is read plain");
     let of_run = store.journal(0, 10, Some("tiny-gpt")).await.unwrap();
     assert_eq!(of_run.iter().map(|row| row.seq).collect::<Vec<_>>(), [2, 4]);
     assert_eq!(store.journal(0, 10, None).await.unwrap().len(), 4);
@@ -216,7 +217,7 @@ fn a_migration_that_fails_changes_nothing() {
     assert_eq!(columns, 0);
     raw(&dir).execute_batch("DROP INDEX journal_by_run").unwrap();
     drop(open(&dir, Mode::Inline));
-    assert_eq!(user_version(&dir.path().join("state.db")), 2);
+    assert_eq!(user_version(&dir.path().join("state.db")), 3);
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn a_later_schema_and_foreign_files_are_refused() {
     drop(open(&dir, Mode::Inline));
     raw(&dir).execute_batch("PRAGMA user_version = 77").unwrap();
     let newer = SqliteStore::open(dir.path().join("state.db"), Mode::Thread);
-    assert!(matches!(newer, Err(StoreError::Newer { found: 77, known: 2 })));
+    assert!(matches!(newer, Err(StoreError::Newer { found: 77, known: 3 })));
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE cookies (a)").unwrap();
     assert!(matches!(SqliteStore::open(&foreign, Mode::Inline), Err(StoreError::Corrupt(_))));

@@ -1,0 +1,227 @@
+//! How a chunk is written, whatever names it: a chunk's name is the hash of
+//! its plain bytes, so that the same bytes are known again however they were
+//! coded. The coding is chosen per chunk from a sample and is never larger than
+//! the chunk; decoding is bounded by the length the manifest declares, and its
+//! result is believed only once it is hashed.
+//!
+//! | codec | for | what is stored |
+//! |---|---|---|
+//! | raw | noise | the bytes |
+//! | fill | zero pages, constant tensors | 1, 2, 4 or 8 bytes that repeat |
+//! | lz4 | anything, on a link faster than a core | an LZ4 block |
+//! | zstd | text, code, opaque files that repeat | a Zstandard frame |
+//! | planes | floats | each byte of the numbers apart, [`planes`] |
+
+use serde::{Deserialize, Serialize};
+
+mod huffman;
+mod planes;
+mod sample;
+#[cfg(test)]
+mod tests;
+
+/// Chunks shorter than this are not worth a look at what they are.
+const SHORT: usize = 64;
+/// zstd's fastest ordinary level: on floats the higher ones find no more.
+const LEVEL: i32 = 1;
+
+/// How the bytes of a chunk are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+#[repr(u8)]
+pub enum Codec {
+    /// As they are.
+    #[default]
+    Raw = 0,
+    /// A few bytes that repeat.
+    Fill = 1,
+    /// An LZ4 block.
+    Lz4 = 2,
+    /// A Zstandard frame.
+    Zstd = 3,
+    /// Numbers taken apart.
+    Planes = 4,
+}
+
+impl From<Codec> for u8 {
+    fn from(codec: Codec) -> Self {
+        codec as Self
+    }
+}
+
+impl TryFrom<u8> for Codec {
+    type Error = Damaged;
+    fn try_from(byte: u8) -> Result<Self, Damaged> {
+        [Self::Raw, Self::Fill, Self::Lz4, Self::Zstd, Self::Planes]
+            .into_iter()
+            .find(|codec| *codec as u8 == byte)
+            .ok_or(Damaged("it has an unknown codec"))
+    }
+}
+
+/// What may be spent on making chunks smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// The store is faster than a core: only what costs next to nothing.
+    Light,
+    /// The link is the limit: all that a core does faster than the link.
+    #[default]
+    Dense,
+}
+
+/// Stored bytes that no coder has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(&'static str);
+
+/// Codes and decodes chunks; holds what both need again and again.
+pub struct Coder {
+    compress: zstd_safe::CCtx<'static>,
+    decompress: zstd_safe::DCtx<'static>,
+    planes: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl Default for Coder {
+    fn default() -> Self {
+        Self {
+            compress: zstd_safe::CCtx::create(),
+            decompress: zstd_safe::DCtx::create(),
+            planes: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Coder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Coder")
+    }
+}
+
+impl Coder {
+    /// Appends the stored form of a chunk, at most as long as the chunk.
+    pub fn encode(&mut self, chunk: &[u8], effort: Effort, out: &mut Vec<u8>) -> Codec {
+        let start = out.len();
+        let codec = self.attempt(chunk, effort, out);
+        if codec != Codec::Raw && out.len() - start < chunk.len() {
+            return codec;
+        }
+        out.truncate(start);
+        out.extend_from_slice(chunk);
+        Codec::Raw
+    }
+
+    fn attempt(&mut self, chunk: &[u8], effort: Effort, out: &mut Vec<u8>) -> Codec {
+        if let Some(pattern) = pattern(chunk) {
+            out.extend_from_slice(pattern);
+            return Codec::Fill;
+        }
+        if chunk.len() < SHORT {
+            return Codec::Raw;
+        }
+        let nature = sample::nature(chunk, |piece| self.lz4_share(piece));
+        match (nature, effort) {
+            (sample::Nature::Noise, _) => Codec::Raw,
+            (sample::Nature::Text, Effort::Dense) => {
+                let fits = self.zstd(chunk, chunk.len(), out);
+                if fits { Codec::Zstd } else { Codec::Raw }
+            }
+            (sample::Nature::Numbers(width), Effort::Dense) => {
+                planes::encode(self, chunk, width, out);
+                Codec::Planes
+            }
+            (_, Effort::Light) => {
+                let start = out.len();
+                out.resize(start + lz4_flex::block::get_maximum_output_size(chunk.len()), 0);
+                let size = lz4_flex::block::compress_into(chunk, &mut out[start..]).unwrap_or(chunk.len());
+                out.truncate(start + size);
+                Codec::Lz4
+            }
+        }
+    }
+
+    /// The share of itself that LZ4 leaves of a piece.
+    fn lz4_share(&mut self, piece: &[u8]) -> f64 {
+        self.scratch.resize(lz4_flex::block::get_maximum_output_size(piece.len()), 0);
+        let size = lz4_flex::block::compress_into(piece, &mut self.scratch).unwrap_or(piece.len());
+        size as f64 / piece.len().max(1) as f64
+    }
+
+    /// Appends a Zstandard frame if it is smaller than `limit`.
+    fn zstd(&mut self, bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        out.resize(start + limit, 0);
+        match self.compress.compress(&mut out[start..], bytes, LEVEL) {
+            Ok(size) => {
+                out.truncate(start + size);
+                true
+            }
+            Err(_) => {
+                out.truncate(start);
+                false
+            }
+        }
+    }
+
+    /// Fills `out` from a Zstandard frame.
+    fn unzstd(&mut self, coded: &[u8], out: &mut [u8]) -> Result<(), Damaged> {
+        match self.decompress.decompress(out, coded) {
+            Ok(size) if size == out.len() => Ok(()),
+            _ => Err(Damaged("a Zstandard frame is damaged")),
+        }
+    }
+
+    /// Appends the `len` plain bytes of a stored chunk. On an error nothing is
+    /// appended; without one the bytes are still to be hashed.
+    pub fn decode(
+        &mut self,
+        codec: Codec,
+        stored: &[u8],
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Damaged> {
+        let start = out.len();
+        let decoded = match codec {
+            Codec::Raw if stored.len() == len => {
+                out.extend_from_slice(stored);
+                Ok(())
+            }
+            Codec::Raw => Err(Damaged("its length is another")),
+            Codec::Fill if matches!(stored.len(), 1 | 2 | 4 | 8) => {
+                out.resize(start + len, stored[0]);
+                if stored.len() > 1 {
+                    for room in out[start..].chunks_mut(stored.len()) {
+                        room.copy_from_slice(&stored[..room.len()]);
+                    }
+                }
+                Ok(())
+            }
+            Codec::Fill => Err(Damaged("its pattern has an impossible length")),
+            Codec::Lz4 => {
+                out.resize(start + len, 0);
+                match lz4_flex::block::decompress_into(stored, &mut out[start..]) {
+                    Ok(size) if size == len => Ok(()),
+                    _ => Err(Damaged("an LZ4 block is damaged")),
+                }
+            }
+            Codec::Zstd => {
+                out.resize(start + len, 0);
+                self.unzstd(stored, &mut out[start..])
+            }
+            Codec::Planes => planes::decode(self, stored, len, out),
+        };
+        if decoded.is_err() {
+            out.truncate(start);
+        }
+        decoded
+    }
+}
+
+/// The shortest pattern of 1, 2, 4 or 8 bytes that all of a chunk repeats.
+fn pattern(chunk: &[u8]) -> Option<&[u8]> {
+    [1, 2, 4, 8].into_iter().find_map(|period| {
+        let (first, rest) = chunk.split_at_checked(period)?;
+        (!rest.is_empty() && *rest == chunk[..rest.len()]).then_some(first)
+    })
+}

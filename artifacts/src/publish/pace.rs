@@ -1,0 +1,99 @@
+//! How much a core may spend on making chunks smaller: as long as coding and
+//! sending side by side are no slower than sending alone. Both are measured
+//! while they happen, for neither a link nor a machine is known beforehand.
+
+use std::time::Duration;
+
+use crate::codec::Effort;
+
+/// Bytes and the time they took, the older ones counting less and less.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    bytes: f64,
+    seconds: f64,
+}
+
+impl Flow {
+    fn add(&mut self, bytes: u64, took: Duration) {
+        *self =
+            Self { bytes: self.bytes / 2.0 + bytes as f64, seconds: self.seconds / 2.0 + took.as_secs_f64() };
+    }
+
+    /// Bytes per second, once there is anything to tell by.
+    fn speed(self) -> Option<f64> {
+        (self.seconds > 1e-4 && self.bytes > 1e5).then_some(self.bytes / self.seconds)
+    }
+}
+
+/// What one publish has seen of its core and its link.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    coding: Flow,
+    sending: Flow,
+    plain: f64,
+    stored: f64,
+}
+
+impl Pace {
+    /// Chunks were coded with all effort.
+    pub(super) fn coded(&mut self, plain: u64, stored: u64, took: Duration) {
+        self.coding.add(plain, took);
+        self.plain = self.plain / 2.0 + plain as f64;
+        self.stored = self.stored / 2.0 + stored as f64;
+    }
+
+    /// A pack was stored.
+    pub(super) fn sent(&mut self, stored: u64, took: Duration) {
+        self.sending.add(stored, took);
+    }
+
+    /// What the next chunks are worth.
+    pub(super) fn effort(&self) -> Effort {
+        let (Some(core), Some(link)) = (self.coding.speed(), self.sending.speed()) else {
+            return Effort::Dense;
+        };
+        let share = self.stored / self.plain;
+        let dense = (1.0 / core).max(share / link);
+        if 1.0 / link < dense { Effort::Light } else { Effort::Dense }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(core_mb: u64, link_mb: u64, percent: u64) -> Effort {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        assert_eq!(pace.effort(), Effort::Dense, "nothing is known yet");
+        pace.coded(core_mb * 1_000_000, core_mb * percent * 10_000, second);
+        assert_eq!(pace.effort(), Effort::Dense);
+        pace.sent(link_mb * 1_000_000, second);
+        pace.effort()
+    }
+
+    #[test]
+    fn a_link_faster_than_the_core_gets_plain_bytes() {
+        for (core, link, percent, effort) in [
+            (600, 12, 83, Effort::Dense),
+            (600, 125, 83, Effort::Dense),
+            (600, 1250, 83, Effort::Light),
+            (600, 590, 60, Effort::Dense),
+            (1200, 1250, 60, Effort::Light),
+            (600, 125, 100, Effort::Dense),
+        ] {
+            assert_eq!(pace(core, link, percent), effort, "{core} MB/s, {link} MB/s, {percent} %");
+        }
+    }
+
+    #[test]
+    fn a_link_that_slows_down_is_noticed() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        pace.coded(600_000_000, 400_000_000, second);
+        pace.sent(2_000_000_000, second);
+        assert_eq!(pace.effort(), Effort::Light);
+        pace.sent(8_000_000, 8 * second);
+        assert_eq!(pace.effort(), Effort::Dense);
+    }
+}

@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""What storing, restoring and coding checkpoints costs, beside cp, zstd and restic on the same data in the same run.
+
+    cargo build --release -p artifacts --example measure
+    artifacts.py --measure target/release/examples/measure --python PYTHON_WITH_NUMPY [--dir DIR] [--runs 3]
+
+The data is made here: a network of 3.7 million parameters trains with Adam on a task that is made up, in fp32, and
+its weights and both moments are saved every few steps; frozen weights with adapters, in safetensors and in PyTorch's
+zip layout with a pickle that grows; 1.09 GB of training states with a quarter of the moments zero. Times are medians
+of the runs, processor time is that of the whole process tree. Needs NumPy and about 8 GB of room.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STATES = r"""
+import sys, json, struct, numpy as np
+out = sys.argv[1]
+r = np.random.default_rng(7)
+def tensors(path, named, meta=''):
+    header, at = {'__metadata__': {'m': meta}}, 0
+    for name, t in named.items():
+        header[name] = {'dtype': {'float32': 'F32', 'uint16': 'BF16'}[str(t.dtype)], 'shape': list(t.shape),
+                        'data_offsets': [at, at + t.nbytes]}
+        at += t.nbytes
+    text = json.dumps(header).encode()
+    with open(path, 'wb') as f:
+        f.write(struct.pack('<Q', len(text)) + text)
+        for t in named.values(): f.write(t.tobytes())
+# Training: tokens -> embedding -> two wide layers -> tokens, Adam, on text made by a hidden table.
+V, D, H = 4096, 256, 1536
+table = r.permutation(V)
+w = {'emb': r.standard_normal((V, D), dtype=np.float32) * .02, 'w1': r.standard_normal((D, H), dtype=np.float32) * .06,
+     'w2': r.standard_normal((H, D), dtype=np.float32) * .025, 'out': r.standard_normal((D, V), dtype=np.float32) * .06,
+     'w3': r.standard_normal((D, H), dtype=np.float32) * .06, 'w4': r.standard_normal((H, D), dtype=np.float32) * .025}
+m = {k: np.zeros_like(x) for k, x in w.items()}; v = {k: np.zeros_like(x) for k, x in w.items()}
+def step(n, lr):
+    x = np.minimum(r.zipf(1.3, 256) - 1, V - 1); y = table[x]
+    h0 = w['emb'][x]; a = h0 @ w['w1']; ra = np.maximum(a, 0); h1 = h0 + ra @ w['w2']
+    b = h1 @ w['w3']; rb = np.maximum(b, 0); h2 = h1 + rb @ w['w4']
+    z = h2 @ w['out']; z -= z.max(1, keepdims=True); p = np.exp(z); p /= p.sum(1, keepdims=True)
+    p[np.arange(256), y] -= 1; p /= 256
+    g = {'out': h2.T @ p}; d2 = p @ w['out'].T
+    db = (d2 @ w['w4'].T) * (b > 0); g['w4'] = rb.T @ d2; g['w3'] = h1.T @ db; d1 = d2 + db @ w['w3'].T
+    da = (d1 @ w['w2'].T) * (a > 0); g['w2'] = ra.T @ d1; g['w1'] = h0.T @ da; d0 = d1 + da @ w['w1'].T
+    g['emb'] = np.zeros_like(w['emb']); np.add.at(g['emb'], x, d0)
+    for k in w:
+        m[k] += (g[k] - m[k]) * np.float32(.1); v[k] += (g[k] ** 2 - v[k]) * np.float32(.001)
+        w[k] -= np.float32(lr) * (m[k] / np.float32(1 - .9 ** n)) / (np.sqrt(v[k] / np.float32(1 - .999 ** n)) + np.float32(1e-8))
+for n in range(1, 61):
+    step(n, 1e-3)
+    if n % 20 == 0:
+        state = {f'{s}.{k}': t[k] for s, t in (('w', w), ('m', m), ('v', v)) for k in t}
+        tensors(f'{out}/train-{n}.safetensors', state)
+        bits = {k: ((t.view(np.uint32) + 0x7fff + ((t.view(np.uint32) >> 16) & 1)) >> 16).astype(np.uint16) for k, t in w.items()}
+        tensors(f'{out}/bf16-{n}.safetensors', bits)
+# A frozen base with adapters, saved three times, in both formats.
+import zipfile
+base = {f'base{n}': r.standard_normal((512, 2048), dtype=np.float32) * np.float32(.02) for n in range(22)}
+pickled = r.bytes(60_000)
+def zipped(path, named, grown):
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as z:
+        def put(entry, data):
+            info = zipfile.ZipInfo(f'archive/{entry}')
+            pad = -(z.start_dir + 34 + len(info.filename)) % 64
+            info.extra = b'FB' + pad.to_bytes(2, 'little') + b'Z' * pad
+            z.writestr(info, data)
+        put('data.pkl', pickled + r.bytes(grown))
+        for n, t in enumerate(named.values()): put(f'data/{n}', t.tobytes())
+        put('version', b'3\n')
+for n in range(3):
+    adapters = {f'adapter{k}': r.standard_normal((8, 1280), dtype=np.float32) for k in range(22)}
+    tensors(f'{out}/lora-{n}.safetensors', base | adapters)
+    zipped(f'{out}/lora-{n}.pt', base | adapters, 3000 * n)
+# 1.09 GB: four states, moments of a quarter of the rows never touched.
+import os
+os.mkdir(f'{out}/large')
+for n in range(4):
+    named = {}
+    for k in range(11):
+        w_ = r.standard_normal((2048, 1024), dtype=np.float32) * np.float32(.02)
+        named[f'w{k}'] = w_
+        for s in 'mv':
+            t = r.standard_normal((2048, 1024), dtype=np.float32) * np.float32(1e-3)
+            t = t * t if s == 'v' else t
+            t[:512] = 0
+            named[f'{s}{k}'] = t
+    tensors(f'{out}/large/state{n}.safetensors', named)
+"""
+
+
+def measured(command):
+    """Wall and processor seconds and peak KiB of a command with its children, and what it printed."""
+    began = time.monotonic()
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    with process.stdout as stdout:
+        out = stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{command} failed: {process.returncode}")
+    return time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss, out
+
+
+def tree_size(path):
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.measure, self.runs = arguments.measure, arguments.runs
+        self.dir = Path(tempfile.mkdtemp(prefix="artifacts.", dir=arguments.dir))
+        self.data = self.dir / "data"
+        self.data.mkdir()
+        subprocess.run([arguments.python, "-c", STATES, self.data], check=True)
+
+    def fresh(self, name):
+        path = self.dir / name
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def medians(self, name, before, command, stored=None):
+        rows = []
+        for _ in range(self.runs):
+            before()
+            rows.append(measured(command))
+        wall, cpu, peak = (statistics.median(row[n] for row in rows) for n in (0, 1, 2))
+        told = json.loads(rows[-1][3]) if rows[-1][3].startswith("{") else {}
+        size = told.get("sent") or (tree_size(stored) if stored else 0)
+        room = f"{size / 1e6:.0f}" if size else ""
+        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {peak / 1024:.0f} | {room} |", flush=True)
+
+    def storing(self):
+        large = self.data / "large"
+        size = sum(file.stat().st_size for file in large.iterdir())
+        print(f"\n{size / 1e6:.0f} MB of training states, a local store\n")
+        print("| what | wall s | CPU s | peak MiB | MB stored |\n|---|---|---|---|---|")
+        copy, store, back = self.dir / "copy", self.dir / "store", self.dir / "back"
+        clear = lambda *paths: lambda: [shutil.rmtree(path, ignore_errors=True) for path in paths]
+        self.medians("cp -r", clear(copy), ["cp", "-r", large, copy])
+        self.medians("cp -r, synced", clear(copy), ["sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"', large, copy])
+        clear(copy)()
+        self.medians("zstd -1, one thread", lambda: None, ["sh", "-c", 'zstd -q -1 -T1 -c "$0"/* >"$1"', large, copy], copy)
+        copy.unlink()
+        self.medians("publish", clear(store), [self.measure, "publish", store, 1, large])
+        self.medians("verify", lambda: None, [self.measure, "verify", store, 1])
+        self.medians("restore, verified", clear(back), [self.measure, "restore", store, 1, back])
+        subprocess.run(["diff", "-r", large, back], check=True)
+        clear(back)()
+        restic = shutil.which("restic")
+        repository = self.dir / "restic"
+        cache = self.dir / "cache"
+        os.environ.update(RESTIC_PASSWORD="bench", RESTIC_REPOSITORY=str(repository), RESTIC_CACHE_DIR=str(cache))
+        if restic:
+            def init():
+                clear(repository, cache)()
+                subprocess.run([restic, "init", "-q"], check=True)
+            self.medians("restic backup", init, [restic, "backup", "-q", large], repository)
+            self.medians("restic restore", clear(back), [restic, "restore", "-q", "latest", "--target", back])
+            clear(back)()
+        self.change(large)
+        def forget():
+            shutil.rmtree(store / "run/g0000000000000002", ignore_errors=True)
+        self.medians("publish, 10 % changed", forget, [self.measure, "publish", store, 2, large])
+        if restic:
+            # Once: what it stored does not change again.
+            wall, cpu, peak, _ = measured([restic, "backup", "-q", large])
+            print(f"| restic backup, 10 % changed, one run | {wall:.2f} | {cpu:.2f} | {peak / 1024:.0f} | |")
+        clear(store, repository, cache)()
+
+    def change(self, large):
+        """Overwrites a tenth of each file, in one piece."""
+        for file in large.iterdir():
+            size = file.stat().st_size
+            with open(file, "r+b") as f:
+                f.seek(size // 3)
+                f.write(os.urandom(size // 10))
+
+    def ratios(self):
+        print("\n| data | MB | sent MB, first | sent MB, next | zstd -1 MB | sent / truly changed |\n|---|---|---|---|---|---|")
+        for name, files, changed in (
+            ("training state, fp32", ["train-20.safetensors", "train-40.safetensors"], None),
+            ("bf16 weights", ["bf16-20.safetensors", "bf16-40.safetensors"], None),
+            ("adapters, safetensors", ["lora-0.safetensors", "lora-1.safetensors"], 22 * 8 * 1280 * 4),
+            ("adapters, .pt with a longer pickle", ["lora-0.pt", "lora-1.pt"], 22 * 8 * 1280 * 4 + 63_000),
+        ):
+            store = self.fresh("store")
+            sent = []
+            for generation, file in enumerate(files, 1):
+                out = measured([self.measure, "publish", store, generation, self.data / file])[3]
+                sent.append(json.loads(out)["sent"] / 1e6)
+            path = self.data / files[-1]
+            packed = measured(["sh", "-c", 'zstd -q -1 -c "$0" | wc -c', path])[3]
+            share = f"{sent[1] * 1e6 / changed:.3f}" if changed else ""
+            print(f"| {name} | {path.stat().st_size / 1e6:.1f} | {sent[0]:.2f} | {sent[1]:.2f} | {int(packed) / 1e6:.2f} | {share} |", flush=True)
+
+    def codecs(self):
+        print("\n| data, 1 MiB chunks, one core | ratio | code MB/s | decode MB/s |\n|---|---|---|---|")
+        for file in ("train-40.safetensors", "bf16-40.safetensors", "large/state0.safetensors"):
+            told = json.loads(measured([self.measure, "codec", self.data / file])[3])
+            print(f"| {file} | {told['bytes'] / told['stored']:.3f} | {told['encode_mb_s']:.0f} | {told['decode_mb_s']:.0f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", required=True, type=Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--dir")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=["storing", "ratios", "codecs"])
+    arguments = parser.parse_args()
+    bench = Bench(arguments)
+    try:
+        for part in ("codecs", "ratios", "storing"):
+            if arguments.only in (None, part):
+                getattr(bench, part)()
+    finally:
+        shutil.rmtree(bench.dir, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Restores a tree from a local store, as docs/artifact-format.md says and without any code of the product.
+
+    python3 read_artifact.py STORE MANIFEST_KEY DESTINATION
+Needs blake3, lz4 and zstandard from PyPI. Prints what it read as one line of JSON.
+"""
+import json
+import os
+import struct
+import sys
+from collections import Counter
+
+import blake3
+import lz4.block
+import zstandard
+
+RAW, FILL, LZ4, ZSTD, PLANES = range(5)
+
+
+def huffman(coded, size):
+    lengths = [length for pair in coded[:128] for length in (pair & 15, pair >> 4)]
+    codes, code = {}, 0
+    for length in range(1, 12):
+        for byte in (b for b in range(256) if lengths[b] == length):
+            codes[length, int(format(code, f"0{length}b")[::-1], 2)] = byte
+            code += 1
+        code <<= 1
+    table = {}
+    for (length, bits), byte in codes.items():
+        for high in range(1 << (11 - length)):
+            table[bits | high << length] = (byte, length)
+    quarter, out, at = -(-size // 4), bytearray(), 140
+    sizes = struct.unpack("<3I", coded[128:140])
+    for number in range(4):
+        end = at + sizes[number] if number < 3 else len(coded)
+        word, have, source = 0, 0, iter(coded[at:end])
+        for _ in range(min(quarter, size - len(out))):
+            while have < 11:
+                word |= next(source, 0) << have
+                have += 8
+            byte, length = table[word & 2047]
+            out.append(byte)
+            word >>= length
+            have -= length
+        at = end
+    return bytes(out)
+
+
+def zstd(coded, size):
+    return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size)
+
+
+def planes(coded, size):
+    width, at, parts = coded[0], 1, []
+    for _ in range(width if size >= width else 0):
+        coding, length = struct.unpack_from("<BI", coded, at)
+        read = (lambda raw, _: raw, bytes.__mul__, huffman, zstd)[coding]
+        parts.append(read(coded[at + 5 : at + 5 + length], size // width))
+        at += 5 + length
+    bits, out = 8 * width, bytearray()
+    for number in zip(*parts):
+        value = int.from_bytes(number, "big")
+        out += (value >> 1 | (value & 1) << (bits - 1)).to_bytes(width, "little")
+    return bytes(out) + coded[at:]
+
+
+def decode(codec, stored, size):
+    if codec == FILL:
+        return (stored * (size // len(stored) + 1))[:size]
+    if codec == LZ4:
+        return lz4.block.decompress(stored, uncompressed_size=size)
+    return {RAW: lambda raw, _: raw, ZSTD: zstd, PLANES: planes}[codec](stored, size)
+
+
+def main(store, key, destination):
+    with open(os.path.join(store, key), "rb") as file:
+        tree = json.load(file)
+    assert tree["version"] in (1, 2), tree["version"]
+    codecs, packs = Counter(), [open(os.path.join(store, pack), "rb") for pack in tree["packs"]]
+    for entry in tree["entries"]:
+        path = os.path.join(destination, entry["path"])
+        ((kind, node),) = entry["node"].items()
+        os.makedirs(path if kind == "dir" else os.path.dirname(path), exist_ok=True)
+        if kind == "link":
+            os.symlink(node["target"], path)
+        if kind != "file":
+            continue
+        with open(path, "wb") as out:
+            for digest, size, pack, offset, *coded in node["chunks"]:
+                length, codec = coded or (size, RAW)
+                packs[pack].seek(offset)
+                plain = decode(codec, packs[pack].read(length), size)
+                assert blake3.blake3(plain).hexdigest() == digest, (entry["path"], offset, codec)
+                codecs[codec] += 1
+                out.write(plain)
+        os.chmod(path, node["mode"])
+    print(json.dumps({"codecs": sorted(codecs.items()), "entries": len(tree["entries"])}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
