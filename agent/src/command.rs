@@ -62,14 +62,41 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A program's word that a checkpoint is finished: `ckpt done DIR [--step N]`.
+fn checkpoint_done(path: &str, step: Option<&str>) -> ExitCode {
+    let step = match step.map(str::parse).transpose() {
+        Ok(step) => step,
+        Err(_) => {
+            return refused(&format!(
+                "`{}` is no step: --step takes a whole number",
+                step.unwrap_or_default()
+            ));
+        }
+    };
+    let variable = |name: &str| std::env::var_os(name).map(Into::into);
+    match crate::world::publishing::say(Path::new(path), step, variable) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
+fn refused(why: &str) -> ExitCode {
+    // Nobody is left to be told where this fails.
+    let _ = writeln!(std::io::stderr(), "ckpt done: {why}");
+    ExitCode::FAILURE
+}
+
 /// The whole of `outlast-agent`: `guard --state DIR`, `agent --state DIR`,
-/// `keeper --attempt DIR`, `agent --version`.
+/// `keeper --attempt DIR`, `agent --version`, and for the programs of runs
+/// `ckpt done PATH [--step N]`.
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["--version"] | ["agent", "--version"] => version(),
+        ["ckpt", "done", path] => checkpoint_done(path, None),
+        ["ckpt", "done", path, "--step", step] => checkpoint_done(path, Some(step)),
         [verb, "--state" | "--attempt", dir] => hidden(verb, Path::new(dir)),
         _ => hidden("", Path::new("")),
     }

@@ -19,9 +19,10 @@ mod table;
 mod terminal;
 mod tree;
 mod usage;
+mod writers;
 
 pub use cgroup::Cgroup;
-pub use changes::Changes;
+pub use changes::{Changes, TreeChanges};
 pub use clock::{boot_id, boottime_ms, unix_ms};
 pub use event::{Signals, grow_pipe, set_nonblocking, wait_readable};
 pub use files::{
@@ -41,3 +42,4 @@ pub use table::{Process, ProcessRef, marked_processes, parent, process, processe
 pub use terminal::Terminal;
 pub use tree::{Tree, send_kill, send_term};
 pub use usage::{Usage, disk_room, is_in_some_environment, own_rss_bytes, usage};
+pub use writers::{Writer, writer};

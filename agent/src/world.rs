@@ -233,6 +233,10 @@ pub trait World: Send + Sync {
     fn remarks(&self, _attempt: &str) -> Vec<String> {
         Vec::new()
     }
+    /// Where the checkpoints of an attempt stood at the last look.
+    fn standings(&self, _attempt: &str) -> Vec<v1::CheckpointStanding> {
+        Vec::new()
+    }
     /// Publishes a checkpoint, and with it the result files.
     async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published;
     /// Publishes the result files.

@@ -1,28 +1,42 @@
 //! When a checkpoint is finished. Judged from names, from the structure of
 //! every file and from the layout of known frameworks; never from unpickling,
 //! and never from silence alone where there is a structure to judge. Whether
-//! somebody still writes is the caller's to find out.
+//! somebody still writes is the caller's to find out: only it may look at
+//! other processes ([`Judge::files`] names what to look for).
+//!
+//! Modules: what a judgement says ([`reason`](Reason)), names, the cache of
+//! judged files, directories with their layouts (one file each), and the
+//! formats of files (one file each).
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+mod cache;
 mod dcp;
 mod deepspeed;
 mod directory;
+mod example;
 mod hdf5;
+mod hole;
 mod huggingface;
 mod json;
 mod megatron;
 mod name;
 mod npy;
 mod orbax;
+mod packed;
 mod pickle;
+mod reason;
 mod safetensors;
+mod structure;
 mod tensorflow;
 mod zip;
 
 pub use name::{is_temporary, step_of};
+pub use reason::Reason;
+
+use cache::Cache;
+use example::Examples;
+use structure::{Judged, Structure, torn};
 
 /// What can be said of a file or directory as it lies there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,114 +48,100 @@ pub enum Completeness {
     },
     /// Something is missing, torn or still has a temporary name.
     Incomplete {
-        /// What, for people.
-        why: String,
+        /// What.
+        why: Reason,
     },
-    /// No structure to judge: only a quiet period can tell.
-    Unknown,
+    /// Nothing is wrong, and nothing says that it is all: a rename into place
+    /// or a quiet period must tell.
+    Unknown {
+        /// What leaves the question open.
+        why: Reason,
+    },
 }
 
-/// What the structure of one file says.
-#[derive(Debug, PartialEq, Eq)]
-enum Structure {
-    /// It parses to the end and its checksums hold.
-    Sound(&'static str),
-    /// It does not.
-    Torn(String),
-    /// It parses, but bytes that look like a hole leave a doubt.
-    Doubtful,
-    /// It has none that is known here.
-    Free,
+/// Judges checkpoints and remembers what it read, so that looking again costs
+/// no more than looking: files by their identity, and what a complete
+/// checkpoint of each place was made of.
+#[derive(Debug, Default)]
+pub struct Judge {
+    cache: Cache,
+    examples: Examples,
 }
 
-type Judged = io::Result<Structure>;
+impl Judge {
+    /// Judges a checkpoint: a file, or a directory with all it holds. Reads
+    /// every byte of formats with checksums, so it blocks. A link is followed
+    /// to what it names.
+    #[must_use]
+    pub fn judge(&mut self, path: &Path) -> Completeness {
+        let no = |why: Reason| Completeness::Incomplete { why };
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return no(Reason::Unreadable { what: "its name is not UTF-8".into() });
+        };
+        if is_temporary(name) {
+            return no(Reason::temporary(name));
+        }
+        for ending in ["-unfinished", ".incomplete"] {
+            let marker = format!("{name}{ending}");
+            if path.with_file_name(&marker).symlink_metadata().is_ok() {
+                return no(Reason::Marked { marker: reason::cut(&marker) });
+            }
+        }
+        let judged = path.metadata().and_then(|meta| {
+            if meta.is_dir() {
+                return directory::judge(self, path, name);
+            }
+            if !meta.is_file() {
+                return Ok(no(Reason::Unreadable { what: "it is neither a file nor a directory".into() }));
+            }
+            Ok(match self.cache.structure(path, name)? {
+                Structure::Sound(format) => Completeness::Complete { format },
+                Structure::Torn(why) => no(Reason::torn(name, &why)),
+                Structure::Changed => no(Reason::Changed { file: reason::cut(name) }),
+                Structure::Doubtful => {
+                    Completeness::Unknown { why: Reason::ZeroTail { file: reason::cut(name) } }
+                }
+                Structure::Free => Completeness::Unknown { why: Reason::NoStructure },
+            })
+        });
+        judged.unwrap_or_else(|error| no(Reason::Unreadable { what: reason::cut(&error.to_string()) }))
+    }
 
-fn torn(why: impl Into<String>) -> Judged {
-    Ok(Structure::Torn(why.into()))
+    /// Remembers what a checkpoint is made of that counts as complete: the
+    /// next one of the same place is compared with it.
+    pub fn learn(&mut self, path: &Path) {
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && let Ok(Some(listing)) = directory::list(path, name)
+        {
+            self.examples.learn(&listing);
+        }
+    }
+
+    /// The files of a checkpoint, relative to it; the empty path is the
+    /// checkpoint itself where it is one file. Empty where it cannot be listed.
+    #[must_use]
+    pub fn files(path: &Path) -> Vec<PathBuf> {
+        if !path.is_dir() {
+            return vec![PathBuf::new()];
+        }
+        let listed = directory::list(path, "").ok().flatten();
+        let files = listed.map(|listing| listing.files).unwrap_or_default();
+        files.into_iter().map(|member| PathBuf::from(member.path)).collect()
+    }
 }
 
-fn incomplete(why: impl Into<String>) -> Option<Completeness> {
-    Some(Completeness::Incomplete { why: why.into() })
-}
-
-/// Judges a checkpoint: a file, or a directory with all it holds. Reads every
-/// byte of formats with checksums, so it blocks. A link is followed to what it
-/// names.
+/// Judges a checkpoint once, remembering nothing.
 #[must_use]
 pub fn judge(path: &Path) -> Completeness {
-    let no = |why: String| Completeness::Incomplete { why };
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        return no("its name is not UTF-8".into());
-    };
-    if is_temporary(name) {
-        return no(format!("`{name}` is a temporary name"));
-    }
-    if path.with_file_name(format!("{name}-unfinished")).symlink_metadata().is_ok() {
-        return no(format!("`{name}-unfinished` stands beside it"));
-    }
-    let judged = path.metadata().and_then(|meta| {
-        if meta.is_dir() {
-            return directory::judge(path, name);
-        }
-        if !meta.is_file() {
-            return Ok(no("it is neither a file nor a directory".into()));
-        }
-        Ok(match structure(path, name)? {
-            Structure::Sound(format) => Completeness::Complete { format },
-            Structure::Torn(why) => no(why),
-            Structure::Doubtful | Structure::Free => Completeness::Unknown,
-        })
-    });
-    judged.unwrap_or_else(|error| no(format!("it cannot be read: {error}")))
+    Judge::default().judge(path)
 }
 
-/// Names of files that say all by being there.
-fn may_be_empty(name: &str) -> bool {
-    const MARKERS: [&str; 6] =
-        ["_SUCCESS", "commit_success.txt", "COMMIT_SUCCESS", "DONE", ".complete", "__init__.py"];
-    MARKERS.contains(&name)
-        || matches!(extension(name), "lock" | "log" | "gitkeep" | "done" | "complete" | "marker")
+fn incomplete(why: Reason) -> Option<Completeness> {
+    Some(Completeness::Incomplete { why })
 }
 
-fn extension(name: &str) -> &str {
-    name.rsplit_once('.').map_or("", |(_, extension)| extension)
-}
-
-fn structure(path: &Path, name: &str) -> Judged {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    if size == 0 {
-        return if may_be_empty(name) { Ok(Structure::Free) } else { torn("it is empty") };
-    }
-    let mut head = Vec::new();
-    file.by_ref().take(4096).read_to_end(&mut head)?;
-    let extension = extension(name).to_ascii_lowercase();
-    match (extension.as_str(), head.as_slice()) {
-        ("safetensors", _) => safetensors::judge(&file, size),
-        ("json", _) => json::judge(&file, size),
-        (_, [b'P', b'K', 3, 4, ..]) => zip::judge(&file, size, zip_format(&extension)),
-        (_, [b'P', b'K', 5, 6, ..]) => torn("it is a zip archive without entries"),
-        (_, [0x93, b'N', b'U', b'M', b'P', b'Y', ..]) => npy::judge(&file, size),
-        (_, [0x80, 2..=5, ..]) => pickle::judge(&file, size, matches!(&*extension, "pkl" | "pickle")),
-        ("npz" | "keras", _) => torn("it does not begin as a zip archive"),
-        ("npy", _) => torn("it does not begin as a NumPy array"),
-        ("pt" | "pth" | "ckpt" | "bin" | "pkl" | "pickle" | "joblib", head)
-            if head.iter().all(|b| *b == 0) =>
-        {
-            torn("it begins with a hole of zeros")
-        }
-        (_, head) if hdf5::begins(head) || matches!(&*extension, "h5" | "hdf5") => hdf5::judge(&file, size),
-        _ => Ok(Structure::Free),
-    }
-}
-
-fn zip_format(extension: &str) -> &'static str {
-    match extension {
-        "npz" => "numpy-zip",
-        "keras" => "keras-zip",
-        "pt" | "pth" | "ckpt" | "bin" => "torch-zip",
-        _ => "zip",
-    }
+fn unknown(why: Reason) -> Option<Completeness> {
+    Some(Completeness::Unknown { why })
 }
 
 #[cfg(test)]

@@ -72,8 +72,12 @@ pub enum Verb {
     Health(HealthArgs),
     /// Show the checkpoints of a run
     Checkpoints {
-        /// Its name, id, or the beginning of either
+        /// Its name, id, or the beginning of either; with --explain also a path on this computer
+        #[arg(value_name = "RUN|PATH")]
         run: String,
+        /// Say of everything saved on its machine why it is or is not complete
+        #[arg(long)]
+        explain: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -131,6 +135,12 @@ pub enum Verb {
         /// What to do.
         #[command(subcommand)]
         verb: ConfigVerb,
+    },
+    /// Try out what runs depend on, and say how to mend it
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print a completion script for a shell
     Completions {

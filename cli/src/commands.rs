@@ -7,6 +7,7 @@ pub mod config;
 pub mod controller;
 pub mod cost;
 pub mod destroy;
+pub mod doctor;
 pub mod events;
 pub mod health;
 pub mod logs;
@@ -50,7 +51,9 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Machines { verb: None, all, json } => machines::perform(ctx, all, json).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
-        Verb::Checkpoints { run, json } => checkpoints::perform(ctx, &run, json).await,
+        Verb::Checkpoints { run, explain, json } => {
+            Box::pin(checkpoints::perform(ctx, &run, explain, json)).await
+        }
         Verb::Pin { checkpoint, json } => tidy::pin(ctx, checkpoint, false, json).await,
         Verb::Unpin { checkpoint, json } => tidy::pin(ctx, checkpoint, true, json).await,
         Verb::Tidy(args) => Box::pin(tidy::perform(ctx, &args)).await,
@@ -60,6 +63,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Config { verb } => config::perform(ctx, verb),
+        Verb::Doctor { json } => Box::pin(doctor::perform(ctx, json)).await,
         Verb::Completions { shell } => Ok(completions::perform(ctx, shell)),
         Verb::Version { json } => Ok(version::perform(ctx, json)),
     }

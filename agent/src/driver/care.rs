@@ -267,7 +267,10 @@ impl Driver {
         }
         let (alerts, forecasts) =
             care.last.as_ref().map(|last| (last.active.clone(), last.forecasts.clone())).unwrap_or_default();
-        let attempts = self.attempts.values().map(|a| attempt_health(a, clock)).collect();
+        let mut attempts: Vec<_> = self.attempts.values().map(|a| attempt_health(a, clock)).collect();
+        for attempt in &mut attempts {
+            attempt.checkpoints = self.world.standings(&attempt.attempt_id);
+        }
         let agent_rss_bytes = os::own_rss_bytes();
         self.health.send_modify(|report| {
             *report = v1::HealthReport {

@@ -351,6 +351,10 @@ impl World for Machine {
         self.publishing.remarks(attempt)
     }
 
+    fn standings(&self, attempt: &str) -> Vec<v1::CheckpointStanding> {
+        self.publishing.standings(attempt)
+    }
+
     async fn candidates(&self, work: v1::Work, last: bool) -> Vec<Candidate> {
         let Some(spec) = spec_of(&work) else { return Vec::new() };
         let dir = self.dir(&work.attempt_id);

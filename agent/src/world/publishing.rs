@@ -1,14 +1,16 @@
 //! Which checkpoints are complete, and their way to the store. A checkpoint is
 //! taken when its format says that it is whole, or, where the format says
 //! nothing, when it was renamed into place or has been at rest for the quiet
-//! period; and never twice.
+//! period; in any case only when nobody can write to it; and never twice. All
+//! of that is asked again when it was read, before it is committed. What went
+//! away before it could be taken is counted and told.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use artifacts::complete::{self, Completeness};
+use artifacts::complete;
 use artifacts::publish::PublishError;
 use artifacts::{KeySpace, Kind, ObjectKey, Selection};
 use lifecycle::RunSpec;
@@ -16,9 +18,19 @@ use proto::v1;
 
 mod local;
 mod look;
+mod missed;
+mod seen;
+mod standing;
+mod verdicts;
+mod watch;
+mod word;
 
 pub use local::Relief;
 use look::{Look, Spots, look, spots};
+use seen::{Open, Seen};
+use standing::Standing;
+use verdicts::{Facts, Still};
+pub use word::{WordError, say};
 
 use super::layout::AttemptDir;
 use super::{Candidate, Commit, Published, SharedGateway};
@@ -27,37 +39,6 @@ use crate::os;
 /// Names looked at in one scan; more are counted, not read.
 const NAMES: usize = 10_000;
 const FILES: usize = 200_000;
-
-/// What is remembered of one attempt's checkpoints.
-#[derive(Default)]
-struct Seen {
-    /// Relative path -> the very bytes, and since when they have been so.
-    rest: BTreeMap<String, (String, Instant)>,
-    /// Tokens that need no publishing; kept on disk.
-    known: BTreeMap<String, String>,
-    loaded: bool,
-    /// Copies of what is durable, oldest first: relative path and the very
-    /// bytes; kept on disk.
-    durable: Vec<(String, String)>,
-    /// When the newest durable one was last written.
-    newest: Option<(i64, i64)>,
-    /// For people, not told yet; and which kinds were told.
-    remarks: Vec<String>,
-    remarked: [bool; 2],
-    /// Judged by content already: token -> verdict.
-    judged: BTreeMap<String, Judged>,
-    keys: Option<KeySpace>,
-    /// Names the result files that were published last.
-    outputs: Option<String>,
-}
-
-/// What the format of some bytes says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Judged {
-    Whole,
-    Torn,
-    Unknown,
-}
 
 /// The checkpoints of every attempt on the machine.
 #[derive(Default)]
@@ -70,24 +51,6 @@ pub struct Publishing {
 impl Publishing {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hears of renames in the places of checkpoints from now on.
-    fn watch<'a>(&self, dir: &AttemptDir, paths: impl Iterator<Item = &'a Path>) {
-        let mut renames = self.renames.lock().unwrap_or_else(PoisonError::into_inner);
-        if renames.is_none() {
-            *renames = os::Renames::new().ok();
-        }
-        let Some(renames) = &mut *renames else { return };
-        renames.watch(&dir.checkpoints());
-        for parent in paths.take(NAMES).filter_map(Path::parent) {
-            renames.watch(parent);
-        }
-    }
-
-    fn was_renamed(&self, path: &Path) -> bool {
-        let mut renames = self.renames.lock().unwrap_or_else(PoisonError::into_inner);
-        renames.as_mut().is_some_and(|renames| renames.has(path))
     }
 
     /// What is there before the program starts came with the attempt.
@@ -117,51 +80,98 @@ impl Publishing {
     pub fn candidates(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec, last: bool) -> Vec<Candidate> {
         let quiet = Duration::from_secs(spec.checkpoints.quiet_seconds);
         let mut found: Vec<(Option<u64>, (i64, i64), Candidate)> = Vec::new();
-        let Spots { found: places, gone, flood } = spots(dir, spec);
+        // Watched before it is listed: what comes meanwhile is told.
+        let is_full = self.is_due(dir, attempt, spec) || last;
+        let places = if is_full { spots(dir, spec) } else { self.open_spots(dir, attempt) };
+        let Spots { found: places, gone, flood, links, temporary } = places;
         self.remark(attempt, gone, flood);
         self.watch(dir, places.iter().map(|spot| spot.path.as_path()));
-        for spot in places {
-            let Some(Look { token, written: modified, moved, is_file, .. }) = look(&spot.path) else {
+        let words = word::words(dir);
+        let mut standings = BTreeMap::new();
+        let verdicts = self.lock().entry(attempt.to_owned()).or_default().verdicts.clone();
+        for spot in &places {
+            let Some(look) = look(&spot.path) else { continue };
+            let Some(rested) = self.rested(dir, attempt, &spot.relative, &look) else {
+                standings.insert(spot.relative.clone(), Standing::Known);
                 continue;
             };
-            let moved = moved || is_file && self.was_renamed(&spot.path);
-            let rested = {
-                let mut all = self.lock();
-                let seen = all.entry(attempt.to_owned()).or_default();
-                seen.load(dir);
-                if seen.known.get(&spot.relative) == Some(&token) {
-                    continue;
-                }
-                match seen.rest.get(&spot.relative) {
-                    Some((same, since)) if *same == token => Some(since.elapsed()),
-                    _ => {
-                        seen.rest.insert(spot.relative.clone(), (token.clone(), Instant::now()));
-                        None
-                    }
-                }
+            let rested =
+                if last { rested.unwrap_or_default().max(quiet) } else { rested.unwrap_or_default() };
+            if rested.is_zero() {
+                standings.insert(spot.relative.clone(), Standing::New);
+                continue;
+            }
+            let word = words.get(&spot.relative).filter(|word| word.at >= look.written);
+            let is_said = word.is_some();
+            let was_moved = look.moved || look.is_file && self.was_renamed(&spot.path);
+            let token = &look.token;
+            let facts = Facts { path: &spot.path, token, rested, quiet, was_moved, ended: last, is_said };
+            let (standing, whole) = {
+                let mut verdicts = verdicts::lock(&verdicts);
+                let standing = verdicts.standing(&facts);
+                (standing, is_said || verdicts.is_whole(&look.token))
             };
-            let rested = if last { quiet } else { rested.unwrap_or(Duration::ZERO) };
-            let at_rest = moved || rested >= quiet;
-            if rested.is_zero() || !self.is_complete(attempt, &spot.path, &token, at_rest) {
+            let is_ready = matches!(standing, Standing::Ready { .. });
+            standings.insert(spot.relative.clone(), standing);
+            if !is_ready {
                 continue;
             }
-            let name = spot.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-            let step = complete::step_of(&name);
-            if step.is_none() && flood.is_some() && !self.is_whole(attempt, &token) {
+            let name = local::name_of(&spot.path).to_owned();
+            let step = word.and_then(|word| word.step).or_else(|| complete::step_of(&name));
+            if step.is_none() && flood.is_some() && !whole {
                 continue;
             }
-            let older = step.is_none() && self.is_older(attempt, &spot.relative, modified);
-            let token = format!("{token} {}", spot.relative);
-            found.push((step, modified, Candidate { token, name, step, older }));
+            let older = step.is_none() && self.is_older(attempt, &spot.relative, look.written);
+            let token = format!("{} {}", look.token, spot.relative);
+            found.push((step, look.written, Candidate { token, name, step, older }));
         }
+        let temporary = temporary.into_iter().map(|relative| {
+            let name = relative.rsplit('/').next().unwrap_or_default().to_owned();
+            (relative, Standing::Waits { why: complete::Reason::TemporaryName { name } })
+        });
+        let links = links.into_iter().map(|(relative, to)| (relative, Standing::Link { to }));
+        self.look_back(attempt, standings, temporary.chain(links), (is_full, last));
         found.sort_by_key(|(step, modified, c)| (c.older, std::cmp::Reverse((*step, *modified))));
         found.into_iter().map(|(_, _, candidate)| candidate).collect()
+    }
+
+    /// How long a checkpoint has been as it is; `None` within: it was not seen
+    /// before. `None`: it needs no publishing.
+    fn rested(
+        &self,
+        dir: &AttemptDir,
+        attempt: &str,
+        relative: &str,
+        look: &Look,
+    ) -> Option<Option<Duration>> {
+        let mut all = self.lock();
+        let seen = all.entry(attempt.to_owned()).or_default();
+        seen.load(dir);
+        if seen.known.get(relative) == Some(&look.token) {
+            return None;
+        }
+        // It has lost files and gained none since it was published: what is
+        // left of it while it is being removed is no checkpoint.
+        let (files, newest) = look.files;
+        if seen.parts.get(relative).is_some_and(|(had, written)| files < *had && newest <= *written) {
+            return None;
+        }
+        match seen.open.get(relative) {
+            Some(open) if open.token == look.token => Some(Some(open.since.elapsed())),
+            _ => {
+                let (token, inode) = (look.token.clone(), look.inode);
+                let open = Open { token, since: Instant::now(), inode, was_fit: false };
+                seen.open.insert(relative.to_owned(), open);
+                Some(None)
+            }
+        }
     }
 
     /// Keeps what people should know of the places, each remark once.
     fn remark(&self, attempt: &str, gone: bool, flood: Option<usize>) {
         let mut all = self.lock();
         let seen = all.entry(attempt.to_owned()).or_default();
+        seen.flood = flood;
         let text = match flood {
             Some(entries) => format!(
                 "the checkpoint directory holds {entries} entries: only the newest {NAMES} are looked at, and of \
@@ -185,36 +195,12 @@ impl Publishing {
         self.lock().get_mut(attempt).map(|seen| std::mem::take(&mut seen.remarks)).unwrap_or_default()
     }
 
-    /// Whether the format says that these bytes are a whole checkpoint.
-    fn is_whole(&self, attempt: &str, token: &str) -> bool {
-        self.lock().get(attempt).is_some_and(|seen| seen.judged.get(token) == Some(&Judged::Whole))
-    }
-
     /// Whether a save without a step was written before what is durable. A
     /// file that is saved over is newer than it was, whatever the clock says.
     fn is_older(&self, attempt: &str, relative: &str, written: (i64, i64)) -> bool {
         let all = self.lock();
         let Some(seen) = all.get(attempt) else { return false };
         !seen.known.contains_key(relative) && seen.newest.is_some_and(|newest| written < newest)
-    }
-
-    fn is_complete(&self, attempt: &str, path: &Path, token: &str, at_rest: bool) -> bool {
-        let cached = self.lock().get(attempt).and_then(|s| s.judged.get(token).copied());
-        let judged = cached.unwrap_or_else(|| match complete::judge(path) {
-            Completeness::Complete { .. } => Judged::Whole,
-            Completeness::Unknown => Judged::Unknown,
-            Completeness::Incomplete { .. } => Judged::Torn,
-        });
-        if cached.is_none()
-            && let Some(seen) = self.lock().get_mut(attempt)
-        {
-            // The same bytes have the same verdict; no file is read twice.
-            if seen.judged.len() > NAMES {
-                seen.judged.clear();
-            }
-            seen.judged.insert(token.to_owned(), judged);
-        }
-        judged == Judged::Whole || judged == Judged::Unknown && at_rest
     }
 
     async fn keys(
@@ -245,7 +231,14 @@ impl Publishing {
         }
     }
 
-    async fn send(&self, work: &v1::Work, selection: &Selection, gateway: &SharedGateway) -> Published {
+    /// Stores a selection and, if what must still hold then does, commits it.
+    async fn send(
+        &self,
+        work: &v1::Work,
+        selection: &Selection,
+        gateway: &SharedGateway,
+        still: Option<Still>,
+    ) -> Published {
         let mut keys = match self.keys(work, gateway).await {
             Ok(keys) => keys,
             Err(error) => return Published::Later(error.to_string()),
@@ -262,6 +255,14 @@ impl Publishing {
             Err(error) => return Published::Later(error.to_string()),
         };
         let key = published.manifest_key.to_string();
+        if let Some(still) = still {
+            // What was stored for nothing is never referred to.
+            match tokio::task::spawn_blocking(move || still.holds()).await {
+                Ok(true) => {}
+                Ok(false) => return Published::Gone,
+                Err(error) => return Published::Later(error.to_string()),
+            }
+        }
         match gateway.commit(work, &key, &published.manifest_digest.to_string()).await {
             Commit::Durable => Published::Durable { key, step: published.manifest.step },
             Commit::Superseded => Published::Superseded,
@@ -290,17 +291,35 @@ impl Publishing {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Published::Gone,
             Err(error) => return Published::Local(error.to_string()),
         };
-        let outcome = self.send(work, &selection, gateway).await;
+        let still = Still {
+            verdicts: self.lock().entry(work.attempt_id.clone()).or_default().verdicts.clone(),
+            path: local::path_of(dir, relative),
+            token: token.to_owned(),
+            is_said: word::words(dir).contains_key(relative),
+        };
+        let outcome = self.send(work, &selection, gateway, Some(still)).await;
         if matches!(outcome, Published::Durable { .. } | Published::Refused(_)) {
             let durable = matches!(outcome, Published::Durable { .. });
             self.done(dir, &work.attempt_id, (relative, token), spec, durable);
         }
         if matches!(outcome, Published::Durable { .. }) {
+            self.learn(dir, &work.attempt_id, relative, token).await;
             // Results are a service beside the checkpoint: their failure is
             // met again with the next one and at the end.
             let _ = self.outputs(dir, work, spec, gateway).await;
         }
         outcome
+    }
+
+    /// What was published teaches what the next one needs.
+    async fn learn(&self, dir: &AttemptDir, attempt: &str, relative: &str, token: &str) {
+        let Some(verdicts) = self.lock().get(attempt).map(|seen| seen.verdicts.clone()) else { return };
+        let (path, token) = (local::path_of(dir, relative), token.to_owned());
+        let learned =
+            tokio::task::spawn_blocking(move || verdicts::lock(&verdicts).published(&path, &token)).await;
+        if let Err(error) = learned {
+            tracing::debug!(%error, "a published checkpoint taught nothing");
+        }
     }
 
     fn done(
@@ -314,13 +333,15 @@ impl Publishing {
         let mut all = self.lock();
         let Some(seen) = all.get_mut(attempt) else { return };
         seen.known.insert(relative.to_owned(), token.to_owned());
-        seen.judged.remove(token);
+        seen.open.remove(relative);
+        seen.standings.insert(relative.to_owned(), Standing::Known);
         seen.save(dir);
         if !is_durable {
             return;
         }
         if let Some(look) = look(&local::path_of(dir, relative)) {
             seen.newest = seen.newest.max(Some(look.written));
+            seen.parts.insert(relative.to_owned(), look.files);
         }
         seen.durable.retain(|(other, _)| other != relative);
         seen.durable.push((relative.to_owned(), token.to_owned()));
@@ -391,7 +412,7 @@ impl Publishing {
             single_file: false,
             created_ms: os::unix_ms(),
         };
-        let outcome = self.send(work, &selection, gateway).await;
+        let outcome = self.send(work, &selection, gateway, None).await;
         if matches!(outcome, Published::Durable { .. }) {
             self.lock().entry(work.attempt_id.clone()).or_default().outputs = Some(token);
         }
@@ -420,45 +441,6 @@ fn in_source(
         single_file: false,
         created_ms: now,
     })
-}
-
-impl Seen {
-    fn load(&mut self, dir: &AttemptDir) {
-        if !self.loaded {
-            self.loaded = true;
-            if let Ok(bytes) = os::read_bounded(&dir.known(), 16 << 20) {
-                self.known = serde_json::from_slice(&bytes).unwrap_or_default();
-            }
-            if let Ok(bytes) = os::read_bounded(&dir.durable(), 16 << 20) {
-                self.durable = serde_json::from_slice(&bytes).unwrap_or_default();
-            }
-            let kept = self.durable.iter().filter_map(|(relative, token)| {
-                look(&local::path_of(dir, relative)).filter(|look| look.token == *token)
-            });
-            self.newest = kept.map(|look| look.written).max();
-        }
-    }
-
-    /// Copies in the contract's own directory.
-    fn in_contract(&self) -> usize {
-        self.durable.iter().filter(|(relative, _)| relative.starts_with("@/")).count()
-    }
-
-    fn save_durable(&self, dir: &AttemptDir) {
-        // Losing it costs only that these copies stay.
-        let bytes = serde_json::to_vec(&self.durable).unwrap_or_default();
-        if let Err(error) = os::write_durable(&dir.durable(), &bytes) {
-            tracing::warn!(%error, "which local copies are durable could not be written");
-        }
-    }
-
-    fn save(&self, dir: &AttemptDir) {
-        // Losing it costs a second publish of what is there already.
-        let bytes = serde_json::to_vec(&self.known).unwrap_or_default();
-        if let Err(error) = os::write_durable(&dir.known(), &bytes) {
-            tracing::warn!(%error, "which checkpoints are known could not be written");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::directory::{Listing, number, unless_missing};
-use super::{Completeness, incomplete};
+use super::{Completeness, Reason, incomplete};
 use crate::path::{leaf, parent};
 
 pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
@@ -24,27 +24,20 @@ pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
 
 fn judge_one(dir: &Listing, place: &str) -> Option<Completeness> {
     let at = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
-    let here = || dir.files.iter().filter(|member| parent(&member.path) == place);
-    let data = || here().filter(|member| member.path.ends_with(".distcp"));
-    let mut written = Vec::new();
-    if let Some(whole) = dir.get(&at(".metadata")) {
-        written.push(whole);
-    } else {
+    let here = dir.files.iter().filter(|member| parent(&member.path) == place);
+    for data in here.filter(|member| member.path.ends_with(".distcp")) {
         // Without collectives each rank commits its own.
-        let ranks = data().filter_map(|member| rank(leaf(&member.path)));
-        for rank in ranks.collect::<BTreeSet<_>>() {
-            let name = at(&format!("__{rank}.metadata"));
-            match dir.get(&name) {
-                Some(part) => written.push(part),
-                None => return unless_missing(Some(format!("`{}` or `{name}`", at(".metadata"))), "dcp"),
-            }
+        let own = rank(leaf(&data.path)).map(|rank| at(&format!("__{rank}.metadata")));
+        let whole = dir.get(&at(".metadata"));
+        let seal = whole.or_else(|| dir.get(own.as_deref()?));
+        let Some(seal) = seal else {
+            let whole = at(".metadata");
+            let what = own.map_or(format!("`{whole}`"), |own| format!("`{whole}` or `{own}`"));
+            return unless_missing(Some(what), "dcp");
+        };
+        if data.changed > seal.changed {
+            return incomplete(Reason::overwritten(&data.path, &seal.path));
         }
-    }
-    let Some(committed) = written.iter().map(|member| member.changed).max() else {
-        return unless_missing(Some(format!("`{}`", at(".metadata"))), "dcp");
-    };
-    if let Some(newer) = data().find(|member| member.changed > committed) {
-        return incomplete(format!("`{}` is newer than the metadata: it is being overwritten", newer.path));
     }
     unless_missing(None, "dcp")
 }

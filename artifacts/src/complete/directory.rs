@@ -8,9 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::example::Examples;
 use super::{
-    Completeness, Structure, dcp, deepspeed, huggingface, incomplete, is_temporary, megatron, orbax,
-    structure, tensorflow,
+    Completeness, Judge, Reason, Structure, dcp, deepspeed, huggingface, incomplete, is_temporary, megatron,
+    orbax, reason, tensorflow,
 };
 use crate::path::{leaf, parent};
 
@@ -19,8 +20,15 @@ const MAX_DEPTH: usize = 32;
 const MAX_TEXT: u64 = 1 << 20;
 
 /// Every layout known; each says nothing of directories it does not know.
-const LAYOUTS: [fn(&Listing) -> Option<Completeness>; 6] =
-    [huggingface::judge, deepspeed::judge, megatron::judge, orbax::judge, tensorflow::judge, dcp::judge];
+type Layout = fn(&Listing, &Examples) -> Option<Completeness>;
+const LAYOUTS: [Layout; 6] = [
+    huggingface::judge,
+    deepspeed::judge,
+    |dir, _| megatron::judge(dir),
+    |dir, _| orbax::judge(dir),
+    |dir, _| tensorflow::judge(dir),
+    |dir, _| dcp::judge(dir),
+];
 
 /// One file of a directory.
 pub(super) struct Member {
@@ -71,39 +79,52 @@ pub(super) fn number(name: &str, before: &str, after: &str) -> Option<u64> {
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-pub(super) fn judge(path: &Path, name: &str) -> io::Result<Completeness> {
-    let Some(listing) = list(path, name)? else { return Ok(Completeness::Unknown) };
+pub(super) fn judge(judge: &mut Judge, path: &Path, name: &str) -> io::Result<Completeness> {
+    let no = |why: Reason| Ok(Completeness::Incomplete { why });
+    let Some(listing) = list(path, name)? else {
+        return Ok(Completeness::Unknown { why: Reason::TooLarge { most: MAX_FILES } });
+    };
     if let Some(member) = listing.files.iter().find(|member| member.path.split('/').any(is_temporary)) {
-        return Ok(Completeness::Incomplete { why: format!("`{}` is a temporary name", member.path) });
+        return no(Reason::temporary(&member.path));
     }
     if listing.files.is_empty() {
-        return Ok(Completeness::Incomplete { why: "it holds no file".into() });
+        return no(Reason::NoFile);
     }
     let mut verdict = None;
     for layout in LAYOUTS {
-        verdict = match (verdict, layout(&listing)) {
+        verdict = match (verdict, layout(&listing, &judge.examples)) {
             (_, Some(no @ Completeness::Incomplete { .. })) => return Ok(no),
             (before, None) => before,
             (None, now) => now,
-            (_, Some(Completeness::Unknown)) => Some(Completeness::Unknown),
+            // Any layout's doubt outweighs another's certainty.
+            (_, now @ Some(Completeness::Unknown { .. })) => now,
             (before, _) => before,
         };
     }
-    let mut doubtful = false;
+    let mut doubt = None;
     for member in &listing.files {
-        match structure(&listing.path.join(&member.path), leaf(&member.path))? {
-            Structure::Torn(why) => {
-                return Ok(Completeness::Incomplete { why: format!("`{}`: {why}", member.path) });
-            }
-            Structure::Doubtful => doubtful = true,
+        match judge.cache.structure(&listing.path.join(&member.path), leaf(&member.path))? {
+            Structure::Torn(why) => return no(Reason::torn(&member.path, &why)),
+            Structure::Changed => return no(Reason::Changed { file: reason::cut(&member.path) }),
+            Structure::Doubtful => doubt = Some(Reason::ZeroTail { file: reason::cut(&member.path) }),
             Structure::Sound(_) | Structure::Free => {}
         }
     }
-    Ok(verdict.filter(|_| !doubtful).unwrap_or(Completeness::Unknown))
+    let verdict = match (doubt, verdict) {
+        // What leaves more than one thing open keeps the graver one.
+        (_, Some(unknown @ Completeness::Unknown { .. })) => unknown,
+        (Some(why), _) => Completeness::Unknown { why },
+        (None, Some(verdict)) => verdict,
+        (None, None) => Completeness::Unknown { why: Reason::NoStructure },
+    };
+    if matches!(verdict, Completeness::Complete { .. }) {
+        judge.examples.learn(&listing);
+    }
+    Ok(verdict)
 }
 
 /// `None` for a directory too large to judge.
-fn list(path: &Path, name: &str) -> io::Result<Option<Listing>> {
+pub(super) fn list(path: &Path, name: &str) -> io::Result<Option<Listing>> {
     let mut files = Vec::new();
     let mut open = vec![(String::new(), 0)];
     while let Some((dir, depth)) = open.pop() {
@@ -130,7 +151,7 @@ fn list(path: &Path, name: &str) -> io::Result<Option<Listing>> {
 /// The layout is right so far; `missing` names what is not there.
 pub(super) fn unless_missing(missing: Option<String>, format: &'static str) -> Option<Completeness> {
     match missing {
-        Some(what) => incomplete(format!("{what} is missing")),
+        Some(what) => incomplete(Reason::waits_for(&what)),
         None => Some(Completeness::Complete { format }),
     }
 }

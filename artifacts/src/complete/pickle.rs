@@ -1,120 +1,107 @@
-//! Pickles are walked opcode by opcode and never executed: whole if a STOP is
-//! the last byte. PyTorch's old format and joblib put raw data after or between
-//! pickles, so outside plain pickle files a walk that fails proves nothing.
+//! Pickles are walked opcode by opcode and never executed: whole if the last
+//! STOP, and the raw data that belongs to it, end where the file does.
+//!
+//! Two writers put raw bytes where no opcode tells of them: joblib after each
+//! array's description, PyTorch's format before 1.6 after the last pickle.
+//! How many is known only by who follows what the opcodes build, so the few
+//! values that matter are followed (`machine`): a cut anywhere is then found.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead as _};
 
 use super::{Judged, Structure, torn};
 
+mod machine;
+mod source;
+mod value;
+
+use machine::Machine;
+use source::Source;
+
 /// The first pickle of a file by `torch.save` before 1.6.
 const OLD_TORCH: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
-const MAX_LINE: u64 = 1 << 20;
+/// Pickles of such a file: magic, version, machine, object, names of storages.
+const OLD_TORCH_PICKLES: usize = 5;
 
-/// `strict`: the file claims to be pickles and nothing else.
-pub(super) fn judge(file: &File, size: u64, strict: bool) -> Judged {
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    reader.seek(SeekFrom::Start(0))?;
-    let mut walk = Walk { reader, at: 0, size };
-    if walk.reader.fill_buf()?.starts_with(OLD_TORCH) {
-        return Ok(Structure::Free);
-    }
-    while walk.at < size {
-        match walk.one() {
-            Ok(true) => {}
-            Ok(false) if strict => return torn("it holds something that is no pickle"),
-            Err(error) if strict && error.kind() == io::ErrorKind::UnexpectedEof => {
+/// How a walk went on.
+enum End {
+    /// Through the STOP.
+    Stop,
+    /// An opcode that is none.
+    Strange,
+    /// Raw data of a size that is not known here, or more than is followed.
+    Lost,
+    /// The file ended before.
+    Cut,
+}
+
+/// What the name of a file promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// Pickles, and perhaps something else after them.
+    Pickles,
+    /// What PyTorch saves: one pickle at least.
+    Torch,
+    /// Nothing: its first bytes may look like a pickle by chance.
+    Nothing,
+}
+
+pub(super) fn judge(file: &File, size: u64, promise: Promise) -> Judged {
+    let mut source = Source::new(file, size)?;
+    let old_torch = source.reader.fill_buf()?.starts_with(OLD_TORCH);
+    let mut storages = BTreeMap::new();
+    let mut pickles = 0_usize;
+    while source.at < size {
+        // What follows a pickle and does not begin as one is the program's own.
+        if pickles > 0 && !source.reader.fill_buf()?.starts_with(&[0x80]) {
+            return Ok(Structure::Free);
+        }
+        let mut machine = Machine::new(&mut source, 0);
+        let end = machine.walk()?;
+        let strange = std::mem::take(&mut machine.has_strange_storages);
+        storages.append(&mut machine.storages);
+        match end {
+            End::Stop => pickles += 1,
+            End::Cut if old_torch || promise == Promise::Pickles => {
                 return torn("it ends in the middle of a pickle");
             }
-            Ok(false) => return Ok(Structure::Free),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Structure::Free),
-            Err(error) => return Err(error),
+            End::Cut if pickles == 0 && promise == Promise::Torch => {
+                return torn("it ends in the middle of a pickle");
+            }
+            End::Strange if pickles == 0 && promise != Promise::Nothing => {
+                return torn("its pickle is damaged");
+            }
+            End::Cut | End::Strange | End::Lost => return Ok(Structure::Free),
         }
+        if strange {
+            return Ok(Structure::Free);
+        }
+        if old_torch && pickles == OLD_TORCH_PICKLES {
+            return old_torch_data(&source, &storages);
+        }
+    }
+    if old_torch {
+        return torn("it ends before its tensors");
     }
     Ok(Structure::Sound("pickle"))
 }
 
-struct Walk<'a> {
-    reader: BufReader<&'a File>,
-    at: u64,
-    size: u64,
-}
-
-impl Walk<'_> {
-    /// Walks one pickle through its STOP; `false` at an unknown opcode.
-    fn one(&mut self) -> io::Result<bool> {
-        loop {
-            match self.number(1)? as u8 {
-                b'.' => return Ok(true),
-                // No argument.
-                b'('
-                | b'0'
-                | b'1'
-                | b'2'
-                | b'N'
-                | b'Q'
-                | b'R'
-                | b'a'
-                | b'b'
-                | b'd'
-                | b'}'
-                | b'e'
-                | b'l'
-                | b']'
-                | b'o'
-                | b's'
-                | b't'
-                | b')'
-                | b'u'
-                | 0x81
-                | 0x85..=0x89
-                | 0x8f..=0x94
-                | 0x97
-                | 0x98 => {}
-                // One, two, four or eight bytes.
-                b'K' | b'h' | b'q' | 0x80 | 0x82 => self.skip(1)?,
-                b'M' | 0x83 => self.skip(2)?,
-                b'J' | b'j' | b'r' | 0x84 => self.skip(4)?,
-                b'G' | 0x95 => self.skip(8)?,
-                // A length, then as many bytes.
-                b'U' | b'C' | 0x8a | 0x8c => self.counted(1)?,
-                b'T' | b'B' | b'X' | 0x8b => self.counted(4)?,
-                0x8d | 0x8e | 0x96 => self.counted(8)?,
-                // Lines of text.
-                b'F' | b'I' | b'L' | b'P' | b'S' | b'V' | b'g' | b'p' => self.line()?,
-                b'c' | b'i' => {
-                    self.line()?;
-                    self.line()?;
-                }
-                _ => return Ok(false),
-            }
-        }
-    }
-
-    fn number(&mut self, width: usize) -> io::Result<u64> {
-        let mut bytes = [0; 8];
-        self.reader.read_exact(&mut bytes[..width])?;
-        self.at += width as u64;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn counted(&mut self, width: usize) -> io::Result<()> {
-        let count = self.number(width)?;
-        self.skip(count)
-    }
-
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        if count > self.size.saturating_sub(self.at) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.at += count;
-        self.reader.seek_relative(i64::try_from(count).map_err(io::Error::other)?)
-    }
-
-    fn line(&mut self) -> io::Result<()> {
-        let mut line = Vec::new();
-        let got = self.reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
-        self.at += got as u64;
-        if line.ends_with(b"\n") { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+/// After the pickles each storage stands with its length before it.
+fn old_torch_data(source: &Source<'_>, storages: &BTreeMap<String, u64>) -> Judged {
+    let data = storages.values().try_fold(0_u64, |sum, bytes| sum.checked_add(8)?.checked_add(*bytes));
+    let expected = data.and_then(|data| source.at.checked_add(data));
+    match expected {
+        Some(end) if end == source.size => Ok(Structure::Sound("torch-old")),
+        Some(end) => torn(format!("it has {} bytes where its tensors end at {end}", source.size)),
+        None => torn("its tensors are larger than any file"),
     }
 }
+
+/// An end of the file where more was promised is an answer, not an error.
+fn cut(error: io::Error) -> io::Result<End> {
+    if error.kind() == io::ErrorKind::UnexpectedEof { Ok(End::Cut) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests;

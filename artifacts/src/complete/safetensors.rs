@@ -1,6 +1,7 @@
 //! Safetensors: a header of JSON, then the tensors end to end. The format has
-//! no checksum, and one writer sets the full size first, so a tail of zeros
-//! leaves a doubt that only a quiet period can lift.
+//! no checksum, and one writer sets the full size first. What it did not get to
+//! is a hole in the file; where the file system does not tell of holes, a tail
+//! of zeros leaves a doubt that a rename or a quiet period lifts.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use serde::Deserialize;
 
-use super::{Judged, Structure, torn};
+use super::{Judged, Structure, hole, torn};
 
 const MAX_HEADER: u64 = 100_000_000;
 const TAIL: u64 = 4096;
@@ -58,13 +59,20 @@ pub(super) fn judge(file: &File, size: u64) -> Judged {
     if reached != data {
         return torn(format!("it has {data} bytes of data where its header says {reached}"));
     }
-    let mut tail = vec![0; data.min(TAIL) as usize];
-    let at = size - tail.len() as u64;
-    file.read_exact_at(&mut tail, at)?;
-    if !tail.is_empty() && tail.iter().all(|byte| *byte == 0) {
+    if let Some(at) = hole::first(file, size)? {
+        return torn(format!("nothing was ever written at byte {at} of {size}: it is a hole"));
+    }
+    // Zeros that are no hole were written.
+    if !hole::are_told(file) && data > 0 && ends_in_zeros(file, size, data.min(TAIL))? {
         return Ok(Structure::Doubtful);
     }
     Ok(Structure::Sound("safetensors"))
+}
+
+fn ends_in_zeros(file: &File, size: u64, count: u64) -> std::io::Result<bool> {
+    let mut tail = vec![0; count as usize];
+    file.read_exact_at(&mut tail, size - count)?;
+    Ok(tail.iter().all(|byte| *byte == 0))
 }
 
 /// What dtype and shape take; `None` for a dtype that is not known here.

@@ -1,4 +1,7 @@
-//! `outlast checkpoints`: what a run can go on from.
+//! `outlast checkpoints`: what a run can go on from, and why what it saved is
+//! or is not complete.
+
+mod explain;
 
 use super::{answer, moment, step};
 use crate::app::Context;
@@ -11,8 +14,16 @@ use crate::printer::bytes;
 ///
 /// # Errors
 /// Where there is no such run, or the controller cannot be asked.
-pub async fn perform(ctx: &Context, run: &str, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> anyhow::Result<ExitCode> {
+    if explained && let Some(path) = explain::path(run) {
+        explain::show(ctx, &explain::of_path(&path)?, json);
+        return Ok(ExitCode::Ok);
+    }
     let client = Box::pin(daemon::needed(ctx)).await?;
+    if explained {
+        explain::show(ctx, &explain::of_run(&client, run).await?, json);
+        return Ok(ExitCode::Ok);
+    }
     let checkpoints = answer(client.operator.clone().list_checkpoints(selector(run)).await)?.checkpoints;
     if json {
         ctx.printer.json(&checkpoints);

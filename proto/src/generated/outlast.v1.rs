@@ -654,6 +654,22 @@ pub struct AttemptHealth {
     /// Processor seconds of the tree so far.
     #[prost(double, tag = "10")]
     pub cpu_seconds: f64,
+    /// Where each checkpoint on the machine stands; at most 64, open ones first.
+    #[prost(message, repeated, tag = "11")]
+    pub checkpoints: ::prost::alloc::vec::Vec<CheckpointStanding>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointStanding {
+    /// Relative to where it was found.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// "published", "complete", "rests", "incomplete", "new", "link".
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// Why, in words.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1935,6 +1951,10 @@ pub struct LocateRequest {
     /// 32 bytes each.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub digests: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The newest format the asker reads; 0 is 1. Chunks it could not decode are
+    /// not in the store for it.
+    #[prost(uint32, tag = "2")]
+    pub format: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1951,8 +1971,14 @@ pub struct ChunkLocation {
     pub pack: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub offset: u64,
+    /// Plain bytes.
     #[prost(uint32, tag = "3")]
     pub len: u32,
+    /// Bytes in the pack; 0 is as many as plain ones.
+    #[prost(uint32, tag = "4")]
+    pub stored: u32,
+    #[prost(uint32, tag = "5")]
+    pub codec: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

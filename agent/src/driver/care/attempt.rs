@@ -131,5 +131,6 @@ pub(super) fn attempt_health(attempt: &Attempt, clock_ms: u64) -> v1::AttemptHea
         rss_bytes: of.usage.rss_bytes,
         processes: u32::try_from(of.usage.pids.len()).unwrap_or(u32::MAX),
         cpu_seconds: Duration::from_millis(of.usage.cpu_ms).as_secs_f64(),
+        checkpoints: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use artifacts::complete;
 use lifecycle::RunSpec;
 
-use super::{FILES, NAMES};
+use super::{FILES, NAMES, word};
 use crate::world::layout::AttemptDir;
 
 /// A place where checkpoints appear: a path and how it is told to the store.
@@ -22,25 +22,30 @@ pub(super) struct Look {
     pub(super) token: String,
     /// The size of all its files.
     pub(super) bytes: u64,
+    /// How many there are, and when one of them was last written.
+    pub(super) files: (usize, (i64, i64)),
+    /// Device and inode of the checkpoint itself.
+    pub(super) inode: (u64, u64),
     /// When anything in it was last written: seconds and nanoseconds.
     pub(super) written: (i64, i64),
+    /// One file, not a directory of them.
+    pub(super) is_file: bool,
     /// It was renamed into place after its last byte was written: a rename
     /// changes the inode's own time and not the content's.
     pub(super) moved: bool,
-    /// One file, not a directory of them.
-    pub(super) is_file: bool,
 }
 
 pub(super) fn look(path: &Path) -> Option<Look> {
     let mut hasher = blake3::Hasher::new();
     let mut written = (i64::MIN, 0);
     let top = std::fs::symlink_metadata(path).ok()?;
-    let (mut files, mut bytes) = (0, 0_u64);
+    let (mut names, mut bytes) = (0, 0_u64);
+    let mut files = (0, (i64::MIN, 0));
     let mut stack = vec![path.to_owned()];
     while let Some(at) = stack.pop() {
         let meta = std::fs::symlink_metadata(&at).ok()?;
-        files += 1;
-        if files > FILES {
+        names += 1;
+        if names > FILES {
             return None;
         }
         hasher.update(at.as_os_str().as_encoded_bytes());
@@ -51,6 +56,7 @@ pub(super) fn look(path: &Path) -> Option<Look> {
         written = written.max((meta.mtime(), meta.mtime_nsec()));
         if meta.is_file() {
             bytes = bytes.saturating_add(meta.size());
+            files = (files.0 + 1, files.1.max((meta.mtime(), meta.mtime_nsec())));
         }
         if meta.is_dir() {
             let mut below: Vec<_> =
@@ -60,8 +66,8 @@ pub(super) fn look(path: &Path) -> Option<Look> {
         }
     }
     let token = hasher.finalize().to_hex()[..32].to_owned();
-    let moved = (top.ctime(), top.ctime_nsec()) > written;
-    Some(Look { token, bytes, written, moved, is_file: top.is_file() })
+    let (inode, moved) = ((top.dev(), top.ino()), (top.ctime(), top.ctime_nsec()) > written);
+    Some(Look { token, bytes, files, inode, written, moved, is_file: top.is_file() })
 }
 
 /// What lies where checkpoints appear.
@@ -74,7 +80,14 @@ pub(super) struct Spots {
     /// More entries than any training saves: only the newest were taken, and
     /// only what a name or a format says to be a checkpoint counts.
     pub(super) flood: Option<usize>,
+    /// Links and what they name: that is judged where it lies.
+    pub(super) links: Vec<(String, String)>,
+    /// Names that writers give to what is not finished.
+    pub(super) temporary: Vec<String>,
 }
+
+/// Of what is no candidate, so many are shown.
+const SHOWN: usize = 50;
 
 /// Entries counted in one directory.
 const ENTRIES: usize = 2_000_000;
@@ -105,7 +118,7 @@ fn contract_directory(dir: &AttemptDir) -> Spots {
     }
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
     let found = names.map(|name| Spot { path: place.join(&name), relative: format!("@/{name}") }).collect();
-    Spots { found, gone: false, flood }
+    Spots { found, flood, ..Spots::default() }
 }
 
 pub(super) fn spots(dir: &AttemptDir, spec: &RunSpec) -> Spots {
@@ -117,10 +130,25 @@ pub(super) fn spots(dir: &AttemptDir, spec: &RunSpec) -> Spots {
         found
             .extend(paths.into_iter().take(NAMES).map(|p| Spot { path: dir.source().join(&p), relative: p }));
     }
+    let (links, temporary) = (&mut spots.links, &mut spots.temporary);
     found.retain(|s| {
         let name = s.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        !complete::is_temporary(name)
-            && std::fs::symlink_metadata(&s.path).is_ok_and(|m| m.is_file() || m.is_dir())
+        if name == word::DIRECTORY {
+            return false;
+        }
+        if complete::is_temporary(name) {
+            temporary.push(s.relative.clone());
+            return false;
+        }
+        let kind = std::fs::symlink_metadata(&s.path).map(|meta| meta.file_type());
+        if kind.as_ref().is_ok_and(std::fs::FileType::is_symlink)
+            && let Ok(to) = std::fs::read_link(&s.path)
+        {
+            links.push((s.relative.clone(), to.to_string_lossy().chars().take(200).collect()));
+        }
+        kind.is_ok_and(|kind| kind.is_file() || kind.is_dir())
     });
+    links.truncate(SHOWN);
+    temporary.truncate(SHOWN);
     spots
 }

@@ -1,0 +1,101 @@
+//! What was not taken: checkpoints that went away before they were published, and what was still unfinished when the program ended. Counted,
+//! and told without flooding: nothing is passed over in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use artifacts::complete;
+use proto::v1;
+
+use super::Publishing;
+use super::seen::Seen;
+use super::standing::{self, Standing};
+
+/// Unfinished ones that are named at the end.
+const NAMED: usize = 8;
+
+impl Publishing {
+    /// Keeps where everything stands after a look, and finds what has gone
+    /// since the look before.
+    pub(super) fn look_back(
+        &self,
+        attempt: &str,
+        standings: BTreeMap<String, Standing>,
+        others: impl Iterator<Item = (String, Standing)>,
+        (is_full, last): (bool, bool),
+    ) {
+        let mut all = self.lock();
+        let Some(seen) = all.get_mut(attempt) else { return };
+        seen.count_missed(&standings);
+        for (relative, standing) in &standings {
+            if let Some(open) = seen.open.get_mut(relative) {
+                open.was_fit = match standing {
+                    Standing::Ready { .. } => true,
+                    // What has no step in its name may be no checkpoint.
+                    Standing::Rests { .. } => complete::step_of(relative).is_some(),
+                    _ => false,
+                };
+            }
+        }
+        if last {
+            seen.tell_unfinished(&standings);
+        }
+        if is_full {
+            seen.standings.clear();
+        }
+        seen.standings.extend(standings.into_iter().chain(others));
+    }
+
+    /// Where the checkpoints of an attempt stood at the last look.
+    pub fn standings(&self, attempt: &str) -> Vec<v1::CheckpointStanding> {
+        let all = self.lock();
+        all.get(attempt).map(|seen| standing::told(seen.standings.iter())).unwrap_or_default()
+    }
+}
+
+impl Seen {
+    fn count_missed(&mut self, now: &BTreeMap<String, Standing>) {
+        // A rename is no loss: the same directory or file goes on elsewhere.
+        let here: BTreeSet<(u64, u64)> = self
+            .open
+            .iter()
+            .filter(|(path, _)| now.contains_key(*path))
+            .map(|(_, open)| open.inode)
+            .collect();
+        let gone: Vec<String> = self.open.keys().filter(|path| !now.contains_key(*path)).cloned().collect();
+        let before = self.missed;
+        let mut name = String::new();
+        for path in gone {
+            let Some(open) = self.open.remove(&path) else { continue };
+            if open.was_fit && !here.contains(&open.inode) {
+                self.missed += 1;
+                name = path;
+            }
+        }
+        // The first, then each doubling: a program that saves faster than the
+        // link is told of and does not fill the journal.
+        if self.missed > 0 && before.checked_ilog2() != self.missed.checked_ilog2() {
+            let name = name.strip_prefix("@/").unwrap_or(&name).chars().take(200).collect::<String>();
+            self.remarks.push(match self.missed {
+                1 => format!("checkpoint `{name}` went away before it was durable"),
+                missed => {
+                    format!("{missed} checkpoints went away before they were durable, the last one `{name}`")
+                }
+            });
+        }
+    }
+
+    fn tell_unfinished(&mut self, standings: &BTreeMap<String, Standing>) {
+        let unfinished = standings.iter().filter_map(|(path, standing)| match standing {
+            Standing::Waits { why } | Standing::Rests { why, .. } => Some((path, why)),
+            _ => None,
+        });
+        let total = unfinished.clone().count();
+        for (path, why) in unfinished.take(NAMED) {
+            let name = path.strip_prefix("@/").unwrap_or(path).chars().take(200).collect::<String>();
+            self.remarks.push(format!("checkpoint `{name}` was not taken: {why}"));
+        }
+        if total > NAMED {
+            self.remarks.push(format!("{} more unfinished checkpoints were not taken", total - NAMED));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Compressed files with a checksum at the end, as `joblib.dump(compress=...)`
+//! and `gzip.open` write them.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _};
+use std::os::unix::fs::FileExt as _;
+
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+
+use super::{Judged, Structure, torn};
+
+const GZIP: &[u8] = &[0x1f, 0x8b, 8];
+const XZ: &[u8] = b"\xfd7zXZ\0";
+
+/// Whether these are the first bytes of such a file. A zlib stream begins so
+/// shortly that its name must promise it.
+pub(super) fn begins(head: &[u8], is_pickle_by_name: bool) -> bool {
+    head.starts_with(GZIP) || head.starts_with(XZ) || is_pickle_by_name && is_zlib(head)
+}
+
+fn is_zlib(head: &[u8]) -> bool {
+    matches!(head, [0x78, level, ..] if (0x7800 + u16::from(*level)).is_multiple_of(31))
+}
+
+pub(super) fn judge(file: &File, size: u64, head: &[u8]) -> Judged {
+    if head.starts_with(XZ) {
+        return xz(file, size);
+    }
+    let mut plain = file;
+    plain.rewind()?;
+    let reader = BufReader::with_capacity(1 << 16, plain);
+    if head.starts_with(GZIP) {
+        return drained(MultiGzDecoder::new(reader), |_| true, "gzip");
+    }
+    let ended = |decoder: &ZlibDecoder<BufReader<&File>>| decoder.total_in() == size;
+    drained(ZlibDecoder::new(reader), ended, "zlib")
+}
+
+/// Reads all; the decoder checks its own sums.
+fn drained<D: Read>(mut decoder: D, ended: impl Fn(&D) -> bool, format: &'static str) -> Judged {
+    match io::copy(&mut decoder, &mut io::sink()) {
+        Ok(_) if ended(&decoder) => Ok(Structure::Sound(format)),
+        Ok(_) => torn("something follows its compressed data"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            torn("it ends in the middle of its compressed data")
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            torn("its compressed data are damaged")
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Its footer stands at the end and nowhere else, with a checksum of its own.
+fn xz(file: &File, size: u64) -> Judged {
+    let mut end = [0; 12];
+    if size < 32 || !size.is_multiple_of(4) {
+        return torn("it ends in the middle of its compressed data");
+    }
+    let at = size - end.len() as u64;
+    file.read_exact_at(&mut end, at)?;
+    let (sum, rest) = end.split_at(4);
+    if rest.ends_with(b"YZ") && crc32fast::hash(&rest[..6]).to_le_bytes() == sum {
+        Ok(Structure::Sound("xz"))
+    } else {
+        torn("it has no xz footer")
+    }
+}

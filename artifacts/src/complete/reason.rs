@@ -1,0 +1,164 @@
+//! Why something is or is not finished, as data: shown to people, compared by
+//! tests, written as JSON. Names in it come from strangers' programs: they are
+//! cut here and escaped by whoever prints them.
+
+use serde::Serialize;
+
+/// Characters kept of a name or a text that a program wrote.
+const LONGEST: usize = 200;
+
+/// What keeps a checkpoint from being called complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Reason {
+    /// A writer gives such names to what it has not finished.
+    #[error("`{name}` is a temporary name")]
+    TemporaryName {
+        /// The name.
+        name: String,
+    },
+    /// A marker that the writer takes away at the end.
+    #[error("`{marker}` says that it is not finished")]
+    Marked {
+        /// The marker's name.
+        marker: String,
+    },
+    /// Nothing was saved yet.
+    #[error("it holds no file")]
+    NoFile,
+    /// The structure of a file is broken.
+    #[error("`{file}`: {what}")]
+    Torn {
+        /// The file, relative to the checkpoint.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The layout needs something that is not there.
+    #[error("waits for: {what}")]
+    WaitsFor {
+        /// What is missing.
+        what: String,
+    },
+    /// An earlier checkpoint of the same run has something that this one has
+    /// not: a rank that is slower, or a program that saves other things now.
+    #[error("waits for: {what} as in {like}")]
+    Unlike {
+        /// What is missing.
+        what: String,
+        /// The earlier checkpoint.
+        like: String,
+    },
+    /// Every rank saves a file, and how many ranks there are is written nowhere.
+    #[error("{ranks} ranks saved; whether these are all is written nowhere")]
+    Ranks {
+        /// How many were seen.
+        ranks: u64,
+    },
+    /// Its own state is of another step than its name.
+    #[error("`{file}` is of step {step}")]
+    OtherStep {
+        /// The file that tells the step.
+        file: String,
+        /// The step.
+        step: u64,
+    },
+    /// Data is newer than what seals it.
+    #[error("`{file}` is newer than `{seal}`: it is being overwritten")]
+    Overwritten {
+        /// The newer file.
+        file: String,
+        /// What was written last the time before.
+        seal: String,
+    },
+    /// The tracker names another checkpoint.
+    #[error("`{tracker}` says `{says}`")]
+    Tracker {
+        /// The file that names the newest one.
+        tracker: String,
+        /// What it says.
+        says: String,
+    },
+    /// Its writer has not said yet that it is committed.
+    #[error("`{file}` tells no time of a commit")]
+    Uncommitted {
+        /// The file that would.
+        file: String,
+    },
+    /// Somebody can still write to it.
+    #[error("`{file}` is open for writing by {by}")]
+    Writer {
+        /// The file, relative to the checkpoint.
+        file: String,
+        /// The process.
+        by: String,
+    },
+    /// It became another file while it was read.
+    #[error("`{file}` changed while it was read")]
+    Changed {
+        /// The file, relative to the checkpoint.
+        file: String,
+    },
+    /// The format has no checksum, and its last bytes look unwritten.
+    #[error("`{file}` ends in zeros, as if its end was never written")]
+    ZeroTail {
+        /// The file, relative to the checkpoint.
+        file: String,
+    },
+    /// No format and no layout says anything: only a rest can tell.
+    #[error("its format does not tell where it ends")]
+    NoStructure,
+    /// More files than are judged.
+    #[error("it holds more than {most} files: too many to judge")]
+    TooLarge {
+        /// The most.
+        most: usize,
+    },
+    /// It could not be looked at.
+    #[error("it cannot be read: {what}")]
+    Unreadable {
+        /// Why.
+        what: String,
+    },
+}
+
+impl Reason {
+    /// Whether something is there that earlier checkpoints had more of: an
+    /// ordinary rest does not settle that, only a long one.
+    #[must_use]
+    pub fn is_grave(&self) -> bool {
+        matches!(self, Self::Unlike { .. })
+    }
+
+    pub(super) fn torn(file: &str, what: &str) -> Self {
+        Self::Torn { file: cut(file), what: cut(what) }
+    }
+
+    pub(super) fn waits_for(what: &str) -> Self {
+        Self::WaitsFor { what: cut(what) }
+    }
+
+    pub(super) fn unlike(what: &str, like: &str) -> Self {
+        Self::Unlike { what: cut(what), like: cut(like) }
+    }
+
+    pub(super) fn tracker(tracker: &str, says: &str) -> Self {
+        Self::Tracker { tracker: cut(tracker), says: cut(says) }
+    }
+
+    pub(super) fn overwritten(file: &str, seal: &str) -> Self {
+        Self::Overwritten { file: cut(file), seal: cut(seal) }
+    }
+
+    pub(super) fn temporary(name: &str) -> Self {
+        Self::TemporaryName { name: cut(name) }
+    }
+}
+
+/// A text of bounded length.
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

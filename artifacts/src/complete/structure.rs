@@ -1,0 +1,88 @@
+//! The structure of one file: which format its first bytes and its name
+//! promise, and whether the rest keeps that promise.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use super::pickle::Promise;
+use super::{hdf5, json, npy, packed, pickle, safetensors, zip};
+
+/// What the structure of one file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Structure {
+    /// It parses to the end and its checksums hold.
+    Sound(&'static str),
+    /// It does not.
+    Torn(String),
+    /// It was another file at the end than at the beginning.
+    Changed,
+    /// It parses, but bytes that look like a hole leave a doubt.
+    Doubtful,
+    /// It has none that is known here.
+    Free,
+}
+
+pub(super) type Judged = io::Result<Structure>;
+
+pub(super) fn torn(why: impl Into<String>) -> Judged {
+    Ok(Structure::Torn(why.into()))
+}
+
+/// Names of files that say all by being there.
+fn may_be_empty(name: &str) -> bool {
+    const MARKERS: [&str; 6] =
+        ["_SUCCESS", "commit_success.txt", "COMMIT_SUCCESS", "DONE", ".complete", "__init__.py"];
+    MARKERS.contains(&name)
+        || matches!(extension(name), "lock" | "log" | "gitkeep" | "done" | "complete" | "marker")
+}
+
+fn extension(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
+/// Judges an open file by its content, its name giving the promise.
+pub(super) fn judge(file: &File, name: &str) -> Judged {
+    let size = file.metadata()?.len();
+    if size == 0 {
+        return if may_be_empty(name) { Ok(Structure::Free) } else { torn("it is empty") };
+    }
+    let mut head = Vec::new();
+    file.take(4096).read_to_end(&mut head)?;
+    let extension = extension(name).to_ascii_lowercase();
+    let pickles = promise(&extension) == Promise::Pickles;
+    match (extension.as_str(), head.as_slice()) {
+        ("safetensors", _) => safetensors::judge(file, size),
+        ("json", _) => json::judge(file, size),
+        (_, [b'P', b'K', 3, 4, ..]) => zip::judge(file, size, zip_format(&extension)),
+        (_, [b'P', b'K', 5, 6, ..]) => torn("it is a zip archive without entries"),
+        (_, [0x93, b'N', b'U', b'M', b'P', b'Y', ..]) => npy::judge(file, size),
+        (_, [0x80, 2..=5, ..]) => pickle::judge(file, size, promise(&extension)),
+        (_, head) if packed::begins(head, pickles) => packed::judge(file, size, head),
+        ("npz" | "keras", _) => torn("it does not begin as a zip archive"),
+        ("npy", _) => torn("it does not begin as a NumPy array"),
+        ("pt" | "pth" | "ckpt" | "bin" | "pkl" | "pickle" | "joblib", head)
+            if head.iter().all(|b| *b == 0) =>
+        {
+            torn("it begins with a hole of zeros")
+        }
+        (_, head) if hdf5::begins(head) || matches!(&*extension, "h5" | "hdf5") => hdf5::judge(file, size),
+        _ => Ok(Structure::Free),
+    }
+}
+
+fn promise(extension: &str) -> Promise {
+    match extension {
+        "pkl" | "pickle" | "joblib" => Promise::Pickles,
+        "pt" | "pth" | "ckpt" => Promise::Torch,
+        _ => Promise::Nothing,
+    }
+}
+
+fn zip_format(extension: &str) -> &'static str {
+    match extension {
+        "npz" => "numpy-zip",
+        "keras" => "keras-zip",
+        "pt" | "pth" | "ckpt" | "bin" => "torch-zip",
+        _ => "zip",
+    }
+}

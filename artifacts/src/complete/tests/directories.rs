@@ -1,0 +1,117 @@
+//! Layouts of directories: what each needs, and what it refuses.
+
+use super::*;
+
+fn huggingface(dir: &Dir) {
+    dir.put("checkpoint-220/config.json", "{}");
+    dir.put("checkpoint-220/model-00001-of-00002.safetensors", tensors(&noise(5000)));
+    dir.put("checkpoint-220/model-00002-of-00002.safetensors", tensors(&noise(5000)));
+    dir.put(
+        "checkpoint-220/model.safetensors.index.json",
+        r#"{"metadata":{"total_size":10000},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}"#,
+    );
+    dir.put("checkpoint-220/optimizer.pt", zip(&[("a", b"x")], false));
+    dir.put("checkpoint-220/rng_state.pth", zip(&[("a", b"x")], false));
+    dir.put("checkpoint-220/trainer_state.json", r#"{"global_step": 220, "loss": NaN}"#);
+}
+
+#[test]
+fn hugging_face() {
+    let dir = Dir::new();
+    huggingface(&dir);
+    let name = "checkpoint-220";
+    assert_eq!(dir.judge(name), complete("huggingface"));
+    dir.put("checkpoint-220/trainer_state.json", r#"{"global_step": 210}"#);
+    dir.incomplete(name, "step 210");
+    dir.put("checkpoint-220/trainer_state.json", r#"{"global_step": 2"#);
+    dir.incomplete(name, "trainer_state");
+    dir.remove("checkpoint-220/trainer_state.json");
+    dir.incomplete(name, "trainer_state");
+    huggingface(&dir);
+    dir.remove("checkpoint-220/model-00002-of-00002.safetensors");
+    dir.incomplete(name, "model-00002");
+    huggingface(&dir);
+    dir.put("checkpoint-220/optimizer.pt", &zip(&[("a", &noise(999))], false)[..500]);
+    dir.incomplete(name, "optimizer.pt");
+    huggingface(&dir);
+    dir.remove("checkpoint-220/rng_state.pth");
+    for rank in [0, 1, 3] {
+        dir.put(&format!("checkpoint-220/rng_state_{rank}.pth"), zip(&[("a", b"x")], false));
+    }
+    dir.incomplete(name, "rng_state_2");
+    dir.put("checkpoint-220/rng_state_2.pth", zip(&[("a", b"x")], false));
+    assert_eq!(dir.judge(name), Completeness::Unknown { why: Reason::Ranks { ranks: 4 } });
+    dir.put("checkpoint-220/adapter_model.safetensors", tensors(&noise(10)));
+    dir.incomplete(name, "adapter_config");
+}
+
+#[test]
+fn distributed_checkpoints() {
+    let dir = Dir::new();
+    for rank in 0..2 {
+        dir.put(&format!("step-5/__{rank}_0.distcp"), "data");
+        dir.age(&format!("step-5/__{rank}_0.distcp"), 50);
+    }
+    dir.incomplete("step-5", ".metadata");
+    dir.put("step-5/__0.metadata", "x");
+    dir.incomplete("step-5", "__1.metadata");
+    dir.put("step-5/__1.metadata", "x");
+    assert_eq!(dir.judge("step-5"), complete("dcp"));
+    dir.put("step-5/.metadata", "x");
+    assert_eq!(dir.judge("step-5"), complete("dcp"));
+    dir.age("step-5/.metadata", 60);
+    dir.incomplete("step-5", "overwritten");
+    dir.age("step-5/.metadata", 40);
+    assert_eq!(dir.judge("step-5"), complete("dcp"));
+    dir.put("step-5/.metadata.tmp", "x");
+    dir.incomplete("step-5", ".metadata.tmp");
+}
+
+#[test]
+fn deepspeed_tags() {
+    let dir = Dir::new();
+    let state = zip(&[("a", b"x")], false);
+    for step in [100, 200] {
+        dir.put(&format!("c/global_step{step}/mp_rank_00_model_states.pt"), &state);
+        for rank in 0..2 {
+            dir.put(&format!("c/global_step{step}/zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"), &state);
+        }
+    }
+    dir.incomplete("c/global_step100", "latest");
+    dir.put("c/latest", "global_step100\n");
+    assert_eq!(dir.judge("c/global_step100"), complete("deepspeed"));
+    dir.incomplete("c/global_step200", "says `global_step100`");
+    assert_eq!(dir.judge("c"), complete("deepspeed"));
+    dir.put("c/latest", "global_step200");
+    assert_eq!(dir.judge("c/global_step100"), complete("deepspeed"));
+    dir.remove("c/global_step100/zero_pp_rank_1_mp_rank_00_optim_states.pt");
+    dir.incomplete("c/global_step100", "says `global_step200`");
+    dir.put("c/latest", "../global_step200");
+    dir.incomplete("c", "latest");
+}
+
+#[test]
+fn megatron_orbax_and_tensorflow() {
+    let dir = Dir::new();
+    dir.put("m/iter_0000100/mp_rank_00/model_optim_rng.pt", zip(&[("a", b"x")], false));
+    dir.incomplete("m/iter_0000100", "latest_checkpointed_iteration");
+    dir.put("m/latest_checkpointed_iteration.txt", "90");
+    dir.incomplete("m/iter_0000100", "`90`");
+    dir.put("m/latest_checkpointed_iteration.txt", "100\n");
+    assert_eq!(dir.judge("m/iter_0000100"), complete("megatron"));
+    dir.put("o/7/d/array", "x");
+    assert!(is_open(&dir.judge("o/7")));
+    dir.put("o/7/_CHECKPOINT_METADATA", "{}");
+    assert_eq!(dir.judge("o/7"), complete("orbax"));
+    fs::rename(dir.0.path().join("o/7"), dir.0.path().join("o/7.orbax-checkpoint-tmp-1")).unwrap();
+    dir.incomplete("o/7.orbax-checkpoint-tmp-1", "temporary");
+    dir.put("t/ckpt-5.data-00000-of-00002", "x");
+    dir.put("t/ckpt-5.index", "x");
+    dir.incomplete("t", "data part");
+    dir.put("t/ckpt-5.data-00001-of-00002", "x");
+    dir.incomplete("t", "`checkpoint`");
+    dir.put("t/checkpoint", "model_checkpoint_path: \"ckpt-6\"\n");
+    dir.incomplete("t", "ckpt-6");
+    dir.put("t/checkpoint", "model_checkpoint_path: \"ckpt-5\"\n");
+    assert_eq!(dir.judge("t"), complete("tensorflow"));
+}
