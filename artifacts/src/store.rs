@@ -8,10 +8,14 @@ use async_trait::async_trait;
 
 use crate::key::{ObjectKey, segment_ok};
 
+pub mod booklet;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod fs;
 pub mod memory;
+#[cfg(feature = "remote")]
+pub mod remote;
+pub mod trouble;
 
 pub use fs::FsStore;
 pub use memory::MemoryStore;

@@ -184,3 +184,29 @@ fn a_reader_that_went_away_is_no_error() {
         .unwrap();
     assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
 }
+
+#[test]
+fn the_doctor_names_what_is_wrong_with_the_store_and_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = outlast(dir.path(), &["doctor"]);
+    assert_eq!(code(&good), 0, "{}", text(&good.stderr));
+    assert!(text(&good.stdout).trim_end().ends_with(": good"));
+    let file = dir.path().join("home/store.toml");
+    let keys = dir.path().join("home/keys");
+    std::fs::write(&keys, "[default]\naws_access_key_id = id\naws_secret_access_key = s3cr3t\n").unwrap();
+    let store = "[store]\nkind = \"s3\"\nbucket = \"mine\"\ncredentials_file = \"keys\"\n";
+    std::fs::write(&file, format!("{store}endpoint = \"http://127.0.0.1:1\"\nallow_http = true\n")).unwrap();
+    let mode = |mode| std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o644);
+    let open = outlast(dir.path(), &["doctor"]);
+    assert_eq!(code(&open), 78);
+    assert!(text(&open.stderr).contains("chmod 600"), "{}", text(&open.stderr));
+    mode(0o600);
+    let away = outlast(dir.path(), &["doctor", "--json"]);
+    assert_eq!(code(&away), 78);
+    let told: serde_json::Value = serde_json::from_slice(&away.stdout).unwrap();
+    assert_eq!((told["store"]["name"].as_str(), told["store"]["ok"].as_bool()), (Some("s3://mine/"), Some(false)));
+    let (said, data) = (text(&away.stderr), text(&away.stdout));
+    assert!(said.contains("cannot be reached") && said.contains("help: check `endpoint`"), "{said}");
+    assert!(!said.contains("s3cr3t") && !data.contains("s3cr3t"));
+}

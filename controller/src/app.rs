@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artifacts::store::FsStore;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +20,7 @@ use crate::core::{BootSettings, Core, CoreError, Parts};
 use crate::home::{Home, HomeError, Rendezvous};
 use crate::ingest;
 use crate::liveness::Clocks;
+use crate::objects::{self, ObjectsError};
 use crate::provider::{LocalConfig, LocalProvider, Provider};
 use crate::reconcile;
 use crate::rpc::gateway::Gateway;
@@ -54,7 +54,7 @@ pub enum AppError {
     Store(#[from] StoreError),
     /// The artifact store.
     #[error("the artifact store cannot be opened")]
-    Objects(#[from] artifacts::StoreError),
+    Objects(#[from] ObjectsError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] proto::tls::TlsError),
@@ -143,9 +143,14 @@ async fn open_doors(home: &Home, build: &str) -> Result<Doors, AppError> {
     Ok(Doors { operators, agents, join, rendezvous })
 }
 
-fn build_core(home: &Home, config: &Config, clock: Clock, at: &Rendezvous) -> Result<Arc<Core>, AppError> {
+fn build_core(
+    home: &Home,
+    config: &Config,
+    clock: Clock,
+    at: &Rendezvous,
+    objects: Arc<dyn artifacts::Store>,
+) -> Result<Arc<Core>, AppError> {
     let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
-    let objects = Arc::new(FsStore::open(home.path("objects"))?);
     let local = LocalProvider::new(LocalConfig {
         root: home.path("machines"),
         // Each run says what an hour of this computer counts as.
@@ -185,7 +190,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let started_ms = clock.wall_ms();
     let home = Home::open(&config.home, clock.wall())?;
     let doors = open_doors(&home, &config.build_id).await?;
-    let core = build_core(&home, &config, clock, &doors.rendezvous)?;
+    let objects = objects::open(&config.home, &|name| std::env::var(name).ok(), started_ms).await?;
+    let core = build_core(&home, &config, clock, &doors.rendezvous, objects)?;
     ingest::cut_to_durable(&core).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

@@ -21,6 +21,7 @@ pub mod rpc;
 pub mod runfiles;
 
 pub mod bootstrap;
+pub mod objects;
 pub mod provider;
 pub mod store;
 
