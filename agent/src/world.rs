@@ -213,10 +213,10 @@ pub trait World: Send + Sync {
         Vec::new()
     }
     /// Asks the program to end; it is ended after `grace_ms`. `false`: nobody
-    /// could be asked.
-    fn stop(&self, attempt: &str, grace_ms: u64) -> bool;
+    /// could be asked. Takes seconds where a keeper does not answer.
+    async fn stop(&self, attempt: &str, grace_ms: u64) -> bool;
     /// Ends the program now. `false`: nobody could be asked.
-    fn kill(&self, attempt: &str) -> bool;
+    async fn kill(&self, attempt: &str) -> bool;
     /// Output at an offset.
     fn read(&self, attempt: &str, output: Output, offset: u64, max: usize) -> Piece;
     /// When the program wrote the byte at an offset that was just read.

@@ -25,6 +25,8 @@ pub enum Done {
     Prepared(Result<Prepared, Failed>),
     /// Asking for a keeper.
     Started(Result<(), Failed>),
+    /// Asking a keeper to end its program: whether it was reached.
+    Asked(bool),
     /// A scan for checkpoints.
     Scanned(Vec<Candidate>),
     /// A publish.
@@ -53,15 +55,19 @@ impl Driver {
             }
             Effect::CancelPrepare => attempt.cancelled.store(true, Ordering::Relaxed),
             Effect::Start => self.start(id),
+            // A keeper whose disk stands still answers late or never: nobody's
+            // heartbeat may wait for that.
             Effect::Stop(grace_ms) => {
-                if !world.stop(id, grace_ms) {
-                    attempt.supervisor.not_reached();
-                }
+                self.jobs.spawn(async move {
+                    let reached = world.stop(&key, grace_ms).await;
+                    (key, Done::Asked(reached))
+                });
             }
             Effect::Kill => {
-                if !world.kill(id) {
-                    attempt.supervisor.not_reached();
-                }
+                self.jobs.spawn(async move {
+                    let reached = world.kill(&key).await;
+                    (key, Done::Asked(reached))
+                });
             }
             Effect::Finish(counts) => {
                 attempt.publishing = true;
@@ -171,6 +177,11 @@ impl Driver {
         match done {
             Done::Prepared(result) => self.input(id, Input::Prepared(result)),
             Done::Started(result) => self.input(id, Input::Started(result)),
+            Done::Asked(reached) => {
+                if let (false, Some(attempt)) = (reached, self.attempts.get_mut(id)) {
+                    attempt.supervisor.not_reached();
+                }
+            }
             Done::Scanned(found) => self.scanned(id, found),
             Done::Published(candidate, outcome) => self.published(id, &candidate, outcome),
             Done::Salvaged(outcome) => self.salvaged(id, &outcome),

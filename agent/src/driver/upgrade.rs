@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, stream_of};
-use super::effects::{Last, finish};
+use super::effects::{Done, Last, finish};
 use super::{Driver, LOOK};
 use crate::guard::Farewell;
 use crate::outbox::Lane;
@@ -181,8 +181,12 @@ impl Driver {
             .map(|a| a.work.attempt_id.clone())
             .collect();
         let share = farewell.grace_ms * PROGRAM_SHARE / 100;
-        for id in &running {
-            self.world.stop(id, share);
+        for id in running.iter().cloned() {
+            let world = self.world.clone();
+            self.jobs.spawn(async move {
+                let reached = world.stop(&id, share).await;
+                (id, Done::Asked(reached))
+            });
         }
         let mut left = running.clone();
         self.ferry(until, |driver| {

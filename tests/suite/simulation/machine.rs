@@ -214,11 +214,11 @@ impl World for Machine {
         .unwrap_or(Program::NotStarted)
     }
 
-    fn stop(&self, attempt: &str, _: u64) -> bool {
-        self.kill(attempt)
+    async fn stop(&self, attempt: &str, _: u64) -> bool {
+        self.kill(attempt).await
     }
 
-    fn kill(&self, attempt: &str) -> bool {
+    async fn kill(&self, attempt: &str) -> bool {
         self.with(attempt, |a| {
             if a.started.is_some() && a.ended.is_none() {
                 a.ended = Some((now(), Exit::Signal { signal: 15, core: false }));

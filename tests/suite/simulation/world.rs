@@ -150,6 +150,8 @@ pub(super) async fn submit(world: &World) -> RunId {
         token: "t".into(),
         exit: None,
         parent: None,
+        fork: None,
+        work: String::new(),
     });
     world.store.commit(Changes::default().put(&run).0).await.unwrap();
     id

@@ -54,6 +54,8 @@ struct Machine {
     dir: PathBuf,
     disk: Mutex<Option<Box<dyn Disk>>>,
     end: Mutex<Option<Ended>>,
+    /// How often a keeper was asked that never answers.
+    asked: AtomicU64,
 }
 
 #[async_trait]
@@ -85,10 +87,11 @@ impl World for Machine {
     fn program(&self, _: &str) -> Program {
         self.end.lock().unwrap().clone().map_or(Program::Running(7), Program::Exited)
     }
-    fn stop(&self, _: &str, _: u64) -> bool {
-        true
+    async fn stop(&self, _: &str, _: u64) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
     }
-    fn kill(&self, _: &str) -> bool {
+    async fn kill(&self, _: &str) -> bool {
         true
     }
     fn read(&self, _: &str, _: Output, _: u64, _: usize) -> Piece {
@@ -116,7 +119,7 @@ struct Rig {
     turned_ms: Arc<AtomicU64>,
     syncs: Arc<AtomicU64>,
     up: mpsc::Receiver<v1::Up>,
-    _events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Event>,
     _task: tokio::task::JoinSet<()>,
     _dir: tempfile::TempDir,
 }
@@ -128,8 +131,12 @@ fn made(
 ) -> (Driver, Arc<Machine>, Arc<AtomicU64>, mpsc::Receiver<v1::Up>, mpsc::Sender<Event>) {
     let syncs = Arc::new(AtomicU64::new(0));
     let disk: Box<dyn Disk> = Box::new(Gated(gate.clone(), Files::default(), syncs.clone()));
-    let world =
-        Arc::new(Machine { dir: dir.path().to_owned(), disk: Mutex::new(Some(disk)), end: Mutex::default() });
+    let world = Arc::new(Machine {
+        dir: dir.path().to_owned(),
+        disk: Mutex::new(Some(disk)),
+        end: Mutex::default(),
+        asked: AtomicU64::default(),
+    });
     let (up, from_driver) = mpsc::channel(16);
     let (events, to_driver) = mpsc::channel(16);
     let began = Instant::now();
@@ -161,7 +168,7 @@ async fn begin_in(dir: tempfile::TempDir, gate: &Arc<AtomicBool>, wire: u32) -> 
     events.send(Event::Down(Box::new(welcome))).await.unwrap();
     let mut task = tokio::task::JoinSet::new();
     task.spawn(driver.run(CancellationToken::new()));
-    Rig { world, turned_ms, syncs, up, _events: events, _task: task, _dir: dir }
+    Rig { world, turned_ms, syncs, up, events, _task: task, _dir: dir }
 }
 
 impl Rig {
@@ -232,6 +239,20 @@ async fn a_disk_that_blocks_stops_no_sign_of_life_and_nothing_goes_before_it_is_
         })
         .collect();
     assert_eq!(told, [true, false], "that the disk was silent, and that it answers again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_does_not_answer_stops_no_sign_of_life() {
+    let mut rig = begin(&Arc::default(), proto::WIRE).await;
+    rig.hear(1_000_000, is_of_the_program).await;
+    let mut work = rig.world.held().remove(0);
+    work.wish = v1::Wish::Stop.into();
+    let assignment = v1::Assignment { revision: 1, work: Some(work) };
+    let message = v1::Down { body: Some(down::Body::Assignment(assignment)) };
+    rig.events.send(Event::Down(Box::new(message))).await.unwrap();
+    let (beats, _) = rig.hear(30, |_| false).await;
+    assert_eq!(rig.world.asked.load(Ordering::Relaxed), 1, "the keeper was not asked");
+    assert!(beats >= 29, "only {beats} heartbeats in 30 s beside a keeper that does not answer");
 }
 
 /// An outbox as nobody but a reader of its file sees it.
