@@ -13,6 +13,7 @@ pub mod booklet;
 pub mod contract;
 pub mod fs;
 pub mod memory;
+pub mod own;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod trouble;
@@ -74,6 +75,11 @@ pub trait Store: Send + Sync {
     /// Puts an object unless the key is taken; an existing one is never
     /// changed. Durable when it returns.
     async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError>;
+
+    /// The same for whoever needs the bytes no more; spares a copy of them.
+    async fn put_owned(&self, key: &ObjectKey, bytes: Vec<u8>) -> Result<Put, StoreError> {
+        self.put_if_absent(key, &bytes).await
+    }
 
     /// Exactly `len` bytes from `offset`, or an error.
     async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError>;

@@ -12,13 +12,15 @@ mod chaos;
 mod proxy;
 #[path = "stores/server.rs"]
 mod server;
+#[path = "stores/strict.rs"]
+mod strict;
 #[path = "stores/troubles.rs"]
 mod troubles;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use artifacts::store::contract::contract;
+use artifacts::store::contract::{contract, contract_of_one_writer};
 use artifacts::store::remote::{Patience, Writes, s3};
 use artifacts::{ObjectKey, Put, Store, StoreError};
 
@@ -31,7 +33,13 @@ fn key(text: &str) -> ObjectKey {
 #[tokio::test]
 async fn s3_keeps_the_contract() {
     let Some(server) = server::start("s3_keeps_the_contract") else { return };
-    contract(&server::store(server.address, "")).await;
+    whole_contract(&server::store(server.address, "")).await;
+}
+
+/// s3s-fs looks whether a key is free and then writes: of two that create at
+/// the same instant both are told that they did.
+async fn whole_contract(store: &dyn Store) {
+    if server::is_strict() { contract_of_one_writer(store).await } else { contract(store).await }
 }
 
 #[tokio::test]
@@ -47,7 +55,7 @@ async fn s3_keeps_the_contract_below_a_prefix_in_small_pages_and_over_tls() {
     config.allow_http = false;
     config.ca_pem = Some(ca_pem.into_bytes());
     config.page = 2;
-    contract(&s3::open(config).expect("a good configuration")).await;
+    whole_contract(&s3::open(config).expect("a good configuration")).await;
     assert!(proxy.seen().iter().filter(|seen| seen.contains("continuation-token")).count() > 3, "pages");
     let names: Vec<String> =
         other.list("team/").await.expect("list").iter().map(ToString::to_string).collect();
@@ -122,6 +130,51 @@ async fn what_became_of_a_put_is_read_back_and_never_assumed() {
         _ => Fault::None,
     });
     assert_eq!(store.put_if_absent(&twice, b"mine").await.expect("put"), Put::Created);
+}
+
+#[tokio::test]
+async fn a_call_ends_whatever_the_store_does() {
+    let Some(server) = server::start("a_call_ends_whatever_the_store_does") else { return };
+    let proxy = Proxy::start(server.address, None);
+    let mut config = server::config(proxy.address, "");
+    // One answer may take longer than the call as a whole: so nothing is asked
+    // twice, and a call without a bound of its own would ask six times.
+    config.patience.answer = Duration::from_mins(10);
+    config.patience.total = Duration::from_secs(1);
+    let store = s3::open(config).expect("a good configuration");
+    let object = key("run/object");
+    proxy.decide(|_, _| Fault::Hang);
+    assert!(matches!(store.put_if_absent(&object, b"x").await, Err(StoreError::Remote(_))));
+    assert!(matches!(store.get(&object, 0, 1).await, Err(StoreError::Remote(_))));
+    assert!(matches!(store.size(&object).await, Err(StoreError::Remote(_))));
+    assert!(matches!(store.list("run/").await, Err(StoreError::Remote(_))));
+    assert!(matches!(store.delete(&object).await, Err(StoreError::Remote(_))));
+    assert_eq!(proxy.seen().len(), 5, "{:?}", proxy.seen());
+}
+
+#[tokio::test]
+async fn a_put_looks_twice_and_says_full_only_of_all_its_requests() {
+    let Some(server) = server::start("a_put_looks_twice_...") else { return };
+    let proxy = Proxy::start(server.address, None);
+    let mut config = server::config(proxy.address, "");
+    config.patience.attempts = 3;
+    let store = s3::open(config).expect("a good configuration");
+    proxy.decide(|_, _| Fault::CutBefore);
+    assert!(matches!(store.put_if_absent(&key("run/a"), b"x").await, Err(StoreError::Remote(_))));
+    let count = |method: &str| proxy.seen().iter().filter(|seen| seen.starts_with(method)).count();
+    assert_eq!((count("PUT"), count("HEAD")), (3, 6));
+
+    // The first may have been stored all the same, or may arrive yet.
+    proxy.next("PUT", &[Fault::CutBefore, Fault::Refuse(507, "XMinioStorageFull")]);
+    let told = store.put_if_absent(&key("run/b"), b"x").await;
+    assert!(matches!(told, Err(StoreError::Remote(_))), "{told:?}");
+    proxy.next("PUT", &[Fault::Refuse(507, "XMinioStorageFull")]);
+    let told = store.put_if_absent(&key("run/b"), b"x").await;
+    assert!(matches!(told, Err(StoreError::Full(_))), "{told:?}");
+
+    // Bytes that came torn are sent again.
+    proxy.next("PUT", &[Fault::Refuse(400, "IncompleteBody"), Fault::Refuse(400, "BadDigest")]);
+    assert_eq!(store.put_if_absent(&key("run/c"), b"x").await.expect("put"), Put::Created);
 }
 
 #[tokio::test]

@@ -191,12 +191,15 @@ fn the_doctor_names_what_is_wrong_with_the_store_and_the_cure() {
     let good = outlast(dir.path(), &["doctor"]);
     assert_eq!(code(&good), 0, "{}", text(&good.stderr));
     assert!(text(&good.stdout).trim_end().ends_with(": good"));
+    // It made none: what it tried out it took away.
+    std::fs::create_dir_all(dir.path().join("home")).unwrap();
     let file = dir.path().join("home/store.toml");
     let keys = dir.path().join("home/keys");
     std::fs::write(&keys, "[default]\naws_access_key_id = id\naws_secret_access_key = s3cr3t\n").unwrap();
-    let store = "[store]\nkind = \"s3\"\nbucket = \"mine\"\ncredentials_file = \"keys\"\n";
+    let store = "[store]\nkind = \"s3\"\nbucket = \"mine\"\nprefix = \"runs\"\ncredentials_file = \"keys\"\n";
     std::fs::write(&file, format!("{store}endpoint = \"http://127.0.0.1:1\"\nallow_http = true\n")).unwrap();
-    let mode = |mode| std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let mode =
+        |mode| std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     mode(0o644);
     let open = outlast(dir.path(), &["doctor"]);
     assert_eq!(code(&open), 78);
@@ -205,7 +208,10 @@ fn the_doctor_names_what_is_wrong_with_the_store_and_the_cure() {
     let away = outlast(dir.path(), &["doctor", "--json"]);
     assert_eq!(code(&away), 78);
     let told: serde_json::Value = serde_json::from_slice(&away.stdout).unwrap();
-    assert_eq!((told["store"]["name"].as_str(), told["store"]["ok"].as_bool()), (Some("s3://mine/"), Some(false)));
+    assert_eq!(
+        (told["store"]["name"].as_str(), told["store"]["ok"].as_bool()),
+        (Some("s3://mine/runs at http://127.0.0.1:1"), Some(false))
+    );
     let (said, data) = (text(&away.stderr), text(&away.stdout));
     assert!(said.contains("cannot be reached") && said.contains("help: check `endpoint`"), "{said}");
     assert!(!said.contains("s3cr3t") && !data.contains("s3cr3t"));

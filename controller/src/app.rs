@@ -28,7 +28,7 @@ use crate::rpc::join::JoinService;
 use crate::rpc::operator::{Build, OperatorService};
 use crate::rpc::session::AgentService;
 use crate::runfiles::RunFiles;
-use crate::store::{Mode, SqliteStore, StoreError};
+use crate::store::{Kind, Mode, SqliteStore, Store, StoreError};
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -148,9 +148,9 @@ fn build_core(
     config: &Config,
     clock: Clock,
     at: &Rendezvous,
+    store: Arc<SqliteStore>,
     objects: Arc<dyn artifacts::Store>,
 ) -> Result<Arc<Core>, AppError> {
-    let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
     let local = LocalProvider::new(LocalConfig {
         root: home.path("machines"),
         // Each run says what an hour of this computer counts as.
@@ -181,6 +181,17 @@ fn build_core(
     }))
 }
 
+async fn open_objects(
+    config: &Config,
+    store: &dyn Store,
+    clock: &Clock,
+) -> Result<Arc<dyn artifacts::Store>, AppError> {
+    // Every run has its source in the store of objects.
+    let rows = !store.list(Kind::Run).await?.is_empty();
+    let env = |name: &str| std::env::var(name).ok();
+    Ok(Box::pin(objects::open(&config.home, &env, &|| clock.wall_ms(), rows)).await?)
+}
+
 /// Runs a controller until it is told to end.
 ///
 /// # Errors
@@ -190,8 +201,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let started_ms = clock.wall_ms();
     let home = Home::open(&config.home, clock.wall())?;
     let doors = open_doors(&home, &config.build_id).await?;
-    let objects = objects::open(&config.home, &|name| std::env::var(name).ok(), started_ms).await?;
-    let core = build_core(&home, &config, clock, &doors.rendezvous, objects)?;
+    let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
+    let objects = open_objects(&config, &*store, &clock).await?;
+    let core = build_core(&home, &config, clock, &doors.rendezvous, store, objects)?;
     ingest::cut_to_durable(&core).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -205,6 +217,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     tasks.spawn(keep_state_files(core.clone(), stop.clone()));
     tasks.spawn(crate::capsule::gather::keep(core.clone(), stop.clone()));
     tasks.spawn(crate::retain::run(core.clone(), stop.clone()));
+    tasks.spawn(crate::verify::run(core.clone(), stop.clone()));
     let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
     let at = doors.rendezvous.clone();
     let servers = Box::pin(serve_all(&home, &core, &tasks, &stop, doors, build));

@@ -115,6 +115,10 @@ pub struct Core {
     pub health: crate::health::Reports,
     /// Ended attempts whose failure capsule is not written yet.
     pub capsules: crate::capsule::gather::Waiting,
+    /// What was found in the store of objects.
+    pub known: crate::known::Known,
+    /// Verifications that were asked for.
+    pub verify: crate::verify::Desk,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
     /// The reconciler's last tick.
     ticked_ms: AtomicU64,
@@ -175,6 +179,8 @@ impl Core {
             wake: Notify::new(),
             health: crate::health::Reports::default(),
             capsules: crate::capsule::gather::Waiting::default(),
+            known: crate::known::Known::default(),
+            verify: crate::verify::Desk::default(),
             presence: Mutex::default(),
             ticked_ms: AtomicU64::new(0),
             watching_ms: AtomicU64::new(0),

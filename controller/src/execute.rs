@@ -276,12 +276,7 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         };
         changes = lost;
     }
-    let mut resume = durable::newest(core, id, None).await?;
-    let mut parent = run.body.parent;
-    while let (true, Some(above)) = (resume.is_empty(), parent) {
-        resume = durable::newest(core, above, None).await?;
-        parent = core.load::<Run>(&above.to_string()).await?.and_then(|r| r.body.parent);
-    }
+    let mut resume = durable::offered(core, &run.body).await?;
     resume.truncate(OFFERED);
     let spent = || CoreError::Impossible("no generation is left to issue".into());
     let generation = run.body.generation.next(core.restore_count).ok_or_else(spent)?;

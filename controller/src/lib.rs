@@ -8,17 +8,22 @@ pub mod model;
 pub mod liveness;
 pub mod plan;
 
+pub mod best;
 pub mod capsule;
 pub mod core;
 pub mod durable;
 pub mod execute;
 pub mod health;
 pub mod ingest;
+pub mod known;
 pub mod label;
 pub mod reconcile;
 pub mod retain;
 pub mod rpc;
 pub mod runfiles;
+pub mod scrub;
+pub mod verify;
+pub mod work;
 
 pub mod bootstrap;
 pub mod objects;

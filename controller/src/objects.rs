@@ -3,9 +3,10 @@
 //! not to a project, so that no checkout can send anybody's checkpoints
 //! elsewhere.
 //!
-//! A store is tried out before it is used for the first time, and its name is
-//! kept: objects are found only where they were put, so another store in its
-//! place is refused instead of being taken for one that lost everything.
+//! A store is tried out before it is used for the first time, and is given a
+//! mark, which is kept with its name: objects are found only where they were
+//! put, so another store in its place is refused instead of being taken for
+//! one that lost everything.
 
 use std::fs;
 use std::io;
@@ -13,13 +14,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artifacts::store::FsStore;
-use artifacts::store::remote::s3::{self, Credentials, S3Config, S3ConfigError};
-use artifacts::store::remote::{Patience, RemoteStore, Writes, probe};
+use artifacts::store::own::{self, OwnStore};
+use artifacts::store::remote::s3::S3ConfigError;
+use artifacts::store::remote::{Patience, RemoteStore, probe};
 use artifacts::store::trouble::Trouble;
-use artifacts::{Store, StoreError};
-use serde::Deserialize;
+use artifacts::{ObjectKey, Store, StoreError};
 
-use crate::home::{HomeError, write_file};
+use crate::home::HomeError;
+
+mod identity;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use identity::{Identity, Past, past};
+use settings::{Chosen, choose};
 
 /// The installation's own file.
 pub const FILE: &str = "store.toml";
@@ -29,9 +38,6 @@ const LOCAL: &str = "objects";
 
 /// Where the name of the store in use is kept.
 const NAME: &str = "store.name";
-
-/// No file of settings is longer.
-const LONGEST: u64 = 64 << 10;
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +71,22 @@ pub enum ObjectsError {
         trouble: Trouble,
     },
     /// Another store than the one that holds this installation's objects.
-    #[error(
-        "the objects of this installation are in {before}, and {FILE} names {now}: set it back, or copy every object \
-         and remove {NAME}"
-    )]
+    #[error("the objects of this installation are in {before}, and {now} is to be used: {}", self.cure())]
     Moved {
         /// The store of before.
         before: String,
         /// The one named now.
         now: String,
     },
-    /// The local store.
+    /// It is where the store was, and is another.
+    #[error("{why}; {}", self.cure())]
+    Foreign {
+        /// In words.
+        why: String,
+        /// How its owner says that it is right all the same.
+        touch: String,
+    },
+    /// The local store, or one that failed after it was tried out.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The data directory.
@@ -83,138 +94,124 @@ pub enum ObjectsError {
     Home(#[from] HomeError),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    store: Section,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-enum Section {
-    Local,
-    S3(S3Section),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct S3Section {
-    bucket: String,
-    #[serde(default)]
-    prefix: String,
-    #[serde(default = "usual_region")]
-    region: String,
-    endpoint: Option<String>,
-    path_style: Option<bool>,
-    ca_file: Option<PathBuf>,
-    credentials_file: Option<PathBuf>,
-    #[serde(default)]
-    allow_http: bool,
-    #[serde(default)]
-    accept_overwrites: bool,
-}
-
-fn usual_region() -> String {
-    "us-east-1".into()
-}
-
-/// A store that is set up and perhaps not there.
-enum Chosen {
-    Local(PathBuf),
-    Remote(RemoteStore),
-}
-
-impl Chosen {
-    fn named(&self) -> String {
+impl ObjectsError {
+    fn cure(&self) -> String {
         match self {
-            Self::Local(_) => LOCAL.to_owned(),
-            Self::Remote(store) => store.named().to_owned(),
+            Self::Moved { before, now } => format!(
+                "set {FILE} back to {before}, or copy every object to {now}, those below `{}/` with them",
+                own::SCOPE
+            ),
+            Self::Foreign { touch, .. } => {
+                format!("bring the right one back; if all its objects are lost for good, {touch} says so")
+            }
+            Self::Trouble { trouble, .. } => trouble.cure().to_owned(),
+            _ => format!("correct {FILE}"),
         }
     }
 }
 
-fn read_text(path: &Path) -> Result<Option<String>, ObjectsError> {
-    let failed = |source| ObjectsError::Io { path: path.to_owned(), source };
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-        Ok(meta) if !meta.is_file() || meta.len() > LONGEST => {
-            return Err(failed(io::ErrorKind::InvalidInput.into()));
-        }
-        Ok(_) => {}
-    }
-    fs::read_to_string(path).map(Some).map_err(failed)
+fn foreign(named: &str, mark: &ObjectKey) -> ObjectsError {
+    let touch = format!("an object `{mark}` of any content");
+    ObjectsError::Foreign { why: own::foreign(named, mark), touch }
 }
 
-fn choose(home: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Chosen, ObjectsError> {
-    let path = home.join(FILE);
-    let Some(text) = read_text(&path)? else { return Ok(Chosen::Local(home.join(LOCAL))) };
-    let parsed: Result<File, _> = toml::from_str(&text);
-    // The message of the parser quotes the line, which names files and no
-    // secrets: there is no setting for one.
-    let file = parsed.map_err(|error| ObjectsError::Malformed { path, problem: error.to_string() })?;
-    let Section::S3(section) = file.store else { return Ok(Chosen::Local(home.join(LOCAL))) };
-    let credentials = match &section.credentials_file {
-        Some(file) => Credentials::from_file(&home.join(file))?,
-        None => Credentials::from_env(env)?,
-    };
-    let ca_pem = match section.ca_file.map(|file| home.join(file)) {
-        Some(path) => Some(fs::read(&path).map_err(|source| ObjectsError::Io { path, source })?),
-        None => None,
-    };
-    let config = S3Config {
-        bucket: section.bucket,
-        prefix: section.prefix,
-        region: section.region,
-        // Names with a dot in them fit no certificate in front of an address.
-        path_style: section.path_style.unwrap_or(section.endpoint.is_some()),
-        endpoint: section.endpoint,
-        ca_pem,
-        allow_http: section.allow_http,
-        writes: if section.accept_overwrites { Writes::Overwriting } else { Writes::CreateOnly },
-        credentials,
-        patience: Patience::default(),
-        page: 1000,
-    };
-    Ok(Chosen::Remote(s3::open(config)?))
+fn emptied(named: &str) -> ObjectsError {
+    let why = format!("{named} holds no objects, and the database of this installation names some");
+    ObjectsError::Foreign { why, touch: "any one object".to_owned() }
 }
 
-/// The store of this installation, tried out if it is used for the first time.
-/// Later starts ask nothing of it: a controller starts without a network, too.
+/// Now, in milliseconds since 1970.
+pub type NowMs<'a> = &'a (dyn Fn() -> u64 + Send + Sync);
+
+/// Variables of the environment.
+pub type Env<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
+
+/// The store of this installation, tried out and marked if it is used for the
+/// first time. Later starts ask nothing of one across the network: a controller
+/// starts without a network, too. `rows`: whether the database names objects.
 ///
 /// # Errors
 /// Where it is set up wrongly, is another than before, or fails its trial.
 pub async fn open(
     home: &Path,
-    env: &(dyn Fn(&str) -> Option<String> + Sync),
-    now_ms: u64,
+    env: Env<'_>,
+    now_ms: NowMs<'_>,
+    rows: bool,
 ) -> Result<Arc<dyn Store>, ObjectsError> {
     let chosen = choose(home, env)?;
-    let (now, path) = (chosen.named(), home.join(NAME));
-    let before = read_text(&path)?.map(|text| text.trim().to_owned());
-    // An installation from before the name was kept has a directory.
-    let before = before.or_else(|| home.join(LOCAL).is_dir().then(|| LOCAL.to_owned()));
-    if let Some(before) = before.as_ref().filter(|before| **before != now) {
-        return Err(ObjectsError::Moved { before: before.clone(), now });
-    }
-    let store: Arc<dyn Store> = match chosen {
-        Chosen::Local(dir) => Arc::new(FsStore::open(dir)?),
-        Chosen::Remote(store) => {
-            if before.is_none() {
-                let tried = Box::pin(probe::probe(&store, clock(now_ms))).await;
-                tried.map_err(|trouble| ObjectsError::Trouble { named: now.clone(), trouble })?;
+    let now = chosen.named();
+    let (known, tried) = match past(home, &now, rows)? {
+        Past::None => (None, false),
+        Past::Same(mark) => (mark, true),
+        // Under another name, and the same all the same.
+        Past::Other(Identity { name, mark }) => match mark {
+            Some(mark) if holds(&chosen, &mark).await => (Some(mark), true),
+            _ => return Err(ObjectsError::Moved { before: name, now }),
+        },
+    };
+    let store: Arc<dyn Store> = match &chosen {
+        Chosen::Local(dir) => {
+            match &known {
+                // Before anything is made in a directory that may be the wrong one.
+                Some(mark) if !dir.join(mark.as_str()).is_file() => {
+                    return Err(foreign(&dir.display().to_string(), mark));
+                }
+                None if rows && !FsStore::holds_any(dir).unwrap_or(false) => {
+                    return Err(emptied(&dir.display().to_string()));
+                }
+                _ => {}
             }
-            Arc::new(store)
+            Arc::new(FsStore::open(dir)?)
+        }
+        Chosen::Remote(store) => Arc::new(store.clone()),
+    };
+    let mark = match known {
+        Some(mark) => mark,
+        None => {
+            let patience = Patience::of_a_person();
+            let marked = async {
+                if let (Chosen::Remote(store), false) = (&chosen, tried) {
+                    try_out(&store.with_patience(patience.clone()), now_ms).await?;
+                }
+                set_up(&*store, &now, rows).await
+            };
+            // Somebody waits for the controller to start.
+            let timed_out = |_| ObjectsError::Trouble { named: now.clone(), trouble: Trouble::TimedOut };
+            tokio::time::timeout(patience.total, Box::pin(marked)).await.map_err(timed_out)??
         }
     };
-    if before.is_none() {
-        write_file(&path, now.as_bytes(), 0o600)?;
-    }
-    Ok(store)
+    let id = mark.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+    Identity::write(home, &now, &id)?;
+    Ok(Arc::new(OwnStore::new(store, mark, &now)))
 }
 
-fn clock(now_ms: u64) -> i64 {
-    i64::try_from(now_ms).unwrap_or(i64::MAX)
+/// Whether the store has this mark; one that cannot be asked has not.
+async fn holds(chosen: &Chosen, mark: &ObjectKey) -> bool {
+    match chosen {
+        Chosen::Local(dir) => dir.join(mark.as_str()).is_file(),
+        Chosen::Remote(store) => {
+            let store = store.with_patience(Patience::of_a_person());
+            matches!(store.size(mark).await, Ok(Some(_)))
+        }
+    }
+}
+
+/// Marks a store that has no mark of this installation yet.
+async fn set_up(store: &dyn Store, named: &str, rows: bool) -> Result<ObjectKey, ObjectsError> {
+    if rows && !store.list("").await?.iter().any(|key| key.scope() != own::SCOPE) {
+        return Err(emptied(named));
+    }
+    let id = own::new_id();
+    let mark = own::mark(&id).map_err(|_| StoreError::BadPrefix(id.clone()))?;
+    store.put_if_absent(&mark, id.as_bytes()).await?;
+    Ok(mark)
+}
+
+async fn try_out(store: &RemoteStore, now_ms: NowMs<'_>) -> Result<(), ObjectsError> {
+    let clock = || i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    let tried = Box::pin(probe::probe(store, &clock)).await;
+    let trouble = |trouble| ObjectsError::Trouble { named: store.named().to_owned(), trouble };
+    tried.map(|_| ()).map_err(trouble)
 }
 
 /// What is wrong with the store, for a person.
@@ -226,9 +223,9 @@ pub struct Diagnosis {
     pub problem: Option<(String, String)>,
 }
 
-/// Tries the store out as if for the first time. Needs no controller, and
-/// disturbs none.
-pub async fn diagnose(home: &Path, env: &(dyn Fn(&str) -> Option<String> + Sync), now_ms: u64) -> Diagnosis {
+/// Tries the store out as if for the first time, and looks whether it is the
+/// one of before. Needs no controller, disturbs none, and leaves nothing behind.
+pub async fn diagnose(home: &Path, env: Env<'_>, now_ms: NowMs<'_>) -> Diagnosis {
     let chosen = match choose(home, env) {
         Ok(chosen) => chosen,
         Err(error) => {
@@ -238,20 +235,80 @@ pub async fn diagnose(home: &Path, env: &(dyn Fn(&str) -> Option<String> + Sync)
             return Diagnosis { store: home.join(FILE).display().to_string(), problem: Some((what, cure)) };
         }
     };
-    match chosen {
-        Chosen::Remote(store) => {
-            let tried = Box::pin(probe::probe(&store, clock(now_ms))).await;
-            let problem = tried.err().map(|trouble| (trouble.to_string(), trouble.cure().to_owned()));
-            Diagnosis { store: store.named().to_owned(), problem }
+    let named = match &chosen {
+        Chosen::Local(dir) => dir.display().to_string(),
+        Chosen::Remote(store) => store.named().to_owned(),
+    };
+    let problem = match is_ours(home, &chosen).await {
+        Err(error) => Some(told(&error)),
+        Ok(()) => match &chosen {
+            Chosen::Remote(store) => {
+                let store = store.with_patience(Patience::of_a_person());
+                try_out(&store, now_ms).await.err().map(|error| told(&error))
+            }
+            Chosen::Local(dir) => {
+                try_directory(home, dir).await.err().map(|error| local_problem(&error, dir))
+            }
+        },
+    };
+    Diagnosis { store: named, problem }
+}
+
+fn told(error: &ObjectsError) -> (String, String) {
+    let what = match error {
+        ObjectsError::Trouble { trouble, .. } => trouble.to_string(),
+        ObjectsError::Foreign { why, .. } => why.clone(),
+        ObjectsError::Moved { before, now } => {
+            format!("the objects of this installation are in {before}, and {now} is to be used")
         }
-        Chosen::Local(dir) => {
-            let problem = try_directory(&dir).await.err().map(|error| local_problem(&error, &dir));
-            Diagnosis { store: dir.display().to_string(), problem }
-        }
+        other => other.to_string(),
+    };
+    (what, error.cure())
+}
+
+/// Whether it is the store of before, as far as it can be asked.
+async fn is_ours(home: &Path, chosen: &Chosen) -> Result<(), ObjectsError> {
+    let now = chosen.named();
+    match past(home, &now, false)? {
+        Past::None | Past::Same(None) => Ok(()),
+        Past::Same(Some(mark)) => match chosen {
+            Chosen::Local(dir) if !dir.join(mark.as_str()).is_file() => {
+                Err(foreign(&dir.display().to_string(), &mark))
+            }
+            Chosen::Local(_) => Ok(()),
+            Chosen::Remote(store) => {
+                let store = store.with_patience(Patience::of_a_person());
+                // What cannot be asked is told by the trial.
+                match store.size(&mark).await {
+                    Ok(None) => Err(foreign(&now, &mark)),
+                    _ => Ok(()),
+                }
+            }
+        },
+        Past::Other(Identity { mark: Some(mark), .. }) if holds(chosen, &mark).await => Ok(()),
+        Past::Other(Identity { name, .. }) => Err(ObjectsError::Moved { before: name, now }),
     }
 }
 
-async fn try_directory(dir: &Path) -> Result<(), StoreError> {
+async fn try_directory(home: &Path, dir: &Path) -> Result<(), StoreError> {
+    let (had_home, had_dir) = (home.is_dir(), dir.is_dir());
+    let tried = try_objects(dir).await;
+    // Only what is empty goes: somebody may just begin to use it.
+    let _ = fs::remove_dir(dir.join("probe"));
+    if !had_dir && FsStore::holds_any(dir).is_ok_and(|any| !any) {
+        let temporary = dir.join(".tmp");
+        if fs::read_dir(&temporary).is_ok_and(|found| found.count() == 1) {
+            let _ = fs::remove_file(temporary.join("lock"));
+        }
+        let _ = fs::remove_dir(temporary).and_then(|()| fs::remove_dir(dir));
+        if !had_home {
+            let _ = fs::remove_dir(home);
+        }
+    }
+    tried
+}
+
+async fn try_objects(dir: &Path) -> Result<(), StoreError> {
     let store = FsStore::open(dir)?;
     let name: [u8; 8] = proto::pki::random().unwrap_or_default();
     let key = format!("probe/{:016x}", u64::from_be_bytes(name));
@@ -284,84 +341,4 @@ fn local_problem(error: &StoreError, dir: &Path) -> (String, String) {
         format!("{error}{}", cause.filter(|c| !error.to_string().ends_with(c.as_str())).unwrap_or_default()),
         cure,
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn none(_: &str) -> Option<String> {
-        None
-    }
-
-    fn keys(name: &str) -> Option<String> {
-        name.starts_with("AWS_").then(|| "a-secret".to_owned())
-    }
-
-    async fn refused(home: &Path, env: fn(&str) -> Option<String>) -> String {
-        let error = open(home, &env, 0).await.err().expect("refused");
-        let told = diagnose(home, &env, 0).await;
-        if !matches!(error, ObjectsError::Moved { .. }) {
-            assert!(told.problem.is_some(), "{error}");
-        }
-        assert!(!format!("{error} {error:?} {told:?}").contains("a-secret"));
-        error.to_string()
-    }
-
-    #[tokio::test]
-    async fn without_a_file_it_is_a_directory() {
-        let home = tempfile::tempdir().unwrap();
-        let store = open(home.path(), &none, 0).await.unwrap();
-        assert!(store.list("").await.unwrap().is_empty());
-        assert!(home.path().join("objects").is_dir());
-        let told = diagnose(home.path(), &none, 0).await;
-        assert_eq!(told.problem, None);
-        assert!(store.list("").await.unwrap().is_empty(), "a diagnosis leaves nothing behind");
-    }
-
-    #[tokio::test]
-    async fn another_store_in_its_place_is_refused() {
-        let home = tempfile::tempdir().unwrap();
-        open(home.path(), &none, 0).await.unwrap();
-        fs::write(home.path().join(FILE), "[store]\nkind = \"s3\"\nbucket = \"mine\"\n").unwrap();
-        let told = refused(home.path(), keys).await;
-        assert!(told.contains("in objects") && told.contains("s3://mine/"), "{told}");
-        fs::write(home.path().join(FILE), "[store]\nkind = \"local\"\n").unwrap();
-        assert!(open(home.path(), &none, 0).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn bad_settings_are_told_and_a_store_that_is_away_is_no_first_store() {
-        let home = tempfile::tempdir().unwrap();
-        let write = |text: &str| fs::write(home.path().join(FILE), text).unwrap();
-        write("[store]\nkind = \"s3\"\nbucket = \"mine\"\nsecret = \"x\"\n");
-        assert!(refused(home.path(), keys).await.contains("secret"));
-        write("[store]\nkind = \"s3\"\nbucket = \"mine\"\n");
-        assert!(refused(home.path(), none).await.contains("AWS_ACCESS_KEY_ID"));
-        write("[store]\nkind = \"s3\"\nbucket = \"mine\"\nendpoint = \"http://127.0.0.1:1\"\n");
-        assert!(refused(home.path(), keys).await.contains("allow_http"));
-        write("[store]\nkind = \"s3\"\nbucket = \"mine\"\nca_file = \"none.pem\"\n");
-        assert!(refused(home.path(), keys).await.contains("none.pem"));
-        write(
-            "[store]\nkind = \"s3\"\nbucket = \"mine\"\nendpoint = \"http://127.0.0.1:1\"\nallow_http = true\n",
-        );
-        assert!(refused(home.path(), keys).await.contains("cannot be reached"));
-        assert!(!home.path().join(NAME).exists());
-        // One that was good once may be away when the controller starts.
-        fs::write(home.path().join(NAME), "s3://mine/\n").unwrap();
-        assert!(open(home.path(), &keys, 0).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_is_wrong_with_a_directory_has_a_cure() {
-        let home = tempfile::tempdir().unwrap();
-        fs::write(home.path().join(LOCAL), b"a file in its place").unwrap();
-        let (what, cure) = diagnose(home.path(), &none, 0).await.problem.unwrap();
-        assert!(what.contains("open the store") && cure.contains("disk"), "{what}: {cure}");
-        let full = local_problem(&StoreError::Full("write object `a`".into()), home.path());
-        assert!(full.1.starts_with("free space"), "{full:?}");
-        let io = |kind: io::ErrorKind| StoreError::Io { what: "write".into(), source: kind.into() };
-        assert!(local_problem(&io(io::ErrorKind::ReadOnlyFilesystem), home.path()).1.contains("read-only"));
-        assert!(local_problem(&io(io::ErrorKind::PermissionDenied), home.path()).1.contains("user"));
-    }
 }

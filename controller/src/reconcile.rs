@@ -1,14 +1,14 @@
 //! The loop: snapshot, plan, perform; on every event and on a period. It
 //! takes no arguments, and a second pass over the same facts does nothing.
-//! Actions on different machines run side by side, at most one per machine.
+//! Actions run side by side, at most one per machine and one per run: nothing
+//! that waits for a provider or the store of objects is awaited in the loop.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{MachineId, MachineState, RunId};
+use lifecycle::{MachineState, RunId};
 use serde_json::json;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{Changes, Core, CoreError};
@@ -16,11 +16,14 @@ use crate::execute;
 use crate::model::{Attempt, Machine, Run, Versioned};
 use crate::plan::{Action, Snapshot, plan};
 
+mod lanes;
+#[cfg(test)]
+mod tests;
+
+use lanes::{Lanes, Subject, subject_of};
+
 /// Without any event the world is looked at this often.
 const PERIOD: Duration = Duration::from_millis(500);
-
-/// Pause of a machine whose action failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Reads everything that decisions rest on.
 ///
@@ -54,22 +57,6 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
         world.runs.push(run);
     }
     Ok(world)
-}
-
-/// The machine that an action works on.
-fn machine_of(action: &Action) -> Option<MachineId> {
-    match action {
-        Action::Create(id)
-        | Action::Resolve(id)
-        | Action::Boot(id)
-        | Action::Probe(id)
-        | Action::Suspect(id)
-        | Action::LoseMachine(id, _)
-        | Action::GiveUp(id)
-        | Action::Release(id, _)
-        | Action::Destroy(id) => Some(*id),
-        _ => None,
-    }
 }
 
 /// Actions that are only asked again after a second, so that a provider that
@@ -113,11 +100,10 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
 }
 
 async fn work(core: Arc<Core>, stop: CancellationToken) {
-    let mut tasks: JoinSet<MachineId> = JoinSet::new();
-    let mut busy: BTreeSet<MachineId> = BTreeSet::new();
+    let mut lanes = Lanes::default();
     let mut swept_ms = None;
     loop {
-        match pass(&core, &mut tasks, &mut busy).await {
+        match pass(&core, &mut lanes).await {
             Ok(()) => core.alert("reconcile", None),
             Err(error) => core.alert("reconcile", Some(format!("work is held up: {}", chain(&error)))),
         }
@@ -130,73 +116,36 @@ async fn work(core: Arc<Core>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(done) = tasks.join_next() => freed(done, &tasks, &mut busy),
+            Some(done) = lanes.next() => lanes.freed(&core, done),
             () = core.wake.notified() => {}
             () = tokio::time::sleep(core.until_suspect().map_or(PERIOD, |soon| soon.min(PERIOD))) => {}
         }
     }
-    let _ =
-        tokio::time::timeout(Duration::from_secs(10), async { while tasks.join_next().await.is_some() {} })
-            .await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), lanes.drain()).await;
 }
 
-/// An action on a machine is over. After a panic it is not known on which:
-/// all are free again once none is under way.
-fn freed(
-    done: Result<MachineId, tokio::task::JoinError>,
-    tasks: &JoinSet<MachineId>,
-    busy: &mut BTreeSet<MachineId>,
-) {
-    match done {
-        Ok(id) => {
-            busy.remove(&id);
-        }
-        Err(error) => {
-            tracing::error!(%error, "an action ended without an answer");
-            if tasks.is_empty() {
-                busy.clear();
-            }
-        }
-    }
-}
-
-async fn pass(
-    core: &Arc<Core>,
-    tasks: &mut JoinSet<MachineId>,
-    busy: &mut BTreeSet<MachineId>,
-) -> Result<(), CoreError> {
-    while let Some(done) = tasks.try_join_next() {
-        freed(done, tasks, busy);
-    }
+async fn pass(core: &Arc<Core>, lanes: &mut Lanes) -> Result<(), CoreError> {
+    lanes.collect(core);
     beat(core).await?;
     let world = snapshot(core).await?;
     let actions = plan(&world, &core.clocks);
+    lanes.tell(core, &actions);
     if !actions.iter().any(|a| matches!(a, Action::Alarm(_))) {
         core.alert("mass-loss", None);
     }
     let mut failed = Ok(());
     for action in actions {
-        let Some(id) = machine_of(&action) else {
-            // One run's trouble must not hold up the others.
-            if let Err(error) = execute::perform(core, &action).await {
-                failed = Err(error);
+        match subject_of(&action) {
+            None => {
+                // One run's trouble must not hold up the others.
+                if let Err(error) = execute::perform(core, &action).await {
+                    failed = Err(error);
+                }
             }
-            continue;
-        };
-        let asked = core.observe(id).asked_ms_ago.is_some_and(|ms| ms < 1_000);
-        if is_repeated(&action) && asked || !busy.insert(id) {
-            continue;
+            Some(Subject::Machine(id))
+                if is_repeated(&action) && core.observe(id).asked_ms_ago.is_some_and(|ms| ms < 1_000) => {}
+            Some(subject) => lanes.begin(core, subject, action),
         }
-        let core = core.clone();
-        tasks.spawn(async move {
-            if let Err(error) = execute::perform(&core, &action).await {
-                tracing::warn!(?action, error = chain(&error), "an action failed and will be planned again");
-                // Its machine stays busy meanwhile: what fails at once must
-                // not be tried at full speed.
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
-            id
-        });
     }
     failed
 }

@@ -68,6 +68,42 @@ impl FsStore {
             .map_err(|e| failed(|| format!("open the store in {}", dir.display()), e))
     }
 
+    /// Whether a store in `dir` holds any object besides marks. Makes nothing, and
+    /// asks no lock. Blocks briefly.
+    ///
+    /// # Errors
+    /// Where a directory cannot be read.
+    pub fn holds_any(dir: &Path) -> io::Result<bool> {
+        // A key has at most eight parts.
+        let mut open = vec![(dir.to_owned(), 8_u8)];
+        while let Some((dir, depth)) = open.pop() {
+            let found = match fs::read_dir(&dir) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
+                    continue;
+                }
+                other => other?,
+            };
+            for entry in found {
+                let entry = entry?;
+                let name = entry.file_name();
+                let kind = entry.file_type()?;
+                let whole = depth == 8;
+                if whole && (name == ".tmp" || name == super::own::SCOPE) {
+                    continue;
+                }
+                if kind.is_file() {
+                    return Ok(true);
+                }
+                if kind.is_dir() && depth > 1 {
+                    open.push((entry.path(), depth - 1));
+                }
+            }
+        }
+        Ok(false)
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         key: &ObjectKey,
@@ -258,7 +294,10 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
 #[async_trait]
 impl Store for FsStore {
     async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
-        let bytes = bytes.to_vec();
+        self.put_owned(key, bytes.to_vec()).await
+    }
+
+    async fn put_owned(&self, key: &ObjectKey, bytes: Vec<u8>) -> Result<Put, StoreError> {
         self.run(key, move |inner, key| {
             inner.put(key, &bytes).map_err(|e| failed(|| format!("write object `{key}`"), e))
         })
@@ -328,6 +367,18 @@ mod tests {
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 1, "only the lock is left after a put");
         drop(living);
         assert!(!scratch.exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_without_objects_is_told_from_one_with() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!FsStore::holds_any(&dir.path().join("none")).unwrap());
+        let store = FsStore::open(dir.path()).unwrap();
+        store.put_if_absent(&super::super::own::mark("m").unwrap(), b"m").await.unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        assert!(!FsStore::holds_any(dir.path()).unwrap());
+        store.put_if_absent(&ObjectKey::pack("source", 1, 1).unwrap(), b"kept").await.unwrap();
+        assert!(FsStore::holds_any(dir.path()).unwrap());
     }
 
     #[tokio::test]

@@ -22,6 +22,10 @@ use crate::key::ObjectKey;
 mod answer;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(feature = "s3")]
+mod connect;
+#[cfg(feature = "s3")]
+mod credentials;
 #[cfg(feature = "gcs")]
 pub mod gcs;
 pub mod probe;
@@ -52,6 +56,9 @@ pub struct Patience {
     pub answer: Duration,
     /// A body may be this slow, in bytes per second.
     pub slowest: u64,
+    /// For one call with all its requests and pauses, besides the time that the
+    /// bytes take.
+    pub total: Duration,
 }
 
 impl Default for Patience {
@@ -62,11 +69,27 @@ impl Default for Patience {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(30),
             slowest: 128 << 10,
+            total: Duration::from_secs(120),
         }
     }
 }
 
 impl Patience {
+    /// Of somebody who waits at a terminal while a store is tried out.
+    #[must_use]
+    pub fn of_a_person() -> Self {
+        Self {
+            attempts: 2,
+            answer: Duration::from_secs(5),
+            total: Duration::from_secs(10),
+            ..Self::default()
+        }
+    }
+
+    fn whole(&self, bytes: u64) -> Duration {
+        self.total + Duration::from_secs(bytes / self.slowest.max(1))
+    }
+
     fn limit(&self, bytes: u64) -> Duration {
         self.answer + Duration::from_secs(bytes / self.slowest.max(1))
     }
@@ -100,6 +123,7 @@ pub struct RemoteStore {
     patience: Patience,
     page: usize,
     named: Arc<str>,
+    fleeting: Fleeting,
 }
 
 impl fmt::Debug for RemoteStore {
@@ -117,11 +141,17 @@ pub(crate) struct Parts {
     pub(crate) patience: Patience,
     pub(crate) page: usize,
     pub(crate) named: String,
+    /// Whether the credentials run out by themselves, and with them what they
+    /// signed.
+    pub(crate) fleeting: Fleeting,
 }
+
+/// Asked each time: credentials are renewed.
+pub(crate) type Fleeting = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl RemoteStore {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { bucket, prefix, writes, patience, page, named } = parts;
+        let Parts { bucket, prefix, writes, patience, page, named, fleeting } = parts;
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self {
@@ -131,6 +161,7 @@ impl RemoteStore {
             patience,
             page: page.clamp(1, 1000),
             named: named.into(),
+            fleeting,
         }
     }
 
@@ -138,6 +169,22 @@ impl RemoteStore {
     #[must_use]
     pub fn named(&self) -> &str {
         &self.named
+    }
+
+    /// The same store for somebody who waits as long as this.
+    #[must_use]
+    pub fn with_patience(&self, patience: Patience) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    /// One call as a whole, within its time.
+    async fn whole<T, E: From<Trouble>>(
+        &self,
+        bytes: u64,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let done = tokio::time::timeout(self.patience.whole(bytes), call).await;
+        done.unwrap_or_else(|_| Err(Trouble::TimedOut.into()))
     }
 
     fn path(&self, key: &ObjectKey) -> Result<Path, Answer> {
@@ -162,12 +209,20 @@ impl RemoteStore {
     /// nothing, however often it is heard.
     async fn ask<T, F: Future<Output = Result<T, Answer>>>(
         &self,
+        question: impl FnMut() -> F,
+    ) -> Result<T, Answer> {
+        self.ask_up_to(self.patience.attempts, question).await
+    }
+
+    async fn ask_up_to<T, F: Future<Output = Result<T, Answer>>>(
+        &self,
+        attempts: u32,
         mut question: impl FnMut() -> F,
     ) -> Result<T, Answer> {
         let mut attempt = 0;
         loop {
             match question().await {
-                Err(Answer::Trouble(trouble)) if trouble.passes() && attempt + 1 < self.patience.attempts => {
+                Err(Answer::Trouble(trouble)) if trouble.passes() && attempt + 1 < attempts => {
                     attempt += 1;
                     tracing::debug!(store = %self.named, %trouble, attempt, "asking the store again");
                     tokio::time::sleep(self.patience.before(attempt)).await;
@@ -197,8 +252,17 @@ impl RemoteStore {
 
     /// One page of the keys that begin with `prefix`, and where the next is.
     async fn page(&self, prefix: &str, token: Option<String>) -> Result<(Vec<Path>, Option<String>), Answer> {
+        self.page_of(self.page, prefix, token).await
+    }
+
+    async fn page_of(
+        &self,
+        most: usize,
+        prefix: &str,
+        token: Option<String>,
+    ) -> Result<(Vec<Path>, Option<String>), Answer> {
         let options = PaginatedListOptions {
-            max_keys: Some(self.page),
+            max_keys: Some(most),
             page_token: token,
             ..PaginatedListOptions::default()
         };
@@ -226,7 +290,8 @@ impl RemoteStore {
     }
 
     async fn sized(&self, key: &ObjectKey) -> Result<Option<u64>, Answer> {
-        self.ask(|| async { Ok(self.head(key).await?.map(|found| found.meta.size)) }).await
+        let asked = self.ask(|| async { Ok(self.head(key).await?.map(|found| found.meta.size)) });
+        self.whole(0, asked).await
     }
 }
 
@@ -240,7 +305,13 @@ fn failed(key: &ObjectKey, answer: Answer) -> StoreError {
 #[async_trait]
 impl Store for RemoteStore {
     async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
-        settle::put(self, key, bytes).await.map_err(Trouble::into_error)
+        self.put_owned(key, bytes.to_vec()).await
+    }
+
+    async fn put_owned(&self, key: &ObjectKey, bytes: Vec<u8>) -> Result<Put, StoreError> {
+        let size = bytes.len() as u64;
+        let put = Box::pin(settle::put(self, key, bytes.into()));
+        self.whole(size, put).await.map_err(Trouble::into_error)
     }
 
     async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
@@ -248,7 +319,7 @@ impl Store for RemoteStore {
         let found = if len == 0 || end == u64::MAX {
             Err(Answer::BadRange)
         } else {
-            self.ask(|| self.range(key, offset, end)).await
+            self.whole(len, self.ask(|| self.range(key, offset, end))).await
         };
         let size = match found {
             Ok((bytes, size)) if size >= end => return Ok(bytes),
@@ -278,7 +349,7 @@ impl Store for RemoteStore {
         let whole = format!("{}{prefix}", self.prefix);
         let (mut keys, mut token) = (Vec::new(), None::<String>);
         for _ in 0..MOST_PAGES {
-            let page = self.ask(|| self.page(&whole, token.clone())).await;
+            let page = self.whole(0, self.ask(|| self.page(&whole, token.clone()))).await;
             let (found, next) = page.map_err(|answer| answer.into_trouble().into_error())?;
             // Others may keep things in the same bucket.
             keys.extend(found.iter().filter_map(|path| {
@@ -303,7 +374,7 @@ impl Store for RemoteStore {
             return Ok(false);
         }
         let path = self.path(key).map_err(|answer| failed(key, answer))?;
-        match self.ask(|| self.once(0, self.bucket.delete(&path))).await {
+        match self.whole(0, self.ask(|| self.once(0, self.bucket.delete(&path)))).await {
             // Removed by a request whose answer was lost.
             Ok(()) | Err(Answer::Absent | Answer::Nothing) => Ok(true),
             Err(other) => Err(failed(key, other)),

@@ -17,8 +17,8 @@ pub enum Trouble {
     /// It took the request and gave no answer in time.
     #[error("it did not answer in time")]
     TimedOut,
-    /// The connection broke before all of an answer had come.
-    #[error("the connection broke within the answer")]
+    /// The connection broke before all of a request or of its answer had come.
+    #[error("the connection broke before everything had come")]
     Torn,
     /// It asks for fewer requests.
     #[error("it asks to slow down (status {0})")]

@@ -10,7 +10,9 @@ use artifacts::store::booklet::client::{Dial, SignedClient, Stream};
 use artifacts::store::booklet::plan::{Measured, Next, plan};
 use artifacts::store::booklet::{Booklet, BookletStore};
 use artifacts::store::memory::Fault as Gateway;
-use artifacts::store::remote::{RemoteStore, s3};
+use artifacts::store::remote::s3::Credentials;
+use artifacts::store::remote::sign::SignError;
+use artifacts::store::remote::{RemoteStore, Writes, s3};
 use artifacts::{ObjectKey, Put, Store, StoreError};
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
@@ -103,6 +105,20 @@ async fn a_machine_stores_while_its_controller_is_away() {
     );
     let none = machine.put_if_absent(&manifest(1, 99), b"mine").await;
     assert!(matches!(&none, Err(StoreError::Remote(why)) if why.contains("no signed URL")), "{none:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_signed_that_would_not_keep_its_promise() {
+    let here = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+    let plan = plan(None, Duration::from_hours(12), Next { pack: 1, manifest: 1 });
+    let mut config = server::config(here, "");
+    config.writes = Writes::Overwriting;
+    let told = s3::open(config).expect("good").booklet("run", 1, &plan, 1).await;
+    assert!(matches!(told, Err(SignError::Overwrites)), "{told:?}");
+    let mut config = server::config(here, "");
+    config.credentials = Credentials::new("AKIDEXAMPLE", "a-secret", Some("a-token"));
+    let told = s3::open(config).expect("good").booklet("run", 1, &plan, 1).await;
+    assert!(matches!(told, Err(SignError::Session)), "{told:?}");
 }
 
 #[tokio::test]

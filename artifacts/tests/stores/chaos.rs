@@ -28,7 +28,7 @@ const FAULTS: [Fault; 8] = [
 
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_and_nothing_overwritten() {
-    let Some(server) = server::start("nothing_acknowledged_is_lost_...") else { return };
+    let Some(server) = server::moto("nothing_acknowledged_is_lost_...") else { return };
     let seed = std::env::var("STORES_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("STORES_SEED={seed}");

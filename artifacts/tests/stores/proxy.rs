@@ -30,6 +30,10 @@ pub(crate) enum Fault {
     Late,
     /// It passes without its condition, as some stores take it.
     Unconditional,
+    /// Told to ask at this port of loopback instead.
+    Redirect(u16, u16),
+    /// A listing that says that there is more, and not where.
+    Unfinished,
 }
 
 type Decide = Box<dyn FnMut(&str, &str) -> Fault + Send>;
@@ -139,6 +143,8 @@ fn serve(mut client: impl Read + Write, state: &Mutex<State>) -> io::Result<()> 
         let whole = assemble(&head, &body, fault == Fault::Unconditional);
         match fault {
             Fault::None | Fault::Unconditional => client.write_all(&forward(upstream, &whole)?)?,
+            Fault::Redirect(status, port) => redirect(&mut client, status, port, target)?,
+            Fault::Unfinished => client.write_all(&unfinished(forward(upstream, &whole)?))?,
             Fault::Refuse(status, code) => refuse(&mut client, method, status, code)?,
             Fault::CutBefore => {}
             Fault::Hang => wait_for_end(&mut client),
@@ -223,6 +229,24 @@ fn forward(upstream: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+fn redirect(client: &mut impl Write, status: u16, port: u16, target: &str) -> io::Result<()> {
+    write!(
+        client,
+        "HTTP/1.1 {status} Elsewhere\r\nLocation: http://127.0.0.1:{port}{target}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    )
+}
+
+/// The answer of the same length, without the place where it goes on.
+fn unfinished(mut answer: Vec<u8>) -> Vec<u8> {
+    let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|w| w == what);
+    let (begin, end) = (b"<NextContinuationToken>", b"</NextContinuationToken>");
+    if let (Some(from), Some(to)) = (find(&answer, begin), find(&answer, end)) {
+        answer[from..to + end.len()].fill(b' ');
+    }
+    answer
 }
 
 fn refuse(client: &mut impl Write, method: &str, status: u16, code: &str) -> io::Result<()> {

@@ -12,6 +12,11 @@ use artifacts::{Store, StoreError};
 use super::proxy::{Fault, Proxy};
 use super::{certificate, key, server};
 
+/// This computer's clock, so many minutes slow.
+fn slow_by(minutes: i64) -> impl Fn() -> i64 + Send + Sync {
+    move || now_ms() - minutes * 60 * 1000
+}
+
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     now.as_millis() as i64
@@ -32,23 +37,23 @@ fn impatient(address: std::net::SocketAddr) -> S3Config {
 async fn a_good_store_passes_and_nothing_is_left_behind() {
     let Some(server) = server::start("a_good_store_passes_...") else { return };
     let store = server::store(server.address, "team");
-    let found = probe(&store, now_ms()).await.expect("a good store");
+    let found = probe(&store, &now_ms).await.expect("a good store");
     assert!(found.create_only);
     assert!(found.skew_ms.abs() < 60_000, "{found:?}");
     assert!(server::store(server.address, "").list("").await.expect("list").is_empty());
-    let far = probe(&store, now_ms() - 20 * 60 * 1000).await;
+    let far = probe(&store, &slow_by(20)).await;
     assert!(matches!(far, Err(Trouble::ClockSkew(Some(ms))) if ms > 19 * 60 * 1000), "{far:?}");
 }
 
 #[tokio::test]
 async fn a_store_that_overwrites_is_refused_unless_accepted() {
-    let Some(server) = server::start("a_store_that_overwrites_is_refused_...") else { return };
+    let Some(server) = server::moto("a_store_that_overwrites_is_refused_...") else { return };
     let proxy = Proxy::start(server.address, None);
     proxy.decide(|_, _| Fault::Unconditional);
     let mut config = impatient(proxy.address);
-    assert_eq!(probe(&open(config.clone()), now_ms()).await, Err(Trouble::Overwrites));
+    assert_eq!(probe(&open(config.clone()), &now_ms).await, Err(Trouble::Overwrites));
     config.writes = Writes::Overwriting;
-    let found = probe(&open(config), now_ms()).await.expect("accepted");
+    let found = probe(&open(config), &now_ms).await.expect("accepted");
     assert!(!found.create_only);
     assert!(
         server::store(server.address, "").list("").await.expect("list").is_empty(),
@@ -74,7 +79,7 @@ async fn every_trouble_has_its_name() {
     ];
     for (status, code, wanted) in refusals {
         proxy.decide(move |_, _| Fault::Refuse(status, code));
-        let told = probe(&store, now_ms()).await.expect_err(code);
+        let told = probe(&store, &now_ms).await.expect_err(code);
         assert!(wanted(&told), "{code}: {told:?}");
         assert!(!told.to_string().contains("a-secret"));
         // None of these says anything about an object.
@@ -82,19 +87,62 @@ async fn every_trouble_has_its_name() {
         assert!(store.put_if_absent(&key("run/a"), b"x").await.is_err(), "{code}");
     }
     proxy.decide(|method, _| if method == "PUT" { Fault::Refuse(403, "AccessDenied") } else { Fault::None });
-    assert!(matches!(probe(&store, now_ms()).await, Err(Trouble::ReadOnly(_))));
+    assert!(matches!(probe(&store, &now_ms).await, Err(Trouble::ReadOnly(_))));
     proxy.decide(|method, _| if method == "PUT" { Fault::Refuse(400, "QuotaExceeded") } else { Fault::None });
     let full = store.put_if_absent(&key("run/a"), b"x").await;
     assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
 }
 
 #[tokio::test]
+async fn a_listing_that_ends_early_is_no_listing() {
+    let Some(server) = server::start("a_listing_that_ends_early_is_no_listing") else { return };
+    let proxy = Proxy::start(server.address, None);
+    proxy.decide(|method, target| {
+        if method == "GET" && target.contains("list-type") { Fault::Unfinished } else { Fault::None }
+    });
+    let told = probe(&open(impatient(proxy.address)), &now_ms).await;
+    assert!(matches!(&told, Err(Trouble::Senseless(why)) if why.contains("listing")), "{told:?}");
+    assert!(server::store(server.address, "").list("").await.expect("list").is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_sent_elsewhere() {
+    let Some(server) = server::start("nobody_is_sent_elsewhere") else { return };
+    let (proxy, other) = (Proxy::start(server.address, None), Proxy::start(server.address, None));
+    let port = other.address.port();
+    for status in [301, 302, 307, 308] {
+        proxy.decide(move |_, _| Fault::Redirect(status, port));
+        let store = open(impatient(proxy.address));
+        let told = probe(&store, &now_ms).await;
+        assert!(matches!(told, Err(Trouble::Elsewhere(_))), "{status}: {told:?}");
+        assert!(matches!(store.get(&key("run/a"), 0, 1).await, Err(StoreError::Remote(_))), "{status}");
+        assert!(store.put_if_absent(&key("run/a"), b"x").await.is_err(), "{status}");
+    }
+    assert!(other.seen().is_empty(), "a signed request went to {:?}", other.seen());
+}
+
+#[tokio::test]
+async fn where_nothing_was_written_nothing_is_removed() {
+    let Some(server) = server::start("where_nothing_was_written_nothing_is_removed") else { return };
+    let proxy = Proxy::start(server.address, None);
+    let store = open(impatient(proxy.address));
+    let removals = || proxy.seen().iter().filter(|seen| seen.starts_with("DELETE")).count();
+    proxy.decide(|_, _| Fault::Refuse(403, "AccessDenied"));
+    assert!(probe(&store, &now_ms).await.is_err());
+    assert_eq!(removals(), 0);
+    proxy.decide(|method, _| if method == "PUT" { Fault::FailAfter } else { Fault::None });
+    assert!(probe(&store, &now_ms).await.is_err());
+    assert_eq!(removals(), 1, "what may be there is removed");
+    assert!(server::store(server.address, "").list("").await.expect("list").is_empty());
+}
+
+#[tokio::test]
 async fn no_bucket_no_host_and_no_trust_are_not_absence() {
-    let Some(server) = server::start("no_bucket_no_host_...") else { return };
+    let Some(server) = server::moto("no_bucket_no_host_...") else { return };
     let mut config = impatient(server.address);
     config.bucket = "nothing-here".into();
     let store = open(config);
-    assert_eq!(probe(&store, now_ms()).await, Err(Trouble::BucketMissing));
+    assert_eq!(probe(&store, &now_ms).await, Err(Trouble::BucketMissing));
     let size = store.size(&key("run/a")).await;
     assert!(
         matches!(&size, Err(StoreError::Remote(why)) if why.contains("bucket does not exist")),
@@ -108,12 +156,12 @@ async fn no_bucket_no_host_and_no_trust_are_not_absence() {
     // A port that nobody listens on: it was free a moment ago.
     let free =
         std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("its address");
-    assert!(matches!(probe(&open(impatient(free)), now_ms()).await, Err(Trouble::Unreachable(_))));
+    assert!(matches!(probe(&open(impatient(free)), &now_ms).await, Err(Trouble::Unreachable(_))));
 
     let (tls, _) = certificate();
     let proxy = Proxy::start(server.address, Some(tls));
     let mut config = impatient(proxy.address);
     config.endpoint = Some(format!("https://localhost:{}", proxy.address.port()));
-    let told = probe(&open(config), now_ms()).await;
+    let told = probe(&open(config), &now_ms).await;
     assert!(matches!(told, Err(Trouble::Certificate(_))), "{told:?}");
 }

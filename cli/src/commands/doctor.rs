@@ -14,7 +14,7 @@ use crate::exit_code::ExitCode;
 pub async fn perform(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
     let home = ctx.home()?;
     let get = |name: &str| ctx.env.get(name).cloned();
-    let found = Box::pin(controller::objects::diagnose(&home, &get, now_ms())).await;
+    let found = Box::pin(controller::objects::diagnose(&home, &get, &now_ms)).await;
     if json {
         let (problem, cure) = found.problem.clone().unzip();
         let store = json!({ "name": found.store, "ok": problem.is_none(), "problem": problem, "cure": cure });

@@ -30,8 +30,8 @@ def python_with_moto(venv: pathlib.Path) -> pathlib.Path:
         if not (ready.exists() and ready.read_text() == MOTO):
             try:
                 subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=2, timeout=300)
-                install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", MOTO]
-                subprocess.run([str(python), *install], check=True, stdout=2, timeout=900)
+                install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "5"]
+                subprocess.run([str(python), *install, "--only-binary", ":all:", MOTO], check=True, stdout=2, timeout=600)
             except (OSError, subprocess.SubprocessError) as error:
                 print(f"moto cannot be installed: {error}", file=sys.stderr)
                 sys.exit(CANNOT)
@@ -49,7 +49,9 @@ def serve(bucket: str) -> None:
     scope = "Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
     request = urllib.request.Request(f"http://127.0.0.1:{port}/{bucket}", method="PUT")
     request.add_header("Authorization", f"AWS4-HMAC-SHA256 {scope}")
-    urllib.request.urlopen(request, timeout=60).close()
+    # Whatever proxy is set for the world is none for loopback.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct.open(request, timeout=60).close()
     print(json.dumps({"port": port}), flush=True)
     sys.stdin.read()
     # Its threads would hold the process up.

@@ -85,6 +85,10 @@ fn by_code(code: &str) -> Option<Answer> {
             Trouble::Busy(503).into()
         }
         "InternalError" => Trouble::Failing(500).into(),
+        // What came was not what was sent.
+        "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
+            Trouble::Torn.into()
+        }
         "RequestTimeout" => Trouble::TimedOut.into(),
         "PermanentRedirect" | "TemporaryRedirect" => Trouble::Elsewhere(301).into(),
         "MethodNotAllowed" | "XMinioObjectLocked" | "InvalidObjectState" => {
@@ -118,7 +122,12 @@ fn other(error: &Error, text: &str, code: &str) -> Answer {
         HttpErrorKind::Connect | HttpErrorKind::Request => {
             let why = foreign(&deepest(error));
             let untrusted = text.contains("certificate") || why.contains("certificate");
-            if untrusted { Trouble::Certificate(why) } else { Trouble::Unreachable(why) }
+            match http.kind() {
+                _ if untrusted => Trouble::Certificate(why),
+                HttpErrorKind::Connect => Trouble::Unreachable(why),
+                // It was connected, and the request may have been heard.
+                _ => Trouble::Torn,
+            }
         }
         HttpErrorKind::Interrupted | HttpErrorKind::Decode => Trouble::Torn,
         // The library knows of more kinds than it can name: broken off in the
@@ -181,6 +190,10 @@ mod tests {
         };
         assert_eq!(read(&with("NoSuchKey")), Answer::Absent);
         assert_eq!(read(&with("NoSuchBucket")), Answer::Trouble(Trouble::BucketMissing));
+        for torn in ["IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"] {
+            let error = generic(&format!("non-2xx status code: 400 Bad: <Code>{torn}</Code>"));
+            assert_eq!(read(&error), Answer::Trouble(Trouble::Torn));
+        }
         let silent =
             Error::NotFound { path: "a".into(), source: "Server returned non-2xx status code: 404".into() };
         assert_eq!(read(&silent), Answer::Nothing);

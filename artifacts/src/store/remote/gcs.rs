@@ -22,16 +22,18 @@ pub fn open(
     patience: Patience,
 ) -> Result<RemoteStore, S3ConfigError> {
     let prefix = checked_prefix(prefix)?;
-    let (options, once) = client(&patience, None, false)?;
+    let (direct, once) = client(&patience, None, false, None)?;
     let built = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
         .with_service_account_path(service_account.display().to_string())
-        .with_client_options(options)
+        .with_http_connector(direct)
         .with_retry(once)
         .build();
     let built = built
         .map_err(|error| S3ConfigError::Setting { setting: "store", problem: foreign(&error.to_string()) })?;
     let named = format!("gs://{bucket}/{prefix}");
     let bucket = Arc::new(built);
-    Ok(RemoteStore::new(Parts { bucket, prefix, writes: Writes::CreateOnly, patience, page: 1000, named }))
+    let fleeting = Arc::new(|| false);
+    let writes = Writes::CreateOnly;
+    Ok(RemoteStore::new(Parts { bucket, prefix, writes, patience, page: 1000, named, fleeting }))
 }

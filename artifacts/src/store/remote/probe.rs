@@ -1,6 +1,8 @@
 //! Tries a store out when it is set up: whether what later must not fail
 //! works, above all that it refuses to overwrite. Leaves nothing behind.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 
 use super::answer::Answer;
@@ -22,16 +24,32 @@ pub struct Findings {
     pub skew_ms: i64,
 }
 
-/// Tries the store out.
+/// Tries the store out, within the time of a call as a whole. `clock`: this
+/// computer's, in milliseconds since 1970; it is read right before the request
+/// whose time the store notes.
 ///
 /// # Errors
 /// With what keeps it from being used; the text of it names no secret.
-pub async fn probe(store: &RemoteStore, now_ms: i64) -> Result<Findings, Trouble> {
-    let key: ObjectKey = format!("probe/{}", random_name())
-        .parse()
-        .map_err(|_| Trouble::Senseless("the probe's own key".into()))?;
-    let tried = attempt(store, &key, now_ms).await;
-    let removed = remove(store, &key).await;
+pub async fn probe(
+    store: &RemoteStore,
+    clock: &(dyn Fn() -> i64 + Send + Sync),
+) -> Result<Findings, Trouble> {
+    store.whole(0, Box::pin(all(store, clock))).await
+}
+
+async fn all(store: &RemoteStore, clock: &(dyn Fn() -> i64 + Send + Sync)) -> Result<Findings, Trouble> {
+    let scope = format!("probe/{}", random_name());
+    let key = |name: &str| {
+        let parsed = format!("{scope}/{name}").parse::<ObjectKey>();
+        parsed.map_err(|_| Trouble::Senseless("the probe's own key".into()))
+    };
+    let (first, second) = (key("a")?, key("b")?);
+    let mut written = Vec::new();
+    let tried = attempt(store, &first, &second, clock, &mut written).await;
+    let mut removed = Ok(());
+    for key in written {
+        removed = removed.and(remove(store, key).await);
+    }
     let findings = tried?;
     removed?;
     if findings.skew_ms.abs() > MOST_SKEW_MS {
@@ -43,14 +61,28 @@ pub async fn probe(store: &RemoteStore, now_ms: i64) -> Result<Findings, Trouble
     Ok(findings)
 }
 
-async fn attempt(store: &RemoteStore, key: &ObjectKey, now_ms: i64) -> Result<Findings, Trouble> {
-    if let Err(answer) = store.ask(|| create(store, key, b"first")).await {
-        let trouble = match answer {
-            // An answer was lost, and the second request found the first's.
-            Answer::Taken => None,
-            other => Some(other.into_trouble()),
-        };
-        if let Some(trouble) = trouble {
+/// `written`: what may be there afterwards.
+async fn attempt<'a>(
+    store: &RemoteStore,
+    key: &'a ObjectKey,
+    beside: &'a ObjectKey,
+    clock: &(dyn Fn() -> i64 + Send + Sync),
+    written: &mut Vec<&'a ObjectKey>,
+) -> Result<Findings, Trouble> {
+    let sent_ms = AtomicI64::new(0);
+    let made = store.ask(|| {
+        sent_ms.store(clock(), Ordering::Relaxed);
+        create(store, key, b"first")
+    });
+    match made.await {
+        // An answer was lost, and the second request found the first's.
+        Ok(()) | Err(Answer::Taken) => written.push(key),
+        Err(other) => {
+            let trouble = other.into_trouble();
+            // Where nobody was reached, or the answer was no, there is nothing.
+            if trouble.passes() && !matches!(trouble, Trouble::Unreachable(_)) {
+                written.push(key);
+            }
             return Err(can_it_read(store, trouble).await);
         }
     }
@@ -66,12 +98,38 @@ async fn attempt(store: &RemoteStore, key: &ObjectKey, now_ms: i64) -> Result<Fi
     if bytes != b"first" && bytes != b"other" {
         return Err(Trouble::Senseless("it gives other bytes than it was given".into()));
     }
-    let path = store.path(key).map_err(Answer::into_trouble)?;
-    let (listed, _) = store.ask(|| store.page(path.as_ref(), None)).await.map_err(Answer::into_trouble)?;
-    if !listed.contains(&path) {
-        return Err(Trouble::Senseless("its listing misses what was just put".into()));
+    written.push(beside);
+    match store.ask(|| create(store, beside, b"first")).await {
+        Ok(()) | Err(Answer::Taken) => {}
+        Err(other) => return Err(other.into_trouble()),
     }
-    Ok(Findings { create_only, skew_ms: found.meta.last_modified.timestamp_millis().saturating_sub(now_ms) })
+    lists(store, [key, beside]).await?;
+    let stored_ms = found.meta.last_modified.timestamp_millis();
+    // A store that tells no time is not asked what time it is.
+    let skew_ms = if stored_ms == 0 { 0 } else { stored_ms - sent_ms.load(Ordering::Relaxed) };
+    Ok(Findings { create_only, skew_ms })
+}
+
+/// A page of one key must say that there is more: what is listed in part and
+/// taken for all would be what is saved and taken for lost.
+async fn lists(store: &RemoteStore, keys: [&ObjectKey; 2]) -> Result<(), Trouble> {
+    let [first, second] = keys.map(|key| store.path(key));
+    let (first, second) = (first.map_err(Answer::into_trouble)?, second.map_err(Answer::into_trouble)?);
+    let prefix = first.as_ref().strip_suffix('a').unwrap_or_default();
+    let (mut found, mut token) = (Vec::new(), None::<String>);
+    for _ in 0..4 {
+        let page = store.ask(|| store.page_of(1, prefix, token.clone())).await;
+        let (keys, next) = page.map_err(Answer::into_trouble)?;
+        found.extend(keys);
+        token = next;
+        if token.is_none() {
+            break;
+        }
+    }
+    if found.contains(&first) && found.contains(&second) {
+        return Ok(());
+    }
+    Err(Trouble::Senseless("its listing misses what was just put".into()))
 }
 
 async fn create(store: &RemoteStore, key: &ObjectKey, bytes: &[u8]) -> Result<(), Answer> {

@@ -1,14 +1,17 @@
-//! Any store that speaks S3. Credentials come from a file that only its owner
-//! can read, or from the environment; they are in no argument, log or message.
+//! Any store that speaks S3. It is spoken to at the address that was
+//! configured, and each request is made once.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, RetryConfig};
+use reqwest::Certificate;
 
+use super::connect::{Direct, is_here};
+pub use super::credentials::Credentials;
+use super::credentials::{KEY_ID, Renewed, SECRET};
 use super::{Parts, Patience, RemoteStore, Writes};
 use crate::key::segment_ok;
 use crate::store::trouble::foreign;
@@ -38,20 +41,6 @@ pub struct S3Config {
     pub patience: Patience,
     /// Keys in one page of a listing, at most 1,000.
     pub page: usize,
-}
-
-/// An access key. Shows its id at most.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    key_id: String,
-    secret: String,
-    token: Option<String>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(..)")
-    }
 }
 
 /// Why a store is not set up.
@@ -85,92 +74,36 @@ pub enum S3ConfigError {
     },
 }
 
-const KEY_ID: &str = "AWS_ACCESS_KEY_ID";
-const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
-const TOKEN: &str = "AWS_SESSION_TOKEN";
-
-/// No file of credentials is longer.
-const LONGEST_FILE: u64 = 64 << 10;
-
-impl Credentials {
-    /// An access key.
-    #[must_use]
-    pub fn new(key_id: &str, secret: &str, token: Option<&str>) -> Self {
-        Self { key_id: key_id.into(), secret: secret.into(), token: token.map(Into::into) }
-    }
-
-    /// From the variables that every tool for S3 knows.
-    ///
-    /// # Errors
-    /// Where they are not set.
-    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, S3ConfigError> {
-        let set = |name: &str| get(name).filter(|value| !value.is_empty());
-        match (set(KEY_ID), set(SECRET)) {
-            (Some(key_id), Some(secret)) => Ok(Self { key_id, secret, token: set(TOKEN) }),
-            _ => Err(S3ConfigError::NoCredentials),
-        }
-    }
-
-    /// From the `[default]` part of a file as `aws configure` writes it.
-    ///
-    /// # Errors
-    /// Where it cannot be read, others can read it, or it is incomplete.
-    pub fn from_file(path: &Path) -> Result<Self, S3ConfigError> {
-        use std::os::unix::fs::MetadataExt as _;
-        let failed = |source| S3ConfigError::File { path: path.to_owned(), source };
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        if meta.mode() & 0o077 != 0 {
-            return Err(S3ConfigError::Open(path.to_owned()));
-        }
-        if !meta.is_file() || meta.len() > LONGEST_FILE {
-            return Err(failed(io::ErrorKind::InvalidInput.into()));
-        }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text).ok_or_else(|| S3ConfigError::Incomplete(path.to_owned()))
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (mut key_id, mut secret, mut token) = (None, None, None);
-        let mut inside = true;
-        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
-            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                inside = name.trim() == "default";
-            } else if let Some((name, value)) = line.split_once('=').filter(|_| inside) {
-                let value = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
-                match name.trim() {
-                    "aws_access_key_id" => key_id = value,
-                    "aws_secret_access_key" => secret = value,
-                    "aws_session_token" => token = value,
-                    _ => {}
-                }
-            }
-        }
-        Some(Self { key_id: key_id?, secret: secret?, token })
-    }
-}
-
 fn wrong(setting: &'static str, problem: impl Into<String>) -> S3ConfigError {
     S3ConfigError::Setting { setting, problem: problem.into() }
 }
 
-/// The options of every client: one connection is waited for, requests have
-/// their times elsewhere, and nothing is repeated behind anybody's back.
+/// What every client connects with, and that nothing is repeated behind
+/// anybody's back. Requests have their times elsewhere.
 pub(super) fn client(
     patience: &Patience,
     ca_pem: Option<&[u8]>,
     allow_http: bool,
-) -> Result<(ClientOptions, RetryConfig), S3ConfigError> {
-    let mut options = ClientOptions::new()
-        .with_connect_timeout(patience.connect)
-        .with_timeout_disabled()
-        .with_allow_http(allow_http);
+    endpoint: Option<&str>,
+) -> Result<(Direct, RetryConfig), S3ConfigError> {
+    let mut trusted = Vec::new();
     if let Some(pem) = ca_pem {
         let parsed = Certificate::from_pem_bundle(pem).ok().filter(|found| !found.is_empty());
-        let found = parsed.ok_or_else(|| wrong("ca_file", "holds no certificate in PEM"))?;
-        options = found.into_iter().fold(options, ClientOptions::with_root_certificate);
+        trusted = parsed.ok_or_else(|| wrong("ca_file", "holds no certificate in PEM"))?;
     }
     let once = RetryConfig { max_retries: 0, backoff: BackoffConfig::default(), ..RetryConfig::default() };
-    Ok((options, once))
+    let here = endpoint.is_some_and(is_here);
+    Ok((Direct { connect: patience.connect, trusted, allow_http, here }, once))
+}
+
+/// An address as it is told from others: two ways to write one are one.
+fn plain(endpoint: &str) -> String {
+    let lower = endpoint.trim_end_matches('/').to_ascii_lowercase();
+    let usual = [("https://", ":443"), ("http://", ":80")];
+    let shorter = usual.iter().find_map(|(scheme, port)| {
+        lower.starts_with(scheme).then(|| lower.strip_suffix(port).map(str::to_owned)).flatten()
+    });
+    shorter.unwrap_or(lower)
 }
 
 /// A prefix that every key can follow.
@@ -213,23 +146,25 @@ pub fn open(config: S3Config) -> Result<RemoteStore, S3ConfigError> {
         return Err(wrong("region", "must be a word such as us-east-1"));
     }
     let prefix = checked_prefix(&config.prefix)?;
-    let (options, once) = client(&config.patience, config.ca_pem.as_deref(), config.allow_http)?;
+    if let Some(endpoint) = &config.endpoint {
+        checked_endpoint(endpoint, config.allow_http)?;
+    }
+    let endpoint = config.endpoint.as_deref();
+    let (direct, once) = client(&config.patience, config.ca_pem.as_deref(), config.allow_http, endpoint)?;
+    let credentials = Arc::new(Renewed::new(config.credentials));
+    let fleeting = credentials.clone();
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&config.bucket)
         .with_region(&config.region)
-        .with_access_key_id(&config.credentials.key_id)
-        .with_secret_access_key(&config.credentials.secret)
+        .with_credentials(credentials)
         .with_virtual_hosted_style_request(!config.path_style)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // Not every store knows the deletion of many; each is deleted alone.
         .with_disable_bulk_delete(true)
-        .with_client_options(options)
+        .with_allow_http(config.allow_http)
+        .with_http_connector(direct)
         .with_retry(once);
-    if let Some(token) = &config.credentials.token {
-        builder = builder.with_token(token);
-    }
     if let Some(endpoint) = &config.endpoint {
-        checked_endpoint(endpoint, config.allow_http)?;
         let endpoint = endpoint.trim_end_matches('/');
         // The library wants the bucket in the address itself then.
         let endpoint = match endpoint.split_once("://") {
@@ -239,7 +174,9 @@ pub fn open(config: S3Config) -> Result<RemoteStore, S3ConfigError> {
         builder = builder.with_endpoint(endpoint);
     }
     let bucket = builder.build().map_err(|error| wrong("store", foreign(&error.to_string())))?;
-    let named = format!("s3://{}/{prefix}", config.bucket);
+    // Two servers may each have a bucket of that name.
+    let at = config.endpoint.as_deref().map(|endpoint| format!(" at {}", plain(endpoint)));
+    let named = format!("s3://{}/{prefix}{}", config.bucket, at.unwrap_or_default());
     Ok(RemoteStore::new(Parts {
         bucket: Arc::new(bucket),
         prefix,
@@ -247,6 +184,7 @@ pub fn open(config: S3Config) -> Result<RemoteStore, S3ConfigError> {
         patience: config.patience,
         page: config.page,
         named,
+        fleeting: Arc::new(move || fleeting.are_a_sessions()),
     }))
 }
 
@@ -298,30 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn credentials_come_from_the_environment_or_an_owners_file() {
-        let good = Credentials::new("id", "secret", None);
-        let env = |name: &str| match name {
-            KEY_ID => Some("id".to_owned()),
-            SECRET => Some("secret".to_owned()),
-            _ => None,
+    fn stores_are_told_apart_by_their_address() {
+        let named = |endpoint: Option<&str>| {
+            let config = S3Config { endpoint: endpoint.map(Into::into), prefix: "a".into(), ..config() };
+            open(config).unwrap().named().to_owned()
         };
-        assert_eq!(Credentials::from_env(env).unwrap(), good);
-        assert!(matches!(Credentials::from_env(|_| None), Err(S3ConfigError::NoCredentials)));
-
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("credentials");
-        let write = |text: &str, mode: u32| {
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            Credentials::from_file(&path)
-        };
-        let text = "# mine\n[other]\naws_access_key_id = no\n[default]\naws_access_key_id=id\n\
-                    aws_secret_access_key = secret\n[more]\naws_secret_access_key = no\n";
-        assert_eq!(write(text, 0o600).unwrap(), good);
-        assert!(matches!(write(text, 0o644), Err(S3ConfigError::Open(_))));
-        assert!(matches!(write("[other]\n", 0o600), Err(S3ConfigError::Incomplete(_))));
-        let missing = Credentials::from_file(&dir.path().join("none"));
-        assert!(matches!(missing, Err(S3ConfigError::File { .. })));
+        assert_eq!(named(None), "s3://bucket/a");
+        assert_eq!(named(Some("https://S3.example:443/")), "s3://bucket/a at https://s3.example");
+        assert_ne!(named(Some("https://s3.example:9000")), named(Some("https://s3.example:9001")));
+        assert_ne!(named(Some("https://s3.example")), named(Some("https://s4.example")));
     }
 }

@@ -22,6 +22,14 @@ pub enum SignError {
     /// The store's client cannot sign.
     #[error("URLs cannot be signed: {0}")]
     Refused(String),
+    /// The condition cannot be part of the signature, or means nothing.
+    #[error("this store overwrites: whoever held a signed URL could change what was stored before")]
+    Overwrites,
+    /// What is signed now ends with the session, whatever it says.
+    #[error(
+        "the credentials are a session's: give the controller an access key of its own to sign URLs ahead"
+    )]
+    Session,
     /// The configuration makes no key.
     #[error(transparent)]
     Trouble(#[from] Trouble),
@@ -31,8 +39,8 @@ impl RemoteStore {
     /// Signs the URLs that `plan` asks for. Asks nobody: signing is arithmetic.
     ///
     /// # Errors
-    /// Where the plan goes beyond the numbers of a generation, or the client
-    /// cannot sign.
+    /// Where the plan goes beyond the numbers of a generation, or nothing can be
+    /// signed that keeps its promise.
     pub async fn booklet(
         &self,
         scope: &str,
@@ -40,6 +48,12 @@ impl RemoteStore {
         plan: &Plan,
         now_ms: u64,
     ) -> Result<Booklet, SignError> {
+        if self.writes == Writes::Overwriting {
+            return Err(SignError::Overwrites);
+        }
+        if (self.fleeting)() {
+            return Err(SignError::Session);
+        }
         let mut booklet = Booklet {
             scope: scope.to_owned(),
             generation,
@@ -61,11 +75,8 @@ impl RemoteStore {
     async fn leaf(&self, seq: u64, key: &ObjectKey, valid: Duration) -> Result<Leaf, SignError> {
         let path = self.path(key).map_err(Answer::into_trouble)?;
         let refused = |error: object_store::Error| SignError::Refused(foreign(&error.to_string()));
-        let create = match self.writes {
-            Writes::CreateOnly => SignedUrlOptions::new()
-                .with_signed_header(HeaderName::from_static("if-none-match"), HeaderValue::from_static("*")),
-            Writes::Overwriting => SignedUrlOptions::new(),
-        };
+        let create = SignedUrlOptions::new()
+            .with_signed_header(HeaderName::from_static("if-none-match"), HeaderValue::from_static("*"));
         let put = self.bucket.signed_url_opts(Method::PUT, &path, valid, &create).await.map_err(refused)?;
         let look = self.bucket.signed_url(Method::GET, &path, valid).await.map_err(refused)?;
         Ok(Leaf { seq, put: SignedUrl::new(put.to_string()), look: SignedUrl::new(look.to_string()) })
