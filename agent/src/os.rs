@@ -3,6 +3,7 @@
 //! never resolve names or users (the agent is static: no NSS).
 #![cfg(target_os = "linux")]
 
+mod bounded;
 mod cgroup;
 mod changes;
 mod clock;
@@ -21,6 +22,7 @@ mod tree;
 mod usage;
 mod writers;
 
+pub use bounded::{Ended, run_bounded};
 pub use cgroup::Cgroup;
 pub use changes::{Changes, TreeChanges};
 pub use clock::{boot_id, boottime_ms, unix_ms};
@@ -42,4 +44,4 @@ pub use table::{Process, ProcessRef, marked_processes, parent, process, processe
 pub use terminal::Terminal;
 pub use tree::{Tree, send_kill, send_term};
 pub use usage::{Usage, disk_room, is_in_some_environment, own_rss_bytes, usage};
-pub use writers::{Writer, writer};
+pub use writers::{Writer, Writers, writers, writers_of};

@@ -308,6 +308,7 @@ mod tests {
             name: String::new(),
             single_file: false,
             created_ms: 1,
+            bases: Vec::new(),
             entries: vec![artifacts::manifest::Entry { path: path.into(), node }],
         };
         let file = |size| Node::File { mode: 0o644, size, mtime_ms: 0, chunks: Vec::new() };

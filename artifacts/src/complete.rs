@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod accelerate;
 mod cache;
 mod dcp;
 mod deepspeed;
@@ -19,6 +20,7 @@ mod hdf5;
 mod hole;
 mod huggingface;
 mod json;
+mod lightning;
 mod megatron;
 mod name;
 mod npy;
@@ -98,9 +100,7 @@ impl Judge {
                 Structure::Sound(format) => Completeness::Complete { format },
                 Structure::Torn(why) => no(Reason::torn(name, &why)),
                 Structure::Changed => no(Reason::Changed { file: reason::cut(name) }),
-                Structure::Doubtful => {
-                    Completeness::Unknown { why: Reason::ZeroTail { file: reason::cut(name) } }
-                }
+                Structure::Doubtful(what) => Completeness::Unknown { why: Reason::doubtful(name, what) },
                 Structure::Free => Completeness::Unknown { why: Reason::NoStructure },
             })
         });

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::retention::Retention;
+use crate::retention::score::Best;
 
+pub mod difference;
 mod health;
 mod limits;
 
@@ -133,9 +135,20 @@ pub struct CheckpointSpec {
     /// How many durable checkpoints stay on the machine's own disk.
     #[serde(default = "default_keep_local")]
     pub keep_local: u32,
+    /// Glob of the file by which the program says that a checkpoint is
+    /// finished: in it, or beside it where the glob holds `{name}`. Empty: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub marker: String,
+    /// Command that tells by its exit code whether a checkpoint, whose path is
+    /// added, is finished. Empty: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub check: Vec<String>,
     /// Which durable checkpoints stay in the store.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep: Retention,
+    /// The metric by which some of them are the best.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub best: Option<Best>,
 }
 
 fn default_quiet() -> u64 {
@@ -154,7 +167,10 @@ impl Default for CheckpointSpec {
             resume_args: Vec::new(),
             quiet_seconds: default_quiet(),
             keep_local: default_keep_local(),
+            marker: String::new(),
+            check: Vec::new(),
             keep: Retention::default(),
+            best: None,
         }
     }
 }

@@ -119,6 +119,16 @@ fn spec_of(work: &v1::Work) -> Option<RunSpec> {
     serde_json::from_str(&work.spec_json).ok()
 }
 
+/// What may take seconds is done where nothing else waits for it.
+async fn blocking<E: std::fmt::Display + Send + 'static>(
+    ask: impl FnOnce() -> Result<(), E> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::task::spawn_blocking(ask).await {
+        Ok(asked) => asked.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn stream_of(output: Output) -> Option<spool::Stream> {
     match output {
         Output::Stdout => Some(spool::Stream::Stdout),
@@ -217,7 +227,10 @@ impl World for Machine {
         let dir = self.dir(&work.attempt_id);
         let prepared = materialise::prepare(&dir, self, &work, gateway, cancelled).await?;
         if let Some(spec) = spec_of(&work) {
-            self.publishing.baseline(&dir, &work.attempt_id, &spec);
+            let (publishing, attempt) = (self.publishing.clone(), work.attempt_id.clone());
+            let listed =
+                tokio::task::spawn_blocking(move || publishing.baseline(&dir, &attempt, &spec)).await;
+            listed.map_err(|error| Failed { reason: error.to_string(), transient: true })?;
         }
         Ok(prepared)
     }
@@ -289,18 +302,20 @@ impl World for Machine {
         self.keeper(attempt).unapplied_limits()
     }
 
-    fn stop(&self, attempt: &str, grace_ms: u64) -> bool {
-        let asked = self.keeper(attempt).stop(Duration::from_millis(grace_ms));
+    async fn stop(&self, attempt: &str, grace_ms: u64) -> bool {
+        let keeper = self.keeper(attempt);
+        let asked = blocking(move || keeper.stop(Duration::from_millis(grace_ms))).await;
         if let Err(error) = &asked {
-            tracing::warn!(%error, attempt, "the program could not be asked to end");
+            tracing::warn!(error, attempt, "the program could not be asked to end");
         }
         asked.is_ok()
     }
 
-    fn kill(&self, attempt: &str) -> bool {
-        let asked = self.keeper(attempt).kill();
+    async fn kill(&self, attempt: &str) -> bool {
+        let keeper = self.keeper(attempt);
+        let asked = blocking(move || keeper.kill()).await;
         if let Err(error) = &asked {
-            tracing::warn!(%error, attempt, "the program could not be ended");
+            tracing::warn!(error, attempt, "the program could not be ended");
         }
         asked.is_ok()
     }

@@ -151,8 +151,7 @@ async fn resume(
             Err(
                 error @ (RestoreError::Corrupt { .. }
                 | RestoreError::Missing { .. }
-                | RestoreError::Manifest(_)
-                | RestoreError::Unsupported { .. }),
+                | RestoreError::Manifest(_)),
             ) => {
                 let detail = error.to_string();
                 gateway.condemn(work, &offer.key, &detail).await;
@@ -161,6 +160,8 @@ async fn resume(
                     .push(format!("checkpoint {} does not verify and is passed over: {detail}", offer.key));
                 prepared.condemned.push((offer.key.clone(), detail));
             }
+            // A checkpoint of a later version is whole: to pass it over would
+            // be to train from an older step, or from none.
             Err(error) => return Err(restore_failed("the newest checkpoint", &error)),
         }
     }
@@ -184,16 +185,32 @@ async fn restore_one(
         restore::restore_over(&**gateway, tree, &dir.source()).await?;
         return Ok(dir.source().join(place));
     }
-    // A fresh place each time: a try that was cut short leaves nothing here.
+    // What a try that was cut short has fetched is gone on from; nothing else
+    // that lies here is believed.
     let target = dir.resume();
-    if target.exists() {
-        std::fs::remove_dir_all(&target).map_err(io)?;
-    }
     std::fs::create_dir_all(&target).map_err(io)?;
+    clear(&target, restore::is_unfinished).map_err(io)?;
     let name = if tree.name.is_empty() { "checkpoint" } else { tree.name.as_str() };
     let path = target.join(name);
     restore::restore(&**gateway, tree, &path).await?;
+    clear(&target, |found| found == name).map_err(io)?;
     Ok(place.map_or(path.clone(), |place| path.join(place)))
+}
+
+/// Removes all of a directory but these names.
+fn clear(dir: &Path, keep: impl Fn(&str) -> bool) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&keep) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 async fn environment(
@@ -291,3 +308,6 @@ fn contained(
     let (argv, env) = (launch.argv, launch.env);
     Ok(Launch { argv, cwd: workdir, env, container: Some(launch.container) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use super::example::Examples;
 use super::{
-    Completeness, Judge, Reason, Structure, dcp, deepspeed, huggingface, incomplete, is_temporary, megatron,
-    orbax, reason, tensorflow,
+    Completeness, Judge, Reason, Structure, accelerate, dcp, deepspeed, huggingface, incomplete,
+    is_temporary, lightning, megatron, orbax, reason, tensorflow,
 };
 use crate::path::{leaf, parent};
 
@@ -21,9 +21,11 @@ const MAX_TEXT: u64 = 1 << 20;
 
 /// Every layout known; each says nothing of directories it does not know.
 type Layout = fn(&Listing, &Examples) -> Option<Completeness>;
-const LAYOUTS: [Layout; 6] = [
+const LAYOUTS: [Layout; 8] = [
     huggingface::judge,
+    accelerate::judge,
     deepspeed::judge,
+    |dir, _| lightning::judge(dir),
     |dir, _| megatron::judge(dir),
     |dir, _| orbax::judge(dir),
     |dir, _| tensorflow::judge(dir),
@@ -84,43 +86,73 @@ pub(super) fn judge(judge: &mut Judge, path: &Path, name: &str) -> io::Result<Co
     let Some(listing) = list(path, name)? else {
         return Ok(Completeness::Unknown { why: Reason::TooLarge { most: MAX_FILES } });
     };
-    if let Some(member) = listing.files.iter().find(|member| member.path.split('/').any(is_temporary)) {
-        return no(Reason::temporary(&member.path));
-    }
+    let temporary = listing.files.iter().find(|member| member.path.split('/').any(is_temporary));
     if listing.files.is_empty() {
         return no(Reason::NoFile);
     }
-    let mut verdict = None;
-    for layout in LAYOUTS {
-        verdict = match (verdict, layout(&listing, &judge.examples)) {
-            (_, Some(no @ Completeness::Incomplete { .. })) => return Ok(no),
-            (before, None) => before,
-            (None, now) => now,
-            // Any layout's doubt outweighs another's certainty.
-            (_, now @ Some(Completeness::Unknown { .. })) => now,
-            (before, _) => before,
-        };
-    }
+    let verdict = match (by_layouts(&listing, &judge.examples), temporary) {
+        // Left over from a save that was killed, if all is newer that seals it.
+        (Some(Completeness::Complete { .. }), Some(member)) if is_stale(&listing, member) => {
+            Some(Completeness::Unknown { why: Reason::temporary(&member.path) })
+        }
+        (_, Some(member)) => return no(Reason::temporary(&member.path)),
+        (verdict, None) => verdict,
+    };
+    let verdict = match verdict {
+        Some(no @ Completeness::Incomplete { .. }) => return Ok(no),
+        Some(verdict) => verdict,
+        None => Completeness::Unknown { why: Reason::NoStructure },
+    };
     let mut doubt = None;
     for member in &listing.files {
         match judge.cache.structure(&listing.path.join(&member.path), leaf(&member.path))? {
             Structure::Torn(why) => return no(Reason::torn(&member.path, &why)),
             Structure::Changed => return no(Reason::Changed { file: reason::cut(&member.path) }),
-            Structure::Doubtful => doubt = Some(Reason::ZeroTail { file: reason::cut(&member.path) }),
+            Structure::Doubtful(what) => doubt = Some(Reason::doubtful(&member.path, what)),
             Structure::Sound(_) | Structure::Free => {}
         }
     }
-    let verdict = match (doubt, verdict) {
-        // What leaves more than one thing open keeps the graver one.
-        (_, Some(unknown @ Completeness::Unknown { .. })) => unknown,
-        (Some(why), _) => Completeness::Unknown { why },
-        (None, Some(verdict)) => verdict,
-        (None, None) => Completeness::Unknown { why: Reason::NoStructure },
+    // Orbax names a directory at the very end: nothing of it is late.
+    let may_be_late = verdict != Completeness::Complete { format: orbax::FORMAT } && !is_grave(&verdict);
+    let late = if may_be_late { judge.examples.late(&listing) } else { None };
+    let verdict = match (late, doubt, verdict) {
+        (Some(why), ..) => Completeness::Unknown { why },
+        (None, Some(why), Completeness::Complete { .. }) => Completeness::Unknown { why },
+        (.., verdict) => verdict,
     };
     if matches!(verdict, Completeness::Complete { .. }) {
         judge.examples.learn(&listing);
     }
     Ok(verdict)
+}
+
+/// Whether a temporary file is older than everything else. Markers that are
+/// taken away at the end are older, too, and mean what they say.
+fn is_stale(listing: &Listing, temporary: &Member) -> bool {
+    let is_marker = |name: &str| name.ends_with(".incomplete") || name.ends_with("-unfinished");
+    let others = listing.files.iter().filter(|member| !member.path.split('/').any(is_temporary));
+    !temporary.path.split('/').any(is_marker)
+        && others.map(|member| member.changed).min() > Some(temporary.changed)
+}
+
+/// What the layouts say together: any "not yet" outweighs all, any doubt
+/// another's certainty, and the graver doubt the other.
+fn by_layouts(listing: &Listing, examples: &Examples) -> Option<Completeness> {
+    let mut verdict = None;
+    for layout in LAYOUTS {
+        let now = layout(listing, examples);
+        match now {
+            Some(Completeness::Incomplete { .. }) => return now,
+            Some(Completeness::Unknown { .. }) if !verdict.as_ref().is_some_and(is_grave) => verdict = now,
+            Some(Completeness::Complete { .. }) if verdict.is_none() => verdict = now,
+            _ => {}
+        }
+    }
+    verdict
+}
+
+fn is_grave(verdict: &Completeness) -> bool {
+    matches!(verdict, Completeness::Unknown { why } if why.is_grave())
 }
 
 /// `None` for a directory too large to judge.

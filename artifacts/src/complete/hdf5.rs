@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use super::structure::unless_hole;
 use super::{Judged, Structure, torn};
 
 const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -19,13 +20,13 @@ pub(super) fn judge(file: &File, size: u64) -> Judged {
         let mut block = [0; 64];
         file.read_exact_at(&mut block, start)?;
         if block.starts_with(SIGNATURE) {
-            return superblock(&block, size);
+            return superblock(file, &block, size);
         }
     }
     torn("it has no HDF5 superblock")
 }
 
-fn superblock(block: &[u8; 64], size: u64) -> Judged {
+fn superblock(file: &File, block: &[u8; 64], size: u64) -> Judged {
     let version = block[8];
     let (width, first) = match version {
         0 => (usize::from(block[13]), 24),
@@ -47,7 +48,7 @@ fn superblock(block: &[u8; 64], size: u64) -> Judged {
     // The end is told from the start of the file, user block included.
     let end = address(first + 2 * width);
     if end == size {
-        Ok(Structure::Sound("hdf5"))
+        unless_hole(file, size, "hdf5")
     } else {
         torn(format!("it has {size} bytes where its HDF5 superblock says {end}"))
     }

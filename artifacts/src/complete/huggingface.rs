@@ -10,8 +10,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::directory::{Listing, number, unless_missing};
-use super::example::Examples;
-use super::{Completeness, Reason, incomplete, json, reason, unknown};
+use super::example::{Examples, kind, kinds};
+use super::{Completeness, Reason, accelerate, incomplete, json, reason, unknown};
 
 #[derive(Deserialize)]
 struct TrainerState {
@@ -30,6 +30,8 @@ struct Metadata {
     total_size: Option<f64>,
 }
 
+/// A longer index is not followed.
+const INDEX: u64 = 16 << 20;
 const TRAINER: &str = "trainer_state.json";
 /// Names beside this one that are looked at.
 const BESIDE: usize = 10_000;
@@ -37,9 +39,7 @@ const BESIDE: usize = 10_000;
 pub(super) fn judge(dir: &Listing, examples: &Examples) -> Option<Completeness> {
     let step = number(&dir.name, "checkpoint-", "");
     if !dir.has(TRAINER) {
-        // Others use this name too; what the Trainer writes first gives it away.
-        let trainers = step.is_some() && (dir.has("training_args.bin") || dir.has("config.json"));
-        return trainers.then(|| unless_missing(Some(format!("`{TRAINER}`")), "huggingface"))?;
+        return step.and_then(|_| without_state(dir));
     }
     let state: TrainerState = match read(dir, TRAINER) {
         Ok(state) => state,
@@ -62,29 +62,56 @@ pub(super) fn judge(dir: &Listing, examples: &Examples) -> Option<Completeness> 
     if let Some((rank, _)) = (0..).zip(&ranks).find(|(expected, rank)| expected != *rank) {
         return unless_missing(Some(format!("`rng_state_{rank}.pth`")), "huggingface");
     }
+    if let Some(newer) = newer_than_state(dir) {
+        return unknown(Reason::overwritten(newer, TRAINER));
+    }
     as_before(dir, step, examples, ranks.len() as u64)
 }
 
-/// The files that the Trainer saves beside the weights. Which ones depends on
-/// the program and does not change from save to save.
-pub(super) fn kinds(dir: &Listing) -> BTreeSet<String> {
-    if !dir.has(TRAINER) {
-        return BTreeSet::new();
+/// A name of the Trainer and no state: it comes last, if it is the Trainer
+/// that saves. Accelerate's own saves bear such names too and never have one.
+fn without_state(dir: &Listing) -> Option<Completeness> {
+    if accelerate::is_own(dir) {
+        return None;
     }
-    dir.names_in("").filter(|name| is_kind(name)).map(str::to_owned).collect()
+    let trainers = ["training_args.bin", "config.json", "scheduler.pt", "optimizer.pt", "rng_state.pth"];
+    if trainers.iter().any(|name| dir.has(name)) || dir.has("rng_state_0.pth") {
+        return unless_missing(Some(format!("`{TRAINER}`")), "huggingface");
+    }
+    let sharded = ["pytorch_model_fsdp_", "global_step"];
+    let is_sharded = dir.files.iter().any(|file| sharded.iter().any(|begin| file.path.starts_with(begin)));
+    is_sharded.then(|| unknown(Reason::may_follow(TRAINER)))?
 }
 
-fn is_kind(name: &str) -> bool {
-    const BEGIN: [&str; 5] = ["optimizer.", "scheduler.", "scaler.", "rng_state", "training_args."];
-    BEGIN.iter().any(|begin| name.starts_with(begin))
+/// A file that is saved before the Trainer's state and is newer than it: it is
+/// of a save into the same directory that has not come to its end.
+fn newer_than_state(dir: &Listing) -> Option<&str> {
+    const BEFORE: [&str; 7] =
+        ["model", "adapter_model", "pytorch_model", "optimizer", "scheduler", "scaler", "global_step"];
+    let state = dir.get(TRAINER)?;
+    let sealed = dir.files.iter().filter(|file| BEFORE.iter().any(|begin| file.path.starts_with(begin)));
+    sealed.filter(|file| file.changed > state.changed).map(|file| file.path.as_str()).next()
+}
+
+/// Which of these files the Trainer saves depends on the program and does not
+/// change from save to save.
+fn is_kind(kind: &str) -> bool {
+    const BEGIN: [&str; 7] = [
+        "optimizer",
+        "scheduler.",
+        "scaler.",
+        "rng_state",
+        "training_args.",
+        "pytorch_model_fsdp_",
+        "global_step",
+    ];
+    BEGIN.iter().any(|begin| kind.starts_with(begin))
 }
 
 fn as_before(dir: &Listing, step: Option<u64>, examples: &Examples, ranks: u64) -> Option<Completeness> {
-    let parent = dir.path.parent()?;
-    let known = examples.of(parent, "huggingface");
-    let example = match known.filter(|example| example.name != dir.name) {
+    let example = match examples.of(dir) {
         Some(example) => Some((example.name.clone(), example.kinds.clone())),
-        None => step.and_then(|step| beside(parent, step)),
+        None => step.and_then(|step| beside(dir.path.parent()?, step)),
     };
     let Some((like, before)) = example else {
         // The first one of a run: its ranks are all, if they rest.
@@ -95,7 +122,7 @@ fn as_before(dir: &Listing, step: Option<u64>, examples: &Examples, ranks: u64) 
         };
     };
     let here = kinds(dir);
-    match before.iter().find(|kind| !here.contains(*kind)) {
+    match before.iter().find(|kind| is_kind(kind) && !here.contains(*kind)) {
         Some(kind) => unknown(Reason::unlike(&format!("`{kind}`"), &like)),
         None => unless_missing(None, "huggingface"),
     }
@@ -107,16 +134,25 @@ fn beside(parent: &Path, step: u64) -> Option<(String, BTreeSet<String>)> {
     let steps = names.filter_map(|entry| number(entry.file_name().to_str()?, "checkpoint-", ""));
     let mut older: Vec<u64> = steps.filter(|other| *other < step).collect();
     older.sort_unstable();
-    older.into_iter().rev().map(|step| format!("checkpoint-{step}")).find_map(|name| {
+    older.into_iter().rev().find_map(|step| {
+        let name = format!("checkpoint-{step}");
         let entries = std::fs::read_dir(parent.join(&name)).ok()?.flatten().take(BESIDE);
-        let files: BTreeSet<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
+        let files: BTreeSet<String> = entries
+            .filter_map(|entry| {
+                let slash = if entry.file_type().is_ok_and(|kind| kind.is_dir()) { "/" } else { "" };
+                Some(kind(&format!("{}{slash}", entry.file_name().to_str()?), Some(step)))
+            })
+            .collect();
         // One that was never finished teaches nothing.
-        files.contains(TRAINER).then(|| (name, files.into_iter().filter(|file| is_kind(file)).collect()))
+        files.contains(TRAINER).then_some((name, files))
     })
 }
 
 /// Whether all that an index of weights names is there.
 fn weights(dir: &Listing, name: &str) -> Result<(), Reason> {
+    if dir.get(name).is_some_and(|member| member.size > INDEX) {
+        return Ok(());
+    }
     let index: Index = read(dir, name).map_err(|why| Reason::torn(name, &why))?;
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
     let mut sum = 0;

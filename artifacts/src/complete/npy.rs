@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use super::structure::unless_hole;
 use super::{Judged, Structure, torn};
 
 const MAX_HEADER: u32 = 1 << 20;
@@ -30,7 +31,8 @@ pub(super) fn judge(file: &File, size: u64) -> Judged {
     let Some(expected) = data_bytes(&header) else { return Ok(Structure::Free) };
     let data = size - start - u64::from(length);
     if data == expected {
-        Ok(Structure::Sound("numpy"))
+        // Mapped into memory it has its full size from the beginning.
+        unless_hole(file, size, "numpy")
     } else {
         torn(format!("it has {data} bytes of data where its header says {expected}"))
     }

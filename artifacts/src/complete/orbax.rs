@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::directory::{Listing, unless_missing};
 use super::{Completeness, Reason, incomplete};
 
+pub(super) const FORMAT: &str = "orbax";
 const METADATA: &str = "_CHECKPOINT_METADATA";
 
 #[derive(Deserialize)]
@@ -17,7 +18,7 @@ struct Times {
 
 pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
     if dir.has("commit_success.txt") {
-        return unless_missing(None, "orbax");
+        return unless_missing(None, FORMAT);
     }
     if !dir.has(METADATA) {
         return None;
@@ -29,6 +30,6 @@ pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
         Some(Times { init_timestamp_nsecs: Some(_), commit_timestamp_nsecs: None }) => {
             incomplete(Reason::Uncommitted { file: METADATA.into() })
         }
-        _ => unless_missing(None, "orbax"),
+        _ => unless_missing(None, FORMAT),
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
+use super::structure::TOO_LARGE;
 use super::{Judged, Structure, torn};
 
 const GZIP: &[u8] = &[0x1f, 0x8b, 8];
@@ -30,15 +31,22 @@ pub(super) fn judge(file: &File, size: u64, head: &[u8]) -> Judged {
     plain.rewind()?;
     let reader = BufReader::with_capacity(1 << 16, plain);
     if head.starts_with(GZIP) {
-        return drained(MultiGzDecoder::new(reader), |_| true, "gzip");
+        return drained(MultiGzDecoder::new(reader), size, |_| true, "gzip");
     }
     let ended = |decoder: &ZlibDecoder<BufReader<&File>>| decoder.total_in() == size;
-    drained(ZlibDecoder::new(reader), ended, "zlib")
+    drained(ZlibDecoder::new(reader), size, ended, "zlib")
+}
+
+/// The most that is unpacked of so many bytes: a file that was made to take
+/// for ever does not.
+pub(super) fn most(size: u64) -> u64 {
+    size.saturating_mul(64).saturating_add(1 << 30)
 }
 
 /// Reads all; the decoder checks its own sums.
-fn drained<D: Read>(mut decoder: D, ended: impl Fn(&D) -> bool, format: &'static str) -> Judged {
-    match io::copy(&mut decoder, &mut io::sink()) {
+fn drained<D: Read>(mut decoder: D, size: u64, ended: impl Fn(&D) -> bool, format: &'static str) -> Judged {
+    match io::copy(&mut (&mut decoder).take(most(size)), &mut io::sink()) {
+        Ok(unpacked) if unpacked == most(size) => Ok(Structure::Doubtful(TOO_LARGE)),
         Ok(_) if ended(&decoder) => Ok(Structure::Sound(format)),
         Ok(_) => torn("something follows its compressed data"),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

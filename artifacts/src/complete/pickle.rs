@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _};
 
+use super::structure::unless_hole;
 use super::{Judged, Structure, torn};
 
 mod machine;
@@ -78,21 +79,21 @@ pub(super) fn judge(file: &File, size: u64, promise: Promise) -> Judged {
             return Ok(Structure::Free);
         }
         if old_torch && pickles == OLD_TORCH_PICKLES {
-            return old_torch_data(&source, &storages);
+            return old_torch_data(file, &source, &storages);
         }
     }
     if old_torch {
         return torn("it ends before its tensors");
     }
-    Ok(Structure::Sound("pickle"))
+    unless_hole(file, size, "pickle")
 }
 
 /// After the pickles each storage stands with its length before it.
-fn old_torch_data(source: &Source<'_>, storages: &BTreeMap<String, u64>) -> Judged {
+fn old_torch_data(file: &File, source: &Source<'_>, storages: &BTreeMap<String, u64>) -> Judged {
     let data = storages.values().try_fold(0_u64, |sum, bytes| sum.checked_add(8)?.checked_add(*bytes));
     let expected = data.and_then(|data| source.at.checked_add(data));
     match expected {
-        Some(end) if end == source.size => Ok(Structure::Sound("torch-old")),
+        Some(end) if end == source.size => unless_hole(file, end, "torch-old"),
         Some(end) => torn(format!("it has {} bytes where its tensors end at {end}", source.size)),
         None => torn("its tensors are larger than any file"),
     }

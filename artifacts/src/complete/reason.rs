@@ -49,6 +49,33 @@ pub enum Reason {
         /// The earlier checkpoint.
         like: String,
     },
+    /// The usual writer of such names saves something more, at the very end.
+    #[error("`{what}` may follow")]
+    MayFollow {
+        /// What.
+        what: String,
+    },
+    /// It loses files and gains none, as what is being removed.
+    #[error("it has lost files and gained none: it is being removed")]
+    Shrinks,
+    /// The end of its program came too soon after the last write.
+    #[error("{how} while it was written or soon after, and its format does not tell whether it is whole")]
+    Died {
+        /// How the program ended.
+        how: String,
+    },
+    /// The user's own check says that it is not finished.
+    #[error("`[checkpoints] check` says no: {says}")]
+    Checked {
+        /// How it ended, and what it said.
+        says: String,
+    },
+    /// That nobody writes to it could not be found out.
+    #[error("whether somebody writes to it cannot be seen: {what}")]
+    Unseen {
+        /// Why not.
+        what: String,
+    },
     /// Every rank saves a file, and how many ranks there are is written nowhere.
     #[error("{ranks} ranks saved; whether these are all is written nowhere")]
     Ranks {
@@ -99,11 +126,13 @@ pub enum Reason {
         /// The file, relative to the checkpoint.
         file: String,
     },
-    /// The format has no checksum, and its last bytes look unwritten.
-    #[error("`{file}` ends in zeros, as if its end was never written")]
-    ZeroTail {
+    /// It has the right shape, and something in it looks unwritten.
+    #[error("`{file}` {what}")]
+    Doubtful {
         /// The file, relative to the checkpoint.
         file: String,
+        /// What.
+        what: String,
     },
     /// No format and no layout says anything: only a rest can tell.
     #[error("its format does not tell where it ends")]
@@ -123,19 +152,34 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether something is there that earlier checkpoints had more of: an
-    /// ordinary rest does not settle that, only a long one.
+    /// Whether there is evidence that it is not finished: an earlier checkpoint
+    /// had more, its usual writer saves more, or what seals it is older than
+    /// what it seals. An ordinary rest does not settle that, only a long one.
     #[must_use]
     pub fn is_grave(&self) -> bool {
-        matches!(self, Self::Unlike { .. })
+        matches!(
+            self,
+            Self::Unlike { .. }
+                | Self::MayFollow { .. }
+                | Self::Overwritten { .. }
+                | Self::TemporaryName { .. }
+        )
     }
 
     pub(super) fn torn(file: &str, what: &str) -> Self {
         Self::Torn { file: cut(file), what: cut(what) }
     }
 
+    pub(super) fn doubtful(file: &str, what: &str) -> Self {
+        Self::Doubtful { file: cut(file), what: cut(what) }
+    }
+
     pub(super) fn waits_for(what: &str) -> Self {
         Self::WaitsFor { what: cut(what) }
+    }
+
+    pub(super) fn may_follow(what: &str) -> Self {
+        Self::MayFollow { what: cut(what) }
     }
 
     pub(super) fn unlike(what: &str, like: &str) -> Self {

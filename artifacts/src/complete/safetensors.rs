@@ -9,16 +9,42 @@ use std::os::unix::fs::FileExt;
 
 use serde::Deserialize;
 
+use super::structure::TOO_LARGE;
 use super::{Judged, Structure, hole, torn};
 
+/// What the format allows, and what is read into memory here.
 const MAX_HEADER: u64 = 100_000_000;
+const READ: u64 = 16 << 20;
 const TAIL: u64 = 4096;
 
 #[derive(Deserialize)]
 struct Tensor {
     dtype: Option<String>,
-    shape: Option<Vec<u64>>,
+    shape: Option<Elements>,
     data_offsets: Option<(u64, u64)>,
+}
+
+/// The product of a shape, which may be long: it is never kept.
+struct Elements(Option<u64>);
+
+impl<'de> Deserialize<'de> for Elements {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Product;
+        impl<'de> serde::de::Visitor<'de> for Product {
+            type Value = Elements;
+            fn expecting(&self, text: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                text.write_str("a shape")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut dims: A) -> Result<Elements, A::Error> {
+                let mut product = Some(1_u64);
+                while let Some(dim) = dims.next_element::<u64>()? {
+                    product = product.and_then(|product| product.checked_mul(dim));
+                }
+                Ok(Elements(product))
+            }
+        }
+        deserializer.deserialize_seq(Product)
+    }
 }
 
 pub(super) fn judge(file: &File, size: u64) -> Judged {
@@ -30,6 +56,9 @@ pub(super) fn judge(file: &File, size: u64) -> Judged {
     let length = u64::from_le_bytes(length);
     if !(2..=MAX_HEADER.min(size - 8)).contains(&length) {
         return torn(format!("its header claims {length} bytes of {size}"));
+    }
+    if length > READ {
+        return Ok(Structure::Doubtful(TOO_LARGE));
     }
     let mut header = vec![0; length as usize];
     file.read_exact_at(&mut header, 8)?;
@@ -64,7 +93,7 @@ pub(super) fn judge(file: &File, size: u64) -> Judged {
     }
     // Zeros that are no hole were written.
     if !hole::are_told(file) && data > 0 && ends_in_zeros(file, size, data.min(TAIL))? {
-        return Ok(Structure::Doubtful);
+        return Ok(Structure::Doubtful("ends in zeros, as if its end was never written"));
     }
     Ok(Structure::Sound("safetensors"))
 }
@@ -84,7 +113,7 @@ fn bytes_of(tensor: &Tensor) -> Option<u64> {
         "U64" | "I64" | "F64" | "C64" => 64,
         _ => return None,
     };
-    let shape = tensor.shape.as_ref()?;
+    let Elements(count) = tensor.shape.as_ref()?;
     // Overflow: no place has that size, so any answer but the right one does.
-    Some(shape.iter().try_fold(bits / 8, |sum, dim| sum.checked_mul(*dim)).unwrap_or(u64::MAX))
+    Some(count.and_then(|count| count.checked_mul(bits / 8)).unwrap_or(u64::MAX))
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::pickle::Promise;
-use super::{hdf5, json, npy, packed, pickle, safetensors, zip};
+use super::{hdf5, hole, json, npy, packed, pickle, safetensors, zip};
 
 /// What the structure of one file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub(super) enum Structure {
     Torn(String),
     /// It was another file at the end than at the beginning.
     Changed,
-    /// It parses, but bytes that look like a hole leave a doubt.
-    Doubtful,
+    /// It has the right shape, and this leaves a doubt.
+    Doubtful(&'static str),
     /// It has none that is known here.
     Free,
 }
@@ -28,12 +28,38 @@ pub(super) fn torn(why: impl Into<String>) -> Judged {
     Ok(Structure::Torn(why.into()))
 }
 
-/// Names of files that say all by being there.
-fn may_be_empty(name: &str) -> bool {
-    const MARKERS: [&str; 6] =
-        ["_SUCCESS", "commit_success.txt", "COMMIT_SUCCESS", "DONE", ".complete", "__init__.py"];
-    MARKERS.contains(&name)
-        || matches!(extension(name), "lock" | "log" | "gitkeep" | "done" | "complete" | "marker")
+/// Doubts: what they are about, as it goes on after the file's name.
+pub(super) const HOLE: &str = "has a part that was never written";
+pub(super) const NO_CHECKSUM: &str = "carries no checksums";
+pub(super) const TOO_LARGE: &str = "describes more than is followed here";
+
+/// Formats that a name promises. A file without one may well be empty: a lock,
+/// a marker, a log.
+const PROMISED: [&str; 15] = [
+    "safetensors",
+    "json",
+    "npz",
+    "npy",
+    "keras",
+    "pt",
+    "pth",
+    "ckpt",
+    "bin",
+    "pkl",
+    "pickle",
+    "joblib",
+    "h5",
+    "hdf5",
+    "distcp",
+];
+
+/// What is sound, unless a part of the file was never written: killed programs
+/// leave full-size files, and formats without checksums cannot tell.
+pub(super) fn unless_hole(file: &File, size: u64, format: &'static str) -> Judged {
+    Ok(match hole::first(file, size)? {
+        Some(_) => Structure::Doubtful(HOLE),
+        None => Structure::Sound(format),
+    })
 }
 
 fn extension(name: &str) -> &str {
@@ -43,12 +69,13 @@ fn extension(name: &str) -> &str {
 /// Judges an open file by its content, its name giving the promise.
 pub(super) fn judge(file: &File, name: &str) -> Judged {
     let size = file.metadata()?.len();
+    let extension = extension(name).to_ascii_lowercase();
     if size == 0 {
-        return if may_be_empty(name) { Ok(Structure::Free) } else { torn("it is empty") };
+        let is_promised = PROMISED.contains(&extension.as_str());
+        return if is_promised { torn("it is empty") } else { Ok(Structure::Free) };
     }
     let mut head = Vec::new();
     file.take(4096).read_to_end(&mut head)?;
-    let extension = extension(name).to_ascii_lowercase();
     let pickles = promise(&extension) == Promise::Pickles;
     match (extension.as_str(), head.as_slice()) {
         ("safetensors", _) => safetensors::judge(file, size),
@@ -60,9 +87,9 @@ pub(super) fn judge(file: &File, name: &str) -> Judged {
         (_, head) if packed::begins(head, pickles) => packed::judge(file, size, head),
         ("npz" | "keras", _) => torn("it does not begin as a zip archive"),
         ("npy", _) => torn("it does not begin as a NumPy array"),
-        ("pt" | "pth" | "ckpt" | "bin" | "pkl" | "pickle" | "joblib", head)
-            if head.iter().all(|b| *b == 0) =>
-        {
+        // Raw weights may begin with zeros.
+        ("bin", head) if head.iter().all(|b| *b == 0) => Ok(Structure::Doubtful(HOLE)),
+        ("pt" | "pth" | "ckpt" | "pkl" | "pickle" | "joblib", head) if head.iter().all(|b| *b == 0) => {
             torn("it begins with a hole of zeros")
         }
         (_, head) if hdf5::begins(head) || matches!(&*extension, "h5" | "hdf5") => hdf5::judge(file, size),

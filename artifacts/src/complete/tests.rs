@@ -11,6 +11,8 @@ use super::*;
 
 mod directories;
 mod files;
+mod nested;
+mod overwritten;
 mod sequences;
 
 /// An archive as `torch.save` (stored) or `np.savez_compressed` (deflated)

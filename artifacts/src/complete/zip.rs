@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
+use super::packed::most;
+use super::structure::{NO_CHECKSUM, TOO_LARGE};
 use super::{Judged, Structure, torn};
 
 const END: usize = 22;
@@ -14,7 +16,8 @@ const LOCATOR: u64 = 20;
 const END64: usize = 56;
 const CENTRAL: usize = 46;
 const LOCAL: u64 = 30;
-const MAX_DIRECTORY: u64 = 64 << 20;
+/// Read into memory, with all its records.
+const MAX_DIRECTORY: u64 = 16 << 20;
 
 struct Directory {
     entries: u64,
@@ -52,8 +55,9 @@ fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
 
 pub(super) fn judge(file: &File, size: u64, format: &'static str) -> Judged {
     match check(file, size) {
-        Ok(None) => Ok(Structure::Sound(format)),
-        Ok(Some(why)) => torn(why),
+        Ok(Checked::Whole) => Ok(Structure::Sound(format)),
+        Ok(Checked::Doubtful(what)) => Ok(Structure::Doubtful(what)),
+        Ok(Checked::Wrong(why)) => torn(why),
         // The file became shorter meanwhile.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             torn("it ends in the middle of a record")
@@ -62,35 +66,49 @@ pub(super) fn judge(file: &File, size: u64, format: &'static str) -> Judged {
     }
 }
 
-/// What is wrong with the archive, if anything.
-fn check(file: &File, size: u64) -> io::Result<Option<String>> {
+enum Checked {
+    Whole,
+    Doubtful(&'static str),
+    Wrong(String),
+}
+
+fn check(file: &File, size: u64) -> io::Result<Checked> {
+    let wrong = |why: &str| Ok(Checked::Wrong(why.to_owned()));
     let Some((at, end)) = find_end(file, size)? else {
-        return Ok(Some("it has no end of the zip directory".into()));
+        return wrong("it has no end of the zip directory");
     };
     let Some(directory) = directory(file, at, &end)? else {
-        return Ok(Some("the end of its zip directory is damaged".into()));
+        return wrong("the end of its zip directory is damaged");
     };
-    let fits = directory.offset.checked_add(directory.size).is_some_and(|end| end <= at);
-    if !fits || directory.size > MAX_DIRECTORY {
-        return Ok(Some("its zip directory lies out of range".into()));
+    if directory.offset.checked_add(directory.size).is_none_or(|end| end > at) {
+        return wrong("its zip directory lies out of range");
     }
     if directory.entries == 0 {
-        return Ok(Some("it is a zip archive without entries".into()));
+        return wrong("it is a zip archive without entries");
+    }
+    if directory.size > MAX_DIRECTORY {
+        return Ok(Checked::Doubtful(TOO_LARGE));
     }
     let bytes = read(file, directory.offset, directory.size as usize)?;
     let Some(entries) = entries(&bytes, directory.entries) else {
-        return Ok(Some("its zip directory is damaged".into()));
+        return wrong("its zip directory is damaged");
     };
     // Overlapping records would let a small file take forever.
     if entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.packed)) > size {
-        return Ok(Some("its records overlap".into()));
+        return wrong("its records overlap");
     }
+    if entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.unpacked)) > most(size) {
+        return Ok(Checked::Doubtful(TOO_LARGE));
+    }
+    // PyTorch can be told to leave them out; then a hole is all that shows.
+    let has_sums =
+        entries.iter().any(|entry| entry.crc != 0) || entries.iter().all(|entry| entry.unpacked == 0);
     for entry in &entries {
-        if let Some(why) = check_entry(file, directory.offset, entry)? {
-            return Ok(Some(format!("record `{}` {why}", String::from_utf8_lossy(&entry.name))));
+        if let Some(why) = check_entry(file, directory.offset, entry, has_sums)? {
+            return Ok(Checked::Wrong(format!("record `{}` {why}", String::from_utf8_lossy(&entry.name))));
         }
     }
-    Ok(None)
+    Ok(if has_sums { Checked::Whole } else { Checked::Doubtful(NO_CHECKSUM) })
 }
 
 /// The last record of the file, which must end exactly where the file does.
@@ -185,7 +203,7 @@ fn widen(entry: &mut Entry, mut extra: &[u8]) -> Option<()> {
     None
 }
 
-fn check_entry(file: &File, limit: u64, entry: &Entry) -> io::Result<Option<&'static str>> {
+fn check_entry(file: &File, limit: u64, entry: &Entry, has_sums: bool) -> io::Result<Option<&'static str>> {
     if entry.local.checked_add(LOCAL).is_none_or(|end| end > limit) {
         return Ok(Some("lies out of range"));
     }
@@ -212,6 +230,7 @@ fn check_entry(file: &File, limit: u64, entry: &Entry) -> io::Result<Option<&'st
     let right = match entry.method {
         // Encrypted: what the checksum is of cannot be known.
         _ if entry.flags & 1 != 0 => true,
+        0 if !has_sums => entry.packed == entry.unpacked,
         0 => entry.packed == entry.unpacked && crc(data, entry)?,
         8 => crc(flate2::read::DeflateDecoder::new(data), entry)?,
         _ => true,

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Kills programs while they save, and asks of everything that they leave whether it is a checkpoint.
 
-    run.py --program outlast [--trials 25] [--seed N] [--kinds savez,joblib,...] [--orbax] [--keep]
+    run.py --program outlast [--trials 25] [--seed N] [--kinds savez,joblib,...] [--orbax] [--live] [--keep]
 
 Each trial starts a writer (writers.py), stops it at a random moment of a random save, asks
 `outlast checkpoints --explain` of its directory while it is stopped, kills it and asks again. Then:
 
 torn      something was called complete, or would be after a rest, and does not hold what was to be saved
 missed    a save had returned, or all of it is there, and it is called incomplete
+
+With --live, real runs are killed too, and what became durable is restored and loaded (live.py).
 
 Either fails the rig. While a writer is stopped in the middle of a save, "rests" and "complete" are wrong for what it
 writes. Needs numpy, and for their kinds safetensors, joblib, h5py, jax and orbax-checkpoint: kinds whose packages
@@ -146,6 +148,7 @@ def main():
     arguments.add_argument("--megabytes", type=float, default=8)
     arguments.add_argument("--kinds")
     arguments.add_argument("--orbax", action="store_true", help="Orbax too: each trial takes seconds")
+    arguments.add_argument("--live", action="store_true", help="real runs too; needs blake3, lz4 and zstandard")
     arguments.add_argument("--keep", action="store_true", help="leave what failed")
     given = arguments.parse_args()
     sys.dont_write_bytecode = True
@@ -170,6 +173,13 @@ def main():
                 shutil.rmtree(place / f"{seed + number}-{kind}")
             for problem in problems[before:]:
                 print(problem, flush=True)
+        before = len(problems)
+        if given.live:
+            import live
+
+            live.runs(program, seed, given.megabytes, place, writers, counts, problems)
+        for problem in problems[before:]:
+            print(problem, flush=True)
     finally:
         if not given.keep:
             shutil.rmtree(place, ignore_errors=True)
@@ -182,6 +192,11 @@ def main():
         f"torn: {given.trials} writers of {len(kinds)} kinds killed from seed {seed}; of what they left, "
         f"{counts['whole']} whole were taken, {counts['incomplete']} refused; none torn, none missed"
     )
+    if given.live:
+        print(
+            f"torn: {counts['durable']} durable checkpoints of {len(live.KINDS)} runs were restored and loaded, and "
+            f"{counts['resumed']} killed programs went on from one"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Programs that save, each as a framework does, and the proof that a checkpoint holds what was to be saved.
 
     writers.py save KIND DIRECTORY SEED MEGABYTES      saves step after step until it is ended
+    writers.py train KIND LOG SEED MEGABYTES LIVES     the same as the program of a run, which dies in every life but the last
 
 A save is announced on standard output before it begins and after it returned: `begin STEP PATH`, `end STEP PATH`.
 What a step holds follows from the seed alone, so that whoever reads a checkpoint can tell whether it is whole.
@@ -10,8 +11,11 @@ import json
 import os
 import pickle
 import random
+import signal
 import struct
 import sys
+import threading
+import time
 import zipfile
 
 import numpy
@@ -263,6 +267,40 @@ def holds(kind, path, seed, megabytes):
         return False
 
 
+def train(kind, log, seed, megabytes, lives):
+    """Goes on from what it is given, writes down what it found and saved, and is killed in the middle of a save."""
+    name, save, _ = KINDS[kind]
+    life, resume = int(os.environ["OUTLAST_GENERATION"]), os.environ["OUTLAST_RESUME_FROM"]
+    draw = random.Random(seed * 1000 + life)
+
+    def note(*words):
+        with open(log, "a") as file:
+            print(life, *words, file=file)
+
+    step = 1
+    if resume:
+        note("resumed" if holds(kind, resume, seed, megabytes) else "TORN", resume)
+        step = int(numpy.asarray(KINDS[kind][2](resume)["step"]).reshape(-1)[0]) + 1
+    last = step + draw.randrange(3, 6)
+    while True:
+        path = os.path.join(os.environ["OUTLAST_CHECKPOINT_DIR"], name.format(step))
+        parts = arrays(seed, step, megabytes)
+        print(json.dumps({"step": step, "loss": 1.0}), flush=True)
+        if step == last and life < lives:
+            # Somewhere in this save, or right after it.
+            took = max(took, 0.01)
+            threading.Timer(draw.random() * took * 1.1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        began = time.monotonic()
+        save(path, parts)
+        took = time.monotonic() - began
+        note("saved", step)
+        if step >= last and life >= lives:
+            return
+        step += 1
+        # Long enough for some of them to be published while it runs.
+        time.sleep(0.6)
+
+
 def save_on(kind, directory, seed, megabytes):
     name, save, _ = KINDS[kind]
     step = random.Random(seed).randrange(1, 50)
@@ -276,6 +314,9 @@ def save_on(kind, directory, seed, megabytes):
 
 
 if __name__ == "__main__":
-    verb, kind, directory, seed, megabytes = sys.argv[1:]
-    assert verb == "save", __doc__
-    save_on(kind, directory, int(seed), float(megabytes))
+    verb, kind, place, seed, megabytes, *lives = sys.argv[1:]
+    assert verb in ("save", "train"), __doc__
+    if verb == "train":
+        train(kind, place, int(seed), float(megabytes), int(lives[0]))
+    else:
+        save_on(kind, place, int(seed), float(megabytes))

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use artifacts::complete;
 use lifecycle::RunSpec;
 
-use super::{Publishing, Seen, look};
+use super::Publishing;
+use super::look::look;
+use super::seen::{self, Seen};
 use crate::health::prune::{self, Copy, Room};
 use crate::os;
 use crate::world::layout::AttemptDir;
@@ -113,11 +115,10 @@ impl Publishing {
     /// What is known of an attempt's durable copies, whether it is looked after
     /// here or only its files are left.
     fn with_durable<T>(&self, dir: &AttemptDir, attempt: &str, act: impl FnOnce(&mut Seen) -> T) -> T {
-        let mut all = self.lock();
-        let mut of_before = Seen::default();
-        let seen = all.get_mut(attempt).unwrap_or(&mut of_before);
+        let known = self.known(attempt).unwrap_or_default();
+        let mut seen = seen::lock(&known);
         seen.load(dir);
-        act(seen)
+        act(&mut seen)
     }
 
     /// The local copies of what is durable of the run, oldest first: those of
@@ -160,7 +161,18 @@ impl Publishing {
         let Some(wanted) = prune::wanted(&room, newest) else { return Relief::default() };
         let plain: Vec<Copy> = copies.iter().map(|local| local.copy).collect();
         let mut relief = Relief { deleted: Vec::new(), lacking: wanted };
-        for at in prune::choose(&plain, wanted) {
+        // First what no program ever sees.
+        if let Some(bytes) = self.keyframes.relieve(attempt) {
+            relief.lacking = wanted.saturating_sub(bytes);
+            relief.deleted.push(format!(
+                "the copy that checkpoints were stored as differences to ({} MB) was deleted: the disk had {} MB left \
+                 of {} MB; checkpoints take more of the link for some time",
+                bytes / 1_000_000,
+                free / 1_000_000,
+                total / 1_000_000
+            ));
+        }
+        for at in prune::choose(&plain, relief.lacking) {
             let local = &copies[at];
             if !remove(&local.path) {
                 continue;
@@ -289,8 +301,8 @@ mod tests {
         std::fs::write(&path, vec![7; megabytes << 20]).unwrap();
         if durable {
             let token = look(&path).unwrap().token;
-            let mut all = publishing.lock();
-            let seen = all.entry(name_of(dir.path()).to_owned()).or_default();
+            let seen = publishing.of(name_of(dir.path()));
+            let mut seen = seen::lock(&seen);
             seen.load(dir);
             seen.durable.push((format!("@/{name}"), token));
             seen.save_durable(dir);
@@ -364,7 +376,7 @@ mod tests {
         assert!(gone[0].contains("(4 MB) of an earlier attempt was deleted"), "{gone:?}");
         let left = |dir: &AttemptDir, name: &str| dir.checkpoints().join(name).exists();
         assert!(left(&second, "step-4.bin") && left(&second, "best.bin") && left(&other, "step-1.bin"));
-        assert!(!publishing.lock().contains_key("c"), "what is only looked at is not remembered");
+        assert!(publishing.known("c").is_none(), "what is only looked at is not remembered");
         let kept = std::fs::read_to_string(first.durable()).unwrap();
         assert_eq!(kept, "[]", "what is gone is not counted on");
         // Once the newest attempt has a newer one, that one of before goes, too.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use artifacts::complete;
 use lifecycle::RunSpec;
 
-use super::{FILES, NAMES, word};
+use super::{FILES, NAMES, places, word};
 use crate::world::layout::AttemptDir;
 
 /// A place where checkpoints appear: a path and how it is told to the store.
@@ -22,12 +22,15 @@ pub(super) struct Look {
     pub(super) token: String,
     /// The size of all its files.
     pub(super) bytes: u64,
-    /// How many there are, and when one of them was last written.
+    /// How many there are, and when one of them was last written; without
+    /// temporary ones and locks, which go away when all is well.
     pub(super) files: (usize, (i64, i64)),
     /// Device and inode of the checkpoint itself.
     pub(super) inode: (u64, u64),
     /// When anything in it was last written: seconds and nanoseconds.
     pub(super) written: (i64, i64),
+    /// When anything in it was last written, renamed, or given another stamp.
+    pub(super) touched: (i64, i64),
     /// One file, not a directory of them.
     pub(super) is_file: bool,
     /// It was renamed into place after its last byte was written: a rename
@@ -37,7 +40,7 @@ pub(super) struct Look {
 
 pub(super) fn look(path: &Path) -> Option<Look> {
     let mut hasher = blake3::Hasher::new();
-    let mut written = (i64::MIN, 0);
+    let (mut written, mut touched) = ((i64::MIN, 0), (i64::MIN, 0));
     let top = std::fs::symlink_metadata(path).ok()?;
     let (mut names, mut bytes) = (0, 0_u64);
     let mut files = (0, (i64::MIN, 0));
@@ -54,8 +57,11 @@ pub(super) fn look(path: &Path) -> Option<Look> {
             hasher.update(&part.to_le_bytes());
         }
         written = written.max((meta.mtime(), meta.mtime_nsec()));
+        touched = touched.max(written).max((meta.ctime(), meta.ctime_nsec()));
         if meta.is_file() {
             bytes = bytes.saturating_add(meta.size());
+        }
+        if meta.is_file() && !goes_away(&at) {
             files = (files.0 + 1, files.1.max((meta.mtime(), meta.mtime_nsec())));
         }
         if meta.is_dir() {
@@ -67,7 +73,12 @@ pub(super) fn look(path: &Path) -> Option<Look> {
     }
     let token = hasher.finalize().to_hex()[..32].to_owned();
     let (inode, moved) = ((top.dev(), top.ino()), (top.ctime(), top.ctime_nsec()) > written);
-    Some(Look { token, bytes, files, inode, written, moved, is_file: top.is_file() })
+    Some(Look { token, bytes, files, inode, written, touched, moved, is_file: top.is_file() })
+}
+
+fn goes_away(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    complete::is_temporary(name) || name.ends_with(".lock")
 }
 
 /// What lies where checkpoints appear.
@@ -117,7 +128,8 @@ fn contract_directory(dir: &AttemptDir) -> Spots {
         names = newest(dated.collect());
     }
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
-    let found = names.map(|name| Spot { path: place.join(&name), relative: format!("@/{name}") }).collect();
+    let spots = names.map(|name| Spot { path: place.join(&name), relative: format!("@/{name}") });
+    let found = spots.flat_map(places::within).take(NAMES).collect();
     Spots { found, flood, ..Spots::default() }
 }
 

@@ -1,5 +1,5 @@
-//! What was not taken: checkpoints that went away before they were published, and what was still unfinished when the program ended. Counted,
-//! and told without flooding: nothing is passed over in silence.
+//! What was not taken: checkpoints that went away before they were published,
+//! and what was still unfinished when the program ended. Counted, and told without flooding: nothing is passed over in silence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use artifacts::complete;
 use proto::v1;
 
 use super::Publishing;
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::standing::{self, Standing};
 
 /// Unfinished ones that are named at the end.
@@ -23,12 +23,14 @@ impl Publishing {
         others: impl Iterator<Item = (String, Standing)>,
         (is_full, last): (bool, bool),
     ) {
-        let mut all = self.lock();
-        let Some(seen) = all.get_mut(attempt) else { return };
+        let Some(seen) = self.known(attempt) else { return };
+        let mut seen = seen::lock(&seen);
         seen.count_missed(&standings);
         for (relative, standing) in &standings {
             if let Some(open) = seen.open.get_mut(relative) {
                 open.was_fit = match standing {
+                    // It was, before it was begun to be removed.
+                    Standing::Waits { why: complete::Reason::Shrinks } => open.was_fit,
                     Standing::Ready { .. } => true,
                     // What has no step in its name may be no checkpoint.
                     Standing::Rests { .. } => complete::step_of(relative).is_some(),
@@ -43,12 +45,24 @@ impl Publishing {
             seen.standings.clear();
         }
         seen.standings.extend(standings.into_iter().chain(others));
+        let (standings, remarks) = (standing::told(seen.standings.iter()), std::mem::take(&mut seen.remarks));
+        drop(seen);
+        self.tell(attempt, |told| {
+            told.standings = standings;
+            told.remarks.extend(remarks);
+        });
     }
 
-    /// Where the checkpoints of an attempt stood at the last look.
+    /// Where the checkpoints of an attempt stood at the last look. Waits for
+    /// no look that is under way.
     pub fn standings(&self, attempt: &str) -> Vec<v1::CheckpointStanding> {
-        let all = self.lock();
-        all.get(attempt).map(|seen| standing::told(seen.standings.iter())).unwrap_or_default()
+        self.told().get(attempt).map(|told| told.standings.clone()).unwrap_or_default()
+    }
+
+    /// What people should know and were not told yet. Waits for no look that
+    /// is under way.
+    pub fn remarks(&self, attempt: &str) -> Vec<String> {
+        self.told().get_mut(attempt).map(|told| std::mem::take(&mut told.remarks)).unwrap_or_default()
     }
 }
 

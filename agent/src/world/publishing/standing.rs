@@ -36,6 +36,8 @@ pub(super) enum Standing {
         /// Why not.
         why: Reason,
     },
+    /// It seals or describes checkpoints, and is none by itself.
+    Beside,
     /// A link: what it names is judged where it lies.
     Link {
         /// What it names.
@@ -55,6 +57,9 @@ impl Standing {
                 ("rests", format!("{why}; complete after {needed} s without a change, {so_far} s so far"))
             }
             Self::Waits { why } => ("incomplete", why.to_string()),
+            Self::Beside => {
+                ("beside", "it belongs to the checkpoints beside it and is none itself".to_owned())
+            }
             Self::Link { to } => ("link", format!("leads to `{to}`, which is judged by itself")),
         };
         let name = relative.strip_prefix("@/").unwrap_or(relative);
@@ -67,6 +72,8 @@ pub(super) fn told<'a>(
     standings: impl Iterator<Item = (&'a String, &'a Standing)>,
 ) -> Vec<v1::CheckpointStanding> {
     let mut all: Vec<(&String, &Standing)> = standings.collect();
-    all.sort_by_key(|(_, standing)| matches!(standing, Standing::Known | Standing::Link { .. }));
+    all.sort_by_key(|(_, standing)| {
+        matches!(standing, Standing::Known | Standing::Beside | Standing::Link { .. })
+    });
     all.into_iter().take(TOLD).map(|(relative, standing)| standing.told(relative)).collect()
 }

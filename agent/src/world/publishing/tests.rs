@@ -3,7 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use std::time::Duration;
+
 use super::*;
+use crate::world::layout::AttemptDir;
+
+mod copies;
+mod deaths;
 
 /// One attempt and its publishing, without a store.
 struct Place {
@@ -22,7 +28,9 @@ impl Place {
         // An hour: no rest of a test is as long.
         let text = r#"{"project":"p","name":"n","command":["x"],"provider":"local","checkpoints":{"quiet_seconds":3600}}"#;
         let spec = serde_json::from_str(text).unwrap();
-        Self { _root: root, dir, publishing: Publishing::default(), spec }
+        // However slow the machine of a test is, each look is a full one.
+        let publishing = Publishing { share: 0, ..Publishing::default() };
+        Self { _root: root, dir, publishing, spec }
     }
 
     fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
@@ -30,6 +38,20 @@ impl Place {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
+    }
+
+    /// As if the store had taken it, or refused it.
+    fn publish(&self, name: &str, durable: bool) {
+        let look = look(&self.dir.checkpoints().join(name)).unwrap();
+        let chosen = prepare::Chosen { relative: format!("@/{name}"), token: look.token.clone(), look };
+        done::done(&self.publishing.of("a"), &self.dir, &chosen, &self.spec, durable);
+    }
+
+    /// What its keeper says of the program's end.
+    fn end(&self, exit: &str) {
+        let now = os::unix_ms();
+        let record = format!(r#"{{"exit":{exit},"ended_ms":{now},"started_ms":1,"stopped_by":null}}"#);
+        std::fs::write(self.dir.path().join(crate::keeper::EXIT_FILE), record).unwrap();
     }
 
     /// Names that would be published, after one more look so that none is new.
@@ -98,7 +120,7 @@ fn a_checkpoint_is_not_committed_if_it_changed_or_is_written_to_after_it_was_cho
     let path = place.put("step-1.json", "{}");
     place.until_ready("step-1.json");
     let still = || Still {
-        verdicts: place.publishing.lock()["a"].verdicts.clone(),
+        verdicts: seen::lock(&place.publishing.of("a")).verdicts.clone(),
         path: path.clone(),
         token: look(&path).unwrap().token,
         is_said: false,
@@ -114,6 +136,93 @@ fn a_checkpoint_is_not_committed_if_it_changed_or_is_written_to_after_it_was_cho
     assert!(!still().holds(), "torn now");
     std::fs::remove_file(&path).unwrap();
     assert!(!before.holds());
+}
+
+/// A store that also commits; while it stores a pack, something may happen.
+struct Books {
+    store: artifacts::store::MemoryStore,
+    meanwhile: Mutex<Box<dyn FnMut() + Send>>,
+    committed: Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl artifacts::Store for Books {
+    async fn put_if_absent(
+        &self,
+        key: &ObjectKey,
+        bytes: &[u8],
+    ) -> Result<artifacts::Put, artifacts::StoreError> {
+        (self.meanwhile.lock().unwrap())();
+        self.store.put_if_absent(key, bytes).await
+    }
+    async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, artifacts::StoreError> {
+        self.store.get(key, offset, len).await
+    }
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, artifacts::StoreError> {
+        self.store.size(key).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectKey>, artifacts::StoreError> {
+        self.store.list(prefix).await
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<bool, artifacts::StoreError> {
+        self.store.delete(key).await
+    }
+}
+
+#[async_trait::async_trait]
+impl artifacts::ChunkIndex for Books {
+    async fn locate(
+        &self,
+        digests: &[artifacts::Digest],
+    ) -> Result<Vec<Option<artifacts::Location>>, artifacts::StoreError> {
+        Ok(vec![None; digests.len()])
+    }
+}
+
+#[async_trait::async_trait]
+impl super::super::Gateway for Books {
+    async fn commit(&self, _: &v1::Work, key: &str, _: &str) -> Commit {
+        self.committed.lock().unwrap().push(key.to_owned());
+        Commit::Durable
+    }
+    async fn condemn(&self, _: &v1::Work, _: &str, _: &str) {}
+}
+
+#[tokio::test]
+async fn what_is_not_believed_any_more_leaves_nothing_that_could_be_adopted() {
+    let place = Place::new();
+    let path = place.put("step-1.json", "{}");
+    place.until_ready("step-1.json");
+    let candidate = place.publishing.candidates(&place.dir, "a", &place.spec, false).remove(0);
+    let work =
+        v1::Work { run_id: "run".into(), attempt_id: "a".into(), generation: 1, ..v1::Work::default() };
+    let holder = std::sync::Arc::new(Mutex::new(None));
+    let opened = (holder.clone(), path);
+    // Bytes and names stay as they are: only who may write to them changes.
+    let mut is_first = true;
+    let opens = move || {
+        if std::mem::take(&mut is_first) {
+            *opened.0.lock().unwrap() = Some(Holder::of(&opened.1));
+        }
+    };
+    let books = std::sync::Arc::new(Books {
+        store: artifacts::store::MemoryStore::default(),
+        meanwhile: Mutex::new(Box::new(opens)),
+        committed: Mutex::default(),
+    });
+    let gateway: SharedGateway = books.clone();
+    let publish = || place.publishing.checkpoint(&place.dir, &work, &place.spec, &candidate, &gateway);
+    assert_eq!(publish().await, Published::Gone);
+    let manifests = || async {
+        let keys = artifacts::Store::list(&books.store, "").await.unwrap();
+        let is_manifest =
+            |key: &&ObjectKey| matches!(key.seq(), Some((artifacts::key::ObjectClass::Manifest, _)));
+        keys.iter().filter(is_manifest).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(manifests().await, [""; 0], "whoever finds a manifest commits it");
+    drop(holder.lock().unwrap().take());
+    assert!(matches!(publish().await, Published::Durable { .. }));
+    assert_eq!(manifests().await, *books.committed.lock().unwrap());
 }
 
 #[test]
@@ -190,8 +299,7 @@ fn what_is_left_of_a_published_directory_while_it_is_removed_is_no_checkpoint() 
     place.put("7/_CHECKPOINT_METADATA", "{}");
     place.put("7/d/array", "x");
     place.until_ready("7");
-    let token = look(&place.dir.checkpoints().join("7")).unwrap().token;
-    place.publishing.done(&place.dir, "a", ("@/7", &token), &place.spec, true);
+    place.publish("7", true);
     assert_eq!(place.ready(true), [""; 0]);
     std::fs::remove_file(place.dir.checkpoints().join("7/d/array")).unwrap();
     assert_eq!(place.ready(true), [""; 0]);
@@ -240,7 +348,7 @@ fn a_rename_counts_where_the_times_tell_nothing() {
         "checkpoints": {"quiet_seconds": 3_600}
     }))
     .unwrap();
-    let publishing = Publishing::default();
+    let publishing = Publishing { share: 0, ..Publishing::default() };
     publishing.baseline(&dir, "a", &spec);
     let put = |name: &str, renamed: bool| {
         let path = dir.checkpoints().join(name);

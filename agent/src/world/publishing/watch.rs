@@ -5,11 +5,13 @@
 
 use std::path::Path;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lifecycle::RunSpec;
 
 use super::look::{Spot, Spots};
+use super::seen::Seen;
 use super::{NAMES, Publishing, local};
 use crate::os;
 use crate::world::layout::AttemptDir;
@@ -26,6 +28,9 @@ impl Publishing {
             *renames = os::Renames::new().ok();
         }
         let Some(renames) = &mut *renames else { return };
+        if self.forgot.swap(false, Ordering::Relaxed) {
+            renames.keep(Path::exists);
+        }
         renames.watch(&dir.checkpoints());
         for parent in paths.take(NAMES).filter_map(Path::parent) {
             renames.watch(parent);
@@ -38,10 +43,8 @@ impl Publishing {
     }
 
     /// Whether all places must be looked at: something changed in them, nothing
-    /// can tell, or it is long ago.
-    pub(super) fn is_due(&self, dir: &AttemptDir, attempt: &str, spec: &RunSpec) -> bool {
-        let mut all = self.lock();
-        let seen = all.entry(attempt.to_owned()).or_default();
+    /// can tell, or it is long ago. One that takes long is not done again soon.
+    pub(super) fn is_due(&self, dir: &AttemptDir, seen: &mut Seen, spec: &RunSpec) -> bool {
         let tree = seen.tree.get_or_insert_with(|| {
             let mut roots = vec![dir.checkpoints()];
             if !spec.checkpoints.paths.is_empty() {
@@ -49,22 +52,20 @@ impl Publishing {
             }
             os::TreeChanges::of(roots).ok()
         });
-        let changed = tree.as_mut().is_none_or(os::TreeChanges::changed);
-        let now = Instant::now();
-        let due = changed || seen.looked.is_none_or(|at| now.duration_since(at) >= RESCAN);
-        if due {
-            seen.looked = Some(now);
-        }
-        due
+        seen.changed |= tree.as_mut().is_none_or(os::TreeChanges::changed);
+        let Some((at, took)) = seen.looked else { return true };
+        let ago = at.elapsed();
+        let pause = took.saturating_mul(self.share);
+        let pause = pause.min(RESCAN.max(took.saturating_mul(self.share / 5)));
+        ago >= pause && (seen.changed || ago >= RESCAN)
     }
 
     /// Only what is open: nothing else can have become a checkpoint.
-    pub(super) fn open_spots(&self, dir: &AttemptDir, attempt: &str) -> Spots {
-        let all = self.lock();
-        let open = all.get(attempt).into_iter().flat_map(|seen| seen.open.keys());
-        let found =
-            open.map(|relative| Spot { path: local::path_of(dir, relative), relative: relative.clone() });
-        let flood = all.get(attempt).and_then(|seen| seen.flood);
-        Spots { found: found.collect(), flood, ..Spots::default() }
+    pub(super) fn open_spots(dir: &AttemptDir, seen: &Seen) -> Spots {
+        let found = seen
+            .open
+            .keys()
+            .map(|relative| Spot { path: local::path_of(dir, relative), relative: relative.clone() });
+        Spots { found: found.collect(), flood: seen.flood, ..Spots::default() }
     }
 }

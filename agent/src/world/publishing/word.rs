@@ -37,25 +37,55 @@ pub(super) struct Word {
     pub(super) step: Option<u64>,
     /// When it was given.
     pub(super) at: (i64, i64),
+    file: PathBuf,
 }
 
 /// All words of an attempt, by the relative path of what they are about.
-pub(super) fn words(dir: &AttemptDir) -> BTreeMap<String, Word> {
-    let place = dir.checkpoints().join(DIRECTORY);
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    words: BTreeMap<String, Word>,
+    /// The directory's own time when they were read, if it tells of changes.
+    as_of: Option<(i64, i64)>,
+}
+
+impl Words {
+    /// The words as they stand. They are renamed into their directory, so its
+    /// own time tells whether there are others.
+    pub(super) fn now(&mut self, dir: &AttemptDir) -> &BTreeMap<String, Word> {
+        let place = dir.checkpoints().join(DIRECTORY);
+        let changed = place.metadata().ok().map(|meta| (meta.mtime(), meta.mtime_nsec()));
+        if changed.is_none() || self.as_of != changed {
+            self.words = words(&place);
+            // A second word may come in the same tick.
+            let now = i64::try_from(os::unix_ms() / 1_000).unwrap_or_default();
+            self.as_of = changed.filter(|(seconds, _)| *seconds < now - 1);
+        }
+        &self.words
+    }
+
+    /// Takes away a word that has done its work.
+    pub(super) fn forget(&mut self, relative: &str) {
+        if let Some(word) = self.words.remove(relative)
+            && let Err(error) = std::fs::remove_file(&word.file)
+        {
+            tracing::debug!(%error, "a word about a published checkpoint stays");
+        }
+    }
+}
+
+fn words(place: &Path) -> BTreeMap<String, Word> {
     let Ok(entries) = std::fs::read_dir(place) else { return BTreeMap::new() };
     let words = entries.filter_map(Result::ok).take(MOST).filter_map(|entry| {
-        let meta = entry
-            .path()
-            .symlink_metadata()
-            .ok()
-            .filter(|meta| meta.is_file() && meta.len() <= LONGEST as u64)?;
-        let bytes = os::read_bounded(&entry.path(), LONGEST).ok()?;
+        let file = entry.path();
+        let meta = file.symlink_metadata().ok();
+        let meta = meta.filter(|meta| meta.is_file() && meta.len() <= LONGEST as u64)?;
+        let bytes = os::read_bounded(&file, LONGEST).ok()?;
         let said: Said = serde_json::from_slice(&bytes).ok()?;
         let relative = match said.path.strip_prefix("src/") {
             Some(path) => path.to_owned(),
             None => format!("@/{}", said.path),
         };
-        Some((relative, Word { step: said.step, at: (meta.mtime(), meta.mtime_nsec()) }))
+        Some((relative, Word { step: said.step, at: (meta.mtime(), meta.mtime_nsec()), file }))
     });
     words.collect()
 }
@@ -139,6 +169,7 @@ mod tests {
         };
         say(&dir.checkpoints().join("step-5"), Some(5), variable).unwrap();
         say(&dir.source().join("out/7"), None, variable).unwrap();
+        let words = |dir: &AttemptDir| words(&dir.checkpoints().join(DIRECTORY));
         let found = words(&dir);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["@/step-5", "out/7"]);
         assert_eq!((found["@/step-5"].step, found["out/7"].step), (Some(5), None));
@@ -150,6 +181,19 @@ mod tests {
         std::fs::write(place.join("y"), vec![b' '; 1 << 20]).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", place.join("z")).unwrap();
         assert_eq!(words(&dir).len(), 2);
+        // What was read is read again only when there may be more.
+        let mut kept = Words::default();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        std::fs::File::open(&place).unwrap().set_modified(old).unwrap();
+        assert_eq!(kept.now(&dir).len(), 2);
+        std::fs::remove_file(place.join("y")).unwrap();
+        std::fs::write(place.join("w.json"), r#"{"path": "step-9"}"#).unwrap();
+        std::fs::File::open(&place).unwrap().set_modified(old).unwrap();
+        assert_eq!(kept.now(&dir).len(), 2);
+        std::fs::remove_file(place.join("x")).unwrap();
+        assert!(kept.now(&dir).contains_key("@/step-9"));
+        kept.forget("@/step-9");
+        assert!(!place.join("w.json").exists() && !kept.now(&dir).contains_key("@/step-9"));
         let error = |path: &Path| say(path, None, variable).unwrap_err().to_string();
         assert!(error(root.path()).contains("lies neither"), "{}", error(root.path()));
         assert!(error(&dir.checkpoints()).contains("lies neither"));

@@ -16,6 +16,8 @@ const DEEPEST: usize = 1 << 18;
 const MEMO: usize = 200_000;
 /// Bytes of a name that is followed.
 const NAME: usize = 64;
+/// Values within tuples, over all of a pickle: with more the thread is lost.
+const HELD: usize = 1 << 20;
 /// Pickles within arrays within pickles.
 const NESTED: usize = 16;
 /// Storages of one file.
@@ -30,6 +32,7 @@ pub(super) struct Machine<'m, 'f> {
     memoized: u64,
     depth: usize,
     entries: usize,
+    held: usize,
     /// Storages of PyTorch that were referred to, and their bytes.
     pub(super) storages: BTreeMap<String, u64>,
     /// One of them has an element type that is not known here.
@@ -55,6 +58,7 @@ impl<'m, 'f> Machine<'m, 'f> {
             memoized: 0,
             depth,
             entries: 0,
+            held: 0,
             storages: BTreeMap::new(),
             has_strange_storages: false,
         }
@@ -63,7 +67,7 @@ impl<'m, 'f> Machine<'m, 'f> {
     /// Walks one pickle through its STOP.
     pub(super) fn walk(&mut self) -> io::Result<End> {
         loop {
-            if self.stack.len() > DEEPEST {
+            if self.stack.len() > DEEPEST || self.held > HELD {
                 return Ok(End::Lost);
             }
             match self.step() {
@@ -92,7 +96,7 @@ impl<'m, 'f> Machine<'m, 'f> {
             0x85..=0x87 => self.tuple(usize::from(code - 0x84)),
             b't' => {
                 let items = self.above_mark();
-                self.stack.push(small(items));
+                self.tuple_of(items);
             }
             // Lists and sets are opaque, with all that goes into them.
             b'l' | 0x91 => {
@@ -279,7 +283,15 @@ impl<'m, 'f> Machine<'m, 'f> {
 
     fn tuple(&mut self, count: usize) {
         let items = self.take(count);
-        self.stack.push(small(items));
+        self.tuple_of(items);
+    }
+
+    fn tuple_of(&mut self, items: Vec<Value>) {
+        let tuple = small(items);
+        if let Value::Tuple(items) = &tuple {
+            self.held += items.len();
+        }
+        self.stack.push(tuple);
     }
 
     /// Puts pairs into the mapping on top; one that grows large is opaque.

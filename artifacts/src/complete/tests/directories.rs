@@ -79,10 +79,11 @@ fn deepspeed_tags() {
     }
     dir.incomplete("c/global_step100", "latest");
     dir.put("c/latest", "global_step100\n");
-    assert_eq!(dir.judge("c/global_step100"), complete("deepspeed"));
+    // Nothing before it tells how many ranks there are.
+    assert_eq!(dir.judge("c/global_step100"), Completeness::Unknown { why: Reason::Ranks { ranks: 2 } });
     dir.incomplete("c/global_step200", "says `global_step100`");
-    assert_eq!(dir.judge("c"), complete("deepspeed"));
     dir.put("c/latest", "global_step200");
+    assert_eq!(dir.judge("c"), complete("deepspeed"));
     assert_eq!(dir.judge("c/global_step100"), complete("deepspeed"));
     dir.remove("c/global_step100/zero_pp_rank_1_mp_rank_00_optim_states.pt");
     dir.incomplete("c/global_step100", "says `global_step200`");

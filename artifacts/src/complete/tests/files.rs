@@ -184,3 +184,87 @@ fn names_and_unknown_formats() {
     dir.put("plain/.tmpX", "x");
     dir.incomplete("plain", ".tmpX");
 }
+
+#[track_caller]
+fn is_doubtful(judged: &Completeness, about: &str) {
+    match judged {
+        Completeness::Unknown { why } => assert!(why.to_string().contains(about), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_full_size_with_a_hole_proves_nothing() {
+    let dir = Dir::new();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (30000,), }";
+    let mut hdf5 = vec![1_u8; 120_000];
+    hdf5[..9].copy_from_slice(b"\x89HDF\r\n\x1a\n\0");
+    hdf5[13] = 8;
+    hdf5[40..48].copy_from_slice(&120_000_u64.to_le_bytes());
+    // A pickle of bytes.
+    let pickle = [&b"\x80\x04B"[..], &100_000_u32.to_le_bytes(), &vec![7; 100_000], b"."].concat();
+    for (name, bytes) in [("a.npy", npy(header, 120_000)), ("w.h5", hdf5), ("p.pkl", pickle)] {
+        assert!(matches!(dir.file(name, &bytes), Completeness::Complete { .. }), "{name}");
+        // As a mapping that was given its size at once and killed: the middle was never written.
+        let path = dir.0.path().join(format!("hole-{name}"));
+        let file = fs::File::create(path).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[..8192], 0).unwrap();
+        let end = bytes.len() - 4096;
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[end..], end as u64).unwrap();
+        if hole::are_told(&file) && hole::first(&file, bytes.len() as u64).unwrap().is_some() {
+            is_doubtful(&dir.judge(&format!("hole-{name}")), "never written");
+        }
+    }
+}
+
+#[test]
+fn what_no_name_promises_is_never_torn() {
+    let dir = Dir::new();
+    assert!(is_open(&dir.file("events.out", "")));
+    assert!(torn_file(&dir.file("a.json", "")) && torn_file(&dir.file("a.bin", "")));
+    is_doubtful(&dir.file("a.bin", vec![0; 10_000]), "never written");
+    for lines in ["{\"loss\": NaN}\n{\"loss\": 1}\n", "{\"loss\": 2}\n{\"lo"] {
+        assert!(is_open(&dir.file("metrics.json", lines)), "{lines}");
+    }
+    assert!(torn_file(&dir.file("a.json", "{\n\"loss\": 2}\n{")));
+    // Records without sums, as PyTorch writes them when it is told to.
+    let mut bytes = zip(&[("archive/data/0", &noise(3000)), ("archive/version", b"3\n")], false);
+    for (header, at) in [(&b"PK\x03\x04"[..], 14), (b"PK\x01\x02", 16)] {
+        let places: Vec<usize> = (0..bytes.len() - 4).filter(|n| bytes[*n..].starts_with(header)).collect();
+        places.into_iter().for_each(|place| bytes[place + at..place + at + 4].fill(0));
+    }
+    is_doubtful(&dir.file("a.pt", &bytes), "no checksums");
+    let cut = bytes.len() - 10;
+    assert!(torn_file(&dir.file("a.pt", &bytes[..cut])));
+}
+
+#[test]
+fn what_would_take_for_ever_or_all_memory_is_not_followed() {
+    let dir = Dir::new();
+    let mut bomb = zip(&[("a", &noise(1000))], true);
+    let central = bomb.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+    bomb[central + 24..central + 28].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
+    is_doubtful(&dir.file("a.npz", bomb), "more than is followed");
+    let shape =
+        format!(r#"{{"a":{{"dtype":"U8","shape":[{}4],"data_offsets":[0,4]}}}}"#, "1,".repeat(50_000));
+    assert_eq!(dir.file("m.safetensors", safetensors(&shape, b"data")), complete("safetensors"));
+    let long = format!(r#"{{"__metadata__":{{"x":"{}"}}}}"#, "y".repeat(17 << 20));
+    is_doubtful(&dir.file("m.safetensors", safetensors(&long, b"")), "more than is followed");
+    // Tuples of tuples, each remembered: a few bytes of file for a kilobyte of memory.
+    let many = [&b"\x80\x04("[..], &b"K\x01".repeat(60), b"t", &b"2".repeat(200_000), b"."].concat();
+    assert!(matches!(dir.file("a.pkl", many), Completeness::Unknown { .. } | Completeness::Complete { .. }));
+    let tuples =
+        [&b"\x80\x04"[..], &[&b"("[..], &b"N".repeat(60), b"t"].concat().repeat(20_000), b"."].concat();
+    assert!(is_open(&dir.file("a.pkl", tuples)));
+}
+
+#[test]
+fn json_is_read_as_a_stream() {
+    let dir = Dir::new();
+    for pad in 65_500..65_540 {
+        let text = format!(r#"{{"x": "{}\"N", "y": [NaN, -Infinity, 1]}}"#, "p".repeat(pad));
+        assert_eq!(dir.file("a.json", &text), complete("json"), "{pad}");
+        assert!(torn_file(&dir.file("a.json", text.replace("NaN", "NaM"))), "{pad}");
+    }
+}

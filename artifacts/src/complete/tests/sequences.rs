@@ -4,7 +4,7 @@
 use super::*;
 
 /// What a step does to the directory of the test.
-enum Do {
+pub(super) enum Do {
     /// Writes a file anew, as `open(path, "w")`.
     Put(&'static str, Vec<u8>),
     /// Renames.
@@ -16,7 +16,7 @@ enum Do {
 use Do::{Move, Put, Remove};
 
 /// What is said then of the checkpoint.
-enum Says {
+pub(super) enum Says {
     /// Not complete, for a reason with these words.
     No(&'static str),
     /// Only a rest can tell, for a reason with these words.
@@ -37,7 +37,13 @@ fn play(checkpoint: &str, steps: Vec<(Do, Says)>) {
 }
 
 #[track_caller]
-fn play_on(dir: &Dir, judge: &mut Judge, checkpoint: &str, steps: Vec<(Do, Says)>) {
+pub(super) fn play_on(dir: &Dir, judge: &mut Judge, checkpoint: &str, steps: Vec<(Do, Says)>) {
+    play_with(dir, judge, checkpoint, steps, true);
+}
+
+/// `fresh`: a judge that remembers nothing must say the same.
+#[track_caller]
+pub(super) fn play_with(dir: &Dir, judge: &mut Judge, checkpoint: &str, steps: Vec<(Do, Says)>, fresh: bool) {
     let at = |path: &str| dir.0.path().join(path);
     for (number, (step, says)) in steps.into_iter().enumerate() {
         match step {
@@ -45,11 +51,10 @@ fn play_on(dir: &Dir, judge: &mut Judge, checkpoint: &str, steps: Vec<(Do, Says)
             Move(from, to) => fs::rename(at(from), at(to)).unwrap(),
             Remove(path) => fs::remove_file(at(path)).unwrap(),
         }
-        for (who, judged) in [
-            ("the same judge", judge.judge(&at(checkpoint))),
-            ("it again", judge.judge(&at(checkpoint))),
-            ("a fresh one", super::super::judge(&at(checkpoint))),
-        ] {
+        let fresh = fresh.then(|| ("a fresh one", super::super::judge(&at(checkpoint))));
+        let same =
+            [("the same judge", judge.judge(&at(checkpoint))), ("it again", judge.judge(&at(checkpoint)))];
+        for (who, judged) in same.into_iter().chain(fresh) {
             let right = match (&says, &judged) {
                 (No(words), Completeness::Incomplete { why })
                 | (Rest(words), Completeness::Unknown { why }) => why.to_string().contains(words),
@@ -61,11 +66,11 @@ fn play_on(dir: &Dir, judge: &mut Judge, checkpoint: &str, steps: Vec<(Do, Says)
     }
 }
 
-fn tensor_zip() -> Vec<u8> {
+pub(super) fn tensor_zip() -> Vec<u8> {
     zip(&[("archive/data.pkl", b"\x80\x02."), ("archive/data/0", &noise(3000))], false)
 }
 
-fn half(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn half(bytes: &[u8]) -> Vec<u8> {
     bytes[..bytes.len() / 2].to_vec()
 }
 
@@ -99,7 +104,7 @@ fn safetensors_by_a_temporary_name() {
     );
 }
 
-fn trainer(step: u64) -> Vec<u8> {
+pub(super) fn trainer(step: u64) -> Vec<u8> {
     format!(r#"{{"global_step": {step}, "loss": NaN}}"#).into_bytes()
 }
 
@@ -139,7 +144,8 @@ fn hugging_face_on_one_rank_and_its_rotation() {
                 Rest("`optimizer.pt` as in checkpoint-10"),
             ),
             (Put("checkpoint-20/optimizer.pt", half(&tensor_zip())), No("optimizer.pt")),
-            (Put("checkpoint-20/optimizer.pt", tensor_zip()), Yes("huggingface")),
+            (Put("checkpoint-20/optimizer.pt", tensor_zip()), Rest("newer than `trainer_state.json`")),
+            (Put("checkpoint-20/trainer_state.json", trainer(20)), Yes("huggingface")),
             // Rotation takes the state away first or last: either way it is none.
             (Remove("checkpoint-20/trainer_state.json"), No("trainer_state.json")),
         ],
@@ -157,7 +163,7 @@ fn hugging_face_where_a_rank_is_late() {
         "checkpoint-5",
         vec![
             (Put("checkpoint-5/model.safetensors", tensors(&noise(50))), Rest("")),
-            (Put("checkpoint-5/rng_state_0.pth", rng.clone()), Rest("")),
+            (Put("checkpoint-5/rng_state_0.pth", rng.clone()), No("trainer_state.json")),
             (Put("checkpoint-5/trainer_state.json", trainer(5)), Rest("1 ranks")),
             (Put("checkpoint-5/rng_state_2.pth", rng.clone()), No("rng_state_1.pth")),
             (Put("checkpoint-5/rng_state_1.pth", rng.clone()), Rest("3 ranks")),
@@ -171,8 +177,8 @@ fn hugging_face_where_a_rank_is_late() {
         "checkpoint-6",
         vec![
             (Put("checkpoint-6/model.safetensors", tensors(&noise(50))), Rest("")),
-            (Put("checkpoint-6/rng_state_0.pth", rng.clone()), Rest("")),
-            (Put("checkpoint-6/rng_state_1.pth", rng.clone()), Rest("")),
+            (Put("checkpoint-6/rng_state_0.pth", rng.clone()), No("trainer_state.json")),
+            (Put("checkpoint-6/rng_state_1.pth", rng.clone()), No("trainer_state.json")),
             (
                 Put("checkpoint-6/trainer_state.json", trainer(6)),
                 Rest("`rng_state_2.pth` as in checkpoint-5"),
@@ -186,7 +192,8 @@ fn hugging_face_where_a_rank_is_late() {
         &mut judge,
         "checkpoint-7",
         vec![
-            (Put("checkpoint-7/rng_state_0.pth", rng.clone()), Rest("")),
+            (Put("checkpoint-7/model.safetensors", tensors(&noise(50))), Rest("")),
+            (Put("checkpoint-7/rng_state_0.pth", rng.clone()), No("trainer_state.json")),
             (
                 Put("checkpoint-7/trainer_state.json", trainer(7)),
                 Rest("`rng_state_1.pth` as in checkpoint-6"),
@@ -200,7 +207,10 @@ fn hugging_face_where_a_rank_is_late() {
         &dir,
         &mut judge,
         "checkpoint-8",
-        vec![(Put("checkpoint-8/rng_state_0.pth", rng.clone()), Rest(""))],
+        vec![
+            (Put("checkpoint-8/model.safetensors", tensors(&noise(50))), Rest("")),
+            (Put("checkpoint-8/rng_state_0.pth", rng.clone()), No("trainer_state.json")),
+        ],
     );
     dir.put("checkpoint-8/trainer_state.json", trainer(8));
     assert_eq!(judge.judge(&dir.0.path().join("checkpoint-8")), complete("huggingface"));
@@ -223,7 +233,7 @@ fn deepspeed_tag_by_tag() {
                 No("waits for: `latest`"),
             ),
             // The same bytes, but `latest` beside them has come: nothing may be remembered against it.
-            (Put("latest", b"global_step10".to_vec()), Yes("deepspeed")),
+            (Put("latest", b"global_step10".to_vec()), Rest("2 ranks")),
         ],
     );
     play(
@@ -240,7 +250,9 @@ fn deepspeed_tag_by_tag() {
             ),
             // Forks write it before the barrier.
             (Put("latest", b"global_step20".to_vec()), Rest("as in global_step10")),
-            (Put("global_step20/zero_pp_rank_1_mp_rank_00_optim_states.pt", state), Yes("deepspeed")),
+            (Put("global_step20/zero_pp_rank_1_mp_rank_00_optim_states.pt", state), Rest("2 ranks")),
+            // Newer than `latest`, it may be of another save to come; the next `latest` says that it is not.
+            (Put("latest", b"global_step20".to_vec()), Yes("deepspeed")),
         ],
     );
 }

@@ -1,0 +1,110 @@
+//! Runs a command of somebody else for a short while: it gets nothing to read,
+//! of what it says only the beginning is kept, and it ends with all that it
+//! started when its time is over.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::set_nonblocking;
+
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code; `None`: a signal ended it, or its time was over.
+    pub code: Option<i32>,
+    /// The beginning of what it said on stderr.
+    pub said: String,
+}
+
+/// Runs it for at most `limit` and keeps at most `most` bytes. Blocks.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn run_bounded(
+    argv: &[String],
+    cwd: &Path,
+    env: &BTreeMap<String, String>,
+    limit: Duration,
+    most: usize,
+) -> io::Result<Ended> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(cwd).env_clear().envs(env).process_group(0);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let ended = watch(&mut child, limit, most);
+    // The group is named by its first process, which is not waited for yet
+    // where its time was over.
+    let group = Pid::from_raw(child.id().cast_signed());
+    if !matches!(ended, Ok((Some(_), _))) {
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = child.wait();
+    }
+    let (status, said) = ended?;
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    Ok(Ended { code: status.and_then(|status| status.code()), said })
+}
+
+type Watched = (Option<std::process::ExitStatus>, Vec<u8>);
+
+fn watch(child: &mut Child, limit: Duration, most: usize) -> io::Result<Watched> {
+    let until = Instant::now() + limit;
+    let mut stderr = child.stderr.take();
+    if let Some(stderr) = &stderr {
+        set_nonblocking(stderr)?;
+    }
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let status = child.try_wait()?;
+        // All is read, or it would wait for that; little is kept.
+        while let Some(got) = stderr.as_mut().and_then(|pipe| pipe.read(&mut buffer).ok()).filter(|n| *n > 0)
+        {
+            said.extend(buffer[..got].iter().take(most.saturating_sub(said.len())));
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        if status.is_some() || Instant::now() >= until {
+            return Ok((status, said));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(line: &str, limit: Duration) -> Ended {
+        let argv = ["/bin/sh", "-c", line].map(str::to_owned);
+        let env = BTreeMap::from([("A".to_owned(), "b".to_owned())]);
+        run_bounded(&argv, Path::new("/"), &env, limit, 10).unwrap()
+    }
+
+    #[test]
+    fn it_ends_by_itself_or_when_its_time_is_over() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(sh("exit 0", hour), Ended { code: Some(0), said: String::new() });
+        assert_eq!(sh("echo $A$HOME >&2; exit 3", hour), Ended { code: Some(3), said: "b".into() });
+        let loud = sh("head -c 1000000 /dev/zero | tr '\\0' x >&2", hour);
+        assert_eq!((loud.code, loud.said.len()), (Some(0), 10));
+        let moment = Duration::from_millis(50);
+        assert_eq!(
+            sh("sleep 3600 & echo waits >&2; wait", moment),
+            Ended { code: None, said: "waits".into() }
+        );
+        assert!(run_bounded(&["/nowhere".into()], Path::new("/"), &BTreeMap::new(), hour, 1).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! A copy of what its program saves over again and again: it is taken while
+//! nobody writes, found unchanged afterwards, and published in peace while the
+//! next save goes over the original. Where there is no room for one, there is
+//! none; a copy that may be a mix never stays.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use artifacts::complete::{Completeness, Judge};
+
+use super::look::{Look, look};
+use crate::os;
+use crate::world::layout::AttemptDir;
+
+/// As deep as checkpoints are judged.
+const DEEPEST: usize = 32;
+/// Stays free beside a copy.
+const SPARE: u64 = 256 << 20;
+
+/// A copy; removed when it is dropped, which waits for the disk.
+pub(super) struct Copy {
+    root: PathBuf,
+    /// The checkpoint within.
+    pub(super) path: PathBuf,
+}
+
+impl Copy {
+    /// What stands for the root of the source tree.
+    pub(super) fn source_root(&self) -> PathBuf {
+        self.root.clone()
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.root) {
+            tracing::warn!(%error, "a copy of a checkpoint stays until its attempt is forgotten");
+        }
+    }
+}
+
+/// Where copies lie: in the agent's own part, on the disk of the checkpoints.
+fn place(dir: &AttemptDir) -> PathBuf {
+    dir.path().join("copies")
+}
+
+/// Removes copies that an agent before this one left.
+pub(super) fn sweep(dir: &AttemptDir) {
+    if let Err(error) = fs::remove_dir_all(place(dir))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "copies of checkpoints of an agent before this one stay");
+    }
+}
+
+/// What came of copying.
+pub(super) enum Taken {
+    /// The very bytes that were looked at.
+    Copy(Copy),
+    /// They changed meanwhile, or somebody writes to them.
+    Changed,
+    /// There is no room.
+    NoRoom,
+}
+
+/// Copies a checkpoint, `relative` to where such lie, with the files `beside`
+/// it that go with it. `before` is what it was when it was chosen.
+pub(super) fn take(
+    dir: &AttemptDir,
+    (path, relative): (&Path, &str),
+    beside: Option<&str>,
+    before: &Look,
+    is_said: bool,
+) -> io::Result<Taken> {
+    let root = place(dir).join(format!("{:016x}", fastrand::u64(..)));
+    let copy = Copy { path: root.join(relative.strip_prefix("@/").unwrap_or(relative)), root };
+    fs::create_dir_all(copy.path.parent().unwrap_or(&copy.root))?;
+    let room = || os::disk_room(dir.path()).is_some_and(|(_, free)| free / 2 > before.bytes.max(SPARE / 2));
+    let mut copier = Copier { can_clone: true, has_room: &room };
+    let beside = beside.map(|name| (path.with_file_name(name), copy.path.with_file_name(name)));
+    let copied = copier.all(path, &copy.path, 0).and_then(|()| match &beside {
+        Some((from, to)) => copier.file(from, to),
+        None => Ok(()),
+    });
+    match copied {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(Taken::NoRoom),
+        // What goes away while it is copied is being changed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Changed),
+        copied => copied?,
+    }
+    let files = Judge::files(path)
+        .into_iter()
+        .map(|file| if file.as_os_str().is_empty() { path.to_owned() } else { path.join(file) });
+    // A writer of now may have written before the last byte was copied.
+    let is_written = matches!(os::writers(files.collect()), os::Writers::Writer(_));
+    let same = look(path).is_some_and(|now| now.token == before.token);
+    let whole = is_said || !matches!(Judge::default().judge(&copy.path), Completeness::Incomplete { .. });
+    Ok(if same && whole && !is_written { Taken::Copy(copy) } else { Taken::Changed })
+}
+
+struct Copier<'a> {
+    /// Until the file system refuses it.
+    can_clone: bool,
+    has_room: &'a dyn Fn() -> bool,
+}
+
+impl Copier<'_> {
+    fn all(&mut self, from: &Path, to: &Path, depth: usize) -> io::Result<()> {
+        let meta = fs::symlink_metadata(from)?;
+        if meta.is_symlink() {
+            return symlink(fs::read_link(from)?, to);
+        }
+        if meta.is_file() {
+            return self.file(from, to);
+        }
+        if !meta.is_dir() || depth > DEEPEST {
+            return Ok(());
+        }
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            self.all(&from.join(&name), &to.join(&name), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = os::open_nofollow(from)?;
+        if self.can_clone {
+            self.can_clone = artifacts::clone_file(&source, &File::create(to)?).is_ok();
+        }
+        if !self.can_clone {
+            if !(self.has_room)() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            io::copy(&mut &source, &mut File::create(to)?)?;
+        }
+        // The manifest keeps modes.
+        fs::set_permissions(to, source.metadata()?.permissions())
+    }
+}
