@@ -3,19 +3,27 @@
 //! - `publish STORE GENERATION PATH`: everything under the generation's keys;
 //!   what earlier generations hold is not sent again;
 //! - `restore STORE GENERATION DESTINATION`, and `verify STORE GENERATION`;
-//! - `codec FILE`: the codecs alone, on one core, by chunks of 1 MiB.
+//! - `codec FILE [BASE]`: the codecs alone, on one core, by chunks of 1 MiB; of
+//!   the differences to BASE, if it is given;
+//! - `later DIRECTORY BASE FILE`: what FILE takes on a link of 25 MB/s once BASE
+//!   is in the store and kept for differences in DIRECTORY.
 //!
 //! Prints one line of JSON: seconds, bytes, peak memory.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measurements")]
 
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use artifacts::codec::{Coder, Effort};
+use artifacts::codec::{Base, Coder, Effort};
 use artifacts::index::MemoryIndex;
+use artifacts::publish::Keyframe;
 use artifacts::restore::{load_manifest, restore, verify};
-use artifacts::store::FsStore;
-use artifacts::{KeySpace, Manifest, ObjectKey, Selection, Store, publish};
+use artifacts::store::{FsStore, MemoryStore};
+use artifacts::{
+    Digest, KeySpace, Manifest, ObjectKey, Put, Selection, Store, StoreError, publish, publish_against,
+};
+use async_trait::async_trait;
 use serde_json::{Value, json};
 
 fn peak_kib() -> Value {
@@ -47,22 +55,78 @@ async fn put(store: &str, generation: u64, path: &str) -> Value {
     })
 }
 
-fn codec(file: &str) -> Value {
+/// A link of 25 MB/s: on a faster one than its core, no publisher codes much.
+struct Slow(MemoryStore);
+
+#[async_trait]
+impl Store for Slow {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
+        tokio::time::sleep(Duration::from_secs_f64(bytes.len() as f64 / 25e6)).await;
+        self.0.put_if_absent(key, bytes).await
+    }
+    async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get(key, offset, len).await
+    }
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError> {
+        self.0.size(key).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectKey>, StoreError> {
+        self.0.list(prefix).await
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        self.0.delete(key).await
+    }
+}
+
+async fn later(dir: &str, base: &str, file: &str) -> Value {
+    let (store, index) = (Slow(MemoryStore::default()), MemoryIndex::default());
+    let mut keys = KeySpace { scope: "run".into(), generation: 1, pack_seq: 0, manifest_seq: 0 };
+    let mut kept = None;
+    let mut sent = Vec::new();
+    for path in [base, file] {
+        let path = Path::new(path);
+        let selection = Selection::checkpoint(path, Some(1), 1).unwrap();
+        let published = publish_against(kept.clone(), &selection, &mut keys, &store, &index, || true);
+        let published = published.await.unwrap();
+        verify(&store, &published.manifest).await.unwrap();
+        index.add(&published.manifest);
+        sent.push((published.sent_bytes, published.total_bytes));
+        if kept.is_none() {
+            let copy =
+                Keyframe::take(path.parent().unwrap(), &published.manifest, &Path::new(dir).join("kept"));
+            kept = copy.unwrap().map(Arc::new);
+        }
+    }
+    kept.iter().for_each(|kept| kept.discard());
+    json!({"bytes": sent[1].1, "sent": sent[1].0, "alone": sent[0].0, "peak_kib": peak_kib()})
+}
+
+/// What lies behind the header of a Safetensors file.
+fn data(file: &str) -> Vec<u8> {
     let bytes = std::fs::read(file).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    bytes[8 + usize::try_from(header).unwrap()..].to_vec()
+}
+
+fn codec(file: &str, base: Option<&str>) -> Value {
+    let (bytes, then) = (data(file), base.map(data));
     let mut coder = Coder::default();
     let mut out = Vec::new();
     let mut rounds = Vec::new();
     for _ in 0..3 {
         let (mut stored, mut coding, mut decoding) = (0, 0.0, 0.0);
-        for chunk in bytes.chunks(1 << 20) {
+        for (number, chunk) in bytes.chunks(1 << 20).enumerate() {
+            let then = then.as_ref().and_then(|then| then.get(number << 20..)?.get(..chunk.len()));
+            let digest = Digest::of(then.unwrap_or_default());
+            let base = then.map(|bytes| Base { digest: &digest, bytes });
             out.clear();
             let began = Instant::now();
-            let codec = coder.encode(chunk, Effort::Dense, &mut out);
+            let codec = coder.encode(chunk, base, Effort::Dense, &mut out);
             coding += began.elapsed().as_secs_f64();
             stored += out.len();
             let mut plain = Vec::with_capacity(chunk.len());
             let began = Instant::now();
-            coder.decode(codec, &out, chunk.len(), &mut plain).unwrap();
+            coder.decode(codec, &out, base, chunk.len(), &mut plain).unwrap();
             decoding += began.elapsed().as_secs_f64();
             assert!(plain == chunk, "a chunk comes back as it was");
         }
@@ -99,8 +163,10 @@ async fn main() {
             let seconds = began.elapsed().as_secs_f64();
             json!({"seconds": seconds, "bytes": verified.bytes, "peak_kib": peak_kib()})
         }
-        ["codec", file] => codec(file),
-        _ => panic!("usage: measure publish|restore|verify|codec ..."),
+        ["codec", file] => codec(file, None),
+        ["codec", file, base] => codec(file, Some(base)),
+        ["later", dir, base, file] => later(dir, base, file).await,
+        _ => panic!("usage: measure publish|restore|verify|codec|later ..."),
     };
     println!("{told}");
 }

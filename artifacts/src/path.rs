@@ -1,6 +1,8 @@
 //! Which paths and links may stand in a tree. A tree from a stranger must not
 //! be able to name anything outside itself, whatever its links point at.
 
+use crate::restore::SCRATCH;
+
 const MAX_BYTES: usize = 4095;
 const MAX_DEPTH: usize = 64;
 
@@ -15,7 +17,23 @@ pub struct PathError {
 }
 
 fn refuse(path: &str, why: &'static str) -> PathError {
-    PathError { path: path.chars().take(200).collect(), why }
+    PathError { path: harmless(path), why }
+}
+
+/// The beginning of a name that somebody may have chosen for what it does to
+/// whoever reads it.
+pub(crate) fn harmless(path: &str) -> String {
+    let mut shown = String::new();
+    for c in path.chars().take(200) {
+        if c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+        {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Accepts a relative, `/`-separated path that names something below a root:
@@ -38,6 +56,9 @@ pub fn check_path(path: &str) -> Result<(), PathError> {
             "" | "." => return Err(refuse(path, "has an empty or `.` component")),
             ".." => return Err(refuse(path, "has a `..` component")),
             _ if part.len() > 255 => return Err(refuse(path, "has a component longer than 255 bytes")),
+            _ if part.starts_with(SCRATCH) => {
+                return Err(refuse(path, "has a name that is kept for unfinished restores"));
+            }
             _ if depth >= MAX_DEPTH => return Err(refuse(path, "is deeper than 64 components")),
             _ => {}
         }

@@ -3,18 +3,27 @@
 //! a program might miss.
 
 use std::collections::BTreeSet;
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use ignore::{DirEntry, WalkBuilder};
 
-use crate::path::{check_link, check_path};
-use crate::publish::is_reserved;
+use crate::path::check_link;
+
+mod fingerprint;
+mod index;
+mod repository;
+mod rules;
+mod walk;
+mod wildmatch;
+
+pub use fingerprint::fingerprint;
+pub use repository::Personal;
 
 const MAX_NAMES: usize = 1_000_000;
-/// Never source code, wherever they stand.
-const NEVER: [&str; 4] = [".git", ".venv", "__pycache__", "node_modules"];
-/// Never source code at the top of the tree.
+/// No source code, wherever they stand, unless git tracks it.
+const NEVER: [&str; 3] = [".venv", "__pycache__", "node_modules"];
+/// The same at the top of the tree.
 const NEVER_AT_TOP: &str = "outputs";
 
 /// The chosen part of a source tree.
@@ -25,6 +34,20 @@ pub struct SourceSelection {
     /// What cannot travel, and why: links that leave the tree, devices, names
     /// that are not UTF-8.
     pub skipped: Vec<(String, String)>,
+    /// What is left out on purpose; of what lies below a directory that is,
+    /// nothing is told.
+    pub left: Vec<Left>,
+}
+
+/// Something that is left out on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Relative to the root.
+    pub path: String,
+    /// It is a directory, left out with all below it.
+    pub directory: bool,
+    /// Which rule says so.
+    pub why: String,
 }
 
 /// Why nothing could be chosen.
@@ -54,46 +77,67 @@ pub enum SourceError {
     },
 }
 
-/// Chooses source files: everything but `.git`, `.venv`, `__pycache__`,
-/// `node_modules`, a top-level `outputs`, and what `.gitignore` (nested, and
-/// outside a repository too), `.git/info/exclude` and `.outlastignore` name.
+/// Chooses source files: exactly those that `git ls-files --cached --others
+/// --exclude-standard` lists and that are there, and the same in repositories
+/// below this one; outside a repository what `.gitignore` files leave. Without
+/// `.venv`, `__pycache__`, `node_modules` and a top-level `outputs`, unless git
+/// tracks it, and without what `.outlastignore` files name, tracked or not.
 ///
-/// `include` brings ignored files back, except `.git`; `exclude` has the last
-/// word. A glob without `/` matches at any depth; one that matches a
+/// `include` brings back what is left out, except `.git`; `exclude` has the
+/// last word. A glob without `/` matches at any depth; one that matches a
 /// directory matches all below it.
 pub fn select_source(
     root: &Path,
     include: &[String],
     exclude: &[String],
+    personal: &Personal,
 ) -> Result<SourceSelection, SourceError> {
     let root = canonical(root)?;
     let included = globs(include, true)?;
     let excluded = globs(exclude, true)?;
-    let mut chosen = Chosen::new(&root);
-    let mut walk = WalkBuilder::new(&root);
-    walk.hidden(false)
-        .ignore(false)
-        .git_global(false)
-        .git_ignore(true)
-        .git_exclude(true)
-        .require_git(false)
-        // Above a tree that is no repository, ignore files are none of ours.
-        .parents(root.ancestors().any(|above| above.join(".git").exists()))
-        .add_custom_ignore_filename(".outlastignore")
-        .filter_entry(|entry| {
-            let name = entry.file_name().to_str().unwrap_or_default();
-            let at_top = entry.depth() == 1 && name == NEVER_AT_TOP && is_dir(entry);
-            entry.depth() == 0 || !(at_top || NEVER.contains(&name) || is_reserved(name))
-        });
-    chosen.walk(&walk, |path| !excluded.is_match(path))?;
+    let walk::Found { mut paths, skipped, mut left } = walk::walk(&root, personal, &excluded)?;
     if !include.is_empty() {
-        let walk = plain(&root, &[".git"]);
-        chosen.walk(&walk, |path| included.is_match(path) && !excluded.is_match(path))?;
+        let mut more: BTreeSet<String> = BTreeSet::from_iter(paths);
+        walk::plain(&root, &[".git"], |path, kind| {
+            if included.is_match(path) && !excluded.is_match(path) && fit(&root, path, kind) {
+                more.insert(path.to_owned());
+            }
+            Ok(())
+        })?;
+        left.retain(|left| left.directory || !more.contains(&left.path));
+        paths = more.into_iter().collect();
     }
-    Ok(SourceSelection {
-        paths: chosen.paths.into_iter().collect(),
-        skipped: chosen.skipped.into_iter().collect(),
-    })
+    Ok(SourceSelection { paths, skipped, left })
+}
+
+/// Globs that take paths and globs that leave them out.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    included: Option<GlobSet>,
+    excluded: GlobSet,
+}
+
+impl Filter {
+    /// Without anything to include, everything is; `exclude` has the last
+    /// word. A glob means what it means to [`select_source`].
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, SourceError> {
+        let included = if include.is_empty() { None } else { Some(globs(include, true)?) };
+        Ok(Self { included, excluded: globs(exclude, true)? })
+    }
+
+    /// Whether it takes this path.
+    #[must_use]
+    pub fn takes(&self, path: &str) -> bool {
+        self.included.as_ref().is_none_or(|globs| globs.is_match(path)) && !self.excluded.is_match(path)
+    }
+}
+
+/// Whether something found outside the rules can travel.
+fn fit(root: &Path, path: &str, kind: FileType) -> bool {
+    let target = || {
+        std::fs::read_link(root.join(path)).ok().and_then(|target| target.into_os_string().into_string().ok())
+    };
+    kind.is_file() || kind.is_symlink() && target().is_some_and(|target| check_link(path, &target).is_ok())
 }
 
 /// Files and links below `root` that match, or lie below a directory that
@@ -101,9 +145,15 @@ pub fn select_source(
 pub fn select_globs(root: &Path, globs: &[String]) -> Result<Vec<String>, SourceError> {
     let root = canonical(root)?;
     let wanted = self::globs(globs, false)?;
-    let mut chosen = Chosen::new(&root);
-    chosen.walk(&plain(&root, &[".git", ".venv"]), |path| wanted.is_match(path))?;
-    Ok(chosen.paths.into_iter().collect())
+    let mut paths = Vec::new();
+    walk::plain(&root, &[".git", ".venv"], |path, kind| {
+        if wanted.is_match(path) && fit(&root, path, kind) {
+            paths.push(path.to_owned());
+        }
+        Ok(())
+    })?;
+    paths.sort_unstable();
+    Ok(paths)
 }
 
 /// Files and directories below `root` whose own path matches, and nothing
@@ -112,18 +162,14 @@ pub fn select_entries(root: &Path, globs: &[String]) -> Result<Vec<String>, Sour
     let root = canonical(root)?;
     let wanted = exact_globs(globs)?;
     let mut found: BTreeSet<String> = BTreeSet::new();
-    let walk = plain(&root, &[".git", ".venv"]);
-    let mut seen = 0;
-    for entry in walk.build() {
-        count(&mut seen, &root)?;
-        let Ok(entry) = entry else { continue };
-        let Ok(relative) = entry.path().strip_prefix(&root) else { continue };
-        let Some(path) = relative.to_str().filter(|path| check_path(path).is_ok()) else { continue };
+    // A directory is seen before what is in it.
+    walk::plain(&root, &[".git", ".venv"], |path, _| {
         let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
         if wanted.is_match(path) && !above.any(|above| found.contains(above)) {
             found.insert(path.to_owned());
         }
-    }
+        Ok(())
+    })?;
     Ok(found.into_iter().collect())
 }
 
@@ -131,84 +177,6 @@ fn canonical(root: &Path) -> Result<PathBuf, SourceError> {
     let failed = |detail: String| SourceError::Walk { root: root.to_owned(), detail };
     let found = root.canonicalize().map_err(|e| failed(e.to_string()))?;
     if found.is_dir() { Ok(found) } else { Err(failed("it is not a directory".into())) }
-}
-
-/// A walk that ignores no ignored file, only the directories named.
-fn plain(root: &Path, without: &'static [&'static str]) -> WalkBuilder {
-    let mut walk = WalkBuilder::new(root);
-    walk.standard_filters(false).filter_entry(move |entry| {
-        let name = entry.file_name().to_str().unwrap_or_default();
-        entry.depth() == 0 || !(without.contains(&name) || is_reserved(name))
-    });
-    walk
-}
-
-fn is_dir(entry: &DirEntry) -> bool {
-    entry.file_type().is_some_and(|kind| kind.is_dir())
-}
-
-fn count(seen: &mut usize, root: &Path) -> Result<(), SourceError> {
-    *seen += 1;
-    if *seen > MAX_NAMES { Err(SourceError::TooMany { root: root.to_owned() }) } else { Ok(()) }
-}
-
-struct Chosen<'a> {
-    root: &'a Path,
-    paths: BTreeSet<String>,
-    skipped: BTreeSet<(String, String)>,
-}
-
-impl<'a> Chosen<'a> {
-    fn new(root: &'a Path) -> Self {
-        Self { root, paths: BTreeSet::new(), skipped: BTreeSet::new() }
-    }
-
-    fn walk(&mut self, walk: &WalkBuilder, wanted: impl Fn(&str) -> bool) -> Result<(), SourceError> {
-        let mut seen = 0;
-        for entry in walk.build() {
-            count(&mut seen, self.root)?;
-            match entry {
-                Ok(entry) => self.take(&entry, &wanted),
-                // The root itself: then there is no tree to speak of.
-                Err(error) if seen == 1 => {
-                    return Err(SourceError::Walk { root: self.root.to_owned(), detail: error.to_string() });
-                }
-                Err(error) => {
-                    self.skipped.insert((String::new(), error.to_string()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, entry: &DirEntry, wanted: impl Fn(&str) -> bool) {
-        let Ok(relative) = entry.path().strip_prefix(self.root) else { return };
-        let Some(path) = relative.to_str() else {
-            self.skip(&relative.to_string_lossy(), "the name is not UTF-8");
-            return;
-        };
-        let Some(kind) = entry.file_type().filter(|kind| !kind.is_dir() && !path.is_empty()) else { return };
-        if !wanted(path) {
-            return;
-        }
-        if kind.is_symlink() {
-            let target = std::fs::read_link(entry.path()).ok();
-            match target.as_ref().and_then(|target| target.to_str()).map(|target| check_link(path, target)) {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return self.skip(path, error.why),
-                None => return self.skip(path, "is a link whose target cannot be read as UTF-8"),
-            }
-        } else if !kind.is_file() {
-            return self.skip(path, "is a device, socket or pipe");
-        } else if let Err(error) = check_path(path) {
-            return self.skip(path, error.why);
-        }
-        self.paths.insert(path.to_owned());
-    }
-
-    fn skip(&mut self, path: &str, why: &str) {
-        self.skipped.insert((path.to_owned(), why.to_owned()));
-    }
 }
 
 fn one_glob(glob: &str, add: &mut GlobSetBuilder) -> Result<(), SourceError> {
@@ -278,7 +246,7 @@ mod tests {
     }
 
     fn source(dir: &tempfile::TempDir, include: &[&str], exclude: &[&str]) -> Vec<String> {
-        select_source(dir.path(), &strings(include), &strings(exclude)).unwrap().paths
+        select_source(dir.path(), &strings(include), &strings(exclude), &Personal::default()).unwrap().paths
     }
 
     #[test]
@@ -317,6 +285,7 @@ mod tests {
         ];
         assert_eq!(source(&dir, &[], &[]), expected);
         fs::create_dir_all(dir.path().join(".git/info")).unwrap();
+        fs::write(dir.path().join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
         fs::write(dir.path().join(".git/info/exclude"), "train.py\n").unwrap();
         fs::write(dir.path().join(".git/config"), "").unwrap();
         assert_eq!(
@@ -329,9 +298,12 @@ mod tests {
     fn ignore_files_above_count_only_inside_a_repository() {
         let dir = tree(&[(".gitignore", "*.bin\n"), ("sub/a.bin", ""), ("sub/b.py", "")]);
         let sub = dir.path().join("sub");
-        assert_eq!(select_source(&sub, &[], &[]).unwrap().paths, ["a.bin", "b.py"]);
+        let chosen = || select_source(&sub, &[], &[], &Personal::default()).unwrap().paths;
+        assert_eq!(chosen(), ["a.bin", "b.py"]);
         fs::create_dir(dir.path().join(".git")).unwrap();
-        assert_eq!(select_source(&sub, &[], &[]).unwrap().paths, ["b.py"]);
+        assert_eq!(chosen(), ["a.bin", "b.py"], "a directory of that name is no repository");
+        fs::write(dir.path().join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+        assert_eq!(chosen(), ["b.py"]);
     }
 
     #[test]
@@ -355,7 +327,7 @@ mod tests {
             [".gitignore", "data/huge.csv", "data/small.csv"]
         );
         for bad in ["/etc", "../x", "a/../../b", "", "[", "a{"] {
-            assert!(select_source(dir.path(), &strings(&[bad]), &[]).is_err(), "{bad}");
+            assert!(select_source(dir.path(), &strings(&[bad]), &[], &Personal::default()).is_err(), "{bad}");
         }
     }
 
@@ -366,7 +338,7 @@ mod tests {
         symlink("/etc/passwd", dir.path().join("d/absolute")).unwrap();
         symlink("../../x", dir.path().join("d/outside")).unwrap();
         symlink("d", dir.path().join("e")).unwrap();
-        let found = select_source(dir.path(), &[], &[]).unwrap();
+        let found = select_source(dir.path(), &[], &[], &Personal::default()).unwrap();
         assert_eq!(found.paths, ["d/a", "d/inside", "e"]);
         let skipped: Vec<&str> = found.skipped.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(skipped, ["d/absolute", "d/outside"]);

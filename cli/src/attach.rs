@@ -5,8 +5,8 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use artifacts::restore::{RestoreError, load_manifest, restore, restore_over};
+use artifacts::restore::RestoreError;
+use artifacts::source::Filter;
 use proto::v1;
 
 use crate::app::Context;
@@ -15,6 +15,7 @@ use crate::client::{Client, selector};
 use crate::exit_code::{ExitCode, Failure};
 use crate::follow::{Ending, Follower};
 use crate::link::Link;
+use crate::pull;
 use crate::report::{Report, Results, is_released};
 
 /// Providers confirm within this, or the report says that they did not.
@@ -89,7 +90,7 @@ async fn carry(
     }
     let mut report = Report::new(&detail, tormented?);
     let mut code = crate::report::exit_code(&detail.run.clone().unwrap_or_default());
-    match results(&mut link, &run.id, &run.name, &default_place(&how.root, &run.name)?).await {
+    match Box::pin(results(ctx, &mut link, run, &default_place(&how.root, &run.name)?)).await {
         Ok(results) => report.results = results,
         Err(error) => {
             report.results_error = Some(format!("{error:#}"));
@@ -154,42 +155,26 @@ pub fn default_place(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(root.join("outputs").join(name))
 }
 
-/// Fetches the newest results of a run; `None` if it published none.
-///
-/// # Errors
-/// Where they cannot be fetched, verified or written.
-pub async fn results(
+/// Fetches the newest results of a run; `None` if it published none. Files
+/// that were changed here stay, which is told and fails nothing.
+async fn results(
+    ctx: &Context,
     link: &mut Link<'_>,
-    run: &str,
-    name: &str,
+    run: &v1::RunView,
     place: &Path,
 ) -> anyhow::Result<Option<Results>> {
-    let ask = async |client: Client| client.operator.clone().outputs(selector(run)).await;
-    let found = link.ask(ask).await?.into_inner();
-    if found.manifest_key.is_empty() {
-        return Ok(None);
-    }
-    let odd = || Failure::new(ExitCode::Internal, format!("the results of {name} have no usable key"));
-    let key: artifacts::ObjectKey = found.manifest_key.parse().map_err(|_| odd())?;
-    let digest = found.manifest_digest.parse().map_err(|_| odd())?;
-    let store = link.client().await?.store;
-    let work = async {
-        let tree = load_manifest(&store, &key, Some(digest)).await?;
-        match Box::pin(restore(&store, &tree, place)).await {
-            Err(RestoreError::Exists { .. }) if place.is_dir() => {
-                Box::pin(restore_over(&store, &tree, place)).await
-            }
-            other => other,
+    let all = Filter::new(&[], &[])?;
+    let found = Box::pin(pull::results(ctx, link, run, place, &all, &mut String::new())).await?;
+    Ok(found.map(|found| {
+        for conflict in &found.conflicts {
+            ctx.printer.warn(&conflict.to_string());
         }
-    };
-    let restored = work
-        .await
-        .map_err(|error| refusal(&error))
-        .with_context(|| format!("fetch the results of {name}"))?;
-    Ok(Some(Results { path: place.to_owned(), files: restored.files, bytes: restored.bytes }))
+        Results { path: place.to_owned(), files: found.files, bytes: found.bytes }
+    }))
 }
 
-fn refusal(error: &RestoreError) -> anyhow::Error {
+/// What could not be read back, with its exit code.
+pub fn refusal(error: &RestoreError) -> anyhow::Error {
     let code = match error {
         RestoreError::Full(_) => ExitCode::CannotWrite,
         RestoreError::Remote(_) => ExitCode::Unreachable,

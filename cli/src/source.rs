@@ -1,20 +1,26 @@
 //! Packs and publishes the source tree of a run. The tree as it is now is what
 //! runs, committed or not; what the store holds already does not travel again.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use artifacts::manifest::Node;
 use artifacts::publish::PublishError;
-use artifacts::source::{SourceError, SourceSelection, select_source};
-use artifacts::{KeySpace, Kind, Manifest, Published, Selection, StoreError, publish};
+use artifacts::source::{Personal, SourceError, SourceSelection, fingerprint, select_source};
+use artifacts::{
+    ChunkIndex, KeySpace, Kind, ObjectKey, Published, Put, Selection, Store, StoreError, publish,
+};
 
 use crate::app::Context;
 use crate::config::SourceTree;
 use crate::exit_code::{ExitCode, Failure};
-use crate::printer::bytes;
-use proto::gateway::RemoteStore;
+use crate::printer::{bytes, safe};
+
+mod sent;
+
+pub(crate) use sent::{forget, write};
 
 /// The scope of source trees in the store.
 pub(crate) const SCOPE: &str = "source";
@@ -46,8 +52,10 @@ pub struct Packed {
 ///
 /// # Errors
 /// Where the tree cannot be read or a glob is none.
-pub fn choose(root: &Path, settings: &SourceTree) -> anyhow::Result<(SourceSelection, u64)> {
-    let chosen = select_source(root, &settings.include, &settings.exclude).map_err(|error| {
+pub fn choose(ctx: &Context, root: &Path, settings: &SourceTree) -> anyhow::Result<(SourceSelection, u64)> {
+    let set = |name: &str| ctx.env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let personal = Personal { home: set("HOME"), config: set("XDG_CONFIG_HOME") };
+    let chosen = select_source(root, &settings.include, &settings.exclude, &personal).map_err(|error| {
         let code = match &error {
             SourceError::Glob { .. } => ExitCode::Configuration,
             SourceError::Walk { .. } | SourceError::TooMany { .. } => ExitCode::BadInput,
@@ -68,46 +76,71 @@ pub fn is_large(total: u64) -> bool {
 /// Names what stays behind.
 pub fn warn_of_skipped(ctx: &Context, chosen: &SourceSelection) {
     for (path, why) in chosen.skipped.iter().take(NAMED) {
-        ctx.printer.warn(&format!("{path} stays behind: {why}"));
+        ctx.printer.warn(&format!("{} stays behind: {why}", safe(path)));
     }
     if chosen.skipped.len() > NAMED {
         ctx.printer.warn(&format!("{} more stay behind", chosen.skipped.len() - NAMED));
     }
 }
 
-/// Publishes the chosen files.
+/// Publishes the chosen files, or finds that the store has this very tree.
 ///
 /// # Errors
 /// Where a file cannot be read or keeps changing, or the store refuses.
-pub async fn pack(
+pub async fn pack<S: Store + ChunkIndex>(
     ctx: &Context,
-    store: &RemoteStore,
+    store: &S,
     root: &Path,
     chosen: SourceSelection,
 ) -> anyhow::Result<Packed> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let root = std::fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
-    let selection = Selection {
-        root,
+    let before = fingerprint(&root, &chosen.paths, SystemTime::now());
+    if let Some(state) = before
+        && let Some(packed) = sent::recall(ctx, store, &root, state).await
+    {
+        ctx.printer.note(&summary(&packed));
+        return Ok(packed);
+    }
+    let selection = select(&root, chosen);
+    let published = publish_still(ctx, store, store, &selection).await?;
+    // Only where nothing changed meanwhile is the state the one that was sent.
+    let after = fingerprint(&root, &selection.paths, SystemTime::now());
+    if let Some(state) = before.filter(|_| before == after) {
+        sent::remember(ctx, &root, state, &published);
+    }
+    let packed = describe(&published);
+    ctx.printer.note(&summary(&packed));
+    Ok(packed)
+}
+
+fn select(root: &Path, chosen: SourceSelection) -> Selection {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Selection {
+        root: root.to_owned(),
         paths: chosen.paths,
         kind: Kind::Source,
         step: None,
         name: String::new(),
         single_file: false,
         created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-    };
+    }
+}
+
+/// Publishes once the files are at rest.
+async fn publish_still(
+    ctx: &Context,
+    store: &dyn Store,
+    index: &dyn ChunkIndex,
+    selection: &Selection,
+) -> anyhow::Result<Published> {
     let mut tries = 0;
     loop {
         tries += 1;
         // Drawn at random, so that no two publications share a key.
         let generation = u64::from_le_bytes(proto::pki::random()?) >> 1;
         let mut keys = KeySpace { scope: SCOPE.to_owned(), generation, pack_seq: 0, manifest_seq: 0 };
-        match Box::pin(publish(&selection, &mut keys, store, store)).await {
-            Ok(published) => {
-                let packed = describe(&published, generation);
-                ctx.printer.note(&summary(&packed));
-                return Ok(packed);
-            }
+        match Box::pin(publish(selection, &mut keys, store, index)).await {
+            Ok(published) => return Ok(published),
             Err(PublishError::Changed { path }) if tries < TRIES => {
                 ctx.printer.detail(&format!("{path} changed while it was read; reading again"));
                 tokio::time::sleep(PAUSE).await;
@@ -117,23 +150,79 @@ pub async fn pack(
     }
 }
 
-fn describe(published: &Published, generation: u64) -> Packed {
+/// What publishing the chosen files would send, file by file and in all: the
+/// store is asked what it has, and given nothing.
+///
+/// # Errors
+/// Where a file cannot be read or keeps changing, or the store cannot be asked.
+pub async fn rehearse<S: Store + ChunkIndex>(
+    ctx: &Context,
+    store: &S,
+    root: &Path,
+    chosen: SourceSelection,
+) -> anyhow::Result<(Published, BTreeMap<String, u64>, u64)> {
+    let root = std::fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
+    let state = fingerprint(&root, &chosen.paths, SystemTime::now());
+    let published = publish_still(ctx, &Nowhere, store, &select(&root, chosen)).await?;
+    if let Some(state) = state
+        && sent::recall(ctx, store, &root, state).await.is_some()
+    {
+        return Ok((published, BTreeMap::new(), 0));
+    }
+    let (new, total) = (new_bytes(&published), published.new_bytes);
+    Ok((published, new, total))
+}
+
+/// Takes everything and keeps nothing.
+struct Nowhere;
+
+#[tonic::async_trait]
+impl Store for Nowhere {
+    async fn put_if_absent(&self, _: &ObjectKey, _: &[u8]) -> Result<Put, StoreError> {
+        Ok(Put::Created)
+    }
+
+    async fn get(&self, key: &ObjectKey, _: u64, _: u64) -> Result<Vec<u8>, StoreError> {
+        Err(StoreError::Missing(key.clone()))
+    }
+
+    async fn size(&self, _: &ObjectKey) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
+    async fn list(&self, _: &str) -> Result<Vec<ObjectKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete(&self, _: &ObjectKey) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+fn describe(published: &Published) -> Packed {
     Packed {
         key: published.manifest_key.to_string(),
         digest: published.manifest_digest.to_string(),
         files: published.manifest.files(),
-        new_files: new_files(&published.manifest, generation),
+        new_files: new_bytes(published).len() as u64,
         total_bytes: published.total_bytes,
         new_bytes: published.new_bytes,
     }
 }
 
-fn new_files(manifest: &Manifest, generation: u64) -> u64 {
+/// Files of which at least a part was not in the store, and how much; a part
+/// that several have counts for each.
+fn new_bytes(published: &Published) -> BTreeMap<String, u64> {
+    let generation = published.manifest_key.generation();
     let sent = |node: &Node| match node {
-        Node::File { chunks, .. } => chunks.iter().any(|chunk| chunk.pack.generation() == Some(generation)),
-        Node::Dir { .. } | Node::Symlink { .. } => false,
+        Node::File { chunks, .. } => {
+            let new = chunks.iter().filter(|chunk| chunk.pack.generation() == generation);
+            new.map(|chunk| u64::from(chunk.len)).sum()
+        }
+        Node::Dir { .. } | Node::Symlink { .. } => 0,
     };
-    manifest.entries.iter().filter(|entry| sent(&entry.node)).count() as u64
+    let all = published.manifest.entries.iter().map(|entry| (entry.path.clone(), sent(&entry.node)));
+    all.filter(|(_, new)| *new > 0).collect()
 }
 
 fn summary(packed: &Packed) -> String {
@@ -152,7 +241,8 @@ fn refusal(error: &PublishError) -> anyhow::Error {
         | PublishError::Key(_)
         | PublishError::ManifestTaken { .. }
         | PublishError::PacksTaken { .. }
-        | PublishError::Index { .. } => ExitCode::Internal,
+        | PublishError::Index { .. }
+        | PublishError::Withdrawn => ExitCode::Internal,
         PublishError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             ExitCode::Denied
         }
@@ -190,7 +280,7 @@ mod tests {
         let mut keys = KeySpace { scope: SCOPE.into(), generation, pack_seq: 0, manifest_seq: 0 };
         let published = artifacts::publish_bytes(&files, &about, &mut keys, store, index).await.unwrap();
         index.add(&published.manifest);
-        describe(&published, generation)
+        describe(&published)
     }
 
     #[tokio::test]
@@ -202,5 +292,90 @@ mod tests {
         assert_eq!((second.files, second.new_files, second.new_bytes), (2, 0, 0));
         assert!(summary(&second).contains("unchanged"));
         assert_ne!(first.key, second.key);
+    }
+
+    /// Counts the chunks that were asked for: one for each that was read.
+    struct Both(MemoryStore, MemoryIndex, std::sync::atomic::AtomicUsize);
+
+    #[tonic::async_trait]
+    impl ChunkIndex for Both {
+        async fn locate(
+            &self,
+            digests: &[artifacts::Digest],
+        ) -> Result<Vec<Option<artifacts::Location>>, StoreError> {
+            self.2.fetch_add(digests.len(), std::sync::atomic::Ordering::Relaxed);
+            self.1.locate(digests).await
+        }
+    }
+
+    #[tonic::async_trait]
+    impl Store for Both {
+        async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
+            self.0.put_if_absent(key, bytes).await
+        }
+        async fn get(&self, key: &ObjectKey, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+            self.0.get(key, offset, len).await
+        }
+        async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError> {
+            self.0.size(key).await
+        }
+        async fn list(&self, prefix: &str) -> Result<Vec<ObjectKey>, StoreError> {
+            self.0.list(prefix).await
+        }
+        async fn delete(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+            self.0.delete(key).await
+        }
+    }
+
+    #[test]
+    fn of_an_unchanged_tree_no_byte_is_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (home, tree) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = tree.path();
+        for number in 0..40_u8 {
+            std::fs::write(root.join(format!("{number}.bin")), vec![number; 100_000]).unwrap();
+        }
+        let env = BTreeMap::from([("OUTLAST_HOME".to_owned(), home.path().display().to_string())]);
+        let printer = crate::printer::Printer::new(crate::printer::Verbosity::Quiet, &env);
+        let ctx = Context { printer, env };
+        let store = Both(MemoryStore::default(), MemoryIndex::default(), 0.into());
+        let settings = SourceTree::default();
+        let send = || {
+            let (chosen, _) = choose(&ctx, root, &settings).unwrap();
+            let read = || store.2.load(std::sync::atomic::Ordering::Relaxed);
+            let before = read();
+            let packed = runtime.block_on(pack(&ctx, &store, root, chosen)).unwrap();
+            (packed, read() - before)
+        };
+        let settled = || {
+            let (chosen, _) = choose(&ctx, root, &settings).unwrap();
+            while fingerprint(root, &chosen.paths, SystemTime::now()).is_none() {
+                std::thread::yield_now();
+            }
+        };
+        settled();
+        let (first, read) = send();
+        assert_eq!((first.files, first.total_bytes, read), (40, 4_000_000, 40));
+        let rehearsed = || {
+            let (chosen, _) = choose(&ctx, root, &settings).unwrap();
+            let (_, new, total) = runtime.block_on(rehearse(&ctx, &store, root, chosen)).unwrap();
+            (new.len(), total)
+        };
+        assert_eq!(rehearsed(), (0, 0), "what was sent would not be sent again");
+        let (second, read) = send();
+        assert_eq!((&second.key, second.new_bytes), (&first.key, 0), "the same tree under the same key");
+        assert_eq!(read, 0, "chunks were read to find that nothing changed");
+        std::fs::write(root.join("7.bin"), vec![99; 100_000]).unwrap();
+        settled();
+        assert_eq!(rehearsed(), (40, 4_000_000), "no index knows of the others");
+        let (third, _) = send();
+        assert_ne!(third.key, first.key);
+        // Where the store lost a part, what is remembered is not believed.
+        runtime.block_on(async {
+            for key in store.list("source/").await.unwrap() {
+                store.delete(&key).await.unwrap();
+            }
+        });
+        assert_ne!(send().0.key, third.key);
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 use proto::v1;
 
-use super::{can_ask, confirm, load};
+use super::{can_ask, confirm, load, span};
 use crate::app::Context;
 use crate::args::RunArgs;
 use crate::attach::{Attached, attach};
@@ -24,7 +24,7 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let flags = [("run.name", args.name.as_deref()), ("budget.max_usd", args.max_usd.as_deref())];
     let loaded = load(ctx, &args.path, &args.config, &flags)?;
     let spec = loaded.run_spec(&args.command)?;
-    let (chosen, total) = source::choose(&loaded.root, &loaded.config.source)?;
+    let (chosen, total) = source::choose(ctx, &loaded.root, &loaded.config.source)?;
     source::warn_of_skipped(ctx, &chosen);
     if source::is_large(total) && !args.yes {
         let question =
@@ -40,15 +40,19 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let store = client.store.clone();
     let packed = source::pack(ctx, &store, &loaded.root, chosen).await?;
     let spec_json = serde_json::to_string(&spec).context("write the run's description")?;
-    let run = submit(ctx, client.clone(), spec_json, &packed).await?;
-    ctx.printer.note(&format!("outlast: {} was accepted", run.name));
+    let reuse = loaded.config.run.cache && !args.again && args.chaos.is_none();
+    let submitted = submit(ctx, client.clone(), spec_json, &packed, reuse).await;
+    let run = submitted.inspect_err(|_| source::forget(ctx, &loaded.root))?;
+    tell(ctx, &run);
     if args.detach {
         if args.json {
             ctx.printer.json(&run);
         } else {
             ctx.printer.line(&run.name);
         }
-        ctx.printer.note(&format!("  follow: outlast logs {0} -f\n  end it: outlast stop {0}", run.name));
+        if !run.reused {
+            ctx.printer.note(&format!("  follow: outlast logs {0} -f\n  end it: outlast stop {0}", run.name));
+        }
         return Ok(ExitCode::Ok);
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000));
@@ -57,18 +61,39 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     Box::pin(attach(ctx, client, &run, &how)).await
 }
 
+/// Says what became of the submission.
+fn tell(ctx: &Context, run: &v1::RunView) {
+    let name = &run.name;
+    if run.reused {
+        ctx.printer.note(&format!(
+            "outlast: nothing was run: {name} did the same work, it succeeded {} ago\n  run it all the same: outlast run --again",
+            span(run.ended_ms, 0)
+        ));
+        return;
+    }
+    ctx.printer.note(&format!("outlast: {name} was accepted"));
+    if !run.same_as.is_empty() {
+        ctx.printer.detail(&format!(
+            "{} did the same work; with `run.cache = true` in outlast.toml it would have been returned",
+            run.same_as
+        ));
+    }
+}
+
 /// The token makes it safe to ask again after a broken connection.
 async fn submit(
     ctx: &Context,
     client: Client,
     spec_json: String,
     packed: &Packed,
+    reuse: bool,
 ) -> anyhow::Result<v1::RunView> {
     let request = v1::SubmitRequest {
         spec_json,
         source_key: packed.key.clone(),
         source_digest: packed.digest.clone(),
         token: HEXLOWER.encode(&proto::pki::random::<16>()?),
+        reuse,
     };
     let ask = async |client: Client| client.operator.clone().submit(request.clone()).await;
     Ok(Link::new(ctx, client).ask(ask).await?.into_inner())
