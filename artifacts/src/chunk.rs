@@ -6,8 +6,9 @@
 //! - up to 1 MiB: one chunk;
 //! - within a record of an [`outline`], a tensor as a rule: every 1 MiB from
 //!   its beginning;
-//! - elsewhere: FastCDC with 16, 64 and 256 KiB, and with four times as much
-//!   from 4 GiB on, so that the manifest of a large file stays small.
+//! - elsewhere: FastCDC with 16, 64 and 256 KiB, with four times as much from
+//!   64 MiB on and sixteen times as much from 512 MiB on, so that the manifest
+//!   of large files stays small: half a terabyte must fit into one.
 //!
 //! The parameters are frozen: other ones would find nothing of what is stored.
 
@@ -22,14 +23,31 @@ mod zip;
 
 pub(crate) use outline::outline;
 
-/// No chunk is larger, and a file that is not is one chunk.
-pub(crate) const MAX: usize = 1 << 20;
-/// Least, average and largest size of what is cut by content.
-const SMALL: (u32, u32, u32) = (16 << 10, 64 << 10, 256 << 10);
-const LARGE: (u32, u32, u32) = (64 << 10, 256 << 10, 1 << 20);
-/// Files from here on are cut more coarsely by content.
-const HUGE: u64 = 4 << 30;
-const BUFFER: usize = 2 * MAX;
+/// A file that is no larger is one chunk, and so is a part of a record.
+pub(crate) const WHOLE: usize = 1 << 20;
+/// No chunk is larger.
+pub(crate) const MAX: usize = 4 << 20;
+/// Least, average and largest size of what is cut by content, in files below
+/// so many bytes.
+const SIZES: [(u64, (u32, u32, u32)); 3] = [
+    (64 << 20, (16 << 10, 64 << 10, 256 << 10)),
+    (512 << 20, (64 << 10, 256 << 10, 1 << 20)),
+    (u64::MAX, (256 << 10, 1 << 20, 4 << 20)),
+];
+/// What is read at a time beyond the chunk that is being cut.
+const AHEAD: usize = 1 << 20;
+
+fn sizes(size: u64) -> (u32, u32, u32) {
+    let found = SIZES.iter().find(|(below, _)| size < *below);
+    found.map_or(SIZES[SIZES.len() - 1].1, |(_, sizes)| *sizes)
+}
+
+/// How many chunks a file of this size has at least, if not for an accident:
+/// cut by content they are a quarter longer than what is aimed at.
+pub(crate) fn few(size: u64) -> u64 {
+    let (_, average, _) = sizes(size);
+    if size <= WHOLE as u64 { size.min(1) } else { size / (u64::from(average) * 5 / 4).max(WHOLE as u64) }
+}
 
 /// The cuts of one file, one after another.
 pub(crate) struct Cuts {
@@ -45,10 +63,15 @@ impl Cuts {
         Self { records: records.into_iter().peekable(), size, at: 0 }
     }
 
+    /// Bytes that `next` wants to see, unless fewer are left.
+    fn window(&self) -> usize {
+        if self.size <= WHOLE as u64 { WHOLE } else { (sizes(self.size).2 as usize).max(WHOLE) }
+    }
+
     /// Length of the chunk that begins `window`, which holds `MAX` bytes or
     /// all that are left.
     pub(crate) fn next(&mut self, window: &[u8]) -> usize {
-        let length = if self.size <= MAX as u64 { window.len() } else { self.cut(window) };
+        let length = if self.size <= WHOLE as u64 { window.len() } else { self.cut(window) };
         self.at += length as u64;
         length
     }
@@ -58,12 +81,12 @@ impl Cuts {
         let whole = window.len().min(MAX);
         let bounded = |end: u64| usize::try_from(end - self.at).unwrap_or(MAX).min(whole);
         let end = match self.records.peek() {
-            Some(record) if record.start <= self.at => return bounded(record.end),
+            Some(record) if record.start <= self.at => return bounded(record.end).min(WHOLE),
             Some(record) => record.start,
             None => self.size,
         };
         let window = &window[..bounded(end.max(self.at))];
-        let (least, average, most) = if self.size < HUGE { SMALL } else { LARGE };
+        let (least, average, most) = sizes(self.size);
         if window.len() <= least as usize {
             return window.len();
         }
@@ -71,8 +94,8 @@ impl Cuts {
     }
 }
 
-/// Cuts exactly as many bytes of a reader as its cuts are for, holding two
-/// chunks of it at most.
+/// Cuts exactly as many bytes of a reader as its cuts are for, holding little
+/// more of it than its largest chunk.
 pub(crate) struct Chunker<R> {
     reader: R,
     cuts: Cuts,
@@ -90,10 +113,11 @@ impl<R: Read> Chunker<R> {
     /// The next chunk; `None` after the last; `UnexpectedEof` if the reader
     /// ends before.
     pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        if self.buffer.len() - self.start < MAX && self.left > 0 {
+        let window = self.cuts.window();
+        if self.buffer.len() - self.start < window && self.left > 0 {
             self.buffer.drain(..self.start);
             self.start = 0;
-            let want = (BUFFER - self.buffer.len()) as u64;
+            let want = (window + AHEAD - self.buffer.len()) as u64;
             let want = want.min(self.left);
             self.buffer.reserve_exact(want as usize);
             let got = self.reader.by_ref().take(want).read_to_end(&mut self.buffer)?;

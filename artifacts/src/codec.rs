@@ -11,14 +11,21 @@
 //! | lz4 | anything, on a link faster than a core | an LZ4 block |
 //! | zstd | text, code, opaque files that repeat | a Zstandard frame |
 //! | planes | floats | each byte of the numbers apart, [`planes`] |
+//! | delta | floats of a later save | the difference to an earlier chunk, [`delta`] |
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::MAX_CHUNK;
+
+mod delta;
 mod huffman;
 mod planes;
 mod sample;
+mod sparse;
 #[cfg(test)]
 mod tests;
+
+pub use delta::Base;
 
 /// Chunks shorter than this are not worth a look at what they are.
 const SHORT: usize = 64;
@@ -41,6 +48,20 @@ pub enum Codec {
     Zstd = 3,
     /// Numbers taken apart.
     Planes = 4,
+    /// The difference to another chunk, which is never one itself.
+    Delta = 5,
+}
+
+impl Codec {
+    /// The first version of the format that has it. A codec more is a version
+    /// more: whoever does not know it must say so instead of finding damage.
+    #[must_use]
+    pub const fn version(self) -> u32 {
+        match self {
+            Self::Raw => 1,
+            Self::Fill | Self::Lz4 | Self::Zstd | Self::Planes | Self::Delta => 2,
+        }
+    }
 }
 
 impl From<Codec> for u8 {
@@ -52,7 +73,7 @@ impl From<Codec> for u8 {
 impl TryFrom<u8> for Codec {
     type Error = Damaged;
     fn try_from(byte: u8) -> Result<Self, Damaged> {
-        [Self::Raw, Self::Fill, Self::Lz4, Self::Zstd, Self::Planes]
+        [Self::Raw, Self::Fill, Self::Lz4, Self::Zstd, Self::Planes, Self::Delta]
             .into_iter()
             .find(|codec| *codec as u8 == byte)
             .ok_or(Damaged("it has an unknown codec"))
@@ -62,6 +83,8 @@ impl TryFrom<u8> for Codec {
 /// What may be spent on making chunks smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effort {
+    /// Whoever reads it knows no codec: every chunk as it is.
+    Plain,
     /// The store is faster than a core: only what costs next to nothing.
     Light,
     /// The link is the limit: all that a core does faster than the link.
@@ -79,7 +102,13 @@ pub struct Coder {
     compress: zstd_safe::CCtx<'static>,
     decompress: zstd_safe::DCtx<'static>,
     planes: Vec<u8>,
+    sparse: [(Vec<u8>, Vec<u8>); planes::DEEPEST],
     scratch: Vec<u8>,
+    /// What decoding what was just coded gave.
+    back: Vec<u8>,
+    /// Codes as a faulty core would.
+    #[cfg(test)]
+    pub(crate) faulty: bool,
 }
 
 impl Default for Coder {
@@ -88,7 +117,11 @@ impl Default for Coder {
             compress: zstd_safe::CCtx::create(),
             decompress: zstd_safe::DCtx::create(),
             planes: Vec::new(),
+            sparse: Default::default(),
             scratch: Vec::new(),
+            back: Vec::new(),
+            #[cfg(test)]
+            faulty: false,
         }
     }
 }
@@ -100,19 +133,52 @@ impl std::fmt::Debug for Coder {
 }
 
 impl Coder {
-    /// Appends the stored form of a chunk, at most as long as the chunk.
-    pub fn encode(&mut self, chunk: &[u8], effort: Effort, out: &mut Vec<u8>) -> Codec {
+    /// Appends the stored form of a chunk, at most as long as the chunk. A
+    /// base of another length is none, and so is any where effort is less than
+    /// all. What was coded is decoded again before it is believed: a fault of
+    /// this program or of its core would otherwise be found when the chunk is
+    /// needed, and there is no other copy of it then.
+    pub fn encode(
+        &mut self,
+        chunk: &[u8],
+        base: Option<Base<'_>>,
+        effort: Effort,
+        out: &mut Vec<u8>,
+    ) -> Codec {
         let start = out.len();
-        let codec = self.attempt(chunk, effort, out);
+        let base = base.filter(|base| base.bytes.len() == chunk.len() && effort == Effort::Dense);
+        let codec = self.attempt(chunk, base, effort, out);
+        #[cfg(test)]
+        if let Some(byte) = out.last_mut().filter(|_| self.faulty && codec != Codec::Raw) {
+            *byte ^= 1;
+        }
         if codec != Codec::Raw && out.len() - start < chunk.len() {
-            return codec;
+            if self.comes_back(codec, &out[start..], base, chunk) {
+                return codec;
+            }
+            tracing::error!(
+                ?codec,
+                len = chunk.len(),
+                "a coded chunk does not decode to itself: stored plain"
+            );
         }
         out.truncate(start);
         out.extend_from_slice(chunk);
         Codec::Raw
     }
 
-    fn attempt(&mut self, chunk: &[u8], effort: Effort, out: &mut Vec<u8>) -> Codec {
+    fn comes_back(&mut self, codec: Codec, stored: &[u8], base: Option<Base<'_>>, chunk: &[u8]) -> bool {
+        let mut back = std::mem::take(&mut self.back);
+        back.clear();
+        let same = self.decode(codec, stored, base, chunk.len(), &mut back).is_ok() && back == chunk;
+        self.back = back;
+        same
+    }
+
+    fn attempt(&mut self, chunk: &[u8], base: Option<Base<'_>>, effort: Effort, out: &mut Vec<u8>) -> Codec {
+        if effort == Effort::Plain {
+            return Codec::Raw;
+        }
         if let Some(pattern) = pattern(chunk) {
             out.extend_from_slice(pattern);
             return Codec::Fill;
@@ -120,15 +186,21 @@ impl Coder {
         if chunk.len() < SHORT {
             return Codec::Raw;
         }
-        let nature = sample::nature(chunk, |piece| self.lz4_share(piece));
+        let (nature, share) = sample::nature(chunk, |piece| self.lz4_share(piece));
+        if let Some(base) = base
+            && let Some(width) = sample::differs_little(chunk, base.bytes, share)
+        {
+            delta::encode(self, chunk, base, width, out);
+            return Codec::Delta;
+        }
         match (nature, effort) {
-            (sample::Nature::Noise, _) => Codec::Raw,
+            (sample::Nature::Noise, _) | (_, Effort::Plain) => Codec::Raw,
             (sample::Nature::Text, Effort::Dense) => {
                 let fits = self.zstd(chunk, chunk.len(), out);
                 if fits { Codec::Zstd } else { Codec::Raw }
             }
             (sample::Nature::Numbers(width), Effort::Dense) => {
-                planes::encode(self, chunk, width, out);
+                planes::encode(self, chunk, None, width, out);
                 Codec::Planes
             }
             (_, Effort::Light) => {
@@ -178,10 +250,14 @@ impl Coder {
         &mut self,
         codec: Codec,
         stored: &[u8],
+        base: Option<Base<'_>>,
         len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Damaged> {
         let start = out.len();
+        if len > MAX_CHUNK as usize {
+            return Err(Damaged("its length is more than any chunk's"));
+        }
         let decoded = match codec {
             Codec::Raw if stored.len() == len => {
                 out.extend_from_slice(stored);
@@ -209,7 +285,11 @@ impl Coder {
                 out.resize(start + len, 0);
                 self.unzstd(stored, &mut out[start..])
             }
-            Codec::Planes => planes::decode(self, stored, len, out),
+            Codec::Planes => planes::decode(self, stored, len, out).map(drop),
+            Codec::Delta => match base {
+                Some(base) if base.bytes.len() == len => delta::decode(self, stored, base, out),
+                _ => Err(Damaged("its base is of another length or not at hand")),
+            },
         };
         if decoded.is_err() {
             out.truncate(start);

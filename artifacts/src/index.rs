@@ -10,8 +10,15 @@ use async_trait::async_trait;
 use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
-use crate::manifest::{Manifest, Node};
+use crate::manifest::{Manifest, Node, VERSION};
 use crate::store::StoreError;
+
+mod places;
+mod unfinished;
+
+pub use places::Places;
+pub(crate) use unfinished::own;
+pub use unfinished::{Resuming, Unfinished};
 
 /// Where the bytes of a chunk lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +40,36 @@ pub struct Location {
 pub trait ChunkIndex: Send + Sync {
     /// One answer per digest, in order; `None` for a chunk that must be sent.
     async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError>;
+
+    /// The newest format that whoever is to read the tree reads, as far as is
+    /// known: nothing newer is written.
+    fn format(&self) -> u32 {
+        VERSION
+    }
+
+    /// What a publish before this one stored without a manifest; taken away.
+    fn unfinished(&self) -> Places {
+        Places::default()
+    }
+
+    /// A publish ended before its manifest was stored: these chunks of its own
+    /// generation are.
+    fn leave(&self, _places: Places) {}
+}
+
+/// An index for trees that every version of this program must be able to read:
+/// what is found and what is written is plain.
+#[derive(Clone, Copy)]
+pub struct Plain<'a>(pub &'a dyn ChunkIndex);
+
+#[async_trait]
+impl ChunkIndex for Plain<'_> {
+    async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
+        self.0.locate(digests).await
+    }
+    fn format(&self) -> u32 {
+        1
+    }
 }
 
 /// An index of manifests given by hand; empty, it has everything sent.
@@ -45,7 +82,8 @@ impl MemoryIndex {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &manifest.entries {
             let Node::File { chunks, .. } = &entry.node else { continue };
-            for chunk in chunks {
+            // A difference is of no use without its base, which is not told here.
+            for chunk in chunks.iter().filter(|chunk| chunk.base.is_none()) {
                 known.entry(chunk.digest).or_insert_with(|| Location {
                     pack: chunk.pack.clone(),
                     offset: chunk.offset,

@@ -25,16 +25,20 @@ pub mod pack;
 pub mod publish;
 pub mod restore;
 
+pub mod inspect;
+
 pub mod complete;
 pub mod source;
 
 mod beneath;
 mod chunk;
+mod clone;
 mod offload;
 
+pub use clone::clone_file;
 pub use digest::Digest;
 pub use index::{ChunkIndex, Location};
 pub use key::ObjectKey;
 pub use manifest::{Kind, Manifest};
-pub use publish::{KeySpace, Published, Selection, publish, publish_bytes};
+pub use publish::{KeySpace, Published, Selection, publish, publish_against, publish_bytes, publish_if};
 pub use store::{Put, Store, StoreError};

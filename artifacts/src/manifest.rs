@@ -8,18 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
 use crate::digest::Digest;
+use crate::index::Location;
 use crate::key::{ObjectClass, ObjectKey};
-use crate::path::{PathError, check_link, check_path};
+use crate::path::{PathError, check_link, check_path, harmless};
 
 mod wire;
 
-/// The version this crate writes. It reads every version up to this one: what
-/// was stored stays readable.
+/// The newest version this crate writes, where a tree needs it. It reads every
+/// version up to this one: what was stored stays readable.
 pub const VERSION: u32 = 2;
 /// No manifest may be larger.
 pub const MAX_BYTES: u64 = 64 << 20;
+/// No chunk takes fewer bytes in one: its digest, four numbers of a digit, and
+/// what is between them.
+pub(crate) const LEAST_PER_CHUNK: u64 = 64 + 2 + 3 * 2 + 3;
 const MAX_ENTRIES: usize = 2_000_000;
-const MAX_CHUNK: u32 = 8 << 20;
+pub(crate) const MAX_CHUNK: u32 = 8 << 20;
 const MAX_PACK: u64 = 64 << 20;
 
 /// What a tree is.
@@ -49,6 +53,8 @@ pub struct Manifest {
     pub single_file: bool,
     /// When it was published, in milliseconds since 1970.
     pub created_ms: u64,
+    /// Chunks of earlier trees that chunks of this one are differences to.
+    pub bases: Vec<ChunkRef>,
     /// Everything in the tree, sorted by path. Parents need no entry.
     pub entries: Vec<Entry>,
 }
@@ -103,9 +109,17 @@ pub struct ChunkRef {
     pub stored: u32,
     /// What makes plain bytes of them.
     pub codec: Codec,
+    /// The number of its base among those of the manifest, if it is a
+    /// difference.
+    pub base: Option<u32>,
 }
 
 impl ChunkRef {
+    pub(crate) fn place(&self) -> Location {
+        let Self { pack, offset, len, stored, codec, .. } = self.clone();
+        Location { pack, offset, len, stored, codec }
+    }
+
     /// The end of its stored bytes within the pack.
     #[must_use]
     pub fn end(&self) -> u64 {
@@ -113,21 +127,34 @@ impl ChunkRef {
     }
 
     fn check(&self, version: u32) -> Result<(), &'static str> {
-        if !matches!(self.pack.seq(), Some((ObjectClass::Pack, _))) {
-            return Err("has a chunk that lies in no pack");
-        }
-        if self.len == 0 || self.len > MAX_CHUNK {
-            return Err("has a chunk of an impossible size");
-        }
-        let raw = self.codec == Codec::Raw;
-        if self.stored == 0 || self.stored > self.len || raw && self.stored != self.len {
-            return Err("has a chunk that takes an impossible room");
-        }
-        if version == 1 && !raw {
+        if version < self.codec.version() {
             return Err("has a chunk with a codec that its version does not know");
         }
-        if self.end() > MAX_PACK { Err("has a chunk beyond the end of any pack") } else { Ok(()) }
+        if self.base.is_some() != (self.codec == Codec::Delta) {
+            return Err("has a chunk whose codec and base do not go together");
+        }
+        check_place(&self.pack, self.offset, self.len, (self.stored, self.codec))
     }
+}
+
+/// Whether a chunk can lie there, whoever says so: a manifest or an index.
+pub(crate) fn check_place(
+    pack: &ObjectKey,
+    offset: u64,
+    len: u32,
+    (stored, codec): (u32, Codec),
+) -> Result<(), &'static str> {
+    if !matches!(pack.seq(), Some((ObjectClass::Pack, _))) {
+        return Err("has a chunk that lies in no pack");
+    }
+    if len == 0 || len > MAX_CHUNK {
+        return Err("has a chunk of an impossible size");
+    }
+    if stored == 0 || stored > len || codec == Codec::Raw && stored != len {
+        return Err("has a chunk that takes an impossible room");
+    }
+    let end = offset.saturating_add(u64::from(stored));
+    if end > MAX_PACK { Err("has a chunk beyond the end of any pack") } else { Ok(()) }
 }
 
 /// Why a manifest is refused.
@@ -139,6 +166,9 @@ pub enum ManifestError {
     /// Written by another version.
     #[error("the manifest has version {0}, this program reads up to {VERSION}: upgrade it")]
     Version(u32),
+    /// Written by another version that kept the number: not damage.
+    #[error("the manifest has a chunk with codec {0}, which this program does not know: upgrade it")]
+    Codec(u8),
     /// Not the format at all.
     #[error("the manifest does not parse: {0}")]
     Malformed(String),
@@ -194,11 +224,32 @@ impl Manifest {
         self.entries.iter().filter(|entry| matches!(entry.node, Node::File { .. })).count() as u64
     }
 
-    /// The packs the tree needs, sorted, each once.
+    /// Everything that must be in the store for the tree to be restored: its
+    /// chunks, and the bases of those that are differences.
+    pub fn needed(&self) -> impl Iterator<Item = &ChunkRef> {
+        self.bases.iter().chain(self.chunks())
+    }
+
+    /// The packs the tree needs, sorted, each once; those of bases too.
     #[must_use]
     pub fn packs(&self) -> Vec<ObjectKey> {
-        let packs: BTreeSet<&ObjectKey> = self.chunks().map(|chunk| &chunk.pack).collect();
+        let mut packs = BTreeSet::new();
+        let mut last = None;
+        for chunk in self.needed() {
+            // Neighbours mostly share a pack.
+            if last != Some(&chunk.pack) {
+                packs.insert(&chunk.pack);
+                last = Some(&chunk.pack);
+            }
+        }
         packs.into_iter().cloned().collect()
+    }
+
+    /// The first version that can say what this tree holds: what needs no
+    /// newer one stays readable by older programs.
+    #[must_use]
+    pub fn needed_version(&self) -> u32 {
+        self.chunks().map(|chunk| chunk.codec.version()).max().unwrap_or(1)
     }
 
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &ChunkRef> {
@@ -253,6 +304,15 @@ impl Manifest {
         if self.single_file && !matches!(self.entries.as_slice(), [Entry { node: Node::File { .. }, .. }]) {
             return Err(ManifestError::Tree("says it is one file, but it is not"));
         }
+        for base in &self.bases {
+            // One that needs another would make chains of unknown length.
+            if base.check(self.version).is_err() || base.base.is_some() {
+                return Err(ManifestError::Tree("has a base that none can be"));
+            }
+        }
+        if self.bases.len() > self.chunks().count() {
+            return Err(ManifestError::Tree("has more bases than chunks"));
+        }
         let mut total = 0_u64;
         let mut previous = "";
         let mut leaves = HashSet::new();
@@ -262,7 +322,7 @@ impl Manifest {
                 return Err(entry.refuse("is out of order or named twice"));
             }
             previous = &entry.path;
-            let size = entry.check(self.version)?;
+            let size = entry.check(self.version, &self.bases)?;
             total = total.checked_add(size).ok_or_else(|| entry.refuse("makes the tree impossibly large"))?;
             if !matches!(entry.node, Node::Dir { .. }) {
                 leaves.insert(entry.path.as_str());
@@ -279,11 +339,20 @@ impl Manifest {
 }
 
 impl Entry {
-    fn refuse(&self, why: &'static str) -> ManifestError {
-        ManifestError::Entry { path: self.path.chars().take(200).collect(), why }
+    /// Bytes of the file; 0 for anything else.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match &self.node {
+            Node::File { size, .. } => *size,
+            Node::Dir { .. } | Node::Symlink { .. } => 0,
+        }
     }
 
-    fn check(&self, version: u32) -> Result<u64, ManifestError> {
+    fn refuse(&self, why: &'static str) -> ManifestError {
+        ManifestError::Entry { path: harmless(&self.path), why }
+    }
+
+    fn check(&self, version: u32, bases: &[ChunkRef]) -> Result<u64, ManifestError> {
         match &self.node {
             Node::Symlink { target } => check_link(&self.path, target).map(|()| 0).map_err(Into::into),
             Node::Dir { mode } if *mode > 0o777 => Err(self.refuse("has a mode above 0777")),
@@ -293,6 +362,10 @@ impl Entry {
                 let mut sum = 0_u64;
                 for chunk in chunks {
                     chunk.check(version).map_err(|why| self.refuse(why))?;
+                    let base = chunk.base.map(|number| bases.get(number as usize));
+                    if base.is_some_and(|base| base.is_none_or(|base| base.len != chunk.len)) {
+                        return Err(self.refuse("has a chunk with an impossible base"));
+                    }
                     sum = sum.saturating_add(u64::from(chunk.len));
                 }
                 if sum == *size {

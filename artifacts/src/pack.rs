@@ -9,15 +9,18 @@
 //! Numbers are little-endian. The chunks lie in the order of the index, the
 //! first at 0. Packs of format version 1 have no index.
 
-use crate::codec::{Codec, Coder, Effort};
+use crate::codec::{Base, Codec, Coder, Effort};
 use crate::digest::Digest;
 use crate::index::Location;
 use crate::key::ObjectKey;
+use crate::manifest::MAX_CHUNK;
 
 /// The last bytes of every pack that has an index.
 pub const MAGIC: &[u8; 8] = b"OLPACK2\n";
+/// A codec may take an eighth more than a chunk before it is given up.
+const SLACK: usize = 1 << 20;
 const ENTRY: usize = 32 + 4 + 4 + 1;
-const FOOT: usize = 32 + 4 + 8;
+pub(crate) const FOOT: usize = 32 + 4 + 8;
 
 /// Where a chunk lies in a pack that has no name yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,12 @@ pub enum PackError {
     /// The index does not describe the bytes before it.
     #[error("the pack's index is damaged")]
     Index,
+    /// A chunk is coded as this program does not know.
+    #[error("the pack has a chunk with codec {0}, which this program does not know: upgrade it")]
+    Codec(u8),
+    /// The index is longer than the bytes that were read of the end.
+    #[error("the pack's index takes the last {0} bytes")]
+    More(u64),
 }
 
 /// A pack that is being filled.
@@ -68,17 +77,28 @@ impl Builder {
         self.bytes.len() + len + (self.held.len() + 1) * ENTRY + FOOT <= limit
     }
 
-    /// Takes the room of a whole pack at once; growing would take it twice.
+    /// Takes the room of a whole pack at once, and what coding its last chunk
+    /// may need beyond it for a moment; growing would take it twice.
     pub(crate) fn reserve(&mut self, limit: usize) {
+        let limit = limit + SLACK;
         self.bytes.reserve_exact(limit.saturating_sub(self.bytes.len()));
     }
 
-    pub(crate) fn add(&mut self, coder: &mut Coder, digest: Digest, chunk: &[u8], effort: Effort) {
+    /// Codes a chunk; tells how, and how many bytes it takes.
+    pub(crate) fn add(
+        &mut self,
+        coder: &mut Coder,
+        digest: Digest,
+        chunk: &[u8],
+        base: Option<Base<'_>>,
+        effort: Effort,
+    ) -> (Codec, u32) {
         let offset = self.bytes.len();
-        let codec = coder.encode(chunk, effort, &mut self.bytes);
+        let codec = coder.encode(chunk, base, effort, &mut self.bytes);
         let stored = (self.bytes.len() - offset) as u32;
         self.plain += chunk.len() as u64;
         self.held.push((digest, Held { offset: offset as u64, stored, len: chunk.len() as u32, codec }));
+        (codec, stored)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -121,30 +141,40 @@ impl Builder {
 
 /// What a pack says it holds, once all of it has its digest.
 pub fn index(pack: &[u8]) -> Result<Vec<(Digest, Held)>, PackError> {
-    let body = pack.len().checked_sub(FOOT).ok_or(PackError::NoIndex)?;
-    let (body, foot) = pack.split_at(body);
-    let (digest, rest) = foot.split_at(32);
-    let (count, magic) = rest.split_at(4);
+    let held = tail(pack, pack.len() as u64)?;
+    let (body, foot) = pack.split_at(pack.len() - FOOT);
+    if Digest::of(body).as_bytes() == &foot[..32] { Ok(held) } else { Err(PackError::Digest) }
+}
+
+/// What a pack of `size` bytes says it holds, by its end alone: a hint, for
+/// the digest covers what was not read.
+pub(crate) fn tail(end: &[u8], size: u64) -> Result<Vec<(Digest, Held)>, PackError> {
+    let (body, foot) = end.split_at(end.len().checked_sub(FOOT).ok_or(PackError::NoIndex)?);
+    let (count, magic) = foot[32..].split_at(4);
     if magic != MAGIC {
         return Err(PackError::NoIndex);
     }
-    if Digest::of(body).as_bytes() != digest {
-        return Err(PackError::Digest);
-    }
-    let count = u32::from_le_bytes(count.try_into().unwrap_or_default()) as usize;
-    let room = count.checked_mul(ENTRY).and_then(|room| body.len().checked_sub(room));
-    let (chunks, index) = body.split_at(room.ok_or(PackError::Index)?);
+    let count = u32::from_le_bytes(count.try_into().unwrap_or_default());
+    let needed = u64::from(count) * ENTRY as u64;
+    let chunks = size.checked_sub(needed + FOOT as u64).ok_or(PackError::Index)?;
+    let Some(start) = body.len().checked_sub(needed as usize) else {
+        return Err(PackError::More(needed + FOOT as u64));
+    };
     let mut offset = 0_u64;
-    let mut held = Vec::with_capacity(count);
-    for entry in index.as_chunks::<ENTRY>().0 {
+    let mut held = Vec::with_capacity(count as usize);
+    for entry in body[start..].as_chunks::<ENTRY>().0 {
         let number = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
         let digest: [u8; 32] = entry[..32].try_into().unwrap_or_default();
-        let codec = Codec::try_from(entry[40]).map_err(|_| PackError::Index)?;
+        let codec = Codec::try_from(entry[40]).map_err(|_| PackError::Codec(entry[40]))?;
         let (stored, len) = (number(32), number(36));
+        let raw = codec == Codec::Raw;
+        if stored == 0 || stored > len || len > MAX_CHUNK || raw && stored != len {
+            return Err(PackError::Index);
+        }
         held.push((Digest::from_bytes(digest), Held { offset, stored, len, codec }));
         offset += u64::from(stored);
     }
-    if offset == chunks.len() as u64 { Ok(held) } else { Err(PackError::Index) }
+    if offset == chunks { Ok(held) } else { Err(PackError::Index) }
 }
 
 #[cfg(test)]
@@ -154,7 +184,7 @@ mod tests {
     fn pack() -> Vec<u8> {
         let (mut builder, mut coder) = (Builder::default(), Coder::default());
         for chunk in [vec![0; 5000], b"text that repeats itself ".repeat(99), b"plain".to_vec()] {
-            builder.add(&mut coder, Digest::of(&chunk), &chunk, Effort::Dense);
+            builder.add(&mut coder, Digest::of(&chunk), &chunk, None, Effort::Dense);
         }
         assert_eq!(builder.plain_bytes(), 5000 + 25 * 99 + 5);
         let room = builder.len() + 3 * ENTRY + FOOT;
@@ -176,9 +206,50 @@ mod tests {
         for (digest, Held { offset, stored, len, codec }) in held {
             let stored = &bytes[offset as usize..][..stored as usize];
             let mut plain = Vec::new();
-            coder.decode(codec, stored, len as usize, &mut plain).unwrap();
+            coder.decode(codec, stored, None, len as usize, &mut plain).unwrap();
             assert_eq!(Digest::of(&plain), digest);
         }
+    }
+
+    #[test]
+    fn an_index_that_lies_is_refused() {
+        let foot = |index: &[u8], chunks: usize| {
+            let mut bytes = [&vec![b'x'; chunks][..], index].concat();
+            bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
+            bytes.extend_from_slice(&((index.len() / ENTRY) as u32).to_le_bytes());
+            [&bytes[..], MAGIC].concat()
+        };
+        let entry = |stored: u32, len: u32, codec: u8| {
+            [&[7; 32][..], &stored.to_le_bytes(), &len.to_le_bytes(), &[codec]].concat()
+        };
+        assert_eq!(index(&foot(&entry(5, 5, 0), 5)).unwrap().len(), 1);
+        assert_eq!(index(&foot(&entry(5, 8 << 20, 3), 5)).unwrap().len(), 1);
+        for (stored, len, codec, wrong) in [
+            (5, (8 << 20) + 1, 3, PackError::Index),
+            (5, u32::MAX, 3, PackError::Index),
+            (0, 5, 3, PackError::Index),
+            (5, 4, 3, PackError::Index),
+            (5, 6, 0, PackError::Index),
+            (5, 6, 200, PackError::Codec(200)),
+        ] {
+            assert_eq!(index(&foot(&entry(stored, len, codec), stored as usize)), Err(wrong));
+        }
+        assert_eq!(index(&foot(&entry(5, 5, 0), 6)), Err(PackError::Index));
+        let mut huge = foot(&[], 100);
+        let at = huge.len() - 12;
+        huge[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(index(&huge), Err(PackError::Index), "and nothing is reserved for it");
+    }
+
+    #[test]
+    fn the_end_alone_tells_what_it_holds() {
+        let bytes = pack();
+        let size = bytes.len() as u64;
+        let all = index(&bytes).unwrap();
+        let needed = 3 * ENTRY + FOOT;
+        assert_eq!(tail(&bytes[bytes.len() - needed..], size), Ok(all));
+        let short = tail(&bytes[bytes.len() - needed + 1..], size);
+        assert_eq!(short, Err(PackError::More(needed as u64)));
     }
 
     #[test]

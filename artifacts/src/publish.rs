@@ -5,23 +5,28 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::chunk::{Cuts, MAX, outline};
 use crate::digest::Digest;
-use crate::index::{ChunkIndex, Location};
+use crate::index::{ChunkIndex, Places, own};
 use crate::key::{KeyError, ObjectKey};
-use crate::manifest::{ChunkRef, Entry, Kind, MAX_BYTES, Manifest, ManifestError, Node, VERSION};
-use crate::offload::offload;
+use crate::manifest::{Entry, Kind, MAX_BYTES, Manifest, ManifestError, Node};
+use crate::offload::{Started, offload, start};
 use crate::path::{PathError, check_path, leaf};
 use crate::store::{Put, Store, StoreError};
 
+mod base;
+mod flight;
 mod pace;
 mod pack;
 mod scan;
 
-use pack::{Packer, Piece, Pieces, Where};
+use base::Lineage;
+pub use base::{Against, Keyframe};
+use pack::{Cut, Packed, Packer, Piece, Pieces, Sent, Where};
 use scan::{Found, Scan};
 
 /// The next free numbers of one generation; publishing advances them.
@@ -91,6 +96,10 @@ pub struct Published {
     pub new_chunks: u64,
     /// Bytes of the packs that were put: new chunks as they are stored.
     pub sent_bytes: u64,
+    /// What chunks that had a base took, whatever they were stored as.
+    pub against: Against,
+    /// The store is known to be slower than coding, so that coding pays.
+    pub pays: bool,
 }
 
 /// Why nothing was published.
@@ -102,6 +111,10 @@ pub enum PublishError {
         /// Which.
         path: String,
     },
+    /// The files are as they were read, but what had to hold for them to be
+    /// published no longer does.
+    #[error("what had to hold until the end no longer does: nothing was published")]
+    Withdrawn,
     /// A device, socket or pipe, or a file where the selection says otherwise.
     #[error("`{path}` {why}")]
     Unfit {
@@ -175,22 +188,53 @@ impl Selection {
     }
 }
 
-/// Publishes files of this machine. Memory stays below some 30 MiB, whatever
-/// the size of the files.
+/// Publishes files of this machine. Memory stays below 96 MiB, whatever the size
+/// of the files.
 pub async fn publish(
     selection: &Selection,
     keys: &mut KeySpace,
     store: &dyn Store,
     index: &dyn ChunkIndex,
 ) -> Result<Published, PublishError> {
-    let chosen = selection.clone();
-    let scan = offload(move || Scan::open(&chosen)).await.map_err(|e| lost(&e))??;
-    let mut pieces = FilePieces(Some(scan));
-    let mut packer = Packer::new(keys, store, index, Where::Aside);
+    publish_if(selection, keys, store, index, || true).await
+}
+
+/// Publishes files of this machine if, once all of them were read, stored and
+/// looked at again, `still` says so, which may block. Otherwise there is no
+/// manifest in the store: one that is there may be committed by whoever finds
+/// it, whatever its publisher came to think of it.
+pub async fn publish_if(
+    selection: &Selection,
+    keys: &mut KeySpace,
+    store: &dyn Store,
+    index: &dyn ChunkIndex,
+    still: impl FnOnce() -> bool + Send + 'static,
+) -> Result<Published, PublishError> {
+    publish_against(None, selection, keys, store, index, still).await
+}
+
+/// The same, and chunks are stored as differences to those of a keyframe where
+/// that takes clearly less.
+pub async fn publish_against(
+    keyframe: Option<Arc<Keyframe>>,
+    selection: &Selection,
+    keys: &mut KeySpace,
+    store: &dyn Store,
+    index: &dyn ChunkIndex,
+    still: impl FnOnce() -> bool + Send + 'static,
+) -> Result<Published, PublishError> {
+    let (chosen, related) = (selection.clone(), keyframe.clone());
+    let scan = move || Scan::open(&chosen).map(|scan| scan.against(related));
+    let scan = offload(scan).await.map_err(|e| lost(&e))??;
+    let mut pieces = read_ahead(scan);
+    let mut packer = Packer::new(keys, store, index, Where::Aside).against(keyframe);
     packer.drain(&mut pieces).await?;
-    let scan = pieces.0.take().ok_or_else(|| lost(&io::Error::other("the reader is gone")))?;
+    packer.flush().await?;
+    let scan = pieces.into_scan()?;
     // Not before everything is uploaded: the last look comes last.
-    let found = offload(move || scan.finish()).await.map_err(|e| lost(&e))??;
+    let last_look =
+        move || scan.finish().and_then(|found| still().then_some(found).ok_or(PublishError::Withdrawn));
+    let found = offload(last_look).await.map_err(|e| lost(&e))??;
     finish(packer, selection.about(), found).await
 }
 
@@ -219,70 +263,131 @@ async fn finish(
     about: About,
     found: Vec<(String, Found)>,
 ) -> Result<Published, PublishError> {
-    let store = packer.store;
-    let packed = packer.finish().await?;
+    let Packed { keys, store, index, runs, tree, lineage, sent, pays } = packer.finish().await?;
+    let against = lineage.against();
+    let work = move || described(tree, lineage, about, found);
+    let Described { manifest, bytes, digests } = match runs {
+        Where::Here => work()?,
+        Where::Aside => offload(work).await.map_err(|e| lost(&e))??,
+    };
+    let put = match ObjectKey::manifest(&keys.scope, keys.generation, keys.manifest_seq) {
+        Ok(key) => store.put_if_absent(&key, &bytes).await.map(|put| (key, put)).map_err(Into::into),
+        Err(error) => Err(error.into()),
+    };
+    // Taken, ours or unknown, the number is used.
+    keys.manifest_seq += 1;
+    let put =
+        put.and_then(
+            |(key, put)| {
+                if put == Put::Different { Err(PublishError::ManifestTaken { key }) } else { Ok(key) }
+            },
+        );
+    let manifest_key = match put {
+        Ok(key) => key,
+        Err(error) => {
+            index.leave(Places::of(&manifest, |pack| own(pack, &keys.scope, keys.generation)));
+            return Err(error);
+        }
+    };
+    let Sent { new_bytes, new_chunks, sent_bytes } = sent;
+    let (manifest_digest, content_digest) = digests;
+    Ok(Published {
+        manifest_key,
+        manifest_digest,
+        content_digest,
+        total_bytes: manifest.total_bytes(),
+        manifest,
+        new_bytes,
+        new_chunks,
+        sent_bytes,
+        against,
+        pays,
+    })
+}
+
+/// A tree that is ready to be put.
+struct Described {
+    manifest: Manifest,
+    bytes: Vec<u8>,
+    /// Of the bytes, and of the content.
+    digests: (Digest, Digest),
+}
+
+/// Describes a tree. The description of a large one takes most of the room
+/// there is: the table it is made from is gone when its bytes are written.
+fn described(
+    tree: Cut,
+    mut lineage: Lineage,
+    about: About,
+    found: Vec<(String, Found)>,
+) -> Result<Described, PublishError> {
     let mut entries = Vec::with_capacity(found.len());
     for (number, (path, found)) in found.into_iter().enumerate() {
         let node = match found {
             Found::Dir { mode } => Node::Dir { mode },
             Found::Link { target } => Node::Symlink { target },
             Found::File { mode, size, mtime_ms } => {
-                let cuts = packed.cuts.get(number).map(Vec::as_slice).unwrap_or_default();
-                let chunks = cuts.iter().filter_map(|digest| {
-                    let Location { pack, offset, len, stored, codec } = packed.places.get(digest)?.clone();
-                    Some(ChunkRef { digest: *digest, len, pack, offset, stored, codec })
-                });
-                Node::File { mode, size, mtime_ms, chunks: chunks.collect() }
+                let numbers = tree.of(number);
+                let mut chunks = Vec::with_capacity(numbers.len());
+                let placed = numbers.iter().filter_map(|number| tree.places.get(*number));
+                chunks.extend(placed.map(|chunk| lineage.related(chunk)));
+                Node::File { mode, size, mtime_ms, chunks }
             }
         };
         entries.push(Entry { path, node });
     }
+    drop(tree);
+    let bases = lineage.into_bases();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let About { kind, step, name, single_file, created_ms } = about;
-    let manifest = Manifest { version: VERSION, kind, step, name, single_file, created_ms, entries };
+    let mut manifest = Manifest { version: 1, kind, step, name, single_file, created_ms, bases, entries };
+    manifest.version = manifest.needed_version();
     // Nothing is published that a reader would refuse.
     manifest.check()?;
     let bytes = manifest.to_bytes();
     if bytes.len() as u64 > MAX_BYTES {
         return Err(ManifestError::TooLarge(bytes.len() as u64).into());
     }
-    let keys = packed.keys;
-    let key = ObjectKey::manifest(&keys.scope, keys.generation, keys.manifest_seq)?;
-    let put = store.put_if_absent(&key, &bytes).await?;
-    // Taken or ours, the number is used.
-    keys.manifest_seq += 1;
-    if put == Put::Different {
-        return Err(PublishError::ManifestTaken { key });
-    }
-    Ok(Published {
-        manifest_key: key,
-        manifest_digest: Digest::of(&bytes),
-        content_digest: manifest.content_digest(),
-        total_bytes: manifest.total_bytes(),
-        manifest,
-        new_bytes: packed.new_bytes,
-        new_chunks: packed.new_chunks,
-        sent_bytes: packed.sent_bytes,
-    })
+    let digests = (Digest::of(&bytes), manifest.content_digest());
+    Ok(Described { manifest, bytes, digests })
 }
 
 fn lost(error: &io::Error) -> PublishError {
     PublishError::Io { path: "the selected files".into(), source: io::Error::other(error.to_string()) }
 }
 
-/// The files of a scan, read where blocking is allowed.
-struct FilePieces(Option<Scan>);
+/// The files of a scan, read where blocking is allowed and one batch ahead.
+enum FilePieces {
+    Ahead(Started<(Scan, Result<Vec<Piece>, PublishError>)>),
+    Over(Option<Box<Scan>>),
+}
+
+fn read_ahead(mut scan: Scan) -> FilePieces {
+    FilePieces::Ahead(start(move || {
+        let read = scan.read();
+        (scan, read)
+    }))
+}
+
+impl FilePieces {
+    /// The scan, once all of it was read.
+    fn into_scan(self) -> Result<Scan, PublishError> {
+        match self {
+            Self::Over(Some(scan)) => Ok(*scan),
+            Self::Over(None) | Self::Ahead(_) => Err(lost(&io::Error::other("the reader is gone"))),
+        }
+    }
+}
 
 #[async_trait]
 impl Pieces for FilePieces {
     async fn next(&mut self) -> Result<Vec<Piece>, PublishError> {
-        let mut scan = self.0.take().ok_or_else(|| lost(&io::Error::other("the reader is gone")))?;
-        let work = move || {
-            let read = scan.read();
-            (scan, read)
+        let Self::Ahead(reading) = self else { return Ok(Vec::new()) };
+        let (scan, read) = reading.done().await.map_err(|e| lost(&e))?;
+        *self = match &read {
+            Ok(pieces) if !pieces.is_empty() => read_ahead(scan),
+            _ => Self::Over(Some(Box::new(scan))),
         };
-        let (scan, read) = offload(work).await.map_err(|e| lost(&e))?;
-        self.0 = Some(scan);
         read
     }
 }
@@ -313,7 +418,7 @@ impl Pieces for BytePieces<'_> {
             let size = bytes.len() as u64;
             let cuts = self.cuts.get_or_insert_with(|| Cuts::new(outline(bytes.as_slice(), size), size));
             let length = cuts.next(&rest[..rest.len().min(MAX)]);
-            batch.add(self.entry, &rest[..length]);
+            batch.add(self.entry, &rest[..length], None);
             self.offset += length;
         }
         Ok(batch.into_pieces())
@@ -323,3 +428,6 @@ impl Pieces for BytePieces<'_> {
 pub(crate) fn is_reserved(path: &str) -> bool {
     leaf(path).starts_with(crate::restore::SCRATCH)
 }
+
+#[cfg(test)]
+mod tests;

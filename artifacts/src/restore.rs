@@ -3,6 +3,7 @@
 //! asked is never mistaken for content that is lost or damaged: only the
 //! latter may make anybody choose an older checkpoint.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,13 @@ use crate::manifest::{MAX_BYTES, Manifest, ManifestError};
 use crate::offload::{is_full, offload, random_name};
 use crate::store::{Store, StoreError};
 
+mod base;
+mod compare;
 mod fetch;
+mod staged;
 mod write;
 
+pub use compare::same_content;
 pub use fetch::{read_tree, verify};
 use write::{Style, Tree};
 
@@ -63,13 +68,14 @@ pub enum RestoreError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The manifest is of a version this program does not read.
-    #[error("manifest `{key}` has version {version}: upgrade this program")]
+    /// The manifest is of a version this program does not read, or has a chunk
+    /// with such a codec: it may be as whole as any.
+    #[error("manifest `{key}` cannot be read by this program: {what}")]
     Unsupported {
         /// Which.
         key: ObjectKey,
-        /// Its version.
-        version: u32,
+        /// What it has.
+        what: String,
     },
     /// The manifest given names what no honest tree can.
     #[error(transparent)]
@@ -153,28 +159,69 @@ pub async fn load_manifest(
         return Err(corrupt(format!("its digest is {digest}, not {expected}")));
     }
     Manifest::parse(&bytes).map_err(|error| match error {
-        ManifestError::Version(version) => RestoreError::Unsupported { key: key.clone(), version },
+        ManifestError::Version(_) | ManifestError::Codec(_) => {
+            RestoreError::Unsupported { key: key.clone(), what: error.to_string() }
+        }
         other => corrupt(other.to_string()),
     })
 }
 
+/// Whether a name is that of a restore that is not finished: the next one to
+/// the same place goes on from it, or removes it.
+#[must_use]
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with(SCRATCH)
+}
+
 /// Restores a tree as `dest`, which must not exist; for a single file, `dest`
 /// becomes that file. It is written beside `dest` and renamed when it is whole
-/// and durable. One restore to the same `dest` at a time.
+/// and durable. Where this was interrupted, or the store could not be asked,
+/// what was written stays, and the next restore of the same content to the
+/// same `dest` fetches only what is missing or does not have its hash. One
+/// restore to the same `dest` at a time.
 pub async fn restore(store: &dyn Store, manifest: &Manifest, dest: &Path) -> Result<Restored, RestoreError> {
     manifest.check()?;
-    let place = dest.to_owned();
-    let scratch = run(dest, move || Scratch::make(&place)).await?;
-    let tree = Tree::new(manifest, &scratch.path, Style::Fresh)?;
-    fetch::pour(store, manifest, tree).await?;
+    let content = manifest.content_digest();
+    let mut scratch = stage(manifest, dest, content, true).await?;
+    let mut poured = pour(store, manifest, &scratch).await;
+    if scratch.resumed && matches!(poured, Err(RestoreError::Io { .. } | RestoreError::Blocked { .. })) {
+        // Perhaps what was left is in the way: not a second time.
+        drop(scratch);
+        scratch = stage(manifest, dest, content, false).await?;
+        poured = pour(store, manifest, &scratch).await;
+    }
+    // Neither what does not verify nor a full disk gets better by waiting.
+    scratch.kept = matches!(poured, Err(RestoreError::Remote(_) | RestoreError::Io { .. }));
+    poured?;
     let inner = manifest.single_file.then(|| manifest.entries.first().map(|entry| entry.path.clone()));
     let place = dest.to_owned();
     run(dest, move || scratch.settle(inner.flatten().as_deref(), &place)).await?;
     Ok(done(manifest))
 }
 
+/// A directory to restore into: the one that an earlier try left, if `again`.
+async fn stage(
+    manifest: &Manifest,
+    dest: &Path,
+    content: Digest,
+    again: bool,
+) -> Result<Scratch, RestoreError> {
+    let (place, names) = (dest.to_owned(), staged::names(manifest));
+    run(dest, move || Scratch::make(&place, content, again.then_some(&names))).await
+}
+
+async fn pour(store: &dyn Store, manifest: &Manifest, scratch: &Scratch) -> Result<(), RestoreError> {
+    let kept = match scratch.resumed {
+        true => staged::kept(manifest, &scratch.path, Style::Fresh).await?,
+        false => Vec::new(),
+    };
+    let tree = Tree::new(manifest, &scratch.path, Style::Fresh, &kept)?;
+    fetch::pour(store, manifest, tree, &kept).await
+}
+
 /// Restores into a directory that exists: each file replaces what has its name
-/// in one step, everything else stays. A link in the directory is never
+/// in one step, everything else stays; a file that has its bytes already is
+/// not fetched. A link in the directory is never
 /// followed; one in the way of a directory is an error.
 pub async fn restore_over(
     store: &dyn Store,
@@ -182,8 +229,9 @@ pub async fn restore_over(
     dest_dir: &Path,
 ) -> Result<Restored, RestoreError> {
     manifest.check()?;
-    let tree = Tree::new(manifest, dest_dir, Style::Over)?;
-    fetch::pour(store, manifest, tree).await?;
+    let kept = staged::kept(manifest, dest_dir, Style::Over).await?;
+    let tree = Tree::new(manifest, dest_dir, Style::Over, &kept)?;
+    fetch::pour(store, manifest, tree, &kept).await?;
     Ok(done(manifest))
 }
 
@@ -202,27 +250,50 @@ async fn run<T: Send + 'static>(
     offload(work).await.map_err(|e| RestoreError::io(shown, e))?
 }
 
-/// A directory beside the destination that goes away unless it is settled.
+/// A directory beside the destination that goes away unless it is settled or
+/// worth going on from.
 struct Scratch {
     path: PathBuf,
+    /// Something was in it.
+    resumed: bool,
+    kept: bool,
 }
 
 impl Scratch {
-    fn make(dest: &Path) -> Result<Self, RestoreError> {
+    /// `names`: what a directory that was left may hold; `None` takes none.
+    fn make(dest: &Path, content: Digest, names: Option<&HashSet<String>>) -> Result<Self, RestoreError> {
         if dest.symlink_metadata().is_ok() {
             return Err(RestoreError::Exists { path: dest.to_owned() });
         }
-        let (above, name) = beside(dest)?;
+        let (above, tag) = beside(dest)?;
         fs::create_dir_all(above).map_err(|e| RestoreError::io(above, e))?;
-        // What an earlier restore of this destination left when it was killed.
+        let name = format!("{tag}{}", &content.to_string()[..16]);
+        let path = above.join(&name);
+        let is_ours = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        let resumed = is_ours
+            && names.is_some_and(|names| staged::has_strangers(&path, names).is_ok_and(|strange| !strange));
+        // What earlier restores of this destination left when they were killed.
         for entry in fs::read_dir(above).map_err(|e| RestoreError::io(above, e))?.flatten() {
-            if entry.file_name().to_str().is_some_and(|found| found.starts_with(&name)) {
+            let found = entry.file_name();
+            let Some(found) = found.to_str().filter(|found| found.starts_with(&tag)) else { continue };
+            if !(resumed && found == name) {
                 drop(fs::remove_dir_all(entry.path()));
             }
         }
-        let path = above.join(name + &random_name());
-        fs::create_dir(&path).map_err(|e| RestoreError::io(&path, e))?;
-        Ok(Self { path })
+        if resumed {
+            return Ok(Self { path, resumed, kept: false });
+        }
+        // What cannot be removed is not gone on from.
+        let path = match fs::create_dir(&path) {
+            Ok(()) => path,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = above.join(tag + &random_name());
+                fs::create_dir(&path).map_err(|e| RestoreError::io(&path, e))?;
+                path
+            }
+            Err(error) => return Err(RestoreError::io(&path, error)),
+        };
+        Ok(Self { path, resumed, kept: false })
     }
 
     /// Gives the tree, or the one file in it, its final name.
@@ -250,7 +321,9 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Already renamed: then there is nothing here.
-        drop(fs::remove_dir_all(&self.path));
+        if !self.kept {
+            drop(fs::remove_dir_all(&self.path));
+        }
     }
 }
 

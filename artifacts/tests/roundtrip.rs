@@ -1,11 +1,11 @@
 //! Trees go into a store and come back as they were, or not at all.
-#![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use artifacts::index::MemoryIndex;
 use artifacts::manifest::{Entry, Node};
@@ -15,7 +15,7 @@ use artifacts::store::memory::Fault;
 use artifacts::store::{FsStore, MemoryStore};
 use artifacts::{
     ChunkIndex, Digest, KeySpace, Kind, Location, Manifest, ObjectKey, Published, Put, Selection, Store,
-    StoreError, publish, publish_bytes,
+    StoreError, publish, publish_bytes, publish_if,
 };
 use proptest::prelude::*;
 
@@ -171,8 +171,9 @@ async fn damage_is_corrupt_and_the_destination_does_not_appear() {
     store.fail_gets(0, 1, Fault::Remote);
     let hiccup = restore(&store, &published.manifest, &dest).await;
     assert!(matches!(hiccup, Err(RestoreError::Remote(_))), "{hiccup:?}");
-    assert_eq!(names(dir.path()), before);
+    assert!(!dest.exists(), "what came is kept beside it");
     restore(&store, &published.manifest, &dest).await.unwrap();
+    assert_eq!(names(dir.path()), ["back", "tree"]);
     store.truncate(&pack, 2_000_000);
     assert!(matches!(verify(&store, &published.manifest).await, Err(RestoreError::Corrupt { .. })));
     store.delete(&pack).await.unwrap();
@@ -226,6 +227,42 @@ async fn a_file_that_changes_meanwhile_is_never_published() {
         let retried = publish(&whole(&root), &mut keys, &store, &MemoryIndex::default()).await.unwrap();
         verify(&store, &retried.manifest).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_no_longer_holds_at_the_end_leaves_no_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("step-7");
+    sample(&root);
+    let store = MemoryStore::default();
+    let mut keys = keys();
+    let index = MemoryIndex::default();
+    for holds in [false, true] {
+        let (seen, at_the_end) = (store.clone(), Arc::new(AtomicU64::new(u64::MAX)));
+        let asked = at_the_end.clone();
+        let still = move || {
+            asked.store(seen.total_bytes(), Ordering::Relaxed);
+            holds
+        };
+        let outcome = publish_if(&whole(&root), &mut keys, &store, &index, still).await;
+        let asked = at_the_end.load(Ordering::Relaxed);
+        let manifests = store.list("run/g0000000000000001/m").await.unwrap();
+        if holds {
+            let manifest = outcome.unwrap().manifest.to_bytes();
+            assert_eq!(asked + manifest.len() as u64, store.total_bytes(), "the manifest alone is put later");
+            assert_eq!(manifests, [ObjectKey::manifest("run", 1, 0).unwrap()], "no number was used before");
+        } else {
+            assert!(matches!(outcome, Err(PublishError::Withdrawn)), "{outcome:?}");
+            assert!(asked > 3_000_000 && asked == store.total_bytes(), "{asked}");
+            assert!(manifests.is_empty());
+        }
+    }
+    // What changed needs nobody's opinion.
+    fs::write(root.join("copy.bin"), b"other").unwrap();
+    let changes = whole(&root);
+    fs::remove_file(root.join("copy.bin")).unwrap();
+    let outcome = publish_if(&changes, &mut keys, &store, &index, || panic!("asked of a torn tree")).await;
+    assert!(matches!(outcome, Err(PublishError::Changed { .. })), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::{MAX, safetensors, zip};
+use super::{WHOLE, safetensors, zip};
 
 /// Shorter records are left to the cut by content, many at a time.
 const LEAST: u64 = 64 << 10;
@@ -45,7 +45,7 @@ pub(super) fn piece(file: &(impl At + ?Sized), at: u64, len: usize) -> Option<Ve
 /// worth a cut. Nothing for a file that has none, that says nonsense or that
 /// cannot be read: reading its content will tell.
 pub(crate) fn outline(file: &(impl At + ?Sized), size: u64) -> Vec<Range<u64>> {
-    if size <= MAX as u64 {
+    if size <= WHOLE as u64 {
         return Vec::new();
     }
     let records = zip::records(file, size).or_else(|| safetensors::records(file, size));

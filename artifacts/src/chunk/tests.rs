@@ -1,3 +1,5 @@
+//! Where files are cut: at their records, whatever stands before them.
+
 use std::collections::HashSet;
 
 use super::*;
@@ -29,16 +31,28 @@ fn lengths(bytes: &[u8]) -> Vec<usize> {
 fn the_cut_by_content_is_frozen() {
     let lengths = lengths(&noise(2 << 20));
     assert_eq!(lengths[..6], GOLDEN);
-    assert!(lengths.iter().all(|n| *n <= SMALL.2 as usize));
+    assert!(lengths.iter().all(|n| *n <= 256 << 10));
+    let window = noise(64 << 20);
+    for (size, golden) in [(64 << 20, MIDDLE), (512 << 20, LARGE), (1 << 40, LARGE)] {
+        let (mut cuts, mut rest) = (Cuts::new(Vec::new(), size), &window[..]);
+        let lengths: [usize; 3] = std::array::from_fn(|_| {
+            let length = cuts.next(&rest[..rest.len().min(MAX)]);
+            rest = &rest[length..];
+            length
+        });
+        assert_eq!(lengths, golden, "{size}");
+    }
 }
 
+const MIDDLE: [usize; 3] = [531_215, 93_777, 506_155];
+const LARGE: [usize; 3] = [1_660_009, 795_372, 1_161_044];
 const GOLDEN: [usize; 6] = [32_798, 100_912, 40_249, 68_411, 152_004, 75_528];
 
 #[test]
 fn a_stream_is_cut_like_a_slice() {
     let bytes = noise(7_654_321);
     let expected: Vec<usize> =
-        FastCDC::new(&bytes, SMALL.0, SMALL.1, SMALL.2).map(|chunk| chunk.length).collect();
+        FastCDC::new(&bytes, 16 << 10, 64 << 10, 256 << 10).map(|chunk| chunk.length).collect();
     assert_eq!(lengths(&bytes), expected);
     let mut cuts = Cuts::new(Vec::new(), bytes.len() as u64);
     let mut rest = &bytes[..];
@@ -50,13 +64,38 @@ fn a_stream_is_cut_like_a_slice() {
 
 #[test]
 fn small_files_are_one_chunk_and_huge_ones_are_cut_coarsely() {
-    assert_eq!(lengths(&noise(MAX)), [MAX]);
-    assert!(lengths(&noise(MAX + 1)).len() > 4);
+    assert_eq!(lengths(&noise(WHOLE)), [WHOLE]);
+    assert!(lengths(&noise(WHOLE + 1)).len() > 4);
     assert!(lengths(&[]).is_empty());
     let window = noise(MAX);
-    let mut coarse = Cuts::new(Vec::new(), HUGE);
-    assert!(coarse.next(&window) >= LARGE.0 as usize);
-    assert!(Cuts::new(Vec::new(), HUGE - 1).next(&window) <= SMALL.2 as usize);
+    let mut coarse = Cuts::new(Vec::new(), 512 << 20);
+    assert!(coarse.next(&window) >= 256 << 10);
+    assert!(Cuts::new(Vec::new(), (512 << 20) - 1).next(&window) <= 1 << 20);
+    assert!(Cuts::new(Vec::new(), (64 << 20) - 1).next(&window) <= 256 << 10);
+}
+
+/// Half a terabyte in files of 2.6 GB, opaque, each chunk as long in the
+/// manifest as it can be there.
+#[test]
+fn half_a_terabyte_fits_into_one_manifest() {
+    let bytes = noise(64 << 20);
+    for (total, file) in [(500_u64 << 30, 2_600_000_000_u64), (84_000_000_000, 2_600_000_000)] {
+        let (mut cuts, mut rest, mut count) = (Cuts::new(Vec::new(), file), &bytes[..], 0_u64);
+        while !rest.is_empty() {
+            rest = &rest[cuts.next(&rest[..rest.len().min(MAX)])..];
+            count += 1;
+        }
+        let of_file = count * file.div_ceil(bytes.len() as u64);
+        let chunks = of_file * total.div_ceil(file);
+        assert!((few(file)..2 * few(file)).contains(&of_file), "{of_file}, not below {}", few(file));
+        let longest = r#"["0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",4194304,65535,8388608,4194304,4],"#;
+        let size = chunks * longest.len() as u64;
+        assert!(size < crate::manifest::MAX_BYTES, "{chunks} chunks, {size} bytes");
+        // And the table of packs.
+        assert!(size + total / (8 << 20) * 50 < crate::manifest::MAX_BYTES);
+    }
+    let tensors = 1_000_000_u64;
+    assert!(few(tensors << 20) <= tensors, "records of a mebibyte are no fewer than that");
 }
 
 #[test]
@@ -80,7 +119,7 @@ fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn tensors_are_cut_where_they_begin() {
-    let mib = MAX;
+    let mib = WHOLE;
     let data = noise(4 * mib + 100);
     let header = format!(
         r#"{{"__metadata__":{{"step":"7"}},"b":{{"dtype":"U8","shape":[1],"data_offsets":[{0},{1}]}},"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,{0}]}},"c":{{"dtype":"U8","shape":[1],"data_offsets":[{1},{2}]}}}}"#,
@@ -93,7 +132,7 @@ fn tensors_are_cut_where_they_begin() {
     assert_eq!(lengths(&file), [begin, mib, mib, mib / 2, mib, mib / 2, 100]);
     // Accounts that do not add up are none.
     let by_content = |file: &[u8]| {
-        FastCDC::new(file, SMALL.0, SMALL.1, SMALL.2).map(|chunk| chunk.length).collect::<Vec<_>>()
+        FastCDC::new(file, 16 << 10, 64 << 10, 256 << 10).map(|chunk| chunk.length).collect::<Vec<_>>()
     };
     for bad in [
         header.replace("[0,", "[1,"),

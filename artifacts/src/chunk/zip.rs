@@ -10,7 +10,8 @@ const LONGEST_END: u64 = END as u64 + 65_535;
 const LOCATOR: u64 = 20;
 const CENTRAL: usize = 46;
 const LOCAL: u64 = 30;
-const MAX_DIRECTORY: u64 = 16 << 20;
+/// In memory while a checkpoint is published.
+const MAX_DIRECTORY: u64 = 8 << 20;
 /// A short field with this says that the long one counts.
 const FULL: u64 = u32::MAX as u64;
 /// Entries that are smaller are not worth a look at their headers.

@@ -13,18 +13,16 @@ const HEAD: usize = 128 + 4 * (STREAMS - 1);
 
 /// How often each byte occurs.
 pub(super) fn histogram(bytes: &[u8]) -> [u32; 256] {
-    // Four tables, so that a run of one byte does not wait for itself.
-    let mut tables = [[0_u32; 256]; 4];
-    let [a, b, c, d] = &mut tables;
-    let (quads, rest) = bytes.as_chunks::<4>();
-    for quad in quads {
-        a[usize::from(quad[0])] += 1;
-        b[usize::from(quad[1])] += 1;
-        c[usize::from(quad[2])] += 1;
-        d[usize::from(quad[3])] += 1;
+    // Eight tables, so that a run of one byte does not wait for itself.
+    let mut tables = [[0_u32; 256]; 8];
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for eight in eights {
+        for (table, byte) in tables.iter_mut().zip(eight) {
+            table[usize::from(*byte)] += 1;
+        }
     }
     for byte in rest {
-        a[usize::from(*byte)] += 1;
+        tables[0][usize::from(*byte)] += 1;
     }
     let mut sum = [0; 256];
     for table in &tables {
@@ -164,11 +162,15 @@ fn write(bytes: &[u8], codes: &[u32; 256], out: &mut Vec<u8>) {
         *held &= 7;
     };
     for burst in bursts {
-        for byte in burst {
-            let code = codes[usize::from(*byte)];
-            word |= u64::from(code & 0xffff) << held;
-            held += code >> 16;
-        }
+        // Pairs first: they do not wait for what was written before.
+        let [a, b, c, d, e] = burst.map(|byte| {
+            let code = codes[usize::from(byte)];
+            (u64::from(code & 0xffff), code >> 16)
+        });
+        let pair = |(a, n): (u64, u32), (b, m): (u64, u32)| (a | b << n, n + m);
+        let (five, length) = pair(pair(pair(a, b), pair(c, d)), e);
+        word |= five << held;
+        held += length;
         put(&mut word, &mut held);
     }
     for byte in rest {
@@ -271,8 +273,11 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// Reads what is left, one byte at a time; the stream must end with it.
+    /// Reads what is left, the last bytes one at a time; the stream must end
+    /// with them.
     fn finish(mut self, table: &Table) -> Result<(), Damaged> {
+        // Streams of hostile lengths: the others ended where this one did not.
+        while self.burst(table)? {}
         while let Some(room) = self.out.get_mut(self.done) {
             let mut word = [0; 8];
             let rest = self.stream.get(self.at / 8..).unwrap_or_default();

@@ -3,16 +3,19 @@
 //! that the highest byte of a float is its exponent and nothing else. Each
 //! plane is coded by itself, for they have little in common.
 
-use super::{Coder, Damaged, huffman, sample};
+use super::{Coder, Damaged, delta, huffman, sample, sparse};
 
 /// Input that stays in the fastest cache while each plane is taken from it.
-const BLOCK: usize = 8 << 10;
+pub(super) const BLOCK: usize = 8 << 10;
 
 /// How one plane is written; each has a byte for this and four for its size.
 const RAW: u8 = 0;
 const FILL: u8 = 1;
 const HUFFMAN: u8 = 2;
 const ZSTD: u8 = 3;
+const SPARSE: u8 = 4;
+/// A sparse plane is made of two, which may be sparse too, this many times.
+pub(super) const DEEPEST: usize = 2;
 
 /// Bytes of one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,36 +41,33 @@ impl Width {
     }
 }
 
-/// Takes the whole numbers in `bytes` apart, into planes that lie end to end
-/// in `out`, the highest first.
-pub(super) fn split(bytes: &[u8], width: Width, out: &mut Vec<u8>) {
+/// Takes the whole numbers in `bytes` apart, or their differences to those in
+/// `base`, into planes that lie end to end in `out`, the highest first.
+pub(super) fn split(bytes: &[u8], base: Option<&[u8]>, width: Width, out: &mut Vec<u8>) {
     let count = bytes.len() / width.bytes();
-    out.clear();
+    // Every byte is written over: what is there need not be cleared.
     out.resize(count * width.bytes(), 0);
     if count == 0 {
         return;
     }
-    let mut planes = out.chunks_exact_mut(count);
-    match width {
-        Width::Four => {
-            let planes: [&mut [u8]; 4] = std::array::from_fn(|_| planes.next().unwrap_or_default());
-            let whole = bytes.as_chunks::<4>().0;
-            let [a, b, c, d] = planes.map(|plane| plane.chunks_mut(BLOCK / 4));
-            for ((((numbers, a), b), c), d) in whole.chunks(BLOCK / 4).zip(a).zip(b).zip(c).zip(d) {
-                for (shift, plane) in [(24, a), (16, b), (8, c), (0, d)] {
-                    for (byte, number) in plane.iter_mut().zip(numbers) {
+    let mut differences = [0; BLOCK];
+    for (number, piece) in bytes[..out.len()].chunks(BLOCK).enumerate() {
+        let piece = match base.and_then(|base| base.get(number * BLOCK..)) {
+            Some(base) => delta::subtract(piece, base, width, &mut differences),
+            None => piece,
+        };
+        let at = number * BLOCK / width.bytes();
+        let planes = out.chunks_exact_mut(count).map(|plane| &mut plane[at..]);
+        let shifts = (0..width.bytes() as u32).rev().map(|place| place * 8);
+        for (plane, shift) in planes.zip(shifts) {
+            match width {
+                Width::Four => {
+                    for (byte, number) in plane.iter_mut().zip(piece.as_chunks::<4>().0) {
                         *byte = (u32::from_le_bytes(*number).rotate_left(1) >> shift) as u8;
                     }
                 }
-            }
-        }
-        Width::Two => {
-            let planes: [&mut [u8]; 2] = std::array::from_fn(|_| planes.next().unwrap_or_default());
-            let whole = bytes.as_chunks::<2>().0;
-            let [a, b] = planes.map(|plane| plane.chunks_mut(BLOCK / 2));
-            for ((numbers, a), b) in whole.chunks(BLOCK / 2).zip(a).zip(b) {
-                for (shift, plane) in [(8, a), (0, b)] {
-                    for (byte, number) in plane.iter_mut().zip(numbers) {
+                Width::Two => {
+                    for (byte, number) in plane.iter_mut().zip(piece.as_chunks::<2>().0) {
                         *byte = (u16::from_le_bytes(*number).rotate_left(1) >> shift) as u8;
                     }
                 }
@@ -100,34 +100,37 @@ fn join(planes: &[u8], width: Width, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the coded form of `bytes`: the width, the planes, and what is left
-/// of a last number.
-pub(super) fn encode(coder: &mut Coder, bytes: &[u8], width: Width, out: &mut Vec<u8>) {
+/// Appends the coded form of `bytes`, or of their differences to those of
+/// `base`: the width, the planes, and what is left of a last number.
+pub(super) fn encode(coder: &mut Coder, bytes: &[u8], base: Option<&[u8]>, width: Width, out: &mut Vec<u8>) {
     let mut planes = std::mem::take(&mut coder.planes);
-    split(bytes, width, &mut planes);
+    split(bytes, base, width, &mut planes);
     out.push(width.bytes() as u8);
     if !planes.is_empty() {
         for plane in planes.chunks_exact(planes.len() / width.bytes()) {
-            plane_to(coder, plane, out);
+            plane_to(coder, plane, 0, out);
         }
     }
     out.extend_from_slice(&bytes[planes.len()..]);
     coder.planes = planes;
 }
 
-fn plane_to(coder: &mut Coder, plane: &[u8], out: &mut Vec<u8>) {
+fn plane_to(coder: &mut Coder, plane: &[u8], depth: usize, out: &mut Vec<u8>) {
     let head = out.len();
     out.extend_from_slice(&[0; 5]);
-    let coding = if plane.iter().all(|byte| *byte == plane[0]) {
-        out.push(plane[0]);
-        FILL
-    } else {
-        match sample::plane(plane) {
-            sample::Plane::Noise => RAW,
-            sample::Plane::Skewed if huffman::encode(plane, out) => HUFFMAN,
-            sample::Plane::Repeating if coder.zstd(plane, plane.len(), out) => ZSTD,
-            sample::Plane::Skewed | sample::Plane::Repeating => RAW,
+    let coding = match plane {
+        [] => RAW,
+        [first, ..] if plane.iter().all(|byte| byte == first) => {
+            out.push(*first);
+            FILL
         }
+        _ => match sample::plane(plane) {
+            sample::Plane::Noise => RAW,
+            sample::Plane::Sparse if depth < DEEPEST && sparse_to(coder, plane, depth, out) => SPARSE,
+            sample::Plane::Sparse | sample::Plane::Skewed if huffman::encode(plane, out) => HUFFMAN,
+            sample::Plane::Repeating if coder.zstd(plane, plane.len(), out) => ZSTD,
+            _ => RAW,
+        },
     };
     if coding == RAW {
         out.extend_from_slice(plane);
@@ -137,18 +140,39 @@ fn plane_to(coder: &mut Coder, plane: &[u8], out: &mut Vec<u8>) {
     out[head + 1..head + 5].copy_from_slice(&size.to_le_bytes());
 }
 
-/// Appends the `len` bytes that `encode` was given.
-pub(super) fn decode(coder: &mut Coder, coded: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Damaged> {
+/// Appends a mostly empty plane as two; `false`, and nothing appended, where
+/// that is no smaller.
+fn sparse_to(coder: &mut Coder, plane: &[u8], depth: usize, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let (mut bits, mut rest) = std::mem::take(&mut coder.sparse[depth]);
+    sparse::part(plane, &mut bits, &mut rest);
+    plane_to(coder, &bits, depth + 1, out);
+    plane_to(coder, &rest, depth + 1, out);
+    coder.sparse[depth] = (bits, rest);
+    let is_smaller = out.len() - start < plane.len();
+    if !is_smaller {
+        out.truncate(start);
+    }
+    is_smaller
+}
+
+/// Appends the `len` bytes that `encode` was given; tells their width.
+pub(super) fn decode(
+    coder: &mut Coder,
+    coded: &[u8],
+    len: usize,
+    out: &mut Vec<u8>,
+) -> Result<Width, Damaged> {
     let (width, mut rest) = coded.split_first().ok_or(Damaged("it is empty"))?;
     let width = Width::from_byte(*width).ok_or(Damaged("its numbers have an unknown width"))?;
     let count = len / width.bytes();
     let mut planes = std::mem::take(&mut coder.planes);
-    planes.clear();
+    // Written over in full, or not used.
     planes.resize(count * width.bytes(), 0);
     let mut read = || -> Result<(), Damaged> {
         if count > 0 {
             for plane in planes.chunks_exact_mut(count) {
-                rest = plane_from(coder, rest, plane)?;
+                rest = plane_from(coder, rest, 0, plane)?;
             }
         }
         Ok(())
@@ -163,10 +187,15 @@ pub(super) fn decode(coder: &mut Coder, coded: &[u8], len: usize, out: &mut Vec<
         return Err(Damaged("its planes do not make up its length"));
     }
     out.extend_from_slice(rest);
-    Ok(())
+    Ok(width)
 }
 
-fn plane_from<'a>(coder: &mut Coder, coded: &'a [u8], plane: &mut [u8]) -> Result<&'a [u8], Damaged> {
+fn plane_from<'a>(
+    coder: &mut Coder,
+    coded: &'a [u8],
+    depth: usize,
+    plane: &mut [u8],
+) -> Result<&'a [u8], Damaged> {
     let cut_off = Damaged("a plane is cut off");
     let (head, rest) = coded.split_first_chunk::<5>().ok_or(cut_off)?;
     let [coding, size @ ..] = *head;
@@ -177,7 +206,31 @@ fn plane_from<'a>(coder: &mut Coder, coded: &'a [u8], plane: &mut [u8]) -> Resul
         (FILL, [byte]) => plane.fill(*byte),
         (HUFFMAN, body) => huffman::decode(body, plane)?,
         (ZSTD, body) => coder.unzstd(body, plane)?,
+        (SPARSE, body) if depth < DEEPEST => {
+            let (mut bits, mut rest) = std::mem::take(&mut coder.sparse[depth]);
+            let done = sparse_from(coder, body, depth, (&mut bits, &mut rest), plane);
+            coder.sparse[depth] = (bits, rest);
+            done?;
+        }
         _ => return Err(Damaged("a plane has an unknown coding")),
     }
     Ok(rest)
+}
+
+fn sparse_from(
+    coder: &mut Coder,
+    body: &[u8],
+    depth: usize,
+    (bits, rest): (&mut Vec<u8>, &mut Vec<u8>),
+    plane: &mut [u8],
+) -> Result<(), Damaged> {
+    bits.resize(plane.len().div_ceil(8), 0);
+    let body = plane_from(coder, body, depth + 1, bits)?;
+    let count = sparse::count(bits, plane.len()).ok_or(Damaged("bits stand for no bytes"))?;
+    rest.resize(count, 0);
+    if !plane_from(coder, body, depth + 1, rest)?.is_empty() {
+        return Err(Damaged("bytes are left after a plane"));
+    }
+    sparse::whole(bits, rest, plane);
+    Ok(())
 }

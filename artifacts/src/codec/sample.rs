@@ -10,6 +10,9 @@ const AT_ONCE: usize = 4 << 10;
 const OF_PLANE: usize = 4 << 10;
 /// Less gain than this is not worth decoding for.
 const WORTH: f64 = 0.97;
+/// A difference that leaves more than this of what its chunk alone would is not
+/// worth another chunk that must be whole to restore it.
+const CLEARLY: f64 = 0.95;
 
 /// What suits a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(super) enum Plane {
     Noise,
     /// Some bytes are more frequent than others.
     Skewed,
+    /// Most bytes are zero.
+    Sparse,
     /// Runs of one byte are frequent.
     Repeating,
 }
@@ -54,36 +59,72 @@ fn places(bytes: &[u8], each: usize) -> impl Iterator<Item = &[u8]> {
     (0..many).map(move |place| &bytes[place * stride..place * stride + each])
 }
 
+/// What is left of numbers of two and of four bytes, taken apart.
+struct Apart {
+    planes: [[u32; 256]; 6],
+    room: Vec<u8>,
+}
+
+impl Apart {
+    const fn new() -> Self {
+        Self { planes: [[0; 256]; 6], room: Vec::new() }
+    }
+
+    fn add(&mut self, piece: &[u8], base: Option<&[u8]>, width: Width) {
+        planes::split(piece, base, width, &mut self.room);
+        let count = (self.room.len() / width.bytes()).max(1);
+        let sums = match width {
+            Width::Two => &mut self.planes[..2],
+            Width::Four => &mut self.planes[2..],
+        };
+        for (sum, plane) in sums.iter_mut().zip(self.room.chunks_exact(count)) {
+            add(sum, plane);
+        }
+    }
+
+    /// The width that suits better and the share of itself it leaves.
+    fn best(&self) -> (f64, Width) {
+        let share =
+            |planes: &[[u32; 256]]| planes.iter().map(entropy).sum::<f64>() / (8.0 * planes.len() as f64);
+        let (two, four) = (share(&self.planes[..2]), share(&self.planes[2..]));
+        if four <= two { (four, Width::Four) } else { (two, Width::Two) }
+    }
+}
+
 /// Looks at a chunk. `packed` is the share of itself that a search for
-/// repetitions leaves of a piece.
-pub(super) fn nature(bytes: &[u8], mut packed: impl FnMut(&[u8]) -> f64) -> Nature {
+/// repetitions leaves of a piece. With the kind comes the share that its coding
+/// will leave.
+pub(super) fn nature(bytes: &[u8], mut packed: impl FnMut(&[u8]) -> f64) -> (Nature, f64) {
     let mut plain = [0; 256];
-    let mut split = [[0; 256]; 6];
     let (mut repeats, mut looked) = (0.0, 0.0);
-    let mut apart = Vec::new();
+    let mut apart = Apart::new();
     for place in places(bytes, AT_ONCE) {
         looked += 1.0;
         repeats += packed(place);
         add(&mut plain, place);
-        let (two, four) = split.split_at_mut(2);
-        for (planes, width) in [(two, Width::Two), (four, Width::Four)] {
-            planes::split(place, width, &mut apart);
-            let count = (apart.len() / width.bytes()).max(1);
-            for (sum, plane) in planes.iter_mut().zip(apart.chunks_exact(count)) {
-                add(sum, plane);
-            }
-        }
+        apart.add(place, None, Width::Two);
+        apart.add(place, None, Width::Four);
     }
     let plain = entropy(&plain) / 8.0;
-    let share = |planes: &[[u32; 256]]| planes.iter().map(entropy).sum::<f64>() / (8.0 * planes.len() as f64);
-    let (two, four) = (share(&split[..2]), share(&split[2..]));
+    let (numbers, width) = apart.best();
     let repeats = repeats / looked;
-    let (numbers, width) = if four <= two { (four, Width::Four) } else { (two, Width::Two) };
     // Bytes that differ by place are numbers even where many are zero.
     if numbers < WORTH && numbers < plain * 0.96 && numbers < repeats * 1.1 {
-        return Nature::Numbers(width);
+        return (Nature::Numbers(width), numbers.min(repeats));
     }
-    if repeats < WORTH || plain < 0.9 { Nature::Text } else { Nature::Noise }
+    if repeats < WORTH || plain < 0.9 { (Nature::Text, repeats.min(plain)) } else { (Nature::Noise, 1.0) }
+}
+
+/// The width of the numbers whose differences to those of `base`, which is as
+/// long, leave clearly less than `share` of the chunk.
+pub(super) fn differs_little(bytes: &[u8], base: &[u8], share: f64) -> Option<Width> {
+    let mut apart = Apart::new();
+    for (place, base) in places(bytes, AT_ONCE).zip(places(base, AT_ONCE)) {
+        apart.add(place, Some(base), Width::Two);
+        apart.add(place, Some(base), Width::Four);
+    }
+    let (left, width) = apart.best();
+    (left < share * CLEARLY).then_some(width)
 }
 
 fn add(sum: &mut [u32; 256], bytes: &[u8]) {
@@ -103,7 +144,10 @@ pub(super) fn plane(bytes: &[u8]) -> Plane {
         same += eights.iter().filter(|run| run.iter().all(|byte| *byte == run[0])).count();
         looked += eights.len();
     }
-    if same * 16 > looked {
+    let total: u32 = all.iter().sum();
+    if all[0] > total / 16 * 9 {
+        Plane::Sparse
+    } else if same * 16 > looked {
         Plane::Repeating
     } else if entropy(&all) < 8.0 * WORTH {
         Plane::Skewed

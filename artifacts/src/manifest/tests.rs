@@ -1,3 +1,5 @@
+//! What a manifest may say, and what is refused.
+
 use super::*;
 
 fn chunk(text: &[u8]) -> ChunkRef {
@@ -8,6 +10,7 @@ fn chunk(text: &[u8]) -> ChunkRef {
         offset: 0,
         stored: text.len() as u32,
         codec: Codec::Raw,
+        base: None,
     }
 }
 
@@ -29,6 +32,7 @@ fn tree(entries: Vec<Entry>) -> Manifest {
         name: String::new(),
         single_file: false,
         created_ms: 1,
+        bases: Vec::new(),
         entries,
     }
 }
@@ -159,8 +163,61 @@ fn the_first_version_is_read_and_written_as_it_was() {
     assert_eq!((chunk.stored, chunk.codec, chunk.end()), (2, Codec::Zstd, 42));
     assert_eq!(Manifest::parse(&second.to_bytes()).unwrap(), second);
     assert_eq!(second.content_digest(), manifest.content_digest(), "coding is no content");
-    for bad in [",3,0,40,2]", ",3,0,40,2,9]", ",3,0,40,2,3,1]", ",3,0]"] {
+    let unknown = text.replace(",3,0,40]", ",3,0,40,2,99]").replace(r#""version":1"#, r#""version":2"#);
+    assert_eq!(
+        Manifest::parse(unknown.as_bytes()),
+        Err(ManifestError::Codec(99)),
+        "no damage: a later codec"
+    );
+    assert_eq!((manifest.needed_version(), second.needed_version()), (1, 2));
+    for bad in [",3,0,40,2]", ",3,0,40,2,999]", ",3,0,40,2,5,0,0]", ",3,0]"] {
         let text = text.replace(",3,0,40]", bad).replace(r#""version":1"#, r#""version":2"#);
         assert!(matches!(Manifest::parse(text.as_bytes()), Err(ManifestError::Malformed(_))), "{bad}");
+    }
+}
+
+fn with_base() -> Manifest {
+    let mut manifest = good();
+    let pack = |n| ObjectKey::pack("source", 1, n).unwrap();
+    let base = ChunkRef { pack: pack(9), offset: 5, ..chunk(b"eno") };
+    manifest.bases = vec![base];
+    let Node::File { chunks, .. } = &mut manifest.entries[0].node else { panic!() };
+    (chunks[0].codec, chunks[0].stored, chunks[0].base) = (Codec::Delta, 2, Some(0));
+    manifest
+}
+
+#[test]
+fn a_difference_names_its_base_and_keeps_its_pack() {
+    let manifest = with_base();
+    let bytes = manifest.to_bytes();
+    let text = std::str::from_utf8(&bytes).unwrap();
+    assert!(text.contains(&format!(r#""bases":[["{}",3,1,5]],"entries""#, Digest::of(b"eno"))), "{text}");
+    assert!(text.contains(",3,0,0,2,5,0]"), "{text}");
+    assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
+    assert_eq!(manifest.packs(), [1, 9].map(|n| ObjectKey::pack("source", 1, n).unwrap()));
+    assert_eq!(manifest.needed().count(), 3);
+    assert_eq!(manifest.content_digest(), good().content_digest(), "coding is no content");
+    let first = |m: &mut Manifest, change: fn(&mut ChunkRef)| {
+        let Node::File { chunks, .. } = &mut m.entries[0].node else { panic!() };
+        change(&mut chunks[0]);
+    };
+    for change in [
+        &(|m: &mut Manifest| m.bases.clear()) as &dyn Fn(&mut Manifest),
+        &|m| m.version = 1,
+        &|m| first(m, |c| c.base = None),
+        &|m| first(m, |c| c.base = Some(1)),
+        &|m| first(m, |c| c.base = Some(u32::MAX)),
+        &|m| first(m, |c| c.codec = Codec::Planes),
+        &|m| (m.bases[0].len, m.bases[0].stored) = (4, 4),
+        &|m| m.bases[0].offset = MAX_PACK,
+        &|m| m.bases[0].pack = ObjectKey::manifest("source", 1, 1).unwrap(),
+        // Depth one: a base is never a difference itself.
+        &|m| (m.bases[0].codec, m.bases[0].base) = (Codec::Delta, Some(0)),
+        &|m| m.bases[0].codec = Codec::Delta,
+        &|m| m.bases = vec![m.bases[0].clone(); 4],
+    ] {
+        let mut bad = manifest.clone();
+        change(&mut bad);
+        assert!(bad.check().is_err() && Manifest::parse(&bad.to_bytes()).is_err(), "{:?}", bad.bases);
     }
 }

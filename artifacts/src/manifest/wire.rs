@@ -2,7 +2,7 @@
 //! large checkpoint has hundreds of thousands of chunks; nothing is checked
 //! here beyond the shape.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
@@ -12,8 +12,9 @@ use super::{ChunkRef, Entry, Kind, Manifest, ManifestError, Node, VERSION};
 use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
+use crate::path::harmless;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tree {
     version: u32,
@@ -23,17 +24,19 @@ struct Tree {
     single_file: bool,
     created_ms: u64,
     packs: Vec<ObjectKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bases: Vec<Chunk>,
     entries: Vec<Named>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
     path: String,
     node: Shape,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Shape {
     File { mode: u32, size: u64, mtime_ms: i64, chunks: Vec<Chunk> },
@@ -42,14 +45,86 @@ enum Shape {
 }
 
 /// Digest, length, number in the table of packs, offset; and, unless it is
-/// stored as it is, stored length and codec.
-struct Chunk(Digest, u32, u32, u64, u32, Codec);
+/// stored as it is, stored length and codec; and, if it is a difference, the
+/// number of its base.
+struct Chunk(Digest, u32, u32, u64, u32, u8, Option<u32>);
+
+/// A tree on its way out: nothing of it is copied but into the bytes.
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    kind: Kind,
+    step: Option<u64>,
+    name: &'a str,
+    single_file: bool,
+    created_ms: u64,
+    packs: &'a [ObjectKey],
+    #[serde(skip_serializing_if = "Chunks::is_empty")]
+    bases: Chunks<'a>,
+    entries: Entries<'a>,
+}
+
+struct Entries<'a>(&'a [&'a Entry], &'a [ObjectKey]);
+
+#[derive(Serialize)]
+struct WrittenEntry<'a> {
+    path: &'a str,
+    node: WrittenNode<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenNode<'a> {
+    File { mode: u32, size: u64, mtime_ms: i64, chunks: Chunks<'a> },
+    Dir { mode: u32 },
+    Link { target: &'a str },
+}
+
+struct Chunks<'a>(&'a [ChunkRef], &'a [ObjectKey]);
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|entry| WrittenEntry {
+            path: &entry.path,
+            node: match &entry.node {
+                Node::Dir { mode } => WrittenNode::Dir { mode: *mode },
+                Node::Symlink { target } => WrittenNode::Link { target },
+                Node::File { mode, size, mtime_ms, chunks } => {
+                    let (mode, size, mtime_ms) = (*mode, *size, *mtime_ms);
+                    WrittenNode::File { mode, size, mtime_ms, chunks: Chunks(chunks, self.1) }
+                }
+            },
+        }))
+    }
+}
+
+impl Chunks<'_> {
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Chunks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(chunks, packs) = self;
+        let mut number = 0;
+        serializer.collect_seq(chunks.iter().map(|chunk| {
+            // Neighbours mostly share a pack, and each is in the table.
+            if packs.get(number) != Some(&chunk.pack) {
+                number = packs.binary_search(&chunk.pack).unwrap_or_default();
+            }
+            let ChunkRef { digest, len, offset, stored, codec, base, .. } = chunk;
+            Chunk(*digest, *len, number as u32, *offset, *stored, (*codec).into(), *base)
+        }))
+    }
+}
 
 impl Serialize for Chunk {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(digest, len, pack, offset, stored, codec) = self;
-        let coded = *codec != Codec::Raw || stored != len;
-        let mut fields = serializer.serialize_seq(Some(if coded { 6 } else { 4 }))?;
+        let Self(digest, len, pack, offset, stored, codec, base) = self;
+        let coded = *codec != 0 || stored != len || base.is_some();
+        let count = 4 + 2 * usize::from(coded) + usize::from(base.is_some());
+        let mut fields = serializer.serialize_seq(Some(count))?;
         fields.serialize_element(digest)?;
         fields.serialize_element(len)?;
         fields.serialize_element(pack)?;
@@ -57,6 +132,9 @@ impl Serialize for Chunk {
         if coded {
             fields.serialize_element(stored)?;
             fields.serialize_element(codec)?;
+        }
+        if let Some(base) = base {
+            fields.serialize_element(base)?;
         }
         fields.end()
     }
@@ -74,7 +152,7 @@ impl<'de> Visitor<'de> for Fields {
     type Value = Chunk;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("four or six fields of a chunk")
+        f.write_str("four, six or seven fields of a chunk")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Chunk, A::Error> {
@@ -83,11 +161,11 @@ impl<'de> Visitor<'de> for Fields {
         }
         let (digest, len) = (next(&mut fields)?, next(&mut fields)?);
         let (pack, offset) = (next(&mut fields)?, next(&mut fields)?);
-        let (stored, codec) = match fields.next_element()? {
-            None => (len, Codec::Raw),
-            Some(stored) => (stored, next(&mut fields)?),
+        let (stored, codec, base) = match fields.next_element()? {
+            None => (len, 0, None),
+            Some(stored) => (stored, next(&mut fields)?, fields.next_element()?),
         };
-        Ok(Chunk(digest, len, pack, offset, stored, codec))
+        Ok(Chunk(digest, len, pack, offset, stored, codec, base))
     }
 }
 
@@ -96,38 +174,39 @@ struct Probe {
     version: u32,
 }
 
+/// Counts bytes.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
-    let packs = manifest.packs();
-    // Every chunk's pack is in the table that was made from the chunks.
-    let number = |pack: &ObjectKey| packs.binary_search(pack).unwrap_or_default() as u32;
-    let entries = manifest.sorted().into_iter().map(|entry| Named {
-        path: entry.path.clone(),
-        node: match &entry.node {
-            Node::Dir { mode } => Shape::Dir { mode: *mode },
-            Node::Symlink { target } => Shape::Link { target: target.clone() },
-            Node::File { mode, size, mtime_ms, chunks } => Shape::File {
-                mode: *mode,
-                size: *size,
-                mtime_ms: *mtime_ms,
-                chunks: chunks
-                    .iter()
-                    .map(|c| Chunk(c.digest, c.len, number(&c.pack), c.offset, c.stored, c.codec))
-                    .collect(),
-            },
-        },
-    });
-    let tree = Tree {
+    let (packs, entries) = (manifest.packs(), manifest.sorted());
+    let tree = Written {
         version: manifest.version,
         kind: manifest.kind,
         step: manifest.step,
-        name: manifest.name.clone(),
+        name: &manifest.name,
         single_file: manifest.single_file,
         created_ms: manifest.created_ms,
-        entries: entries.collect(),
-        packs: packs.clone(),
+        packs: &packs,
+        bases: Chunks(&manifest.bases, &packs),
+        entries: Entries(&entries, &packs),
     };
-    // Strings, numbers and lists only: there is nothing JSON cannot say.
-    serde_json::to_vec(&tree).unwrap_or_default()
+    // Strings, numbers and lists only: there is nothing JSON cannot say. Counted
+    // first, for a buffer that grows takes twice the room.
+    let mut size = Count(0);
+    serde_json::to_writer(&mut size, &tree).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(size.0);
+    serde_json::to_writer(&mut bytes, &tree).unwrap_or_default();
+    bytes
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
@@ -135,15 +214,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         // A newer version may have any shape: say that, not what is odd in it.
         match serde_json::from_slice::<Probe>(bytes) {
             Ok(probe) if !(1..=VERSION).contains(&probe.version) => ManifestError::Version(probe.version),
-            _ => ManifestError::Malformed(error.to_string()),
+            _ => ManifestError::Malformed(harmless(&error.to_string())),
         }
     })?;
     let packs = &tree.packs;
-    let place = |Chunk(digest, len, pack, offset, stored, codec): Chunk| {
+    let place = |Chunk(digest, len, pack, offset, stored, codec, base): Chunk| {
         let pack = packs.get(pack as usize).cloned();
         let pack = pack.ok_or_else(|| ManifestError::Malformed("a chunk names no pack".into()))?;
-        Ok(ChunkRef { digest, len, pack, offset, stored, codec })
+        let codec = Codec::try_from(codec).map_err(|_| ManifestError::Codec(codec))?;
+        Ok(ChunkRef { digest, len, pack, offset, stored, codec, base })
     };
+    let bases = tree.bases.into_iter().map(place).collect::<Result<_, ManifestError>>()?;
     let entries = tree.entries.into_iter().map(|named| {
         let node = match named.node {
             Shape::Dir { mode } => Node::Dir { mode },
@@ -162,6 +243,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         name: tree.name,
         single_file: tree.single_file,
         created_ms: tree.created_ms,
+        bases,
         entries: entries.collect::<Result<_, ManifestError>>()?,
     })
 }

@@ -32,7 +32,12 @@ pub(super) struct Pace {
     sending: Flow,
     plain: f64,
     stored: f64,
+    turn: u32,
 }
+
+/// So many times in a row the cheap way is gone before the other is measured
+/// again: what a core or a link does once it need not do for hours.
+const AGAIN: u32 = 16;
 
 impl Pace {
     /// Chunks were coded with all effort.
@@ -48,7 +53,17 @@ impl Pace {
     }
 
     /// What the next chunks are worth.
-    pub(super) fn effort(&self) -> Effort {
+    pub(super) fn effort(&mut self) -> Effort {
+        self.turn += 1;
+        if self.turn.is_multiple_of(AGAIN) { Effort::Dense } else { self.worth() }
+    }
+
+    /// Whether the link is known to be slower than coding.
+    pub(super) fn pays(&self) -> bool {
+        self.coding.speed().is_some() && self.sending.speed().is_some() && self.worth() == Effort::Dense
+    }
+
+    fn worth(&self) -> Effort {
         let (Some(core), Some(link)) = (self.coding.speed(), self.sending.speed()) else {
             return Effort::Dense;
         };
@@ -84,6 +99,23 @@ mod tests {
         ] {
             assert_eq!(pace(core, link, percent), effort, "{core} MB/s, {link} MB/s, {percent} %");
         }
+    }
+
+    /// One slow measurement of the core, in a moment when all of it was at
+    /// work for others, and the link never seems slow again.
+    #[test]
+    fn what_was_given_up_is_tried_again() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        pace.coded(20_000_000, 10_000_000, second);
+        pace.sent(200_000_000, second);
+        let efforts: Vec<Effort> = (0..16).map(|_| pace.effort()).collect();
+        assert_eq!(efforts[..15], [Effort::Light; 15]);
+        assert_eq!(efforts[15], Effort::Dense);
+        for _ in 0..3 {
+            pace.coded(800_000_000, 400_000_000, second);
+        }
+        assert_eq!(pace.effort(), Effort::Dense);
     }
 
     #[test]

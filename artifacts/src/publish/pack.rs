@@ -1,33 +1,37 @@
 //! Codes new chunks, lays them end to end into packs and puts those. A chunk
 //! is sent once, however often it occurs; a pack whose number is taken goes
-//! under the next. While one pack is coded and put, the next chunks are read.
+//! under the next. While one pack is put, the next is coded and the chunks
+//! after it are read.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::base::{Coded, Keyframe, Kin, Lineage};
+use super::flight::{Flight, Landed};
 use super::pace::Pace;
 use super::{KeySpace, PublishError, lost};
-use crate::codec::{Coder, Effort};
+use crate::codec::{Base, Codec, Coder, Effort};
 use crate::digest::Digest;
-use crate::index::{ChunkIndex, Location};
-use crate::key::{ObjectClass, ObjectKey};
+use crate::index::{ChunkIndex, Location, Places, own};
+use crate::manifest::{LEAST_PER_CHUNK, MAX_BYTES, ManifestError, check_place};
 use crate::offload::offload;
 use crate::pack::Builder;
-use crate::store::{Put, Store};
+use crate::store::Store;
 
 /// No pack is larger.
 const PACK_BYTES: usize = 8 << 20;
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_CHUNKS: usize = 256;
-const TAKEN_LIMIT: u32 = 512;
 
 /// One chunk on its way.
 pub(super) struct Piece {
     entry: usize,
     digest: Digest,
     bytes: Vec<u8>,
+    /// What it may be stored as the difference to.
+    base: Option<Kin>,
 }
 
 /// Chunks that are looked up together.
@@ -42,9 +46,9 @@ impl Batch {
         self.bytes >= BATCH_BYTES || self.pieces.len() >= BATCH_CHUNKS
     }
 
-    pub(super) fn add(&mut self, entry: usize, bytes: &[u8]) {
+    pub(super) fn add(&mut self, entry: usize, bytes: &[u8], base: Option<Kin>) {
         self.bytes += bytes.len();
-        self.pieces.push(Piece { entry, digest: Digest::of(bytes), bytes: bytes.to_vec() });
+        self.pieces.push(Piece { entry, digest: Digest::of(bytes), bytes: bytes.to_vec(), base });
     }
 
     pub(super) fn into_pieces(self) -> Vec<Piece> {
@@ -61,9 +65,44 @@ pub(super) trait Pieces: Send {
 /// What is known once every pack is in the store.
 pub(super) struct Packed<'a> {
     pub(super) keys: &'a mut KeySpace,
-    /// The chunks of each entry.
-    pub(super) cuts: Vec<Vec<Digest>>,
-    pub(super) places: HashMap<Digest, Location>,
+    pub(super) store: &'a dyn Store,
+    pub(super) index: &'a dyn ChunkIndex,
+    pub(super) runs: Where,
+    pub(super) tree: Cut,
+    pub(super) lineage: Lineage,
+    pub(super) sent: Sent,
+    /// The store is known to be slower than coding.
+    pub(super) pays: bool,
+}
+
+/// The chunks of each entry, by the numbers of their places.
+#[derive(Default)]
+pub(super) struct Cut {
+    pub(super) places: Places,
+    chunks: Vec<u32>,
+    /// Where the chunks of each entry end.
+    ends: Vec<usize>,
+}
+
+impl Cut {
+    fn add(&mut self, entry: usize, number: u32) {
+        if self.ends.len() <= entry {
+            self.ends.resize(entry + 1, self.chunks.len());
+        }
+        self.chunks.push(number);
+        self.ends[entry] = self.chunks.len();
+    }
+
+    pub(super) fn of(&self, entry: usize) -> &[u32] {
+        let end = self.ends.get(entry).copied().unwrap_or_default();
+        let start = entry.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        self.chunks.get(start.unwrap_or_default()..end).unwrap_or_default()
+    }
+}
+
+/// What was new.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Sent {
     pub(super) new_bytes: u64,
     pub(super) new_chunks: u64,
     pub(super) sent_bytes: u64,
@@ -74,6 +113,11 @@ pub(super) struct Packed<'a> {
 struct Bench {
     coder: Coder,
     pack: Builder,
+    keyframe: Option<Arc<Keyframe>>,
+    /// A base that is being used.
+    base: Vec<u8>,
+    /// What had a base, the base and what was stored.
+    related: Vec<(Digest, Digest, Coded)>,
 }
 
 impl Bench {
@@ -84,13 +128,19 @@ impl Bench {
         }
         // From the end: the caller has turned them round.
         while let Some(piece) = pieces.pop_if(|piece| self.pack.fits(piece.bytes.len(), PACK_BYTES)) {
-            self.pack.add(&mut self.coder, piece.digest, &piece.bytes, effort);
+            let kin = piece.base.filter(|_| effort == Effort::Dense);
+            let kin = kin.filter(|kin| {
+                self.keyframe.as_ref().is_some_and(|keyframe| keyframe.read(*kin, &mut self.base))
+            });
+            let base = kin.as_ref().map(|kin| Base { digest: &kin.digest, bytes: &self.base });
+            let coded = self.pack.add(&mut self.coder, piece.digest, &piece.bytes, base, effort);
+            self.related.extend(kin.map(|kin| (piece.digest, kin.digest, coded)));
         }
     }
 }
 
 /// Whether there are threads and a clock to use.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Where {
     /// In place: a simulation must replay.
     Here,
@@ -99,19 +149,20 @@ pub(super) enum Where {
 }
 
 pub(super) struct Packer<'a> {
-    keys: &'a mut KeySpace,
-    pub(super) store: &'a dyn Store,
+    /// Taken when all is done; what was stored until then is left to the next
+    /// publish otherwise.
+    keys: Option<&'a mut KeySpace>,
+    store: &'a dyn Store,
     index: &'a dyn ChunkIndex,
     runs: Where,
-    cuts: Vec<Vec<Digest>>,
-    places: HashMap<Digest, Location>,
-    /// Chunks of the pack that is being filled.
-    pending: HashSet<Digest>,
+    tree: Cut,
     bench: Option<Bench>,
+    flight: Flight<'a>,
+    /// The room of a pack that is stored.
+    spare: Vec<u8>,
     pace: Pace,
-    new_bytes: u64,
-    new_chunks: u64,
-    sent_bytes: u64,
+    sent: Sent,
+    lineage: Lineage,
 }
 
 impl<'a> Packer<'a> {
@@ -122,56 +173,78 @@ impl<'a> Packer<'a> {
         runs: Where,
     ) -> Self {
         Self {
-            keys,
+            keys: Some(keys),
             store,
             index,
             runs,
-            cuts: Vec::new(),
-            places: HashMap::new(),
-            pending: HashSet::new(),
+            tree: Cut { places: index.unfinished(), ..Cut::default() },
             bench: Some(Bench::default()),
+            flight: Flight::None,
+            spare: Vec::new(),
             pace: Pace::default(),
-            new_bytes: 0,
-            new_chunks: 0,
-            sent_bytes: 0,
+            sent: Sent::default(),
+            lineage: Lineage::default(),
         }
     }
 
+    /// Chunks may be stored as differences to those of a keyframe.
+    pub(super) fn against(mut self, keyframe: Option<Arc<Keyframe>>) -> Self {
+        self.bench = Some(Bench { keyframe: keyframe.clone(), ..Bench::default() });
+        self.lineage = Lineage::of(keyframe);
+        self
+    }
+
     pub(super) async fn drain(&mut self, pieces: &mut dyn Pieces) -> Result<(), PublishError> {
-        let mut batch = pieces.next().await?;
-        while !batch.is_empty() {
-            let (taken, next) = tokio::join!(self.take(batch), pieces.next());
-            taken?;
-            batch = next?;
+        loop {
+            let batch = self.flight.beside(pieces.next()).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.take(batch).await?;
         }
+    }
+
+    /// Puts what is left and waits until all of it is stored.
+    pub(super) async fn flush(&mut self) -> Result<(), PublishError> {
+        self.send().await?;
+        self.land().await?;
+        // The room is needed for the manifest now.
+        (self.bench, self.spare) = (None, Vec::new());
         Ok(())
     }
 
     pub(super) async fn finish(mut self) -> Result<Packed<'a>, PublishError> {
         self.flush().await?;
-        let Self { keys, cuts, places, new_bytes, new_chunks, sent_bytes, .. } = self;
-        Ok(Packed { keys, cuts, places, new_bytes, new_chunks, sent_bytes })
+        let keys = self.keys.take().ok_or_else(|| lost(&std::io::Error::other("published twice")))?;
+        let (store, index, runs, sent) = (self.store, self.index, self.runs, self.sent);
+        let (tree, lineage) = (std::mem::take(&mut self.tree), std::mem::take(&mut self.lineage));
+        Ok(Packed { keys, store, index, runs, tree, lineage, sent, pays: self.pace.pays() })
     }
 
     async fn take(&mut self, batch: Vec<Piece>) -> Result<(), PublishError> {
         self.look_up(&batch).await?;
         let mut fresh = Vec::with_capacity(batch.len());
-        for piece in batch {
-            if self.cuts.len() <= piece.entry {
-                self.cuts.resize_with(piece.entry + 1, Vec::new);
-            }
-            self.cuts[piece.entry].push(piece.digest);
-            if !self.places.contains_key(&piece.digest) && self.pending.insert(piece.digest) {
-                self.new_bytes += piece.bytes.len() as u64;
-                self.new_chunks += 1;
+        for mut piece in batch {
+            piece.base = piece.base.filter(|kin| self.lineage.has(&kin.digest));
+            let known = self.tree.places.find(&piece.digest);
+            let number =
+                known.unwrap_or_else(|| self.tree.places.expect(piece.digest, piece.bytes.len() as u32));
+            self.tree.add(piece.entry, number);
+            if known.is_none() {
+                self.sent.new_bytes += piece.bytes.len() as u64;
+                self.sent.new_chunks += 1;
                 fresh.push(piece);
             }
+        }
+        let least = self.tree.chunks.len() as u64 * LEAST_PER_CHUNK;
+        if least > MAX_BYTES {
+            return Err(ManifestError::TooLarge(least).into());
         }
         fresh.reverse();
         while !fresh.is_empty() {
             fresh = self.fill(fresh).await?;
             if !fresh.is_empty() {
-                self.flush().await?;
+                self.send().await?;
             }
         }
         Ok(())
@@ -179,7 +252,7 @@ impl<'a> Packer<'a> {
 
     /// Codes chunks into the pack; gives back those it has no room for.
     async fn fill(&mut self, mut fresh: Vec<Piece>) -> Result<Vec<Piece>, PublishError> {
-        let effort = self.pace.effort();
+        let effort = if self.index.format() < 2 { Effort::Plain } else { self.pace.effort() };
         let mut bench = self.bench.take().unwrap_or_default();
         if self.runs == Where::Here {
             bench.fill(&mut fresh, effort);
@@ -192,78 +265,108 @@ impl<'a> Packer<'a> {
             bench.fill(&mut fresh, effort);
             (bench, fresh, began.elapsed())
         };
-        let (bench, fresh, took) = offload(work).await.map_err(|e| lost(&e))?;
+        let (mut bench, fresh, took) = self.flight.beside(offload(work)).await.map_err(|e| lost(&e))?;
         if effort == Effort::Dense {
             let stored = (bench.pack.len() - before) as u64;
             self.pace.coded(bench.pack.plain_bytes() - plain, stored, took);
         }
+        self.lineage.coded(bench.related.drain(..));
         self.bench = Some(bench);
         Ok(fresh)
     }
 
     async fn look_up(&mut self, batch: &[Piece]) -> Result<(), PublishError> {
+        let format = self.index.format();
         let mut sizes = HashMap::new();
         for piece in batch {
-            if !self.places.contains_key(&piece.digest) && !self.pending.contains(&piece.digest) {
+            if format >= Codec::Delta.version()
+                && let Some(place) = self.lineage.known(&piece.digest)
+            {
+                self.tree.places.insert(piece.digest, &place);
+            }
+            if self.tree.places.find(&piece.digest).is_none() {
                 sizes.insert(piece.digest, piece.bytes.len() as u32);
+                let base = piece.base.filter(|kin| !self.lineage.has(&kin.digest));
+                sizes.extend(base.map(|kin| (kin.digest, piece.bytes.len() as u32)));
             }
         }
+        let bases: HashSet<Digest> =
+            batch.iter().filter_map(|piece| piece.base).map(|kin| kin.digest).collect();
         if sizes.is_empty() {
             return Ok(());
         }
         let mut asked: Vec<Digest> = sizes.keys().copied().collect();
         // A fixed order, so that a simulation replays.
         asked.sort_unstable();
-        let answers = self.index.locate(&asked).await?;
+        let answers = self.flight.beside(self.index.locate(&asked)).await?;
         if answers.len() != asked.len() {
             return Err(PublishError::Index { asked: asked.len(), answered: answers.len() });
         }
         for (digest, answer) in asked.into_iter().zip(answers) {
             // A place that cannot be right is no place: the chunk is sent.
             let fits = |place: &Location| {
+                let coded = (place.stored, place.codec);
                 Some(&place.len) == sizes.get(&digest)
-                    && (1..=place.len).contains(&place.stored)
-                    && matches!(place.pack.seq(), Some((ObjectClass::Pack, _)))
+                    && place.codec.version() <= format
+                    && check_place(&place.pack, place.offset, place.len, coded).is_ok()
             };
             if let Some(place) = answer.filter(fits) {
-                self.places.insert(digest, place);
+                if bases.contains(&digest) {
+                    self.lineage.found(digest, &place);
+                }
+                self.tree.places.insert(digest, &place);
             }
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), PublishError> {
-        let Some(bench) = self.bench.as_mut().filter(|bench| !bench.pack.is_empty()) else { return Ok(()) };
-        let (bytes, held) = bench.pack.finish();
-        let key = self.put(&bytes).await?;
-        for (digest, place) in held {
-            let place = place.within(key.clone());
-            self.pending.remove(&digest);
-            self.places.insert(digest, place);
+    /// Sends the pack that is being filled, once the one before it is stored.
+    async fn send(&mut self) -> Result<(), PublishError> {
+        self.land().await?;
+        let (Some(bench), Some(keys)) = (&mut self.bench, &self.keys) else { return Ok(()) };
+        if bench.pack.is_empty() {
+            return Ok(());
         }
-        if let Some(bench) = &mut self.bench {
-            bench.pack.reuse(bytes);
-        }
+        let pack = bench.pack.finish();
+        bench.pack.reuse(std::mem::take(&mut self.spare));
+        let next = (keys.scope.clone(), keys.generation, keys.pack_seq);
+        self.flight = Flight::begin(self.store, next, pack, self.runs == Where::Aside);
         Ok(())
     }
 
-    async fn put(&mut self, bytes: &[u8]) -> Result<ObjectKey, PublishError> {
-        let mut taken = 0;
-        loop {
-            let key = ObjectKey::pack(&self.keys.scope, self.keys.generation, self.keys.pack_seq)?;
-            let began = (self.runs == Where::Aside).then(std::time::Instant::now);
-            let put = self.store.put_if_absent(&key, bytes).await?;
-            self.keys.pack_seq += 1;
-            if put != Put::Different {
-                self.sent_bytes += bytes.len() as u64;
-                self.pace.sent(bytes.len() as u64, began.map_or(Duration::ZERO, |began| began.elapsed()));
-                return Ok(key);
-            }
-            taken += 1;
-            tracing::debug!(%key, "pack number is taken by other bytes, using the next");
-            if taken == TAKEN_LIMIT {
-                return Err(PublishError::PacksTaken { key });
-            }
+    /// Waits for the pack that is on its way.
+    async fn land(&mut self) -> Result<(), PublishError> {
+        match self.flight.land().await {
+            Some(landed) => self.settle(landed),
+            None => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, landed: Landed) -> Result<(), PublishError> {
+        let Landed { bytes, held, next, outcome, took } = landed;
+        if let Some(keys) = &mut self.keys {
+            keys.pack_seq = next;
+        }
+        self.tree.places.settle(&outcome?, &held);
+        self.sent.sent_bytes += bytes.len() as u64;
+        if let Some(took) = took {
+            self.pace.sent(bytes.len() as u64, took);
+        }
+        self.spare = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Packer<'_> {
+    fn drop(&mut self) {
+        if let Some(landed) = self.flight.over() {
+            // It ended for another reason.
+            drop(self.settle(landed));
+        }
+        if let Some(keys) = &self.keys {
+            let places = std::mem::take(&mut self.tree.places);
+            let (scope, generation) = (keys.scope.as_str(), keys.generation);
+            self.index.leave(places.within(|pack| own(pack, scope, generation)));
         }
     }
 }

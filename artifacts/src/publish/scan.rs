@@ -7,13 +7,15 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::base::{Keyframe, Related, Relations};
 use super::pack::{Batch, Piece};
 use super::{PublishError, Selection};
 use crate::beneath::{Beneath, Opened};
-use crate::chunk::{Chunker, Cuts, outline};
-use crate::manifest::Kind;
+use crate::chunk::{Chunker, Cuts, few, outline};
+use crate::manifest::{Kind, LEAST_PER_CHUNK, MAX_BYTES, ManifestError};
 use crate::path::{PathError, check_link, check_path};
 
 /// Descriptors held from the first look to the last; more files than this are
@@ -73,7 +75,16 @@ pub(super) struct Scan {
     /// The root is the checkpoint itself: a name that comes or goes matters.
     sealed: Option<Identity>,
     next: usize,
-    open: Option<(usize, Chunker<File>)>,
+    open: Option<Open>,
+    /// What chunks may be differences to.
+    kin: Relations,
+}
+
+/// The file that is being read.
+struct Open {
+    number: usize,
+    chunker: Chunker<File>,
+    related: Option<Related>,
 }
 
 fn changed(path: &str) -> PublishError {
@@ -103,8 +114,15 @@ impl Scan {
         let whole = selection.kind == Kind::Checkpoint
             && !selection.single_file
             && root.file_name().is_some_and(|name| name.to_str() == Some(&selection.name));
-        let mut scan =
-            Self { root: root.clone(), items: Vec::new(), dirs, sealed: None, next: 0, open: None };
+        let mut scan = Self {
+            root: root.clone(),
+            items: Vec::new(),
+            dirs,
+            sealed: None,
+            next: 0,
+            open: None,
+            kin: Relations::default(),
+        };
         if whole {
             scan.sealed = Some(root_identity(root).map_err(|e| failed(&shown, e))?);
         }
@@ -120,22 +138,46 @@ impl Scan {
             }
             scan.items.push((path.clone(), item));
         }
+        scan.fits()?;
         outlive(newest);
         Ok(scan)
+    }
+
+    /// Looks for what its chunks may be differences to.
+    pub(super) fn against(mut self, keyframe: Option<Arc<Keyframe>>) -> Self {
+        if let Some(keyframe) = keyframe {
+            let files = self.items.iter().filter(|(_, item)| matches!(item, Item::File { .. }));
+            let paths: Vec<&str> = files.map(|(path, _)| path.as_str()).collect();
+            self.kin = Relations::of(keyframe, &paths);
+        }
+        self
+    }
+
+    /// Finds out before hours of sending that no manifest can hold the tree.
+    fn fits(&self) -> Result<(), PublishError> {
+        let least = self.items.iter().map(|(path, item)| match item {
+            Item::File { identity, .. } => path.len() as u64 + few(identity.size) * LEAST_PER_CHUNK,
+            Item::Dir { .. } | Item::Link { .. } => path.len() as u64,
+        });
+        let least = least.fold(0, u64::saturating_add);
+        if least > MAX_BYTES { Err(ManifestError::TooLarge(least).into()) } else { Ok(()) }
     }
 
     /// The next chunks; none at the end.
     pub(super) fn read(&mut self) -> Result<Vec<Piece>, PublishError> {
         let mut batch = Batch::default();
         while !batch.full() {
-            let Some((number, chunker)) = &mut self.open else {
+            let Some(Open { number, chunker, related }) = &mut self.open else {
                 if !self.open_next()? {
                     break;
                 }
                 continue;
             };
             match chunker.next() {
-                Ok(Some(chunk)) => batch.add(*number, chunk),
+                Ok(Some(chunk)) => {
+                    let base = related.as_mut().and_then(|related| related.next(chunk.len()));
+                    batch.add(*number, chunk, base);
+                }
                 Ok(None) => self.open = None,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(changed(&self.items[*number].0));
@@ -158,8 +200,10 @@ impl Scan {
                     _ => return Err(changed(path)),
                 },
             };
-            let cuts = Cuts::new(outline(&file, identity.size), identity.size);
-            self.open = Some((number, Chunker::new(file, cuts)));
+            let records = outline(&file, identity.size);
+            let related = self.kin.file(path, &records, identity.size);
+            let chunker = Chunker::new(file, Cuts::new(records, identity.size));
+            self.open = Some(Open { number, chunker, related });
             return Ok(true);
         }
         Ok(false)

@@ -2,11 +2,13 @@
 //! hash. At most two ranges are in memory: the one being written and the one
 //! under way.
 
+use super::base::{self, Bases};
 use super::{RestoreError, Verified, run, write::Tree};
 use crate::codec::Coder;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
 use crate::manifest::{ChunkRef, Manifest, Node};
+use crate::offload::aside;
 use crate::store::Store;
 
 /// Stored bytes of a range, and the plain bytes it may make: a megabyte of
@@ -16,7 +18,7 @@ const RANGE_PLAIN: u64 = 8 << 20;
 const RANGE_PARTS: usize = 4096;
 
 /// Chunks of one pack that are read with one request.
-struct Range {
+pub(super) struct Range {
     pack: ObjectKey,
     offset: u64,
     len: u64,
@@ -59,9 +61,15 @@ impl Range {
 }
 
 /// Joins chunks in the order given.
-struct Ranges<I> {
+pub(super) struct Ranges<I> {
     chunks: I,
     begun: Option<Range>,
+}
+
+impl<'a, I: Iterator<Item = (usize, &'a ChunkRef)>> Ranges<I> {
+    pub(super) const fn of(chunks: I) -> Self {
+        Self { chunks, begun: None }
+    }
 }
 
 impl<'a, I: Iterator<Item = (usize, &'a ChunkRef)>> Iterator for Ranges<I> {
@@ -80,19 +88,24 @@ impl<'a, I: Iterator<Item = (usize, &'a ChunkRef)>> Iterator for Ranges<I> {
     }
 }
 
-/// The chunks in the order in which the tree is written.
-fn in_order(manifest: &Manifest) -> impl Iterator<Item = Range> {
+/// The chunks in the order in which the tree is written, but for the first
+/// `kept` ones of each entry.
+fn in_order(manifest: &Manifest, kept: &[usize]) -> impl Iterator<Item = Range> {
     let chunks = manifest.entries.iter().enumerate().flat_map(|(number, entry)| {
         let chunks: &[ChunkRef] = match &entry.node {
             Node::File { chunks, .. } => chunks,
             Node::Dir { .. } | Node::Symlink { .. } => &[],
         };
-        chunks.iter().map(move |chunk| (number, chunk))
+        let kept = kept.get(number).copied().unwrap_or_default();
+        chunks.iter().skip(kept).map(move |chunk| (number, chunk))
     });
-    Ranges { chunks, begun: None }
+    Ranges::of(chunks)
 }
 
-async fn fetch(store: &dyn Store, range: Option<Range>) -> Result<Option<(Range, Vec<u8>)>, RestoreError> {
+pub(super) async fn fetch(
+    store: &dyn Store,
+    range: Option<Range>,
+) -> Result<Option<(Range, Vec<u8>)>, RestoreError> {
     let Some(range) = range else { return Ok(None) };
     let bytes = store.get(&range.pack, range.offset, range.len).await?;
     if bytes.len() as u64 != range.len {
@@ -104,12 +117,22 @@ async fn fetch(store: &dyn Store, range: Option<Range>) -> Result<Option<(Range,
 }
 
 impl Range {
+    /// The numbers of the bases of its chunks.
+    pub(super) fn bases(&self) -> impl Iterator<Item = u32> {
+        self.parts.iter().filter_map(|part| part.chunk.base)
+    }
+
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.parts.iter().map(|part| part.chunk.digest)
+    }
+
     /// Appends the plain bytes of all chunks, once each has its hash, and
     /// tells which entry gets how many.
-    fn decode(
+    pub(super) fn decode(
         &self,
         coder: &mut Coder,
         bytes: &[u8],
+        bases: &Bases,
         plain: &mut Vec<u8>,
     ) -> Result<Vec<(usize, usize)>, RestoreError> {
         let mut shares = Vec::with_capacity(self.parts.len());
@@ -119,7 +142,8 @@ impl Range {
             let place = || format!("the {stored} bytes at {}", chunk.offset);
             let stored = bytes.get(at..at + stored).unwrap_or_default();
             let (start, len) = (plain.len(), chunk.len as usize);
-            let decoded = coder.decode(chunk.codec, stored, len, plain);
+            let base = chunk.base.and_then(|number| bases.get(number));
+            let decoded = coder.decode(chunk.codec, stored, base, len, plain);
             decoded.map_err(|error| corrupt(format!("{}: {error}", place())))?;
             if Digest::of(&plain[start..]) != chunk.digest {
                 return Err(corrupt(format!("{} do not have digest {}", place(), chunk.digest)));
@@ -139,14 +163,17 @@ struct Plain {
 /// Fetches a range and decodes it where that may block.
 async fn ready(
     store: &dyn Store,
+    manifest: &Manifest,
     range: Option<Range>,
     tree: &std::path::Path,
     mut coder: Coder,
 ) -> Result<(Option<Plain>, Coder), RestoreError> {
     let Some((range, bytes)) = fetch(store, range).await? else { return Ok((None, coder)) };
+    let bases = base::of_range(store, &manifest.bases, &range).await?;
     run(tree, move || {
         let mut plain = Vec::with_capacity(range.plain as usize);
-        let shares = range.decode(&mut coder, &bytes, &mut plain)?;
+        let bases = Bases::decode(&mut coder, &bases)?;
+        let shares = range.decode(&mut coder, &bytes, &bases, &mut plain)?;
         Ok((Some(Plain { bytes: plain, shares }), coder))
     })
     .await
@@ -154,11 +181,16 @@ async fn ready(
 
 /// Writes every chunk into `tree`, fetching and decoding the next range
 /// meanwhile.
-pub(super) async fn pour(store: &dyn Store, manifest: &Manifest, tree: Tree) -> Result<(), RestoreError> {
+pub(super) async fn pour(
+    store: &dyn Store,
+    manifest: &Manifest,
+    tree: Tree,
+    kept: &[usize],
+) -> Result<(), RestoreError> {
     let shown = tree.shown().to_owned();
     let mut tree = tree;
-    let mut ranges = in_order(manifest);
-    let (mut next, mut coder) = ready(store, ranges.next(), &shown, Coder::default()).await?;
+    let mut ranges = in_order(manifest, kept);
+    let (mut next, mut coder) = ready(store, manifest, ranges.next(), &shown, Coder::default()).await?;
     while let Some(Plain { bytes, shares }) = next.take() {
         let writing = run(&shown, move || {
             let mut rest = bytes.as_slice();
@@ -169,27 +201,54 @@ pub(super) async fn pour(store: &dyn Store, manifest: &Manifest, tree: Tree) -> 
             }
             Ok(tree)
         });
-        let (written, fetched) = tokio::join!(writing, ready(store, ranges.next(), &shown, coder));
+        let (written, fetched) = tokio::join!(writing, ready(store, manifest, ranges.next(), &shown, coder));
         tree = written?;
         (next, coder) = fetched?;
     }
     run(&shown, move || tree.finish()).await
 }
 
+/// What decodes range after range.
+#[derive(Default)]
+struct Bench {
+    coder: Coder,
+    plain: Vec<u8>,
+}
+
+impl Bench {
+    /// Reads a range into `plain` and checks it, not where others would wait:
+    /// 8 MiB take tens of milliseconds.
+    async fn read(
+        mut self,
+        store: &dyn Store,
+        manifest: &Manifest,
+        range: Range,
+    ) -> Result<(Self, Vec<(usize, usize)>), RestoreError> {
+        let Some((range, bytes)) = fetch(store, Some(range)).await? else { return Ok((self, Vec::new())) };
+        let bases = base::of_range(store, &manifest.bases, &range).await?;
+        let work = move || {
+            self.plain.clear();
+            let bases = Bases::decode(&mut self.coder, &bases)?;
+            let shares = range.decode(&mut self.coder, &bytes, &bases, &mut self.plain)?;
+            Ok((self, shares))
+        };
+        aside(work).await.map_err(|e| RestoreError::io(std::path::Path::new("decode"), e))?
+    }
+}
+
 /// Reads every chunk the tree needs, each once, and checks its hash.
 pub async fn verify(store: &dyn Store, manifest: &Manifest) -> Result<Verified, RestoreError> {
     manifest.check()?;
     let mut chunks: Vec<&ChunkRef> = manifest.chunks().collect();
-    let place = |c: &ChunkRef| (c.pack.clone(), c.offset, c.stored, c.len, c.codec, c.digest);
-    chunks.sort_by_cached_key(|chunk| place(chunk));
+    fn place(c: &ChunkRef) -> (&ObjectKey, u64, u32, u32, crate::codec::Codec, Digest, Option<u32>) {
+        (&c.pack, c.offset, c.stored, c.len, c.codec, c.digest, c.base)
+    }
+    chunks.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
     chunks.dedup();
     let count = chunks.len() as u64;
-    let (mut coder, mut plain) = (Coder::default(), Vec::new());
-    for range in (Ranges { chunks: chunks.into_iter().map(|chunk| (0, chunk)), begun: None }) {
-        if let Some((range, bytes)) = fetch(store, Some(range)).await? {
-            plain.clear();
-            range.decode(&mut coder, &bytes, &mut plain)?;
-        }
+    let mut bench = Bench::default();
+    for range in Ranges::of(chunks.into_iter().map(|chunk| (0, chunk))) {
+        (bench, _) = bench.read(store, manifest, range).await?;
     }
     Ok(Verified {
         files: manifest.files(),
@@ -212,15 +271,14 @@ pub async fn read_tree(
         return Err(RestoreError::TooLarge { bytes, limit });
     }
     let mut contents = vec![Vec::new(); manifest.entries.len()];
-    let (mut coder, mut plain) = (Coder::default(), Vec::new());
-    for range in in_order(manifest) {
-        if let Some((range, bytes)) = fetch(store, Some(range)).await? {
-            plain.clear();
-            let mut rest = 0;
-            for (entry, len) in range.decode(&mut coder, &bytes, &mut plain)? {
-                contents[entry].extend_from_slice(&plain[rest..rest + len]);
-                rest += len;
-            }
+    let mut bench = Bench::default();
+    for range in in_order(manifest, &[]) {
+        let shares;
+        (bench, shares) = bench.read(store, manifest, range).await?;
+        let mut rest = 0;
+        for (entry, len) in shares {
+            contents[entry].extend_from_slice(&bench.plain[rest..rest + len]);
+            rest += len;
         }
     }
     let named = manifest.entries.iter().zip(contents);

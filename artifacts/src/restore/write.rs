@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, FileTimes, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, symlinkat, unlinkat};
 
 use super::{RestoreError, SCRATCH};
-use crate::beneath::{Beneath, sync};
+use crate::beneath::{Beneath, Opened, sync};
 use crate::manifest::{Manifest, Node};
 use crate::offload::random_name;
 use crate::path::{leaf, parent};
@@ -36,7 +36,7 @@ pub(super) enum Style {
 
 /// An entry without its chunks.
 enum Head {
-    File { path: String, mode: u32, size: u64, mtime_ms: i64 },
+    File { path: String, mode: u32, size: u64, mtime_ms: i64, kept: u64 },
     Dir { path: String, mode: u32 },
     Link { path: String, target: String },
 }
@@ -64,13 +64,21 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Prepares to write `manifest`, which is checked, below `dir`.
-    pub(super) fn new(manifest: &Manifest, dir: &Path, style: Style) -> Result<Self, RestoreError> {
-        let heads = manifest.entries.iter().map(|entry| {
+    /// Prepares to write `manifest`, which is checked, below `dir`; the first
+    /// `kept` chunks of each entry are there.
+    pub(super) fn new(
+        manifest: &Manifest,
+        dir: &Path,
+        style: Style,
+        kept: &[usize],
+    ) -> Result<Self, RestoreError> {
+        let heads = manifest.entries.iter().enumerate().map(|(number, entry)| {
             let path = entry.path.clone();
             match &entry.node {
-                Node::File { mode, size, mtime_ms, .. } => {
-                    Head::File { path, mode: *mode, size: *size, mtime_ms: *mtime_ms }
+                Node::File { mode, size, mtime_ms, chunks } => {
+                    let kept = chunks.iter().take(kept.get(number).copied().unwrap_or_default());
+                    let kept = kept.map(|chunk| u64::from(chunk.len)).sum();
+                    Head::File { path, mode: *mode, size: *size, mtime_ms: *mtime_ms, kept }
                 }
                 Node::Dir { mode } => Head::Dir { path, mode: *mode },
                 Node::Symlink { target } => Head::Link { path, target: target.clone() },
@@ -118,8 +126,16 @@ impl Tree {
                 self.touched.extend([parent(path).to_owned(), path.clone()]);
                 made.map_err(|e| self.failed(entry, e))?;
             }
-            Some(Head::File { path, size, .. }) => {
-                let begun = begin(&mut self.dirs, path, *size, self.style);
+            // It has its bytes: only what is beside them may be another.
+            Some(Head::File { path, mode, mtime_ms, kept, .. }) if self.style == Style::Over && *kept > 0 => {
+                let touched = touch(&mut self.dirs, path, *mode, *mtime_ms);
+                touched.map_err(|e| self.failed(entry, e))?;
+            }
+            Some(Head::File { path, size, kept, .. }) => {
+                let begun = match kept {
+                    0 => begin(&mut self.dirs, path, *size, self.style),
+                    kept => go_on(&mut self.dirs, path, *kept),
+                };
                 let above = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
                 self.touched.extend(above);
                 let (file, name) = begun.map_err(|e| self.failed(entry, e))?;
@@ -177,7 +193,11 @@ impl Tree {
         let Some(Head::Link { path, target }) = self.heads.get(entry) else { return Ok(()) };
         let dir = self.dirs.parent(path, true)?;
         match self.style {
-            Style::Fresh => symlinkat(target.as_str(), dir, leaf(path))?,
+            Style::Fresh => {
+                // One that an earlier try made.
+                let _ = unlinkat(dir, leaf(path), AtFlags::empty());
+                symlinkat(target.as_str(), dir, leaf(path))?;
+            }
             Style::Over => {
                 let name = temporary();
                 symlinkat(target.as_str(), dir, &name)?;
@@ -256,12 +276,39 @@ fn begin(dirs: &mut Beneath, path: &str, size: u64, style: Style) -> io::Result<
     let parent = dirs.parent(path, true)?;
     let name = if style == Style::Over { temporary() } else { leaf(path).to_owned() };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if style == Style::Fresh {
+        // What an earlier try left of it does not verify.
+        let _ = unlinkat(parent, &name, AtFlags::empty());
+    }
     let file = File::from(openat(parent, &name, flags, Mode::from_raw_mode(0o600))?);
     if let Err(error) = reserve(&file, size) {
         let _ = unlinkat(parent, &name, AtFlags::empty());
         return Err(error);
     }
     Ok((file, name))
+}
+
+/// Opens a file whose first `kept` bytes are verified, to append the others.
+fn go_on(dirs: &mut Beneath, path: &str, kept: u64) -> io::Result<(File, String)> {
+    let parent = dirs.parent(path, false)?;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(parent, leaf(path), flags, Mode::empty())?);
+    file.set_len(kept)?;
+    file.seek(io::SeekFrom::Start(kept))?;
+    Ok((file, leaf(path).to_owned()))
+}
+
+/// Gives a file in use that has its bytes its mode and its time.
+fn touch(dirs: &mut Beneath, path: &str, mode: u32, mtime_ms: i64) -> io::Result<()> {
+    let Opened::Node(file) = dirs.node(path)? else { return Err(io::ErrorKind::NotFound.into()) };
+    let meta = file.metadata()?;
+    if meta.permissions().mode() & 0o777 != mode & 0o777 {
+        file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+    }
+    match time(mtime_ms).filter(|time| meta.modified().ok() != Some(*time)) {
+        Some(time) => file.set_times(FileTimes::new().set_modified(time)),
+        None => Ok(()),
+    }
 }
 
 /// Learns before a large file is written whether there is room for it.
