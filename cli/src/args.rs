@@ -1,19 +1,21 @@
 //! The command line, as it is parsed and as `--help` shows it. Values are
 //! checked for their form only; what they mean is the verbs' business.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
 
+mod artifacts;
 mod installation;
 mod machines;
 mod runs;
 mod tidy;
 mod values;
 
+pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb};
 pub use machines::{HealthArgs, MachinesVerb, UpgradeArgs};
-pub use runs::{DestroyArgs, EventsArgs, LogsArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs, WhyArgs};
+pub use runs::{
+    DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs, SyncArgs, WhyArgs,
+};
 pub use tidy::TidyArgs;
 pub use values::duration;
 
@@ -78,6 +80,9 @@ pub enum Verb {
         /// Say of everything saved on its machine why it is or is not complete
         #[arg(long)]
         explain: bool,
+        /// Show where they came from and what was forked from them, with all related runs
+        #[arg(long, conflicts_with = "explain")]
+        tree: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -100,18 +105,20 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Begin a new run from a checkpoint of another one, with other settings
+    Fork(ForkArgs),
+    /// Look into stored checkpoints: verify, list, compare, export, import
+    Artifacts {
+        /// What to do.
+        #[command(subcommand)]
+        verb: ArtifactsVerb,
+    },
     /// Let go of old checkpoints and delete what nothing needs any more
     Tidy(TidyArgs),
+    /// Send the source tree now, or show what would be sent
+    Sync(SyncArgs),
     /// Fetch the result files of a run
-    Pull {
-        /// Its name, id, or the beginning of either
-        run: String,
-        /// Where to put them [default: outputs/<run> in the project]
-        dir: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Pull(PullArgs),
     /// Say why an attempt ended, and what to try next
     Why(WhyArgs),
     /// Show the journal: everything that was learned and done
@@ -157,6 +164,8 @@ pub enum Verb {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use clap::CommandFactory as _;
 

@@ -121,7 +121,10 @@ pub fn failure(status: &Status) -> Failure {
         ExitCode::Unreachable => Failure::new(code, format!("the controller cannot be reached: {message}"))
             .help("see `outlast controller status` and controller.log in the data directory"),
         ExitCode::NotFound if ambiguous => Failure::new(code, message).help("write more of the name"),
-        ExitCode::NotFound => Failure::new(code, message).help("`outlast status --all` lists every run"),
+        // What else is missing says itself where to look.
+        ExitCode::NotFound if message.starts_with("there is no ") => {
+            Failure::new(code, message).help("`outlast status --all` lists every run")
+        }
         code => Failure::new(code, message),
     }
 }

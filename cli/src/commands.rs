@@ -1,6 +1,7 @@
 //! One file per verb. A verb asks, prints and says its exit code; what several
 //! of them show is written here once.
 
+pub mod artifacts;
 pub mod checkpoints;
 pub mod completions;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod cost;
 pub mod destroy;
 pub mod doctor;
 pub mod events;
+pub mod fork;
 pub mod health;
 pub mod logs;
 pub mod machines;
@@ -17,6 +19,7 @@ pub mod resume;
 pub mod run;
 pub mod status;
 pub mod stop;
+pub mod sync;
 pub mod tidy;
 pub mod version;
 pub mod why;
@@ -51,13 +54,19 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Machines { verb: None, all, json } => machines::perform(ctx, all, json).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
-        Verb::Checkpoints { run, explain, json } => {
+        Verb::Checkpoints { run, explain: false, tree: true, json } => {
+            checkpoints::tree::perform(ctx, &run, json).await
+        }
+        Verb::Checkpoints { run, explain, json, .. } => {
             Box::pin(checkpoints::perform(ctx, &run, explain, json)).await
         }
+        Verb::Fork(args) => Box::pin(fork::perform(ctx, args)).await,
+        Verb::Artifacts { verb } => Box::pin(artifacts::perform(ctx, verb)).await,
         Verb::Pin { checkpoint, json } => tidy::pin(ctx, checkpoint, false, json).await,
         Verb::Unpin { checkpoint, json } => tidy::pin(ctx, checkpoint, true, json).await,
         Verb::Tidy(args) => Box::pin(tidy::perform(ctx, &args)).await,
-        Verb::Pull { run, dir, json } => Box::pin(pull::perform(ctx, &run, dir, json)).await,
+        Verb::Sync(args) => Box::pin(sync::perform(ctx, args)).await,
+        Verb::Pull(args) => Box::pin(pull::perform(ctx, args)).await,
         Verb::Why(args) => why::perform(ctx, &args).await,
         Verb::Events(args) => events::perform(ctx, &args).await,
         Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,

@@ -15,6 +15,7 @@ mod checkpoints;
 mod discover;
 mod environment;
 mod field;
+mod forked;
 mod hang;
 mod health;
 mod layers;
@@ -46,6 +47,7 @@ pub use budget::Budget;
 pub use checkpoints::Checkpoints;
 pub use discover::user_file;
 pub use environment::Environment;
+pub use forked::changes;
 pub use hang::Hang;
 pub use health::Health;
 pub use limits::Limits;
@@ -309,11 +311,14 @@ impl Loaded {
             },
             checkpoints: CheckpointSpec {
                 keep: checkpoints.retention(),
+                best: checkpoints.best.clone(),
                 paths: checkpoints.paths.clone(),
                 restore: checkpoints.restore,
                 resume_args: checkpoints.resume_args.clone(),
                 quiet_seconds: checkpoints.quiet.as_secs(),
                 keep_local: checkpoints.keep_local,
+                marker: checkpoints.marker.clone(),
+                check: checkpoints.check.clone(),
             },
             artifacts: config.artifacts.globs.clone(),
             retry: RetrySpec { failures: config.retry.failures, losses: config.retry.losses },

@@ -40,12 +40,14 @@ pub enum ExitCode {
     Cancelled,
     /// A critical alert of a machine is standing.
     Unhealthy,
+    /// Fetched files stand beside files that were changed here.
+    Conflict,
     /// An attached run's own code.
     Run(u8),
 }
 
 /// Every code with its meaning.
-const TABLE: [(u8, &str); 14] = [
+const TABLE: [(u8, &str); 15] = [
     (0, "success"),
     (64, "the command line cannot be understood"),
     (65, "input data are bad"),
@@ -60,6 +62,7 @@ const TABLE: [(u8, &str); 14] = [
     (91, "the run is lost and cannot be continued"),
     (92, "the run was stopped by a person"),
     (93, "`health`: a critical alert is standing"),
+    (94, "`pull`: files were changed here too; both were kept"),
 ];
 
 /// Every code with its meaning, for `--help` and the documentation. Attached
@@ -88,6 +91,7 @@ impl ExitCode {
             Self::Lost => 91,
             Self::Cancelled => 92,
             Self::Unhealthy => 93,
+            Self::Conflict => 94,
             Self::Run(code) => code,
         }
     }
@@ -213,7 +217,7 @@ mod tests {
     use super::*;
     use anyhow::{Context as _, anyhow};
 
-    const ALL: [ExitCode; 14] = [
+    const ALL: [ExitCode; 15] = [
         ExitCode::Ok,
         ExitCode::Usage,
         ExitCode::BadInput,
@@ -228,13 +232,14 @@ mod tests {
         ExitCode::Lost,
         ExitCode::Cancelled,
         ExitCode::Unhealthy,
+        ExitCode::Conflict,
     ];
 
     #[test]
     fn the_table_holds_exactly_the_codes() {
         let codes: Vec<u8> = ALL.iter().map(|code| code.code()).collect();
         assert_eq!(table().iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes);
-        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93]);
+        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93, 94]);
     }
 
     #[test]

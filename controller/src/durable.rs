@@ -3,16 +3,22 @@
 //! the current one and its run has not ended. And the step before a new bind:
 //! what the old machine stored and nobody heard of is found and committed.
 
+use std::collections::BTreeMap;
+
 use artifacts::key::ObjectClass;
-use artifacts::manifest::{ChunkRef, Node};
+use artifacts::manifest::{ChunkRef, ManifestError, Node};
 use artifacts::restore::RestoreError;
 use artifacts::{Digest, Kind as TreeKind, Manifest, ObjectKey};
 use lifecycle::{AttemptId, CheckpointState, Generation, RunId};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Checkpoint, ManifestRef, Run, Versioned};
 use crate::store::ChunkPut;
+
+/// Packs of which a commit asks at once.
+const ASKED_AT_ONCE: usize = 32;
 
 /// What became of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +31,7 @@ pub enum Outcome {
     Refused(String),
 }
 
-fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
+pub(crate) fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
     tree.entries.iter().flat_map(|entry| match &entry.node {
         Node::File { chunks, .. } => chunks.as_slice(),
         _ => &[],
@@ -37,10 +43,24 @@ pub(crate) fn packs(tree: &Manifest) -> Vec<String> {
     tree.packs().iter().map(ToString::to_string).collect()
 }
 
-/// What a tree adds to the index of known chunks.
+/// What a checkpoint is, in a word.
+pub(crate) fn kind(tree: &Manifest) -> String {
+    if !tree.single_file {
+        return "directory".into();
+    }
+    let ending = tree.name.rsplit_once('.').map(|(_, ending)| ending.to_lowercase());
+    let plain =
+        |text: &String| (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    ending.filter(plain).unwrap_or_else(|| "file".into())
+}
+
+/// What a tree adds to the index of known chunks. A difference is not known
+/// by itself: it cannot be read without its base, which the index does not
+/// tell.
 #[must_use]
 pub fn chunk_rows(tree: &Manifest) -> Vec<ChunkPut> {
     chunks(tree)
+        .filter(|chunk| chunk.base.is_none())
         .map(|c| ChunkPut {
             digest: *c.digest.as_bytes(),
             pack: c.pack.to_string(),
@@ -72,8 +92,8 @@ pub async fn commit(
     if key.scope() != row.body.run.to_string() || key.generation() != Some(generation.as_u64()) {
         return Ok(Outcome::Refused("the key is not of this run and generation".into()));
     }
-    let tree = match check_stored(core, &key, &manifest.digest).await? {
-        Ok(tree) => tree,
+    let (tree, found) = match check_stored(core, &key, &manifest.digest).await? {
+        Ok(checked) => checked,
         Err(why) => return Ok(Outcome::Refused(why)),
     };
     for _ in 0..8 {
@@ -96,6 +116,7 @@ pub async fn commit(
             }
         };
         if core.commit(changes).await? {
+            found.iter().for_each(|(pack, size)| core.known.pack(pack, size.unwrap_or(0)));
             return Ok(Outcome::Durable);
         }
     }
@@ -111,12 +132,13 @@ fn fenced(run: &Run, attempt: AttemptId, generation: Generation) -> Option<Outco
         .then_some(Outcome::Superseded(run.generation))
 }
 
-/// The manifest as stored, if it and every pack it names are there in full.
-async fn check_stored(
+/// The manifest as stored, if it and every pack it names are there in full;
+/// and the packs of which the store was asked.
+pub(crate) async fn check_stored(
     core: &Core,
     key: &ObjectKey,
     digest: &str,
-) -> Result<Result<Manifest, String>, CoreError> {
+) -> Result<Result<(Manifest, BTreeMap<ObjectKey, Option<u64>>), String>, CoreError> {
     let Some(size) = core.objects.size(key).await? else {
         return Ok(Err("the manifest is not in the store".into()));
     };
@@ -129,22 +151,54 @@ async fn check_stored(
     }
     let tree = match Manifest::parse(&bytes) {
         Ok(tree) => tree,
+        // Not refused for good: it counts once this program was upgraded.
+        Err(error) if is_later(&error) => return Err(CoreError::Impossible(format!("{key}: {error}"))),
         Err(error) => return Ok(Err(format!("the manifest does not parse: {error}"))),
     };
-    let mut needed = std::collections::BTreeMap::new();
-    for chunk in chunks(&tree) {
+    let mut needed = BTreeMap::new();
+    for chunk in tree.needed() {
         let end = chunk.end();
         let most = needed.entry(chunk.pack.clone()).or_insert(0);
         *most = end.max(*most);
     }
+    // Of the others an earlier commit has found that they are there.
+    needed.retain(|pack, end| core.known.size_of(pack).is_none_or(|size| size < *end));
+    let found = sizes(core, needed.keys()).await?;
     for (pack, end) in needed {
-        match core.objects.size(&pack).await? {
+        match found.get(&pack).copied().flatten() {
             Some(size) if size >= end => {}
             Some(size) => return Ok(Err(format!("pack {pack} has {size} of {end} bytes"))),
             None => return Ok(Err(format!("pack {pack} is missing"))),
         }
     }
-    Ok(Ok(tree))
+    Ok(Ok((tree, found)))
+}
+
+/// The sizes of packs, asked for side by side: there may be thousands.
+async fn sizes(
+    core: &Core,
+    packs: impl Iterator<Item = &ObjectKey>,
+) -> Result<BTreeMap<ObjectKey, Option<u64>>, CoreError> {
+    let mut waiting = packs.cloned();
+    let mut asking = JoinSet::new();
+    let mut found = BTreeMap::new();
+    loop {
+        for pack in waiting.by_ref().take(ASKED_AT_ONCE - asking.len()) {
+            let objects = core.objects.clone();
+            asking.spawn(async move {
+                let size = objects.size(&pack).await;
+                (pack, size)
+            });
+        }
+        let Some(answer) = asking.join_next().await else { return Ok(found) };
+        let (pack, size) = answer.map_err(|_| CoreError::Impossible("a question was dropped".into()))?;
+        found.insert(pack, size?);
+    }
+}
+
+/// Whether a manifest is a later version's.
+const fn is_later(error: &ManifestError) -> bool {
+    matches!(error, ManifestError::Version(_) | ManifestError::Codec(_))
 }
 
 fn changes_for(
@@ -183,6 +237,10 @@ fn changes_for(
             committed_ms: core.clock.wall_ms(),
             stray: false,
             packs: packs(tree),
+            kind: kind(tree),
+            verified_ms: 0,
+            verified_percent: 0,
+            trouble: String::new(),
         }));
         "durable"
     };
@@ -220,6 +278,10 @@ async fn note_stray(
         committed_ms: core.clock.wall_ms(),
         stray: true,
         packs: packs(tree),
+        kind: kind(tree),
+        verified_ms: 0,
+        verified_percent: 0,
+        trouble: String::new(),
     });
     let actor = format!("machine:{}", attempt.machine);
     let Ok(changes) = crate::retain::naming(core, Changes::default(), &packs(tree)).await? else {
@@ -237,10 +299,18 @@ async fn note_stray(
     core.commit(changes).await.map(|_| ())
 }
 
-/// Whether a failure to verify is the store's and not the checkpoint's.
+/// Whether a failure to verify is the store's or this program's, and not the
+/// checkpoint's: what a later version wrote is whole, and is asked again once
+/// this program was upgraded.
 #[must_use]
 pub fn is_passing(error: &RestoreError) -> bool {
-    matches!(error, RestoreError::Io { .. } | RestoreError::Remote(_) | RestoreError::Full(_))
+    matches!(
+        error,
+        RestoreError::Io { .. }
+            | RestoreError::Remote(_)
+            | RestoreError::Full(_)
+            | RestoreError::Unsupported { .. }
+    ) || matches!(error, RestoreError::Manifest(error) if is_later(error))
 }
 
 /// Section 5, rule 7: before a new bind, whatever the bound attempt stored
@@ -259,13 +329,30 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
             continue;
         }
         let Some(size) = core.objects.size(&key).await? else { continue };
+        if size > artifacts::manifest::MAX_BYTES {
+            tracing::warn!(%key, size, "a stored manifest is too large to be one and is left alone");
+            continue;
+        }
         let bytes = core.objects.get(&key, 0, size).await?;
-        let Ok(tree) = Manifest::parse(&bytes) else { continue };
+        let tree = match Manifest::parse(&bytes) {
+            Ok(tree) => tree,
+            // The newest work, maybe: binding now would lose it for good.
+            Err(error) if is_later(&error) => {
+                return Err(CoreError::Impossible(format!("{key} cannot be taken over: {error}")));
+            }
+            Err(_) => continue,
+        };
         if tree.kind == TreeKind::Outputs && run.outputs.as_ref().is_some_and(|o| o.key >= key.to_string()) {
             continue;
         }
-        match artifacts::restore::verify(&*core.objects, &tree).await {
-            Ok(_) => {}
+        let digest = Digest::of(&bytes);
+        let verified = match core.known.is_verified(&key, digest) {
+            true => Ok(()),
+            false => artifacts::restore::verify(&*core.objects, &tree).await.map(|_| ()),
+        };
+        match verified {
+            // What follows may have to be done again; the reading need not.
+            Ok(()) => core.known.verified(&key, digest),
             // A store that cannot be asked says nothing of the checkpoint: the
             // bind waits, or the newest work would be lost for good.
             Err(error) if is_passing(&error) => {
@@ -276,8 +363,7 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
                 continue;
             }
         }
-        let reference =
-            ManifestRef { key: key.to_string(), digest: Digest::of(&bytes).to_string(), step: tree.step };
+        let reference = ManifestRef { key: key.to_string(), digest: digest.to_string(), step: tree.step };
         if commit(core, attempt, run.generation, &reference).await? == Outcome::Durable {
             adopted += 1;
         }
@@ -285,22 +371,41 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
     Ok(adopted)
 }
 
+/// The object that a failure to verify blames.
+#[must_use]
+pub fn blamed(error: &RestoreError) -> Option<&ObjectKey> {
+    match error {
+        RestoreError::Missing { key } | RestoreError::Corrupt { key, .. } => Some(key),
+        _ => None,
+    }
+}
+
 /// Marks a durable checkpoint that does not verify: it is never chosen again.
+/// Chunks of the object that is to blame are offered to nobody any more, or
+/// the next checkpoint would rest on them too.
 ///
 /// # Errors
 /// Where the store fails.
-pub async fn condemn(core: &Core, actor: &str, key: &str, detail: &str) -> Result<(), CoreError> {
+pub async fn condemn(
+    core: &Core,
+    actor: &str,
+    key: &str,
+    detail: &str,
+    blamed: Option<&ObjectKey>,
+) -> Result<(), CoreError> {
     for _ in 0..8 {
         let Some(mut row) = core.load::<Checkpoint>(key).await? else { return Ok(()) };
         let Ok(next) = row.body.status.apply(lifecycle::CheckpointEvent::Condemn) else { return Ok(()) };
+        let detail: String = detail.chars().take(300).collect();
         row.body.status = next;
+        row.body.trouble.clone_from(&detail);
         let mut run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
         let mut changes = Changes::default();
+        changes.0.forget_packs = blamed.iter().map(ToString::to_string).collect();
         if run.body.head.as_ref().is_some_and(|h| h.key == key) {
             run.body.head = newest(core, row.body.run, Some(key)).await?.into_iter().next();
             changes = changes.put(&run);
         }
-        let detail: String = detail.chars().take(300).collect();
         let changes = changes.put(&row).note(
             core,
             actor,
@@ -334,3 +439,34 @@ pub async fn newest(core: &Core, run: RunId, but: Option<&str>) -> Result<Vec<Ma
     });
     Ok(rows.into_iter().map(|c| c.manifest).collect())
 }
+
+/// What an attempt of this run may go on from, the first choice first: its own
+/// checkpoints; while there are none, the one that it was forked from and the
+/// older ones of that run, or all of the run that it goes on from.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn offered(core: &Core, run: &Run) -> Result<Vec<ManifestRef>, CoreError> {
+    let mut found = newest(core, run.id, None).await?;
+    let (mut fork, mut parent) = (run.fork.clone(), run.parent);
+    let mut seen = std::collections::BTreeSet::from([run.id]);
+    while let (true, Some(above)) = (found.is_empty(), parent.filter(|id| seen.insert(*id))) {
+        found = newest(core, above, None).await?;
+        if let Some(fork) = &fork {
+            // Named by a person, and never a later one instead; a stray too.
+            let origin = &fork.checkpoint;
+            found.retain(|other| other.step < origin.step);
+            let row = core.load::<Checkpoint>(&origin.key).await?;
+            if row.is_some_and(|row| row.body.status.is_durable()) {
+                found.insert(0, origin.clone());
+            }
+            break;
+        }
+        let row = core.load::<Run>(&above.to_string()).await?.map(|row| row.body);
+        (fork, parent) = row.map_or((None, None), |row| (row.fork, row.parent));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Expect, Kind, PutRow, Row};
 
+mod fork;
+
+pub use fork::Fork;
+
 /// A body that does not parse: another program wrote it, or a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind:?} row `{id}` cannot be read")]
@@ -187,6 +191,13 @@ pub struct Run {
     /// Checkpoints of this run may be resumed from too.
     #[serde(default)]
     pub parent: Option<RunId>,
+    /// It was forked from the parent, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Fork>,
+    /// Names the work that it does: equal for runs that do the same. Empty for
+    /// those that go on from a checkpoint of another, and in older rows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub work: String,
 }
 record!(Run, Run, run => run.id, Some(run.id));
 
@@ -365,6 +376,18 @@ pub struct Checkpoint {
     /// The packs that its manifest names; empty in rows of older builds.
     #[serde(default)]
     pub packs: Vec<String>,
+    /// "directory", or the kind of its one file; empty in rows of older builds.
+    #[serde(default)]
+    pub kind: String,
+    /// When it was last verified here, unix milliseconds; 0: never.
+    #[serde(default)]
+    pub verified_ms: u64,
+    /// How much of it was read then, in percent.
+    #[serde(default)]
+    pub verified_percent: u32,
+    /// Why it is corrupt, if it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
 }
 record!(Checkpoint, Checkpoint, c => c.manifest.key, Some(c.run));
 
@@ -379,6 +402,15 @@ pub struct Leaving {
     pub restore_count: u32,
 }
 record!(Leaving, Meta, _leaving => "leaving", None);
+
+/// When checkpoints were last verified without being asked; one row.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Verification {
+    /// Unix milliseconds of the beginning.
+    #[serde(default)]
+    pub last_ms: u64,
+}
+record!(Verification, Meta, _verification => "verification", None);
 
 /// How far a stream of an attempt is durable here.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use crate::execute::{OFFERED, SELF};
 use crate::model::{Checkpoint, Leaving, ManifestRef, Run, Versioned};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 const DAY_MS: u64 = 86_400_000;
 const FIRST: Duration = Duration::from_secs(600);
@@ -89,18 +89,21 @@ async fn leaving(core: &Core) -> Result<Versioned<Leaving>, CoreError> {
     Ok(core.load::<Leaving>("leaving").await?.unwrap_or_else(|| Versioned::new(Leaving::default())))
 }
 
-/// Judges the durable checkpoints of a run. `forked`: a run that has not ended
-/// may go on from them.
+/// Judges the durable checkpoints of a run.
 ///
 /// # Errors
 /// Where the store fails.
-pub async fn judge(core: &Core, run: &Run, forked: bool) -> Result<Vec<Judged>, CoreError> {
+pub async fn judge(core: &Core, run: &Run, family: &Family) -> Result<Vec<Judged>, CoreError> {
     let mut rows: Vec<Versioned<Checkpoint>> = core.of_run(run.id).await?;
     rows.retain(|row| row.body.status.is_durable());
     let offered = crate::durable::newest(core, run.id, None).await?;
     let offered: BTreeSet<&str> = offered.iter().take(OFFERED).map(|m| m.key.as_str()).collect();
+    let forked = family.parents.contains(&run.id);
     let need = |c: &Checkpoint| {
         let key = c.manifest.key.as_str();
+        if family.origins.contains(key) {
+            return Some(Need::Fork);
+        }
         let is_head = run.head.as_ref().is_some_and(|head| head.key == key);
         (offered.contains(key) || is_head)
             .then(|| if run.status.is_final() { forked.then_some(Need::Fork) } else { Some(Need::Live) })
@@ -110,6 +113,9 @@ pub async fn judge(core: &Core, run: &Run, forked: bool) -> Result<Vec<Judged>, 
     let needs: BTreeMap<String, Option<Need>> = rows.iter().map(|row| save(&row.body)).collect();
     let now = core.clock.wall_ms();
     let rule = run.spec.checkpoints.keep;
+    let all: Vec<Checkpoint> = rows.iter().map(|row| row.body.clone()).collect();
+    let scores = crate::best::of(core, run, &all).await?;
+    let best = run.spec.checkpoints.best.as_ref();
     let of = |stray: bool| -> Vec<Save<'_>> {
         let rows = rows.iter().map(|row| &row.body).filter(|c| c.stray == stray);
         rows.map(|c| Save {
@@ -117,7 +123,7 @@ pub async fn judge(core: &Core, run: &Run, forked: bool) -> Result<Vec<Judged>, 
             step: c.manifest.step,
             committed_ms: c.committed_ms,
             pinned: c.status == CheckpointState::Pinned,
-            score: None,
+            score: scores.get(&c.manifest.key).zip(best).map(|(value, best)| best.turned(*value)),
             needed: needs.get(&c.manifest.key).copied().flatten(),
         })
         .collect()
@@ -136,16 +142,33 @@ pub async fn judge(core: &Core, run: &Run, forked: bool) -> Result<Vec<Judged>, 
     Ok(rows.into_iter().map(judged).collect())
 }
 
-/// The runs that a run which has not ended may go on from.
-pub fn forked(runs: &[Versioned<Run>]) -> BTreeSet<RunId> {
-    let parents: BTreeMap<RunId, Option<RunId>> = runs.iter().map(|r| (r.body.id, r.body.parent)).collect();
-    let mut found = BTreeSet::new();
-    for run in runs.iter().filter(|r| !r.body.status.is_final()) {
-        let mut above = run.body.parent;
-        while let Some(id) = above
-            && found.insert(id)
+/// What other runs need of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Family {
+    /// Runs whose newest checkpoints one that has not ended may go on from.
+    pub parents: BTreeSet<RunId>,
+    /// Checkpoints that runs were forked from, by key: they stay as long as
+    /// there is such a run, or nobody could tell what it was made of.
+    pub origins: BTreeSet<String>,
+}
+
+/// What runs need of each other.
+#[must_use]
+pub fn family(runs: &[Versioned<Run>]) -> Family {
+    // A fork has one checkpoint and needs no other.
+    let above = |run: &Run| if run.fork.is_some() { None } else { run.parent };
+    let parents: BTreeMap<RunId, Option<RunId>> = runs.iter().map(|r| (r.body.id, above(&r.body))).collect();
+    let mut found = Family::default();
+    for run in runs {
+        found.origins.extend(run.body.fork.as_ref().map(|fork| fork.checkpoint.key.clone()));
+        if run.body.status.is_final() {
+            continue;
+        }
+        let mut next = above(&run.body);
+        while let Some(id) = next
+            && found.parents.insert(id)
         {
-            above = parents.get(&id).copied().flatten();
+            next = parents.get(&id).copied().flatten();
         }
     }
     found
@@ -318,10 +341,10 @@ async fn deletable(core: &Core) -> Result<BTreeSet<String>, CoreError> {
 /// Lets go of what no rule keeps.
 async fn unlink(core: &Core) -> Result<u64, CoreError> {
     let runs: Vec<Versioned<Run>> = core.all().await?;
-    let forked = forked(&runs);
+    let family = family(&runs);
     let mut count = 0;
     for run in &runs {
-        let judged = judge(core, &run.body, forked.contains(&run.body.id)).await?;
+        let judged = judge(core, &run.body, &family).await?;
         let mut going: Vec<Versioned<Checkpoint>> =
             judged.into_iter().filter(|j| j.reasons.is_empty()).map(|j| j.row).collect();
         if going.is_empty() {
@@ -351,6 +374,7 @@ async fn delete(core: &Core, going: impl Iterator<Item = &String>) -> Result<u64
     let mut keys: Vec<ObjectKey> = going.filter_map(|key| key.parse().ok()).collect();
     keys.sort_by_key(|key| matches!(key.seq(), Some((ObjectClass::Manifest, _))));
     for key in &keys {
+        core.known.forget(key);
         core.objects.delete(key).await?;
     }
     if keys.is_empty() {

@@ -4,6 +4,7 @@
 pub mod gateway;
 pub mod health;
 pub mod join;
+pub mod lineage;
 pub mod logs;
 pub mod operator;
 pub mod select;
@@ -67,7 +68,25 @@ impl From<CoreError> for Status {
             CoreError::Store(crate::store::StoreError::Full) => Self::resource_exhausted(text),
             CoreError::Files(ref e) if e.is_full() => Self::resource_exhausted(text),
             CoreError::Objects(artifacts::StoreError::Full(_)) => Self::resource_exhausted(text),
+            // The same question may be answered later, however it is put.
+            CoreError::Objects(artifacts::StoreError::Remote(_)) => Self::unavailable(text),
             _ => Self::internal(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_asked_now_is_asked_again_whatever_it_says() {
+        for words in ["it did not answer in time", "the bucket does not exist", "x"] {
+            let status = Status::from(CoreError::from(artifacts::StoreError::Remote(words.into())));
+            assert_eq!(status.code(), tonic::Code::Unavailable);
+            assert!(status.message().contains(words) && proto::gateway::passing(&status), "{status:?}");
+        }
+        let full = Status::from(CoreError::from(artifacts::StoreError::Full("quota".into())));
+        assert_eq!(full.code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -71,6 +71,12 @@ impl RunFiles {
         Self { root, durable, times: TimesOfLogs::default() }
     }
 
+    /// The directory that holds one for each run.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The directory of one attempt.
     #[must_use]
     pub fn attempt_dir(&self, run: &str, attempt: u32) -> PathBuf {
@@ -179,6 +185,19 @@ impl RunFiles {
             Ok(bytes)
         };
         read().map_err(|source| FileError { path: path.clone(), source })
+    }
+
+    /// How long a file is; 0 where there is none yet.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn size(&self, run: &str, attempt: u32, file: &str) -> Result<u64, FileError> {
+        let path = self.attempt_dir(run, attempt).join(file);
+        match fs::metadata(&path) {
+            Ok(found) => Ok(found.len()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(FileError { path, source }),
+        }
     }
 
     /// When what stands in a log was written.

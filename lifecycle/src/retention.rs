@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub mod score;
+
 const DAY_MS: u64 = 86_400_000;
 /// 1970-01-01 was a Thursday: three days after a Monday.
 const MONDAY_OFFSET: u64 = 3;

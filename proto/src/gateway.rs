@@ -3,6 +3,8 @@
 //! connection broke is made again, since every call may be repeated.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use artifacts::manifest::VERSION;
@@ -29,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct RemoteStore {
     channel: watch::Receiver<Option<Channel>>,
+    /// The newest format that the controller said it reads.
+    format: Arc<AtomicU32>,
 }
 
 /// Whether the same question may be answered later, by this controller or
@@ -55,13 +59,13 @@ impl RemoteStore {
     /// Goes through this connection.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
-        Self { channel: watch::channel(Some(channel)).1 }
+        Self::newest(watch::channel(Some(channel)).1)
     }
 
     /// Goes through whichever connection is the newest.
     #[must_use]
     pub fn newest(channel: watch::Receiver<Option<Channel>>) -> Self {
-        Self { channel }
+        Self { channel, format: Arc::new(AtomicU32::new(VERSION)) }
     }
 
     async fn client(&self) -> Result<Client, Status> {
@@ -113,6 +117,12 @@ fn refusal(key: Option<&ObjectKey>, status: &Status) -> StoreError {
         (Code::ResourceExhausted, _) => StoreError::Full(status.message().to_owned()),
         _ => StoreError::Remote(status.message().to_owned()),
     }
+}
+
+/// What may be written for a controller. One that says nothing is older than
+/// codecs are; one that reads more than this program writes is no matter.
+fn format_of(reply: &v1::LocateReply) -> u32 {
+    reply.format.clamp(1, VERSION)
 }
 
 fn frames(key: &ObjectKey, bytes: &[u8]) -> impl Iterator<Item = v1::PutFrame> + Send + 'static {
@@ -195,6 +205,7 @@ impl ChunkIndex for RemoteStore {
             if reply.locations.len() != part.len() {
                 return Err(StoreError::Remote("the gateway answered another question".into()));
             }
+            self.format.store(format_of(&reply), Ordering::Relaxed);
             found.extend(reply.locations.into_iter().map(|place| {
                 // What cannot be a place is no hint: the bytes are sent.
                 let pack = place.pack.parse().ok()?;
@@ -205,11 +216,23 @@ impl ChunkIndex for RemoteStore {
         }
         Ok(found)
     }
+
+    fn format(&self) -> u32 {
+        self.format.load(Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_controller_that_says_nothing_of_formats_gets_the_first() {
+        for (said, written) in [(0, 1), (1, 1), (VERSION, VERSION), (VERSION + 7, VERSION)] {
+            let reply = v1::LocateReply { format: said, ..v1::LocateReply::default() };
+            assert_eq!(format_of(&reply), written);
+        }
+    }
 
     #[test]
     fn the_head_comes_first_and_no_byte_is_lost() {

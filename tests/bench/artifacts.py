@@ -5,7 +5,8 @@
     artifacts.py --measure target/release/examples/measure --python PYTHON_WITH_NUMPY [--dir DIR] [--runs 3]
 
 The data is made here: a network of 3.7 million parameters trains with Adam on a task that is made up, in fp32, and
-its weights and both moments are saved every few steps; frozen weights with adapters, in safetensors and in PyTorch's
+its weights and both moments are saved every few steps; a fine-tuning of it with fresh moments and many words that
+do not occur; frozen weights with adapters, in safetensors and in PyTorch's
 zip layout with a pickle that grows; 1.09 GB of training states with a quarter of the moments zero. Times are medians
 of the runs, processor time is that of the whole process tree. Needs NumPy and about 8 GB of room.
 """
@@ -52,16 +53,39 @@ def step(n, lr):
     db = (d2 @ w['w4'].T) * (b > 0); g['w4'] = rb.T @ d2; g['w3'] = h1.T @ db; d1 = d2 + db @ w['w3'].T
     da = (d1 @ w['w2'].T) * (a > 0); g['w2'] = ra.T @ d1; g['w1'] = h0.T @ da; d0 = d1 + da @ w['w1'].T
     g['emb'] = np.zeros_like(w['emb']); np.add.at(g['emb'], x, d0)
+    adam(g, n, lr)
+def adam(g, n, lr):
     for k in w:
         m[k] += (g[k] - m[k]) * np.float32(.1); v[k] += (g[k] ** 2 - v[k]) * np.float32(.001)
         w[k] -= np.float32(lr) * (m[k] / np.float32(1 - .9 ** n)) / (np.sqrt(v[k] / np.float32(1 - .999 ** n)) + np.float32(1e-8))
-for n in range(1, 61):
+def bits(): return {k: ((t.view(np.uint32) + 0x7fff + ((t.view(np.uint32) >> 16) & 1)) >> 16).astype(np.uint16) for k, t in w.items()}
+def save(kind, n):
+    tensors(f'{out}/{kind}-{n}.safetensors', {f'{s}.{k}': t[k] for s, t in (('w', w), ('m', m), ('v', v)) for k in t})
+    tensors(f'{out}/{kind}-bf16-{n}.safetensors', bits())
+for n in range(1, 301):
     step(n, 1e-3)
-    if n % 20 == 0:
-        state = {f'{s}.{k}': t[k] for s, t in (('w', w), ('m', m), ('v', v)) for k in t}
-        tensors(f'{out}/train-{n}.safetensors', state)
-        bits = {k: ((t.view(np.uint32) + 0x7fff + ((t.view(np.uint32) >> 16) & 1)) >> 16).astype(np.uint16) for k, t in w.items()}
-        tensors(f'{out}/bf16-{n}.safetensors', bits)
+    if n in (20, 40, 60, 280, 300): save('train', n)
+# Fine-tuning of what was trained, without its output layer: whether sentences hold a word of a kind. Half of the
+# weights are embeddings of words, many of which do not occur, as in encoders that are fine-tuned.
+emb = np.concatenate([w['emb'], r.standard_normal((3072, D), dtype=np.float32) * np.float32(.06)])
+w = {'emb': emb, 'head': r.standard_normal((D, 2), dtype=np.float32) * np.float32(.06), **{k: w[k] for k in ('w1', 'w2', 'w3', 'w4')}}
+m = {k: np.zeros_like(x) for k, x in w.items()}; v = {k: np.zeros_like(x) for k, x in w.items()}
+kind = r.random(V) < .03
+def tune(n, lr):
+    x = np.minimum(r.zipf(1.3, (16, 32)) - 1, V - 1); y = kind[x].any(1).astype(int)
+    h0 = w['emb'][x]; a = h0 @ w['w1']; ra = np.maximum(a, 0); h1 = h0 + ra @ w['w2']
+    b = h1 @ w['w3']; rb = np.maximum(b, 0); h2 = h1 + rb @ w['w4']; mean = h2.mean(1)
+    z = mean @ w['head']; p = np.exp(z - z.max(1, keepdims=True)); p /= p.sum(1, keepdims=True)
+    p[np.arange(16), y] -= 1; p /= np.float32(16)
+    g = {'head': mean.T @ p}; d2 = np.repeat((p @ w['head'].T / np.float32(32))[:, None], 32, 1)
+    flat = lambda t: t.reshape(-1, t.shape[-1])
+    db = (d2 @ w['w4'].T) * (b > 0); g['w4'] = flat(rb).T @ flat(d2); g['w3'] = flat(h1).T @ flat(db); d1 = d2 + db @ w['w3'].T
+    da = (d1 @ w['w2'].T) * (a > 0); g['w2'] = flat(ra).T @ flat(d1); g['w1'] = flat(h0).T @ flat(da); d0 = d1 + da @ w['w1'].T
+    g['emb'] = np.zeros_like(w['emb']); np.add.at(g['emb'], x.ravel(), flat(d0))
+    adam(g, n, lr)
+for n in range(1, 61):
+    tune(n, 2e-5)
+    if n % 15 == 0: save('fine', n)
 # A frozen base with adapters, saved three times, in both formats.
 import zipfile
 base = {f'base{n}': r.standard_normal((512, 2048), dtype=np.float32) * np.float32(.02) for n in range(22)}
@@ -189,7 +213,7 @@ class Bench:
         print("\n| data | MB | sent MB, first | sent MB, next | zstd -1 MB | sent / truly changed |\n|---|---|---|---|---|---|")
         for name, files, changed in (
             ("training state, fp32", ["train-20.safetensors", "train-40.safetensors"], None),
-            ("bf16 weights", ["bf16-20.safetensors", "bf16-40.safetensors"], None),
+            ("bf16 weights", ["train-bf16-20.safetensors", "train-bf16-40.safetensors"], None),
             ("adapters, safetensors", ["lora-0.safetensors", "lora-1.safetensors"], 22 * 8 * 1280 * 4),
             ("adapters, .pt with a longer pickle", ["lora-0.pt", "lora-1.pt"], 22 * 8 * 1280 * 4 + 63_000),
         ):
@@ -203,11 +227,52 @@ class Bench:
             share = f"{sent[1] * 1e6 / changed:.3f}" if changed else ""
             print(f"| {name} | {path.stat().st_size / 1e6:.1f} | {sent[0]:.2f} | {sent[1]:.2f} | {int(packed) / 1e6:.2f} | {share} |", flush=True)
 
+    def later(self):
+        """Bytes on the wire of a save once an earlier one is kept, beside those of others that have both."""
+        print("\nA save after an earlier one, link of 25 MB/s\n")
+        print("| data | MB | target | ratio | alone | zstd -1 | restic |\n|---|---|---|---|---|---|---|")
+        for name, target, base, file in (
+            ("pre-training, fp32, next save", 1.2, "train-280", "train-300"),
+            ("pre-training, fp32, at first", 1.2, "train-20", "train-40"),
+            ("fine-tuning, fp32, next save", 2.5, "fine-45", "fine-60"),
+            ("fine-tuning, fp32, three saves apart", 2.5, "fine-15", "fine-60"),
+            ("fine-tuning, bf16 weights, next save", 8, "fine-bf16-45", "fine-bf16-60"),
+            ("fine-tuning, bf16 weights, three saves apart", 8, "fine-bf16-15", "fine-bf16-60"),
+            ("pre-training, bf16 weights, next save", 8, "train-bf16-280", "train-bf16-300"),
+        ):
+            base, path = (self.data / f"{n}.safetensors" for n in (base, file))
+            told = json.loads(measured([self.measure, "later", self.dir, base, path])[3])
+            size = path.stat().st_size
+            packed = int(measured(["sh", "-c", 'zstd -q -1 -c "$0" | wc -c', path])[3])
+            print(
+                f"| {name} | {size / 1e6:.1f} | {target} | {size / told['sent']:.2f} | {size / told['alone']:.2f} "
+                f"| {size / packed:.2f} | {self.restic_ratio(base, path)} |",
+                flush=True,
+            )
+
+    def restic_ratio(self, base, path):
+        if not shutil.which("restic"):
+            return ""
+        repository, cache = self.fresh("restic"), self.fresh("cache")
+        os.environ.update(RESTIC_PASSWORD="bench", RESTIC_REPOSITORY=str(repository), RESTIC_CACHE_DIR=str(cache))
+        sizes = []
+        for command in (["init"], ["backup", base], ["backup", path]):
+            subprocess.run(["restic", "-q", *command], check=True)
+            sizes.append(tree_size(repository))
+        return f"{path.stat().st_size / (sizes[2] - sizes[1]):.2f}"
+
     def codecs(self):
         print("\n| data, 1 MiB chunks, one core | ratio | code MB/s | decode MB/s |\n|---|---|---|---|")
-        for file in ("train-40.safetensors", "bf16-40.safetensors", "large/state0.safetensors"):
-            told = json.loads(measured([self.measure, "codec", self.data / file])[3])
-            print(f"| {file} | {told['bytes'] / told['stored']:.3f} | {told['encode_mb_s']:.0f} | {told['decode_mb_s']:.0f} |", flush=True)
+        for files in (
+            ["train-300"],
+            ["train-bf16-300"],
+            ["large/state0"],
+            ["train-300", "train-280"],
+            ["fine-60", "fine-45"],
+            ["fine-bf16-60", "fine-bf16-15"],
+        ):
+            told = json.loads(measured([self.measure, "codec", *(self.data / f"{n}.safetensors" for n in files)])[3])
+            print(f"| {', difference to '.join(files)} | {told['bytes'] / told['stored']:.3f} | {told['encode_mb_s']:.0f} | {told['decode_mb_s']:.0f} |", flush=True)
 
 
 def main():
@@ -216,11 +281,11 @@ def main():
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--dir")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", choices=["storing", "ratios", "codecs"])
+    parser.add_argument("--only", choices=["storing", "ratios", "codecs", "later"])
     arguments = parser.parse_args()
     bench = Bench(arguments)
     try:
-        for part in ("codecs", "ratios", "storing"):
+        for part in ("codecs", "later", "ratios", "storing"):
             if arguments.only in (None, part):
                 getattr(bench, part)()
     finally:

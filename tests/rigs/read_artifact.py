@@ -13,7 +13,7 @@ import blake3
 import lz4.block
 import zstandard
 
-RAW, FILL, LZ4, ZSTD, PLANES = range(5)
+RAW, FILL, LZ4, ZSTD, PLANES, DELTA = range(6)
 
 
 def huffman(coded, size):
@@ -49,13 +49,23 @@ def zstd(coded, size):
     return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size)
 
 
+def sparse(coded, size):
+    bits, at = plane(coded, 0, -(-size // 8))
+    rest = iter(plane(coded, at, sum(byte.bit_count() for byte in bits))[0])
+    return bytes(next(rest) if bits[n // 8] >> n % 8 & 1 else 0 for n in range(size))
+
+
+def plane(coded, at, size):
+    coding, length = struct.unpack_from("<BI", coded, at)
+    read = (lambda raw, _: raw, bytes.__mul__, huffman, zstd, sparse)[coding]
+    return read(coded[at + 5 : at + 5 + length], size), at + 5 + length
+
+
 def planes(coded, size):
     width, at, parts = coded[0], 1, []
     for _ in range(width if size >= width else 0):
-        coding, length = struct.unpack_from("<BI", coded, at)
-        read = (lambda raw, _: raw, bytes.__mul__, huffman, zstd)[coding]
-        parts.append(read(coded[at + 5 : at + 5 + length], size // width))
-        at += 5 + length
+        part, at = plane(coded, at, size // width)
+        parts.append(part)
     bits, out = 8 * width, bytearray()
     for number in zip(*parts):
         value = int.from_bytes(number, "big")
@@ -63,12 +73,22 @@ def planes(coded, size):
     return bytes(out) + coded[at:]
 
 
-def decode(codec, stored, size):
-    if codec == FILL:
-        return (stored * (size // len(stored) + 1))[:size]
-    if codec == LZ4:
-        return lz4.block.decompress(stored, uncompressed_size=size)
-    return {RAW: lambda raw, _: raw, ZSTD: zstd, PLANES: planes}[codec](stored, size)
+def delta(coded, base):
+    width, bits = coded[32], 8 * coded[32]
+    order = lambda value: value ^ ((1 << bits - 1) - 1) * (value >> bits - 1)
+    whole, out = len(base) // width * width, bytearray()
+    steps = planes(coded[32:], len(base))
+    for at in range(0, whole, width):
+        step, then = (order(int.from_bytes(of[at : at + width], "little")) for of in (steps, base))
+        out += order(step + then & (1 << bits) - 1).to_bytes(width, "little")
+    return bytes(out) + steps[whole:]
+
+
+def fill(stored, size):
+    return (stored * (size // len(stored) + 1))[:size]
+
+
+DECODE = {RAW: lambda raw, _: raw, FILL: fill, LZ4: lz4.block.decompress, ZSTD: zstd, PLANES: planes}
 
 
 def main(store, key, destination):
@@ -76,6 +96,16 @@ def main(store, key, destination):
         tree = json.load(file)
     assert tree["version"] in (1, 2), tree["version"]
     codecs, packs = Counter(), [open(os.path.join(store, pack), "rb") for pack in tree["packs"]]
+
+    def read(digest, size, pack, offset, *coded):
+        length, codec, *base = coded or (size, RAW)
+        packs[pack].seek(offset)
+        stored = packs[pack].read(length)
+        plain = delta(stored, read(*tree["bases"][base[0]])) if base else DECODE[codec](stored, size)
+        assert blake3.blake3(plain).hexdigest() == digest, (pack, offset, codec)
+        codecs[codec] += 1
+        return plain
+
     for entry in tree["entries"]:
         path = os.path.join(destination, entry["path"])
         ((kind, node),) = entry["node"].items()
@@ -85,13 +115,8 @@ def main(store, key, destination):
         if kind != "file":
             continue
         with open(path, "wb") as out:
-            for digest, size, pack, offset, *coded in node["chunks"]:
-                length, codec = coded or (size, RAW)
-                packs[pack].seek(offset)
-                plain = decode(codec, packs[pack].read(length), size)
-                assert blake3.blake3(plain).hexdigest() == digest, (entry["path"], offset, codec)
-                codecs[codec] += 1
-                out.write(plain)
+            for chunk in node["chunks"]:
+                out.write(read(*chunk))
         os.chmod(path, node["mode"])
     print(json.dumps({"codecs": sorted(codecs.items()), "entries": len(tree["entries"])}))
 

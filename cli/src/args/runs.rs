@@ -31,6 +31,9 @@ pub struct RunArgs {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Run it although the same work is done already; matters with `run.cache = true` only
+    #[arg(long)]
+    pub again: bool,
     /// Ask no questions
     #[arg(short, long)]
     pub yes: bool,
@@ -40,6 +43,57 @@ pub struct RunArgs {
     /// The command and its arguments [default: the configured one]
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// `outlast sync`
+///
+/// A run keeps the tree that it began with: what is sent here is what the next
+/// `outlast run` starts from, which then has nothing left to send.
+#[derive(Debug, clap::Args)]
+pub struct SyncArgs {
+    /// The directory of the source tree
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Send nothing: show every file, what of it would be sent, and what is left out and why
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Take these files although an ignore file names them; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Leave these files out; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outlast pull`
+///
+/// Each file appears whole. A file that was changed here is never overwritten:
+/// the fetched one is put beside it as NAME.pulled-DIGEST, and `outlast` ends
+/// with 94.
+#[derive(Debug, clap::Args)]
+pub struct PullArgs {
+    /// Its name, id, or the beginning of either
+    pub run: String,
+    /// Where to put them [default: outputs/<run> in the project]
+    pub dir: Option<PathBuf>,
+    /// Stay until the run ends, and fetch whatever is new
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Only these files; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Not these files; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `outlast status`

@@ -2,8 +2,11 @@
 //! or is not complete.
 
 mod explain;
+pub mod tree;
 
-use super::{answer, moment, step};
+use proto::v1;
+
+use super::{answer, moment, short, step};
 use crate::app::Context;
 use crate::client::selector;
 use crate::daemon;
@@ -21,7 +24,12 @@ pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> a
     }
     let client = Box::pin(daemon::needed(ctx)).await?;
     if explained {
-        explain::show(ctx, &explain::of_run(&client, run).await?, json);
+        let lines = match (explain::of_run(&client, run).await, explain::bare(run)) {
+            // No run is called so, and something here is.
+            (Err(_), Some(path)) => explain::of_path(&path)?,
+            (lines, _) => lines?,
+        };
+        explain::show(ctx, &lines, json);
         return Ok(ExitCode::Ok);
     }
     let checkpoints = answer(client.operator.clone().list_checkpoints(selector(run)).await)?.checkpoints;
@@ -43,10 +51,55 @@ pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> a
                 bytes(checkpoint.bytes),
                 moment(checkpoint.committed_ms),
                 checkpoint.name.clone(),
-                checkpoint.key.clone(),
+                kind(checkpoint),
+                machine(checkpoint),
+                verified(checkpoint),
+                checkpoint.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
             ]
         })
         .collect();
-    ctx.printer.table(&["STEP", "STATE", "HEAD", "SIZE", "DURABLE SINCE", "NAME", "KEY"], &rows);
+    let mut head = vec![
+        "STEP",
+        "STATE",
+        "HEAD",
+        "SIZE",
+        "DURABLE SINCE",
+        "NAME",
+        "TYPE",
+        "MACHINE",
+        "VERIFIED",
+        "SCORE",
+    ];
+    let scored = checkpoints.iter().any(|checkpoint| checkpoint.score.is_some());
+    // Only where the run says what is best.
+    head.truncate(if scored { 10 } else { 9 });
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.into_iter().take(head.len()).collect()).collect();
+    ctx.printer.table(&head, &rows);
+    for bad in checkpoints.iter().filter(|checkpoint| !checkpoint.trouble.is_empty()) {
+        ctx.printer.note(&format!("step {} is damaged: {}", step(bad.step), bad.trouble));
+    }
     Ok(ExitCode::Ok)
+}
+
+/// What a checkpoint is.
+fn kind(checkpoint: &v1::CheckpointView) -> String {
+    if checkpoint.r#type.is_empty() { "-".to_owned() } else { checkpoint.r#type.clone() }
+}
+
+/// Where it was made.
+fn machine(checkpoint: &v1::CheckpointView) -> String {
+    if checkpoint.machine.is_empty() { "imported".to_owned() } else { short(&checkpoint.machine).to_owned() }
+}
+
+/// What is known of its being whole.
+fn verified(checkpoint: &v1::CheckpointView) -> String {
+    if !checkpoint.trouble.is_empty() {
+        return "damaged".to_owned();
+    }
+    match (checkpoint.verified_ms, checkpoint.verified_percent) {
+        (0, _) => "-".to_owned(),
+        (at, 100) => moment(at),
+        (at, percent) => format!("{} ({percent} %)", moment(at)),
+    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use agent::upgrade::{MAX_PROGRAM, PROGRAM};
 use anyhow::Context as _;
+use artifacts::index::Plain;
 use artifacts::{KeySpace, Kind, Selection, publish};
 use proto::v1;
 
@@ -177,7 +178,9 @@ async fn publish_program(
     let generation = u64::from_le_bytes(proto::pki::random()?) >> 1;
     let mut keys = KeySpace { scope: SCOPE.to_owned(), generation, pack_seq: 0, manifest_seq: 0 };
     let store = client.store.clone();
-    let published = Box::pin(publish(&selection, &mut keys, &store, &store)).await.map_err(|error| {
+    // Whoever is to be upgraded is older: every version must be able to read it.
+    let index = Plain(&store);
+    let published = Box::pin(publish(&selection, &mut keys, &store, &index)).await.map_err(|error| {
         Failure::new(ExitCode::CannotWrite, format!("the program cannot be sent: {error}"))
     })?;
     ctx.printer.note(&format!(

@@ -79,6 +79,10 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     describe(ctx, "state", &state(&run));
     describe(ctx, "reason", &run.reason);
     describe(ctx, "command", &spec.map(|spec| spec.command.join(" ")).unwrap_or_default());
+    describe(ctx, "forked", &run.forked_from);
+    for change in &run.changes {
+        describe(ctx, "changed", change);
+    }
     describe(ctx, "began", &moment(run.created_ms));
     describe(ctx, "took", &span(run.created_ms, run.ended_ms));
     describe(ctx, "step", &step(run.step));

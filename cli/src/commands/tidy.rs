@@ -33,8 +33,13 @@ pub async fn perform(ctx: &Context, args: &TidyArgs) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::Ok);
     }
     let going = looked.rows.iter().filter(|row| row.reasons.is_empty()).count();
+    let left: u64 = looked.scrub.iter().map(|row| row.bytes).sum();
+    let directories = match looked.scrub.len() {
+        0 => String::new(),
+        many => format!(", delete {many} unused directories ({})", bytes(left)),
+    };
     let question = format!(
-        "let go of {going} old {} and delete what nothing needs any more?",
+        "let go of {going} old {}{directories} and delete what nothing needs any more?",
         if going == 1 { "checkpoint" } else { "checkpoints" }
     );
     if !args.yes && !confirm(ctx, &question)? {
@@ -50,12 +55,15 @@ pub async fn perform(ctx: &Context, args: &TidyArgs) -> anyhow::Result<ExitCode>
         "let go of {}; deleted {} objects; {} wait for the end of their grace period",
         done.unlinked, done.deleted, done.waiting
     ));
+    if !done.scrub.is_empty() {
+        ctx.printer.note(&format!("freed {} in the data directory", bytes(done.scrubbed_bytes)));
+    }
     Ok(ExitCode::Ok)
 }
 
 fn show(ctx: &Context, args: &TidyArgs, looked: &v1::TidyReply) {
     if args.json {
-        ctx.printer.json(&looked.rows);
+        ctx.printer.json(&looked);
         return;
     }
     let line = |row: &v1::TidyRow| {
@@ -67,9 +75,22 @@ fn show(ctx: &Context, args: &TidyArgs, looked: &v1::TidyReply) {
     let rows: Vec<Vec<String>> = looked.rows.iter().map(line).collect();
     if rows.is_empty() {
         ctx.printer.note("no checkpoint is durable yet");
-        return;
+    } else {
+        ctx.printer.table(&["RUN", "STEP", "SIZE", "DURABLE SINCE", "STAYS BECAUSE"], &rows);
     }
-    ctx.printer.table(&["RUN", "STEP", "SIZE", "DURABLE SINCE", "STAYS BECAUSE"], &rows);
+    if !looked.scrub.is_empty() {
+        let line = |row: &v1::ScrubRow| {
+            vec![
+                safe(&row.path).into_owned(),
+                bytes(row.bytes),
+                moment(row.used_ms),
+                format!("goes: {}", row.why),
+            ]
+        };
+        let rows: Vec<Vec<String>> = looked.scrub.iter().map(line).collect();
+        ctx.printer.line("");
+        ctx.printer.table(&["DIRECTORY", "SIZE", "LAST USED", "WHY"], &rows);
+    }
 }
 
 /// Pins a checkpoint, or takes that back.

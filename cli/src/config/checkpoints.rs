@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lifecycle::retention::Retention;
-use lifecycle::spec::RestoreMode;
+use lifecycle::retention::score::Best;
+use lifecycle::spec::{CheckpointSpec, RestoreMode};
 use serde_json::{Value as Json, json};
 
 use super::field::{Field, assign};
@@ -26,6 +27,11 @@ pub struct Checkpoints {
     pub resume_args: Vec<String>,
     /// Time without a change after which a file counts as finished.
     pub quiet: Duration,
+    /// Glob of the file by which the program says that a checkpoint is
+    /// finished; empty: it has none.
+    pub marker: String,
+    /// Command that tells whether a checkpoint is finished; its path is added.
+    pub check: Vec<String>,
     /// How many durable checkpoints stay on the machine.
     pub keep_local: u32,
     /// How many of the newest stay in the store.
@@ -36,6 +42,10 @@ pub struct Checkpoints {
     pub keep_daily: Duration,
     /// For how long the last one of each week does.
     pub keep_weekly: Duration,
+    /// How many of the best stay there, where a metric says what is best.
+    pub keep_best: u32,
+    /// That metric.
+    pub best: Option<Best>,
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -46,15 +56,34 @@ fn days(length: Duration) -> u32 {
 }
 
 impl Checkpoints {
+    /// The settings that describe a run.
+    pub(super) fn of(spec: &CheckpointSpec) -> Self {
+        Self {
+            paths: spec.paths.clone(),
+            restore: spec.restore,
+            resume_args: spec.resume_args.clone(),
+            quiet: Duration::from_secs(spec.quiet_seconds),
+            marker: spec.marker.clone(),
+            check: spec.check.clone(),
+            keep_local: spec.keep_local,
+            keep_latest: spec.keep.latest,
+            keep_all: DAY * spec.keep.all_days,
+            keep_daily: DAY * spec.keep.daily_days,
+            keep_weekly: DAY * spec.keep.weekly_days,
+            keep_best: spec.keep.best,
+            best: spec.best.clone(),
+        }
+    }
+
     /// The rule for the store.
     #[must_use]
     pub fn retention(&self) -> Retention {
         Retention {
             latest: self.keep_latest,
+            best: self.keep_best,
             all_days: days(self.keep_all),
             daily_days: days(self.keep_daily),
             weekly_days: days(self.keep_weekly),
-            ..Retention::default()
         }
     }
 }
@@ -67,11 +96,15 @@ impl Default for Checkpoints {
             restore: RestoreMode::Auto,
             resume_args: Vec::new(),
             quiet: Duration::from_secs(10),
+            marker: String::new(),
+            check: Vec::new(),
             keep_local: 3,
             keep_latest: usual.latest,
             keep_all: DAY * usual.all_days,
             keep_daily: DAY * usual.daily_days,
             keep_weekly: DAY * usual.weekly_days,
+            keep_best: usual.best,
+            best: None,
         }
     }
 }
@@ -87,6 +120,28 @@ fn resume_args(field: &mut Field<'_>) -> Option<Vec<String>> {
         .refuse("must contain {path}, which becomes the checkpoint's path", format!("for example: {EXAMPLE}"))
 }
 
+/// A metric and which end of it is the good one, as `val_loss:min`.
+fn best(field: &mut Field<'_>) -> Option<Best> {
+    const HELP: &str = "for example: \"val_loss:min\" or \"accuracy:max\"";
+    let text = field.string("\"val_loss:min\"")?;
+    match text.trim().rsplit_once(':').map(|(metric, end)| (metric.trim(), end.trim())) {
+        Some((metric, end @ ("min" | "max"))) if !metric.is_empty() && metric.len() <= 200 => {
+            Some(Best { metric: metric.to_owned(), more: end == "max" })
+        }
+        _ => field.refuse("must be the name of a metric with :min or :max behind it", HELP),
+    }
+}
+
+/// The marker lies in the checkpoint, or beside it: a name, and no way there.
+fn marker(field: &mut Field<'_>) -> Option<String> {
+    const EXAMPLE: &str = "\"DONE\" or \"{name}.done\"";
+    let text = field.string(EXAMPLE)?;
+    if text.contains('/') || globset::Glob::new(&text.replace("{name}", "x")).is_err() {
+        return field.refuse("is no glob of a file's name", format!("for example: {EXAMPLE}"));
+    }
+    Some(text)
+}
+
 impl Section for Checkpoints {
     fn keys(&self) -> &'static [&'static str] {
         &[
@@ -94,11 +149,15 @@ impl Section for Checkpoints {
             "restore",
             "resume_args",
             "quiet",
+            "marker",
+            "check",
             "keep_local",
             "keep_latest",
             "keep_all",
             "keep_daily",
             "keep_weekly",
+            "keep_best",
+            "best",
         ]
     }
 
@@ -108,11 +167,18 @@ impl Section for Checkpoints {
             "restore" => assign(&mut self.restore, field.choice(&RESTORES)),
             "resume_args" => assign(&mut self.resume_args, resume_args(field)),
             "quiet" => assign(&mut self.quiet, field.seconds(1, "\"10s\"")),
+            "marker" => assign(&mut self.marker, marker(field)),
+            "check" => {
+                let list = field.strings("[\"python\", \"check.py\"]");
+                assign(&mut self.check, list.map(|list| list.into_iter().map(|(text, _)| text).collect()));
+            }
             "keep_local" => assign(&mut self.keep_local, field.count(1, "3")),
             "keep_latest" => assign(&mut self.keep_latest, field.count(1, "3")),
             "keep_all" => assign(&mut self.keep_all, field.seconds(0, "\"7d\"")),
             "keep_daily" => assign(&mut self.keep_daily, field.seconds(0, "\"30d\"")),
             "keep_weekly" => assign(&mut self.keep_weekly, field.seconds(0, "\"182d\"")),
+            "keep_best" => assign(&mut self.keep_best, field.count(0, "1")),
+            "best" => assign(&mut self.best, best(field).map(Some)),
             _ => {}
         }
     }
@@ -123,10 +189,17 @@ impl Section for Checkpoints {
             "restore" => json!(self.restore),
             "resume_args" => json!(self.resume_args),
             "quiet" => json!(write_duration(self.quiet)),
+            "marker" if self.marker.is_empty() => Json::Null,
+            "marker" => json!(self.marker),
+            "check" => json!(self.check),
             "keep_latest" => json!(self.keep_latest),
             "keep_all" => json!(write_duration(self.keep_all)),
             "keep_daily" => json!(write_duration(self.keep_daily)),
             "keep_weekly" => json!(write_duration(self.keep_weekly)),
+            "keep_best" => json!(self.keep_best),
+            "best" => self.best.as_ref().map_or(Json::Null, |best| {
+                json!(format!("{}:{}", best.metric, if best.more { "max" } else { "min" }))
+            }),
             _ => json!(self.keep_local),
         }
     }

@@ -32,7 +32,13 @@ pub struct Health {
 
 impl Default for Health {
     fn default() -> Self {
-        let spec = HealthSpec::default();
+        Self::of(&HealthSpec::default())
+    }
+}
+
+impl Health {
+    /// The inverse of [`Health::spec`].
+    pub(super) fn of(spec: &HealthSpec) -> Self {
         Self {
             interval: Duration::from_secs(spec.interval_seconds),
             disk_percent: spec.disk_percent,
@@ -43,9 +49,7 @@ impl Default for Health {
             forecast: Duration::from_secs(spec.forecast_seconds),
         }
     }
-}
 
-impl Health {
     /// As a run's description has it, with what is done about hangs.
     pub(super) fn spec(&self, hang: &Hang) -> HealthSpec {
         HealthSpec {

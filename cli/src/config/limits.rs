@@ -38,6 +38,17 @@ impl Limits {
         }
     }
 
+    /// The inverse of [`Limits::spec`].
+    pub(super) fn of(spec: &LimitSpec) -> Self {
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            memory: spec.memory_bytes,
+            cpus: spec.cpus,
+            pids: spec.pids.map(small),
+            open_files: spec.open_files.map(small),
+        }
+    }
+
     fn cpus(field: &mut Field<'_>) -> Option<f64> {
         let cpus = field.number("4")?;
         if (0.01..=65_536.0).contains(&cpus) {

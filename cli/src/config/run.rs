@@ -32,6 +32,8 @@ pub struct Run {
     pub grace: Duration,
     /// Whether the program gets a terminal.
     pub pty: bool,
+    /// Whether a finished run that did the same work stands for a new one.
+    pub cache: bool,
 }
 
 impl Default for Run {
@@ -44,8 +46,14 @@ impl Default for Run {
             provider: "local",
             grace: Duration::from_secs(30),
             pty: false,
+            cache: false,
         }
     }
+}
+
+/// A provider by the word that names it.
+pub(super) fn provider(name: &str) -> &'static str {
+    PROVIDERS.iter().find(|(word, _)| *word == name).map_or(PROVIDERS[0].1, |(_, provider)| provider)
 }
 
 impl Run {
@@ -109,7 +117,7 @@ fn bad_name(name: &Name) -> Option<Problem> {
 
 impl Section for Run {
     fn keys(&self) -> &'static [&'static str] {
-        &["command", "name", "workdir", "provider", "grace", "pty", "env"]
+        &["command", "name", "workdir", "provider", "grace", "pty", "cache", "env"]
     }
 
     fn set(&mut self, key: &str, field: &mut Field<'_>) {
@@ -120,6 +128,7 @@ impl Section for Run {
             "provider" => assign(&mut self.provider, field.choice(&PROVIDERS)),
             "grace" => assign(&mut self.grace, field.seconds(0, "\"30s\"")),
             "pty" => assign(&mut self.pty, field.flag()),
+            "cache" => assign(&mut self.cache, field.flag()),
             "env" => self.set_env(field),
             _ => {}
         }
@@ -135,6 +144,7 @@ impl Section for Run {
             "provider" => json!(self.provider),
             "grace" => json!(write_duration(self.grace)),
             "pty" => json!(self.pty),
+            "cache" => json!(self.cache),
             "env" => json!(self.env),
             _ => Json::Null,
         }

@@ -93,6 +93,7 @@ env = { SEED = 7, LR = 0.5, DEBUG = true, EMPTY = "" }
 provider = "local"
 grace = "1m30s"
 pty = true
+cache = true
 [source]
 include = ["configs/*.bin"]
 exclude = ["data/**"]
@@ -110,11 +111,15 @@ paths = ["out/*.pt"]
 restore = "in-place"
 resume_args = ["--resume={path}"]
 quiet = "5s"
+marker = "{name}.done"
+check = ["python", "check.py"]
 keep_local = 2
 keep_latest = 4
 keep_all = "36h"
 keep_daily = "14d"
 keep_weekly = "52d"
+keep_best = 2
+best = "val_loss:min"
 [artifacts]
 globs = ["results/**"]
 [retry]
@@ -158,6 +163,7 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.checkpoints.paths, ["out/*.pt"]);
     assert_eq!(spec.checkpoints.restore, RestoreMode::InPlace);
     assert_eq!(spec.checkpoints.resume_args, ["--resume={path}"]);
+    assert_eq!((spec.checkpoints.marker.as_str(), spec.checkpoints.check.len()), ("{name}.done", 2));
     assert_eq!((spec.checkpoints.quiet_seconds, spec.checkpoints.keep_local), (5, 2));
     // Days are rounded up: what is asked for is kept.
     let keep = spec.checkpoints.keep;

@@ -17,19 +17,20 @@ use crate::core::{BootSettings, Parts};
 use crate::durable::{Outcome, commit};
 use crate::liveness::Clocks;
 use crate::model::{Attempt, Wish};
+use crate::provider::{LocalConfig, LocalProvider, Provider};
 use crate::runfiles::RunFiles;
 
 const DAY: Duration = Duration::from_hours(24);
 const NOW: Grace = Grace { unlinked_ms: 0, leaked_ms: 0 };
 
 /// A controller without machines, one run at work, and its disk.
-struct Bench {
-    core: Arc<Core>,
-    run: RunId,
+pub(crate) struct Bench {
+    pub(crate) core: Arc<Core>,
+    pub(crate) run: RunId,
     attempt: AttemptId,
     keys: KeySpace,
     keeper: Keeper,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 struct Index<'a>(&'a Core);
@@ -57,16 +58,18 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 impl Bench {
-    async fn new(restore_count: u32) -> Self {
+    pub(crate) async fn new(restore_count: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hub = HubId::from_bytes([4; 16]);
+        let local = LocalConfig { root: dir.path().join("machines"), usd_per_hour: 0.0 };
+        let provider: Arc<dyn Provider> = Arc::new(LocalProvider::new(local));
         let core = Core::new(Parts {
             hub,
             authority: Authority::create(hub, SystemTime::now()).unwrap(),
             label_key: [1; 32],
             store: Arc::new(crate::store::MemoryStore::new()),
             objects: Arc::new(MemoryStore::default()),
-            providers: BTreeMap::new(),
+            providers: BTreeMap::from([("local".to_owned(), provider)]),
             clock: Clock::following_runtime(SystemTime::UNIX_EPOCH + 20_000 * DAY),
             entropy: Entropy::seeded(1),
             clocks: Clocks::default(),
@@ -75,7 +78,7 @@ impl Bench {
                 endpoints: Vec::new(),
                 join_endpoints: Vec::new(),
                 agent_exe: "/agent".into(),
-                cache_dir: "/cache".into(),
+                cache_dir: dir.path().join("cache"),
             },
             restore_count,
         });
@@ -121,30 +124,30 @@ impl Bench {
         commit(&self.core, self.attempt, Generation::from_u64(1), manifest).await
     }
 
-    async fn saves(&mut self, steps: std::ops::RangeInclusive<u64>) {
+    pub(crate) async fn saves(&mut self, steps: std::ops::RangeInclusive<u64>) {
         for step in steps {
             let manifest = self.publish(step).await;
             assert_eq!(self.commit(&manifest).await.unwrap(), Outcome::Durable);
         }
     }
 
-    async fn change(&self, change: impl Fn(&mut Run)) {
+    pub(crate) async fn change(&self, change: impl Fn(&mut Run)) {
         let mut row: Versioned<Run> = self.core.need(&self.run.to_string()).await.unwrap();
         change(&mut row.body);
         assert!(self.core.commit(Changes::default().put(&row)).await.unwrap());
     }
 
-    async fn turn(&mut self, grace: Grace) -> Report {
+    pub(crate) async fn turn(&mut self, grace: Grace) -> Report {
         self.keeper.turn(&self.core, grace).await.unwrap()
     }
 
-    async fn states(&self) -> Vec<(u64, CheckpointState)> {
+    pub(crate) async fn states(&self) -> Vec<(u64, CheckpointState)> {
         let rows = self.core.of_run::<Checkpoint>(self.run).await.unwrap();
         rows.iter().map(|row| (row.body.manifest.step.unwrap(), row.body.status)).collect()
     }
 
     /// Steps that are durable; each restores in full.
-    async fn durable(&self) -> Vec<u64> {
+    pub(crate) async fn durable(&self) -> Vec<u64> {
         let mut steps = Vec::new();
         for row in self.core.of_run::<Checkpoint>(self.run).await.unwrap() {
             if row.body.status.is_durable() {
@@ -235,7 +238,7 @@ async fn a_commit_takes_back_what_is_doomed_and_is_refused_what_goes() {
     // Nothing durable needs the first pack once the older ones are let go:
     // make that so by condemning what is durable.
     for row in bench.core.of_run::<Checkpoint>(bench.run).await.unwrap() {
-        crate::durable::condemn(&bench.core, "test", &row.body.manifest.key, "x").await.unwrap();
+        crate::durable::condemn(&bench.core, "test", &row.body.manifest.key, "x", None).await.unwrap();
     }
     let report = bench.turn(Grace::default()).await;
     assert_eq!((report.waiting, report.deleted), (18, 0));
@@ -284,6 +287,7 @@ async fn what_leaked_goes_after_a_week_and_chunks_of_it_are_offered_no_more() {
         "test",
         &bench.core.of_run::<Checkpoint>(bench.run).await.unwrap()[0].body.manifest.key,
         "x",
+        None,
     )
     .await
     .unwrap();
@@ -307,4 +311,78 @@ async fn rows_from_a_backup_begin_the_grace_anew() {
     record.body.sweep.doomed.insert(key, 0);
     assert!(bench.core.commit(Changes::default().put(&record)).await.unwrap());
     assert_eq!(bench.turn(Grace::default()).await, Report { unlinked: 0, waiting: 2, deleted: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_was_forked_from_stays_as_long_as_there_is_that_run() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=9).await;
+    bench.change(succeeded).await;
+    let row: Versioned<Run> = bench.core.need(&bench.run.to_string()).await.unwrap();
+    let rows = bench.core.of_run::<Checkpoint>(bench.run).await.unwrap();
+    let at = |step: u64| {
+        rows.iter().find(|row| row.body.manifest.step == Some(step)).unwrap().body.manifest.clone()
+    };
+    let fork = crate::model::Fork { checkpoint: at(3), changes: Vec::new(), other_source: false };
+    let child = Run {
+        id: RunId::from_bytes([71; 16]),
+        parent: Some(bench.run),
+        fork: Some(fork),
+        status: RunState::Queued,
+        ..row.body.clone()
+    };
+    assert!(bench.core.commit(Changes::default().put(&Versioned::new(child.clone()))).await.unwrap());
+    let core = bench.core.clone();
+    let offered = async |run: Run| crate::durable::offered(&core, &run).await.unwrap();
+    let steps = |offers: Vec<ManifestRef>| offers.iter().map(|m| m.step.unwrap()).collect::<Vec<_>>();
+    assert_eq!(steps(offered(child.clone()).await), [3, 2, 1], "never a later one instead");
+    // What goes on from the fork begins where that one did.
+    let resumed =
+        Run { id: RunId::from_bytes([72; 16]), parent: Some(child.id), fork: None, ..child.clone() };
+    assert_eq!(steps(offered(resumed).await), [3, 2, 1]);
+
+    advance(400 * DAY).await;
+    assert_eq!(bench.turn(NOW).await.unlinked, 5);
+    assert_eq!(bench.durable().await, [3, 7, 8, 9], "and no other only because of the fork");
+    let mut child: Versioned<Run> = bench.core.need(&child.id.to_string()).await.unwrap();
+    child.body.status = RunState::Succeeded;
+    assert!(bench.core.commit(Changes::default().put(&child)).await.unwrap());
+    assert_eq!(bench.turn(NOW).await.unlinked, 0);
+    assert_eq!(bench.durable().await, [3, 7, 8, 9]);
+    crate::durable::condemn(&bench.core, "test", &at(3).key, "x", None).await.unwrap();
+    assert!(
+        crate::durable::offered(&bench.core, &child.body).await.unwrap().is_empty(),
+        "a bad one is not offered"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_best_by_the_named_metric_stay() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=9).await;
+    bench
+        .change(|run| {
+            succeeded(run);
+            run.spec.checkpoints.keep.best = 2;
+            run.spec.checkpoints.best =
+                Some(lifecycle::retention::score::Best { metric: "acc".into(), more: true });
+        })
+        .await;
+    let dir = bench.core.files.attempt_dir("r", 1);
+    std::fs::create_dir_all(&dir).unwrap();
+    let line = |name: &str, step: u64, value: serde_json::Value| {
+        json!({"t": 1, "name": name, "step": step, "value": value}).to_string() + "\n"
+    };
+    let points = [
+        line("acc", 2, json!(0.9)),
+        line("loss", 4, json!(99.0)),
+        line("acc", 4, json!(0.5)),
+        line("acc", 5, json!(0.7)),
+        line("acc", 6, json!("NaN")),
+        "torn".to_owned(),
+    ];
+    std::fs::write(dir.join("points.jsonl"), points.concat()).unwrap();
+    advance(400 * DAY).await;
+    assert_eq!(bench.turn(NOW).await.unlinked, 4);
+    assert_eq!(bench.durable().await, [2, 5, 7, 8, 9]);
 }

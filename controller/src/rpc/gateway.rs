@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use artifacts::codec::Codec;
 use artifacts::{ObjectKey, Put, StoreError};
 use lifecycle::{Generation, MachineId, MachineState};
 use proto::convert;
@@ -35,7 +36,8 @@ pub struct Gateway {
 
 /// What a peer may touch.
 struct Reach {
-    /// Writes: exactly these (scope, generation) pairs; `None` is sources.
+    /// Writes: exactly these (scope, generation) pairs; `None` is sources and
+    /// what is imported.
     write: Option<BTreeSet<(String, u64)>>,
     /// Reads; `None` is everything.
     read: Option<BTreeSet<String>>,
@@ -45,7 +47,8 @@ struct Reach {
 impl Reach {
     fn may_write(&self, key: &ObjectKey) -> bool {
         match &self.write {
-            None => key.scope() == SOURCE,
+            // No machine ever has generation 0: what a person brings goes there.
+            None => key.scope() == SOURCE || key.generation() == Some(0),
             Some(own) => {
                 key.generation().is_some_and(|generation| own.contains(&(key.scope().to_owned(), generation)))
             }
@@ -130,7 +133,8 @@ impl ArtifactGateway for Gateway {
             })
             .collect::<Result<_, _>>()?;
         let found = self.core.store.locate(&digests).await.map_err(CoreError::from)?;
-        let plain_only = ask.format < 2;
+        let reads =
+            |codec: u8| Codec::try_from(codec).is_ok_and(|codec| codec.version() <= ask.format.max(1));
         let locations = found
             .into_iter()
             .map(|hit| {
@@ -141,19 +145,18 @@ impl ArtifactGateway for Gateway {
                     None => scope(&h.pack) == SOURCE,
                     Some(_) => reach.may_read(&scope(&h.pack)),
                 };
-                hit.filter(|h| usable(h) && !(plain_only && h.codec != 0)).map_or_else(
-                    v1::ChunkLocation::default,
-                    |h| v1::ChunkLocation {
+                hit.filter(|h| usable(h) && reads(h.codec)).map_or_else(v1::ChunkLocation::default, |h| {
+                    v1::ChunkLocation {
                         pack: h.pack,
                         offset: h.offset,
                         len: h.len,
                         stored: h.stored,
                         codec: u32::from(h.codec),
-                    },
-                )
+                    }
+                })
             })
             .collect();
-        Ok(Response::new(v1::LocateReply { locations }))
+        Ok(Response::new(v1::LocateReply { locations, format: artifacts::manifest::VERSION }))
     }
 
     async fn put(&self, request: Request<Streaming<v1::PutFrame>>) -> Result<Response<v1::PutReply>, Status> {
@@ -184,7 +187,7 @@ impl ArtifactGateway for Gateway {
         if bytes.len() as u64 != head.size {
             return Err(Status::invalid_argument("fewer bytes than announced"));
         }
-        let outcome = match self.core.objects.put_if_absent(&key, &bytes).await.map_err(store_status)? {
+        let outcome = match self.core.objects.put_owned(&key, bytes).await.map_err(store_status)? {
             Put::Created => v1::PutOutcome::Created,
             Put::Same => v1::PutOutcome::Same,
             Put::Different => v1::PutOutcome::Different,
@@ -276,9 +279,9 @@ impl ArtifactGateway for Gateway {
         {
             return Err(Status::unavailable(format!("the checkpoint cannot be checked now: {error}")));
         }
-        if checked.is_err() {
-            durable::condemn(&self.core, &format!("machine:{machine}"), &ask.manifest_key, &ask.detail)
-                .await?;
+        if let Err(error) = &checked {
+            let (actor, blamed) = (format!("machine:{machine}"), durable::blamed(error));
+            durable::condemn(&self.core, &actor, &ask.manifest_key, &ask.detail, blamed).await?;
         }
         Ok(Response::new(v1::CondemnReply {}))
     }

@@ -17,16 +17,21 @@ use tonic::{Request, Response, Status};
 
 use super::{logs, operator_of, select, views};
 use crate::core::{Changes, Core, CoreError};
-use crate::model::{Attempt, Checkpoint, Machine, ManifestRef, Run, StopReason, Versioned, Wish};
+use crate::model::{Attempt, Machine, Run, StopReason, Versioned, Wish};
 
 const EVENTS: u32 = 10_000;
 /// Watchers get at most so many updates a second.
 const THROTTLE: Duration = Duration::from_millis(100);
 
+mod branches;
 mod changes;
 mod tidy;
+mod verify;
 
-use changes::spec_of;
+#[cfg(test)]
+mod tests;
+
+use changes::Submission;
 
 /// The service.
 pub struct OperatorService {
@@ -62,31 +67,7 @@ impl Operator for OperatorService {
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::RunView>, Status> {
         let actor = operator_of(&self.core, &request)?;
-        let ask = request.into_inner();
-        let spec = spec_of(&ask.spec_json)?;
-        if ask.token.is_empty() || ask.token.len() > 64 {
-            return Err(Status::invalid_argument("the submission has no usable token"));
-        }
-        let key = ask
-            .source_key
-            .parse::<artifacts::ObjectKey>()
-            .map_err(|e| Status::invalid_argument(format!("source: {e}")))?;
-        if self.core.objects.size(&key).await.map_err(CoreError::from)?.is_none() {
-            return Err(Status::failed_precondition("the source tree is not in the store"));
-        }
-        // Its chunks are known from now on: the next unchanged tree moves no
-        // file bytes.
-        let digest = ask.source_digest.parse().map_err(|_| Status::invalid_argument("source digest"))?;
-        let tree = artifacts::restore::load_manifest(&*self.core.objects, &key, Some(digest))
-            .await
-            .map_err(|e| Status::invalid_argument(format!("source: {e}")))?;
-        let mut changes = Changes::default();
-        changes.0.chunks = crate::durable::chunk_rows(&tree);
-        self.core.commit(changes).await?;
-        let source = ManifestRef { key: ask.source_key, digest: ask.source_digest, step: None };
-        let run =
-            self.submit_run(&actor, spec, source, ask.token, None, &crate::durable::packs(&tree)).await?;
-        self.view(&run).await
+        Ok(Response::new(self.submitted(&actor, request.into_inner()).await?))
     }
 
     async fn list_runs(
@@ -228,8 +209,8 @@ impl Operator for OperatorService {
                 // that may resume from the old one's checkpoints.
                 let token = data_encoding::HEXLOWER
                     .encode(&self.core.entropy.bytes::<16>().map_err(CoreError::from)?);
-                self.submit_run(&actor, old.spec.clone(), old.source.clone(), token, Some(old.id), &[])
-                    .await?
+                let wish = Submission::new(old.spec.clone(), old.source.clone(), token);
+                self.submit_run(&actor, Submission { parent: Some(old.id), ..wish }).await?
             }
             status => {
                 return Err(Status::failed_precondition(format!(
@@ -355,11 +336,7 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::CheckpointList>, Status> {
         operator_of(&self.core, &request)?;
         let run = select::run(&self.core, &request.into_inner().text).await?.body;
-        let mut rows: Vec<Checkpoint> =
-            self.core.of_run::<Checkpoint>(run.id).await?.into_iter().map(|c| c.body).collect();
-        rows.sort_by_key(|c| (c.committed_ms, c.manifest.key.clone()));
-        let head = run.head.as_ref().map(|h| h.key.as_str());
-        let checkpoints = rows.iter().map(|c| views::checkpoint(c, head)).collect();
+        let checkpoints = super::lineage::checkpoints(&self.core, &run).await?;
         Ok(Response::new(v1::CheckpointList { checkpoints }))
     }
 
@@ -371,6 +348,38 @@ impl Operator for OperatorService {
     async fn tidy(&self, request: Request<v1::TidyRequest>) -> Result<Response<v1::TidyReply>, Status> {
         let actor = operator_of(&self.core, &request)?;
         Ok(Response::new(self.tidied(&actor, request.into_inner()).await?))
+    }
+
+    async fn find_checkpoint(
+        &self,
+        request: Request<v1::Selector>,
+    ) -> Result<Response<v1::CheckpointView>, Status> {
+        operator_of(&self.core, &request)?;
+        let (run, found) = select::checkpoint(&self.core, &request.into_inner().text).await?;
+        Ok(Response::new(super::lineage::checkpoint(&self.core, &run, &found).await?))
+    }
+
+    async fn lineage(&self, request: Request<v1::Selector>) -> Result<Response<v1::LineageReply>, Status> {
+        operator_of(&self.core, &request)?;
+        let run = select::run(&self.core, &request.into_inner().text).await?.body;
+        Ok(Response::new(super::lineage::family(&self.core, &run).await?))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyReply>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        Ok(Response::new(self.verification(&actor, request.into_inner()).await?))
+    }
+
+    async fn fork(&self, request: Request<v1::ForkRequest>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let run = self.forked(&actor, request.into_inner()).await?;
+        self.view(&run).await
+    }
+
+    async fn import(&self, request: Request<v1::ImportRequest>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let run = self.imported(&actor, request.into_inner()).await?;
+        self.view(&run).await
     }
 
     async fn outputs(&self, request: Request<v1::Selector>) -> Result<Response<v1::OutputsReply>, Status> {

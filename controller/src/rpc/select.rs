@@ -6,6 +6,10 @@ use tonic::Status;
 use crate::core::Core;
 use crate::model::{Machine, Run, Versioned};
 
+mod checkpoint;
+
+pub use checkpoint::checkpoint;
+
 const SHOWN: usize = 10;
 
 /// Finds the one candidate that `text` means: one that is called so, else one

@@ -22,7 +22,9 @@ pub async fn run(core: &Core, run: &Run) -> Result<v1::RunView, CoreError> {
         Some(a) => core.load::<Metrics>(&a.id.to_string()).await?.map(|row| row.body),
         None => None,
     };
-    Ok(assemble(core, run, &machines, attempt.as_ref(), metrics.as_ref()))
+    let mut view = assemble(core, run, &machines, attempt.as_ref(), metrics.as_ref());
+    view.forked_from = super::lineage::forked_from(core, run).await?;
+    Ok(view)
 }
 
 fn assemble(
@@ -36,6 +38,7 @@ fn assemble(
     let reason = match &run.status {
         RunState::Failed { reason } => reason.clone(),
         RunState::Waiting { question, .. } => question.text.clone(),
+        RunState::Paused => "held until `outlast resume`".to_owned(),
         RunState::Provisioning | RunState::Recovering => machines
             .iter()
             .filter_map(|m| match &m.body.status {
@@ -71,6 +74,10 @@ fn assemble(
         machine,
         phase: attempt.map(phase).unwrap_or_default(),
         source_digest: run.source.digest.clone(),
+        forked_from: String::new(),
+        changes: super::lineage::changes(run),
+        reused: false,
+        same_as: String::new(),
     }
 }
 
@@ -105,8 +112,10 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
             max: s.max.unwrap_or(f64::NAN),
         })
         .collect();
+    let mut view = assemble(core, run, &machines, newest, metrics.as_ref());
+    view.forked_from = super::lineage::forked_from(core, run).await?;
     Ok(v1::RunDetail {
-        run: Some(assemble(core, run, &machines, newest, metrics.as_ref())),
+        run: Some(view),
         attempts: attempts.iter().map(|a| attempt(core, run, &a.body)).collect(),
         machines: machines.iter().map(|m| machine(core, &m.body)).collect(),
         metrics: listed,
@@ -210,5 +219,10 @@ pub fn checkpoint(c: &Checkpoint, head: Option<&str>) -> v1::CheckpointView {
         name: c.name.clone(),
         head: head == Some(c.manifest.key.as_str()),
         digest: c.manifest.digest.clone(),
+        r#type: c.kind.clone(),
+        verified_ms: c.verified_ms,
+        verified_percent: c.verified_percent,
+        trouble: c.trouble.clone(),
+        ..v1::CheckpointView::default()
     }
 }

@@ -1962,6 +1962,10 @@ pub struct LocateReply {
     /// One for each digest asked.
     #[prost(message, repeated, tag = "1")]
     pub locations: ::prost::alloc::vec::Vec<ChunkLocation>,
+    /// The newest format the controller reads; 0 is 1. Nothing newer is written
+    /// for it.
+    #[prost(uint32, tag = "2")]
+    pub format: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2874,6 +2878,9 @@ pub struct SubmitRequest {
     /// Repeating a submission with the same token gives the same run.
     #[prost(string, tag = "4")]
     pub token: ::prost::alloc::string::String,
+    /// A finished run that did the same work is given back instead of a new one.
+    #[prost(bool, tag = "5")]
+    pub reuse: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2935,6 +2942,18 @@ pub struct RunView {
     /// Exit status codes of the CLI: see the exit code table. 0 until final.
     #[prost(string, tag = "19")]
     pub source_digest: ::prost::alloc::string::String,
+    /// What it was forked from, as RUN@STEP; empty: it was not.
+    #[prost(string, tag = "20")]
+    pub forked_from: ::prost::alloc::string::String,
+    /// How its settings differ from those of the run it was forked from.
+    #[prost(string, repeated, tag = "21")]
+    pub changes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// No new run: this one did the same work before.
+    #[prost(bool, tag = "22")]
+    pub reused: bool,
+    /// A run that did the same work before, where a new one began all the same.
+    #[prost(string, tag = "23")]
+    pub same_as: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3052,7 +3071,7 @@ pub struct MetricView {
     pub max: f64,
 }
 #[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckpointView {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
@@ -3074,6 +3093,33 @@ pub struct CheckpointView {
     pub head: bool,
     #[prost(string, tag = "10")]
     pub digest: ::prost::alloc::string::String,
+    /// The name of its run.
+    #[prost(string, tag = "11")]
+    pub run: ::prost::alloc::string::String,
+    /// What it is: "directory", or the kind of its file.
+    #[prost(string, tag = "12")]
+    pub r#type: ::prost::alloc::string::String,
+    /// The key of the checkpoint that its program had before it; empty: none.
+    #[prost(string, tag = "13")]
+    pub parent: ::prost::alloc::string::String,
+    /// Where it was made; empty: it was imported.
+    #[prost(string, tag = "14")]
+    pub machine: ::prost::alloc::string::String,
+    /// The number of its attempt; 0: it was imported.
+    #[prost(uint32, tag = "15")]
+    pub attempt: u32,
+    /// When the controller last read it; 0: never.
+    #[prost(uint64, tag = "16")]
+    pub verified_ms: u64,
+    /// How much of it was read then, in percent.
+    #[prost(uint32, tag = "17")]
+    pub verified_percent: u32,
+    /// What is wrong with it, if it is CORRUPT.
+    #[prost(string, tag = "18")]
+    pub trouble: ::prost::alloc::string::String,
+    /// The metric that \[checkpoints\] best names, as it stood here.
+    #[prost(double, optional, tag = "19")]
+    pub score: ::core::option::Option<f64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3107,7 +3153,7 @@ pub struct TidyRequest {
 }
 /// A durable checkpoint; without a reason to stay it goes.
 #[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TidyRow {
     #[prost(string, tag = "1")]
     pub run: ::prost::alloc::string::String,
@@ -3128,6 +3174,139 @@ pub struct TidyReply {
     pub waiting: u64,
     #[prost(uint64, tag = "4")]
     pub deleted: u64,
+    /// What lies in the data directory and no run needs any more.
+    #[prost(message, repeated, tag = "5")]
+    pub scrub: ::prost::alloc::vec::Vec<ScrubRow>,
+    /// How many bytes of that were deleted.
+    #[prost(uint64, tag = "6")]
+    pub scrubbed_bytes: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScrubRow {
+    /// Below the data directory.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// When it was last used or changed, unix milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub used_ms: u64,
+    /// Why nothing needs it.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LineageReply {
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<FamilyMember>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FamilyMember {
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<RunView>,
+    #[prost(message, repeated, tag = "2")]
+    pub checkpoints: ::prost::alloc::vec::Vec<CheckpointView>,
+    /// The name of the run that it goes on from, or was forked from.
+    #[prost(string, tag = "3")]
+    pub parent: ::prost::alloc::string::String,
+    /// The key of the checkpoint that it was forked from.
+    #[prost(string, tag = "4")]
+    pub origin: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyRequest {
+    /// RUN, RUN@STEP or RUN@best; with `all` and without a name: of every run.
+    #[prost(string, tag = "1")]
+    pub of: ::prost::alloc::string::String,
+    /// Every durable checkpoint, not only the newest.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+    /// How much of each is read, in percent; 0 is all.
+    #[prost(uint32, tag = "3")]
+    pub sample: u32,
+    /// Not 0: say how this verification stands; the rest is not looked at.
+    #[prost(uint64, tag = "4")]
+    pub job: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyReply {
+    #[prost(uint64, tag = "1")]
+    pub job: u64,
+    /// "waiting", "running", "done" or "failed".
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub checkpoints: u64,
+    #[prost(uint64, tag = "4")]
+    pub checkpoints_done: u64,
+    /// Of files, as far as is known by now.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_done: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub rows: ::prost::alloc::vec::Vec<VerifyRow>,
+    /// Why it failed.
+    #[prost(string, tag = "8")]
+    pub problem: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyRow {
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "2")]
+    pub step: ::core::option::Option<u64>,
+    #[prost(string, tag = "3")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// Empty: good.
+    #[prost(string, tag = "5")]
+    pub trouble: ::prost::alloc::string::String,
+    /// What could not be found out is neither good nor bad.
+    #[prost(bool, tag = "6")]
+    pub unknown: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForkRequest {
+    /// As in FindCheckpoint.
+    #[prost(string, tag = "1")]
+    pub checkpoint: ::prost::alloc::string::String,
+    /// What is set: a JSON list of {"path": \[words\], "to": value or null}, of a RunSpec.
+    #[prost(string, tag = "2")]
+    pub changes_json: ::prost::alloc::string::String,
+    /// Another source tree; empty: the other run's.
+    #[prost(string, tag = "3")]
+    pub source_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub source_digest: ::prost::alloc::string::String,
+    /// Asking again with the same token gives the same run.
+    #[prost(string, tag = "5")]
+    pub token: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportRequest {
+    /// Drawn by the asker, who has put the tree under generation 0 of it.
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub spec_json: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub source_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub source_digest: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub manifest_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub manifest_digest: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3698,6 +3877,116 @@ pub mod operator_client {
             req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Tidy"));
             self.inner.unary(req, path, codec).await
         }
+        /// One checkpoint by its name: RUN (the newest), RUN@STEP, RUN@best.
+        pub async fn find_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::Selector>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/FindCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "FindCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A run's whole family: what it came from, what came from it, and all their
+        /// checkpoints.
+        pub async fn lineage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::Selector>,
+        ) -> std::result::Result<tonic::Response<super::LineageReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Lineage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Lineage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins to verify checkpoints, or says how that stands. The controller does
+        /// it whether anybody waits or not.
+        pub async fn verify(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyRequest>,
+        ) -> std::result::Result<tonic::Response<super::VerifyReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Verify",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Verify"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A new run that begins from a checkpoint of another one.
+        pub async fn fork(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForkRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/outlast.v1.Operator/Fork");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Fork"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a person put into the store becomes the checkpoint of a new run that
+        /// is held until it is resumed.
+        pub async fn import(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Import",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Import"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Where the newest result files of a run are.
         pub async fn outputs(
             &mut self,
@@ -3933,6 +4222,34 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::TidyRequest>,
         ) -> std::result::Result<tonic::Response<super::TidyReply>, tonic::Status>;
+        /// One checkpoint by its name: RUN (the newest), RUN@STEP, RUN@best.
+        async fn find_checkpoint(
+            &self,
+            request: tonic::Request<super::Selector>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointView>, tonic::Status>;
+        /// A run's whole family: what it came from, what came from it, and all their
+        /// checkpoints.
+        async fn lineage(
+            &self,
+            request: tonic::Request<super::Selector>,
+        ) -> std::result::Result<tonic::Response<super::LineageReply>, tonic::Status>;
+        /// Begins to verify checkpoints, or says how that stands. The controller does
+        /// it whether anybody waits or not.
+        async fn verify(
+            &self,
+            request: tonic::Request<super::VerifyRequest>,
+        ) -> std::result::Result<tonic::Response<super::VerifyReply>, tonic::Status>;
+        /// A new run that begins from a checkpoint of another one.
+        async fn fork(
+            &self,
+            request: tonic::Request<super::ForkRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status>;
+        /// What a person put into the store becomes the checkpoint of a new run that
+        /// is held until it is resumed.
+        async fn import(
+            &self,
+            request: tonic::Request<super::ImportRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status>;
         /// Where the newest result files of a run are.
         async fn outputs(
             &self,
@@ -4638,6 +4955,221 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TidySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/FindCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct FindCheckpointSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::Selector>
+                    for FindCheckpointSvc<T> {
+                        type Response = super::CheckpointView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::Selector>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::find_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FindCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Lineage" => {
+                    #[allow(non_camel_case_types)]
+                    struct LineageSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::Selector>
+                    for LineageSvc<T> {
+                        type Response = super::LineageReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::Selector>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::lineage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LineageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Verify" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifySvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::VerifyRequest>
+                    for VerifySvc<T> {
+                        type Response = super::VerifyReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::verify(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Fork" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForkSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::ForkRequest>
+                    for ForkSvc<T> {
+                        type Response = super::RunView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::fork(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Import" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::ImportRequest>
+                    for ImportSvc<T> {
+                        type Response = super::RunView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::import(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

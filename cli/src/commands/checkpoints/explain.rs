@@ -25,8 +25,14 @@ pub(super) struct Line {
     why: String,
 }
 
-/// A path on this computer, if the text names one.
+/// A path on this computer, if the text plainly names one. A bare name is a
+/// run's first: a project's directory is often called as its runs are.
 pub(super) fn path(text: &str) -> Option<PathBuf> {
+    bare(text).filter(|_| text.contains('/') || text.starts_with('.'))
+}
+
+/// What is called so on this computer.
+pub(super) fn bare(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.symlink_metadata().is_ok())
 }
 
@@ -86,15 +92,20 @@ fn line(judge: &mut Judge, path: &Path) -> Line {
         true => path.to_owned(),
         false => path.join(file),
     });
-    let writer = if state == "incomplete" { None } else { os::writer(files) };
-    match writer {
-        Some(writer) => {
+    let asked = if state == "incomplete" { os::Writers::Nobody } else { os::writers(files.collect()) };
+    match asked {
+        os::Writers::Writer(writer) => {
             let by = format!("process {} ({})", writer.pid, writer.command);
             let file = writer.file.strip_prefix(path).unwrap_or(&writer.file).display().to_string();
             let file = if file.is_empty() { name.clone() } else { file };
             Line { name, state: "incomplete".into(), why: format!("`{file}` is open for writing by {by}") }
         }
-        None => Line { name, state: state.into(), why },
+        os::Writers::Nobody => Line { name, state: state.into(), why },
+        os::Writers::Blind(what) => Line {
+            name,
+            state: state.into(),
+            why: format!("{why}; whether somebody writes to it cannot be seen: {what}"),
+        },
     }
 }
 
@@ -114,6 +125,14 @@ pub(super) fn show(ctx: &Context, lines: &[Line], json: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_name_is_a_run_first() {
+        // Tests run in the directory of their crate.
+        assert_eq!(path("src"), None);
+        assert_eq!((bare("src"), path("./src")), (Some("src".into()), Some("./src".into())));
+        assert_eq!((bare("nowhere"), path("./nowhere")), (None, None));
+    }
 
     #[test]
     fn a_directory_is_explained_with_what_is_in_it() {
@@ -145,7 +164,10 @@ mod tests {
         put("run/step-1/__0_0.distcp", "x");
         put("run/step-1/.metadata", "x");
         let run = of_path(&dir.join("run")).unwrap();
-        assert_eq!(run.iter().map(|line| &*line.why).collect::<Vec<_>>(), ["by dcp", "by dcp"]);
+        let told: Vec<_> = run.iter().map(|line| (&*line.name, &*line.state)).collect();
+        // A seal further down is not one of all that lies above it.
+        assert_eq!((told[0].1, told[1]), ("rests", ("step-1", "complete")));
+        assert_eq!(run[1].why, "by dcp");
         let whole = of_path(&dir.join("state.json")).unwrap();
         assert_eq!(whole.len(), 1);
         assert_eq!(whole[0].why, "by json");

@@ -1,6 +1,7 @@
 //! What operators change of runs: submissions and single rows, each by
 //! compare-and-set until nobody was faster.
 
+use artifacts::{Manifest, ObjectKey};
 use lifecycle::{Generation, RunEvent, RunId, RunSpec, RunState};
 use proto::v1;
 use serde_json::json;
@@ -8,58 +9,79 @@ use tonic::{Response, Status};
 
 use super::super::{select, views};
 use super::OperatorService;
-use crate::core::{Changes, CoreError};
-use crate::model::{Attempt, ManifestRef, Run, Versioned, Wish};
+use crate::core::{Changes, Core, CoreError};
+use crate::model::{Attempt, Checkpoint, Fork, ManifestRef, Run, Versioned, Wish};
 
 const SPEC_LIMIT: usize = 256 << 10;
 
+/// A run that is wanted.
+pub(super) struct Submission {
+    pub(super) spec: RunSpec,
+    pub(super) source: ManifestRef,
+    pub(super) token: String,
+    pub(super) parent: Option<RunId>,
+    pub(super) fork: Option<Fork>,
+    pub(super) work: String,
+    /// What the source tree names.
+    pub(super) packs: Vec<String>,
+}
+
+impl Submission {
+    pub(super) fn new(spec: RunSpec, source: ManifestRef, token: String) -> Self {
+        Self { spec, source, token, parent: None, fork: None, work: String::new(), packs: Vec::new() }
+    }
+}
+
 impl OperatorService {
-    pub(super) async fn submit_run(
+    /// A source tree that was put into the store. Its chunks are known from now
+    /// on: the next unchanged tree moves no file bytes.
+    pub(super) async fn source(
         &self,
-        actor: &str,
-        spec: RunSpec,
-        source: ManifestRef,
-        token: String,
-        parent: Option<RunId>,
-        packs: &[String],
-    ) -> Result<Run, Status> {
+        key: String,
+        digest: String,
+    ) -> Result<(ManifestRef, Manifest), Status> {
         let core = &self.core;
-        core.provider(&spec.provider)?;
+        let object: ObjectKey = key.parse().map_err(|e| Status::invalid_argument(format!("source: {e}")))?;
+        if core.objects.size(&object).await.map_err(CoreError::from)?.is_none() {
+            return Err(Status::failed_precondition("the source tree is not in the store"));
+        }
+        let expected = digest.parse().map_err(|_| Status::invalid_argument("source digest"))?;
+        let tree = artifacts::restore::load_manifest(&*core.objects, &object, Some(expected))
+            .await
+            .map_err(|e| Status::invalid_argument(format!("source: {e}")))?;
+        let mut changes = Changes::default();
+        changes.0.chunks = crate::durable::chunk_rows(&tree);
+        core.commit(changes).await?;
+        Ok((ManifestRef { key, digest, step: None }, tree))
+    }
+
+    pub(super) async fn submit_run(&self, actor: &str, wish: Submission) -> Result<Run, Status> {
+        let core = &self.core;
+        core.provider(&wish.spec.provider)?;
         let all: Vec<Versioned<Run>> = core.all().await?;
-        if let Some(same) = all.iter().find(|r| r.body.token == token) {
+        if let Some(same) = all.iter().find(|r| r.body.token == wish.token) {
             return Ok(same.body.clone());
         }
         let id = RunId::from_bytes(core.entropy.bytes().map_err(CoreError::from)?);
-        let run = Versioned::new(Run {
-            id,
-            name: format!("{}-{}", spec.name, id.short()),
-            spec,
-            status: RunState::Draft.apply(RunEvent::Submit).map_err(CoreError::from)?,
-            created_ms: core.clock.wall_ms(),
-            ended_ms: 0,
-            generation: Generation::NONE,
-            bound: None,
-            attempts: 0,
-            source,
-            head: None,
-            outputs: None,
-            produced_step: None,
-            endings: Vec::new(),
-            wish: Wish::Run,
-            stop_grace: 0,
-            stop_reason: None,
-            creates_ms: Vec::new(),
-            rejections: 0,
-            retry_at_ms: 0,
-            token,
-            exit: None,
-            parent,
-        });
-        let detail = json!({"name": run.body.name, "parent": parent});
+        let (parent, packs) = (wish.parent, wish.packs.clone());
+        let run = Versioned::new(row(core, id, Submission { packs: Vec::new(), ..wish })?);
+        let origin = run.body.fork.as_ref().map(|fork| &fork.checkpoint.key);
+        let detail = json!({"name": run.body.name, "parent": parent, "forked_from": origin});
         for _ in 0..8 {
-            let changes =
+            let mut changes =
                 Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail.clone());
-            let Ok(changes) = crate::retain::naming(core, changes, packs).await? else {
+            if let Some(fork) = &run.body.fork {
+                let from = core.load::<Checkpoint>(&fork.checkpoint.key).await?;
+                let Some(from) = from.filter(|row| row.body.status.is_durable()) else {
+                    return Err(Status::not_found(
+                        "the checkpoint was let go meanwhile; fork from another one",
+                    ));
+                };
+                // Written as it is: whoever lets go of it meanwhile has read
+                // another version, and must look again.
+                changes = changes.put(&from);
+            }
+            let Ok(changes) = crate::retain::naming(core, changes, &packs).await? else {
                 return Err(Status::aborted("a part of the source tree is being deleted; submit again"));
             };
             if core.commit(changes).await? {
@@ -105,6 +127,38 @@ impl OperatorService {
     pub(super) async fn view(&self, run: &Run) -> Result<Response<v1::RunView>, Status> {
         Ok(Response::new(views::run(&self.core, run).await?))
     }
+}
+
+/// The row of a run that was just handed in.
+pub(super) fn row(core: &Core, id: RunId, wish: Submission) -> Result<Run, CoreError> {
+    let Submission { spec, source, token, parent, fork, work, packs: _ } = wish;
+    Ok(Run {
+        id,
+        name: format!("{}-{}", spec.name, id.short()),
+        spec,
+        status: RunState::Draft.apply(RunEvent::Submit)?,
+        created_ms: core.clock.wall_ms(),
+        ended_ms: 0,
+        generation: Generation::NONE,
+        bound: None,
+        attempts: 0,
+        source,
+        head: None,
+        outputs: None,
+        produced_step: None,
+        endings: Vec::new(),
+        wish: Wish::Run,
+        stop_grace: 0,
+        stop_reason: None,
+        creates_ms: Vec::new(),
+        rejections: 0,
+        retry_at_ms: 0,
+        token,
+        exit: None,
+        parent,
+        fork,
+        work,
+    })
 }
 
 /// Reads a run's description from the wire.

@@ -1,8 +1,6 @@
 //! What a person may do about old checkpoints: look at what stays and why, pin
 //! one, have the others let go.
 
-use std::collections::BTreeSet;
-
 use lifecycle::{CheckpointEvent, CheckpointState, RunId};
 use proto::v1;
 use serde_json::json;
@@ -13,6 +11,19 @@ use crate::core::Changes;
 use crate::model::{Checkpoint, Run, Versioned};
 use crate::retain::{self, Grace, Keeper};
 use crate::rpc::{select, views};
+use crate::scrub;
+
+/// Something left over, named below the data directory.
+fn shown(one: &scrub::Leftover) -> v1::ScrubRow {
+    let name = one.path.file_name().unwrap_or_default();
+    let above = one.path.parent().and_then(|above| above.file_name()).unwrap_or_default();
+    v1::ScrubRow {
+        path: std::path::Path::new(above).join(name).display().to_string(),
+        bytes: one.bytes,
+        used_ms: one.used_ms,
+        why: one.why.to_owned(),
+    }
+}
 
 impl OperatorService {
     pub(super) async fn tidied(&self, actor: &str, ask: v1::TidyRequest) -> Result<v1::TidyReply, Status> {
@@ -22,20 +33,27 @@ impl OperatorService {
             text => Some(select::run(core, text).await?.body.id),
         };
         let runs: Vec<Versioned<Run>> = core.all().await?;
-        let forked: BTreeSet<RunId> = retain::forked(&runs);
+        let family = retain::family(&runs);
         let mut rows = Vec::new();
         for run in runs.iter().filter(|run| only.is_none_or(|id| id == run.body.id)) {
             let head = run.body.head.as_ref().map(|head| head.key.as_str());
-            let mut judged = retain::judge(core, &run.body, forked.contains(&run.body.id)).await?;
+            let mut judged = retain::judge(core, &run.body, &family).await?;
             judged.sort_by_key(|j| (j.row.body.committed_ms, j.row.body.manifest.key.clone()));
             rows.extend(judged.iter().map(|j| v1::TidyRow {
                 run: run.body.name.clone(),
-                checkpoint: Some(views::checkpoint(&j.row.body, head)),
+                checkpoint: Some(v1::CheckpointView {
+                    run: run.body.name.clone(),
+                    ..views::checkpoint(&j.row.body, head)
+                }),
                 reasons: j.reasons.iter().map(ToString::to_string).collect(),
             }));
         }
+        let idle = ask.grace_seconds.map_or(scrub::IDLE_MS, |seconds| seconds.saturating_mul(1_000));
+        // What is nobody's is asked for with everybody's.
+        let left = if only.is_none() { scrub::find(core, idle).await? } else { Vec::new() };
+        let shown = left.iter().map(shown).collect();
         if !ask.apply {
-            return Ok(v1::TidyReply { rows, ..v1::TidyReply::default() });
+            return Ok(v1::TidyReply { rows, scrub: shown, ..v1::TidyReply::default() });
         }
         let usual = Grace::default();
         let grace = ask.grace_seconds.map_or(usual, |seconds| {
@@ -57,6 +75,8 @@ impl OperatorService {
             unlinked: report.unlinked,
             waiting: report.waiting,
             deleted: report.deleted,
+            scrub: shown,
+            scrubbed_bytes: scrub::remove(core, left).await?,
         })
     }
 

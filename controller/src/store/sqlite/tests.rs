@@ -11,6 +11,7 @@ use crate::store::PutRow;
 use crate::store::contract::{self, entries, put};
 
 const V1_DUMP: &str = include_str!("../../../tests/fixtures/store-v1.sql");
+const V2_DUMP: &str = include_str!("../../../tests/fixtures/store-v2.sql");
 const CRASH_DB: &str = "OUTLAST_TEST_CRASH_DB";
 
 fn open(dir: &TempDir, mode: Mode) -> SqliteStore {
@@ -186,6 +187,33 @@ async fn a_database_of_schema_1_is_carried_over() {
         .query_row("SELECT count(*) FROM journal", [], |row| row.get(0))
         .unwrap();
     assert_eq!(rows, 4);
+}
+
+/// Chunks that were stored plain, before there was any other way.
+#[tokio::test]
+async fn a_database_of_schema_2_is_carried_over_with_its_chunks() {
+    for mode in [Mode::Thread, Mode::Inline] {
+        let dir = TempDir::new().unwrap();
+        raw(&dir).execute_batch(V2_DUMP).unwrap();
+        let store = open(&dir, mode);
+        assert_eq!(user_version(&dir.path().join("state.db")), schema::KNOWN);
+        let found = store.locate(&[[0x11; 32], [0x22; 32], [0x33; 32], [0x44; 32]]).await.unwrap();
+        let chunk = |n: u8, pack: &str, offset, len| {
+            Some(ChunkPut { digest: [n; 32], pack: pack.into(), offset, len, stored: len, codec: 0 })
+        };
+        let pack = "tiny-gpt/g0000000000000001/p00000001";
+        let source = "source/g0000000000000001/p00000000";
+        let expected = [chunk(0x11, pack, 0, 512), chunk(0x22, pack, 512, 1 << 20)];
+        assert_eq!(found[..2], expected);
+        assert_eq!(found[2..], [chunk(0x33, source, 67_108_863, 1), None]);
+        let again = ChunkPut { digest: [0x44; 32], stored: 3, codec: 4, ..found[0].clone().unwrap() };
+        let changes = Changeset { chunks: vec![again.clone()], ..entries(1) };
+        store.commit(changes).await.unwrap();
+        assert_eq!(store.locate(&[[0x44; 32]]).await.unwrap(), [Some(again)]);
+        let check = store.verify_journal().await.unwrap();
+        assert_eq!((check.rows, check.first_bad), (7, None), "seals of both forms hold");
+        assert_eq!(user_version(&dir.path().join("state.db.v2.bak")), 2);
+    }
 }
 
 #[tokio::test]
