@@ -112,17 +112,7 @@ impl<'a> Stored<'a> {
         let begin = *first;
         let chunks: Vec<ChunkRef> = overlapping.iter().map(|(_, chunk, _)| (*chunk).clone()).collect();
         let size = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let node = Node::File { mode: 0o600, size, mtime_ms: 0, chunks };
-        let part = Manifest {
-            version: self.tree.version,
-            kind: self.tree.kind,
-            step: None,
-            name: String::new(),
-            single_file: false,
-            created_ms: 0,
-            bases: self.tree.bases.clone(),
-            entries: vec![Entry { path: "part".into(), node }],
-        };
+        let part = self.tree.part(chunks);
         let read = read_tree(self.store, &part, size).await?;
         let mut bytes = read.into_iter().next().map(|(_, bytes)| bytes).unwrap_or_default();
         bytes.truncate(usize::try_from(end - begin).unwrap_or(usize::MAX));

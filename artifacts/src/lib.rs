@@ -30,9 +30,11 @@ pub mod inspect;
 pub mod complete;
 pub mod source;
 
+mod archive;
 mod beneath;
 mod chunk;
 mod clone;
+mod identity;
 mod offload;
 
 pub use clone::clone_file;

@@ -2,7 +2,7 @@
 //! is put last, so its presence means the tree is stored. A manifest that is
 //! read is hostile: nothing in it may name a place outside the tree.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -250,6 +250,34 @@ impl Manifest {
     #[must_use]
     pub fn needed_version(&self) -> u32 {
         self.chunks().map(|chunk| chunk.codec.version()).max().unwrap_or(1)
+    }
+
+    /// Some of its chunks as a tree of one file, with those bases that they
+    /// are differences to: what a part of a checkpoint is read and verified by.
+    #[must_use]
+    pub fn part(&self, mut chunks: Vec<ChunkRef>) -> Self {
+        let size = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        let mut bases = Vec::new();
+        let mut numbers = HashMap::new();
+        for base in chunks.iter_mut().filter_map(|chunk| chunk.base.as_mut()) {
+            // One that is not there stays out of reach, and is refused.
+            let Some(held) = self.bases.get(*base as usize) else { continue };
+            *base = *numbers.entry(*base).or_insert_with(|| {
+                bases.push(held.clone());
+                u32::try_from(bases.len() - 1).unwrap_or(u32::MAX)
+            });
+        }
+        let node = Node::File { mode: 0o600, size, mtime_ms: 0, chunks };
+        Self {
+            version: self.version,
+            kind: self.kind,
+            step: self.step,
+            name: self.name.clone(),
+            single_file: false,
+            created_ms: self.created_ms,
+            bases,
+            entries: vec![Entry { path: "part".into(), node }],
+        }
     }
 
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &ChunkRef> {

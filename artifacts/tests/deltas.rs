@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use artifacts::codec::Codec;
 use artifacts::index::MemoryIndex;
+use artifacts::inspect::Stored;
 use artifacts::manifest::Node;
 use artifacts::publish::Keyframe;
 use artifacts::restore::{RestoreError, load_manifest, read_tree, restore, verify};
@@ -119,6 +120,26 @@ fn differences(manifest: &Manifest) -> usize {
     chunks.flatten().filter(|chunk| chunk.codec == Codec::Delta).count()
 }
 
+/// Each chunk verifies alone, and any range of the file is read as it is: of
+/// the bases only those count that the part needs.
+async fn parts_come_back(store: &MemoryStore, manifest: &Manifest, step: u64) {
+    for chunks in manifest.entries.iter().filter_map(|entry| match &entry.node {
+        Node::File { chunks, .. } => Some(chunks),
+        _ => None,
+    }) {
+        for chunk in chunks {
+            let part = manifest.part(vec![chunk.clone(), chunk.clone()]);
+            assert_eq!(part.bases.len(), usize::from(chunk.base.is_some()));
+            assert_eq!(verify(store, &part).await.unwrap().bytes, u64::from(chunk.len) * 2);
+        }
+    }
+    let (file, whole) = (Stored::open(store, manifest, "model.safetensors").unwrap(), state(step));
+    for range in [0..16, 1_100_000..1_300_000, 2_399_000..2_400_000] {
+        let asked = range.start as u64..range.end as u64;
+        assert!(file.read(asked).await.unwrap() == whole[range.clone()], "{range:?}");
+    }
+}
+
 #[tokio::test]
 async fn later_saves_take_what_they_differ_by_and_come_back() {
     let mut place = Place::new();
@@ -139,6 +160,7 @@ async fn later_saves_take_what_they_differ_by_and_come_back() {
         assert!(against.alone > 1_500_000 && against.stored < later.sent_bytes, "{against:?}");
         assert!(later.manifest.packs().len() > 1, "the packs of bases are needed");
         place.comes_back(&later, &path).await;
+        parts_come_back(&place.store, &later.manifest, step).await;
         // Depth one: what is a difference itself is no keyframe.
         let again = Keyframe::take(&path, &later.manifest, &place.dir.path().join("other"));
         assert!(again.is_err() && !place.dir.path().join("other").exists());

@@ -5,7 +5,6 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use artifacts::restore::RestoreError;
 use artifacts::source::Filter;
 use proto::v1;
 
@@ -171,26 +170,6 @@ async fn results(
         }
         Results { path: place.to_owned(), files: found.files, bytes: found.bytes }
     }))
-}
-
-/// What could not be read back, with its exit code.
-pub fn refusal(error: &RestoreError) -> anyhow::Error {
-    let code = match error {
-        RestoreError::Full(_) => ExitCode::CannotWrite,
-        RestoreError::Remote(_) => ExitCode::Unreachable,
-        RestoreError::Exists { .. } | RestoreError::Blocked { .. } | RestoreError::TooLarge { .. } => {
-            ExitCode::BadInput
-        }
-        RestoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            ExitCode::Denied
-        }
-        RestoreError::Io { .. } => ExitCode::CannotWrite,
-        RestoreError::Missing { .. }
-        | RestoreError::Corrupt { .. }
-        | RestoreError::Unsupported { .. }
-        | RestoreError::Manifest(_) => ExitCode::Internal,
-    };
-    Failure::new(code, error.to_string()).into()
 }
 
 #[cfg(test)]

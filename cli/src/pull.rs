@@ -126,7 +126,8 @@ async fn fetch(
     })
 }
 
-fn refusal(error: &RestoreError) -> anyhow::Error {
+/// What could not be read back, with its exit code.
+pub fn refusal(error: &RestoreError) -> anyhow::Error {
     let code = match error {
         RestoreError::Full(_) => ExitCode::CannotWrite,
         RestoreError::Remote(_) => ExitCode::Unreachable,

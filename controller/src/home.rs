@@ -19,6 +19,11 @@ pub enum HomeError {
     /// Another controller runs for it.
     #[error("another controller holds {0}")]
     Held(PathBuf),
+    /// Something else lies where a directory of the controller belongs.
+    #[error(
+        "{0} is no directory, and the controller keeps files of its own in one called so: move what is there"
+    )]
+    Taken(PathBuf),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -115,7 +120,12 @@ impl Home {
     /// Where another controller holds it, or it cannot be used.
     pub fn open(root: &Path, now: SystemTime) -> Result<Self, HomeError> {
         for dir in [root.to_owned(), root.join("keys")] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io_error(&dir))?;
+            match fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
+                Err(_) if fs::symlink_metadata(&dir).is_ok_and(|meta| !meta.is_dir()) => {
+                    return Err(HomeError::Taken(dir));
+                }
+                made => made.map_err(io_error(&dir))?,
+            }
         }
         let lock_path = root.join("controller.lock");
         let lock = OpenOptions::new()

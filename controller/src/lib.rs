@@ -31,5 +31,7 @@ pub mod provider;
 pub mod store;
 
 pub mod app;
+#[cfg(test)]
+mod bench;
 pub mod command;
 pub mod home;

@@ -2,13 +2,14 @@
 //! again and again while it grows, and a file of many gigabytes is read once.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::structure::{self, Structure};
+use crate::identity::Identity;
 
 /// More files than a run keeps; then all is forgotten and read anew.
 const MOST: usize = 200_000;
@@ -17,36 +18,14 @@ const MOST: usize = 200_000;
 /// seen.
 const YOUNG: Duration = Duration::from_millis(200);
 
-/// Names the very bytes of a file, as far as its file system does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Identity {
-    dev: u64,
-    ino: u64,
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-}
-
-impl Identity {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            size: meta.len(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    /// Whether its newest stamp is older than a tick, by the clock that
-    /// stamped it. A clock that was set back makes everything young: then
-    /// nothing is kept, which costs time and no truth.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let (seconds, nanos) = self.mtime.max(self.ctime);
-        let stamp = Duration::new(seconds.max(0).cast_unsigned(), u32::try_from(nanos).unwrap_or_default());
-        let age = now.duration_since(UNIX_EPOCH).unwrap_or_default().checked_sub(stamp);
-        age.is_some_and(|age| age > YOUNG)
-    }
+/// Whether the newest stamp of a file is older than a tick, by the clock that
+/// stamped it. A clock that was set back makes everything young: then nothing
+/// is kept, which costs time and no truth.
+fn is_settled(file: &Identity, now: SystemTime) -> bool {
+    let (seconds, nanos) = file.mtime.max(file.ctime);
+    let stamp = Duration::new(seconds.max(0).cast_unsigned(), u32::try_from(nanos).unwrap_or_default());
+    let age = now.duration_since(UNIX_EPOCH).unwrap_or_default().checked_sub(stamp);
+    age.is_some_and(|age| age > YOUNG)
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +63,7 @@ impl Cache {
             return Ok(Structure::Changed);
         }
         let verdict = judged?;
-        if key.0.is_settled(now) {
+        if is_settled(&key.0, now) {
             if self.verdicts.len() >= MOST {
                 self.verdicts.clear();
             }

@@ -3,9 +3,8 @@
 //! maps a file, for a trainer may truncate it.
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +14,7 @@ use super::pack::{Batch, Piece};
 use super::{PublishError, Selection};
 use crate::beneath::{Beneath, Opened};
 use crate::chunk::{Chunker, Cuts, few, outline};
+use crate::identity::Identity;
 use crate::manifest::{Kind, LEAST_PER_CHUNK, MAX_BYTES, ManifestError};
 use crate::path::{PathError, check_link, check_path};
 
@@ -31,34 +31,6 @@ pub(super) enum Found {
     File { mode: u32, size: u64, mtime_ms: i64 },
     Dir { mode: u32 },
     Link { target: String },
-}
-
-#[derive(Clone, PartialEq, Eq)]
-struct Identity {
-    dev: u64,
-    ino: u64,
-    mode: u32,
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-}
-
-impl Identity {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            mode: meta.mode(),
-            size: meta.len(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    /// A directory gains and loses names without being another one.
-    fn same_directory(&self, other: &Self) -> bool {
-        (self.dev, self.ino, self.mode) == (other.dev, other.ino, other.mode)
-    }
 }
 
 enum Item {

@@ -17,11 +17,11 @@ use serde::Serialize;
 use super::answer;
 use crate::app::Context;
 use crate::args::ArtifactsVerb;
-use crate::attach::refusal;
 use crate::client::{Client, selector};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::bytes;
+use crate::pull::refusal;
 
 /// Bytes that are in memory at one time.
 const STEP: u64 = 4 << 20;

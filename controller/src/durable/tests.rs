@@ -1,23 +1,13 @@
 //! What a bad pack and a later version's manifest lead to.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use artifacts::index::{ChunkIndex, Location};
 use artifacts::restore::{load_manifest, restore, verify};
 use artifacts::store::MemoryStore;
-use artifacts::{KeySpace, Selection, Store as _, StoreError};
-use async_trait::async_trait;
-use lifecycle::{AttemptState, HubId, MachineId, RunState};
-use proto::pki::Authority;
+use artifacts::{KeySpace, Selection, Store as _};
 
 use super::*;
-use crate::clock::{Clock, Entropy};
-use crate::core::{BootSettings, Parts};
-use crate::liveness::Clocks;
-use crate::model::Wish;
-use crate::runfiles::RunFiles;
+use crate::bench::{Index, at_work, named, noise, parts};
 
 /// A controller without machines and one run at work.
 struct Bench {
@@ -29,70 +19,13 @@ struct Bench {
     dir: tempfile::TempDir,
 }
 
-struct Index<'a>(&'a Core);
-
-#[async_trait]
-impl ChunkIndex for Index<'_> {
-    async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
-        let digests: Vec<[u8; 32]> = digests.iter().map(|d| *d.as_bytes()).collect();
-        let found = self.0.store.locate(&digests).await.unwrap();
-        let place = |chunk: ChunkPut| Location {
-            pack: chunk.pack.parse().unwrap(),
-            offset: chunk.offset,
-            len: chunk.len,
-            stored: chunk.stored,
-            codec: chunk.codec.try_into().unwrap(),
-        };
-        Ok(found.into_iter().map(|chunk| chunk.map(place)).collect())
-    }
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
-
 impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (hub, objects) = (HubId::from_bytes([4; 16]), MemoryStore::default());
-        let core = Core::new(Parts {
-            hub,
-            authority: Authority::create(hub, SystemTime::now()).unwrap(),
-            label_key: [1; 32],
-            store: Arc::new(crate::store::MemoryStore::new()),
-            objects: Arc::new(objects.clone()),
-            providers: BTreeMap::new(),
-            clock: Clock::following_runtime(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 20_000)),
-            entropy: Entropy::seeded(1),
-            clocks: Clocks::default(),
-            files: RunFiles::new(dir.path().join("runs"), false),
-            boot: BootSettings {
-                endpoints: Vec::new(),
-                join_endpoints: Vec::new(),
-                agent_exe: "/agent".into(),
-                cache_dir: "/cache".into(),
-            },
-            restore_count: 0,
-        });
-        let (run, attempt) = (RunId::from_bytes([7; 16]), AttemptId::from_bytes([8; 16]));
-        let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": "local"});
-        let row: Run = serde_json::from_value(json!({
-            "id": run, "name": "r", "spec": spec, "status": RunState::Running, "created_ms": 1,
-            "generation": Generation::from_u64(1), "bound": attempt, "attempts": 1,
-            "source": {"key": "source/g0000000000000001/m00000001", "digest": "", "step": null},
-            "head": null, "outputs": null, "produced_step": null, "endings": [], "wish": Wish::Run, "token": "t"
-        }))
-        .unwrap();
-        let tried: Attempt = serde_json::from_value(json!({
-            "id": attempt, "run": run, "number": 1, "generation": Generation::from_u64(1),
-            "machine": MachineId::from_bytes([9; 16]), "status": AttemptState::Running, "bound_ms": 1,
-            "resume": []
-        }))
-        .unwrap();
-        let changes = Changes::default().put(&Versioned::new(row)).put(&Versioned::new(tried));
-        assert!(core.commit(changes).await.unwrap());
+        let objects = MemoryStore::default();
+        let core = Core::new(parts(dir.path(), Arc::new(objects.clone())));
+        let (run, attempt, rows) = at_work("local");
+        assert!(core.commit(rows).await.unwrap());
         let keys = KeySpace { scope: run.to_string(), generation: 1, pack_seq: 1, manifest_seq: 1 };
         Self { core, objects, run, attempt, keys, dir }
     }
@@ -106,11 +39,7 @@ impl Bench {
         let selection = Selection::checkpoint(&path, Some(step), 1).unwrap();
         let index = Index(&self.core);
         let published = artifacts::publish(&selection, &mut self.keys, &self.objects, &index).await.unwrap();
-        let manifest = ManifestRef {
-            key: published.manifest_key.to_string(),
-            digest: published.manifest_digest.to_string(),
-            step: Some(step),
-        };
+        let manifest = named(&published);
         assert_eq!(self.commit(&manifest).await.unwrap(), Outcome::Durable);
         manifest
     }

@@ -9,17 +9,15 @@ use artifacts::publish::About;
 use artifacts::store::MemoryStore;
 use artifacts::{Digest, KeySpace, Kind, ObjectKey, Put, StoreError};
 use async_trait::async_trait;
-use lifecycle::{AttemptId, AttemptState, Generation, HubId, MachineId, RunState};
-use proto::pki::Authority;
+use lifecycle::{AttemptId, Generation, MachineId, RunState};
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::clock::{Clock, Entropy};
-use crate::core::{BootSettings, Parts};
-use crate::liveness::Clocks;
-use crate::model::{Checkpoint, Wish};
+use crate::bench::{MACHINE, at_work, parts};
+use crate::clock::Clock;
+use crate::core::Parts;
+use crate::model::Checkpoint;
 use crate::provider::{CreateOutcome, CreateRequest, Provider, SimulatedConfig, SimulatedProvider};
-use crate::runfiles::RunFiles;
 
 /// How the store answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +120,6 @@ fn machine(
 impl Bench {
     async fn new(mood: Mood) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let hub = HubId::from_bytes([4; 16]);
         let clock = Clock::following_runtime(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 20_000));
         let of_provider = clock.clone();
         let provider =
@@ -134,46 +131,12 @@ impl Bench {
             pair: tokio::sync::Barrier::new(2),
         });
         let core = Core::new(Parts {
-            hub,
-            authority: Authority::create(hub, SystemTime::now()).unwrap(),
-            label_key: [1; 32],
-            store: Arc::new(crate::store::MemoryStore::new()),
-            objects: store.clone(),
             providers: BTreeMap::from([("simulated".to_owned(), provider.clone() as Arc<dyn Provider>)]),
             clock,
-            entropy: Entropy::seeded(1),
-            clocks: Clocks::default(),
-            files: RunFiles::new(dir.path().join("runs"), false),
-            boot: BootSettings {
-                endpoints: Vec::new(),
-                join_endpoints: Vec::new(),
-                agent_exe: "/agent".into(),
-                cache_dir: "/cache".into(),
-            },
-            restore_count: 0,
+            ..parts(dir.path(), store.clone())
         });
-        let (run, attempt) = (RunId::from_bytes([7; 16]), AttemptId::from_bytes([8; 16]));
-        let gone = MachineId::from_bytes([9; 16]);
-        let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": "simulated"});
-        let row: Run = serde_json::from_value(json!({
-            "id": run, "name": "r", "spec": spec, "status": RunState::Running, "created_ms": 1,
-            "generation": Generation::from_u64(1), "bound": attempt, "attempts": 1,
-            "source": {"key": "source/g0000000000000001/m00000001", "digest": "", "step": null},
-            "head": null, "outputs": null, "produced_step": null, "endings": [], "wish": Wish::Run, "token": "t"
-        }))
-        .unwrap();
-        let tried: Attempt = serde_json::from_value(json!({
-            "id": attempt, "run": run, "number": 1, "generation": Generation::from_u64(1),
-            "machine": gone, "status": AttemptState::Running, "bound_ms": 1, "resume": []
-        }))
-        .unwrap();
-        let changes = Changes::default().put(&Versioned::new(row)).put(&Versioned::new(tried)).put(&machine(
-            gone,
-            run,
-            &MachineState::Destroyed,
-            "l",
-            "i",
-        ));
+        let (run, attempt, rows) = at_work("simulated");
+        let changes = rows.put(&machine(MACHINE, run, &MachineState::Destroyed, "l", "i"));
         assert!(core.commit(changes).await.unwrap());
         Self { core, store, provider, run, attempt, _dir: dir }
     }

@@ -1,24 +1,20 @@
 //! What goes, what stays and what a late commit may still name.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use artifacts::index::{ChunkIndex, Location};
+use artifacts::publish::Keyframe;
 use artifacts::store::MemoryStore;
-use artifacts::{Digest, KeySpace, Put, Selection, StoreError};
-use async_trait::async_trait;
-use lifecycle::{AttemptId, AttemptState, Generation, HubId, MachineId, RunState};
-use proto::pki::Authority;
+use artifacts::{KeySpace, Put, Selection};
+use lifecycle::{AttemptId, Generation, RunState};
 use tokio::time::advance;
 
 use super::*;
-use crate::clock::{Clock, Entropy};
-use crate::core::{BootSettings, Parts};
+use crate::bench::{Index, at_work, named, noise, parts};
+use crate::core::Parts;
 use crate::durable::{Outcome, commit};
-use crate::liveness::Clocks;
-use crate::model::{Attempt, Wish};
+use crate::model::Attempt;
 use crate::provider::{LocalConfig, LocalProvider, Provider};
-use crate::runfiles::RunFiles;
 
 const DAY: Duration = Duration::from_hours(24);
 const NOW: Grace = Grace { unlinked_ms: 0, leaked_ms: 0 };
@@ -33,72 +29,18 @@ pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
 }
 
-struct Index<'a>(&'a Core);
-
-#[async_trait]
-impl ChunkIndex for Index<'_> {
-    async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
-        let digests: Vec<[u8; 32]> = digests.iter().map(|d| *d.as_bytes()).collect();
-        let found = self.0.store.locate(&digests).await.unwrap();
-        let place = |chunk: crate::store::ChunkPut| Location {
-            pack: chunk.pack.parse().unwrap(),
-            offset: chunk.offset,
-            len: chunk.len,
-            stored: chunk.stored,
-            codec: chunk.codec.try_into().unwrap(),
-        };
-        Ok(found.into_iter().map(|chunk| chunk.map(place)).collect())
-    }
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
-
 impl Bench {
     pub(crate) async fn new(restore_count: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let hub = HubId::from_bytes([4; 16]);
         let local = LocalConfig { root: dir.path().join("machines"), usd_per_hour: 0.0 };
         let provider: Arc<dyn Provider> = Arc::new(LocalProvider::new(local));
         let core = Core::new(Parts {
-            hub,
-            authority: Authority::create(hub, SystemTime::now()).unwrap(),
-            label_key: [1; 32],
-            store: Arc::new(crate::store::MemoryStore::new()),
-            objects: Arc::new(MemoryStore::default()),
             providers: BTreeMap::from([("local".to_owned(), provider)]),
-            clock: Clock::following_runtime(SystemTime::UNIX_EPOCH + 20_000 * DAY),
-            entropy: Entropy::seeded(1),
-            clocks: Clocks::default(),
-            files: RunFiles::new(dir.path().join("runs"), false),
-            boot: BootSettings {
-                endpoints: Vec::new(),
-                join_endpoints: Vec::new(),
-                agent_exe: "/agent".into(),
-                cache_dir: dir.path().join("cache"),
-            },
             restore_count,
+            ..parts(dir.path(), Arc::new(MemoryStore::default()))
         });
-        let (run, attempt) = (RunId::from_bytes([7; 16]), AttemptId::from_bytes([8; 16]));
-        let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": "local"});
-        let row: Run = serde_json::from_value(json!({
-            "id": run, "name": "r", "spec": spec, "status": RunState::Running, "created_ms": 1,
-            "generation": Generation::from_u64(1), "bound": attempt, "attempts": 1,
-            "source": {"key": "source/g0000000000000001/m00000001", "digest": "", "step": null},
-            "head": null, "outputs": null, "produced_step": null, "endings": [], "wish": Wish::Run, "token": "t"
-        }))
-        .unwrap();
-        let tried: Attempt = serde_json::from_value(json!({
-            "id": attempt, "run": run, "number": 1, "generation": Generation::from_u64(1),
-            "machine": MachineId::from_bytes([9; 16]), "status": AttemptState::Running, "bound_ms": 1,
-            "resume": []
-        }))
-        .unwrap();
-        let changes = Changes::default().put(&Versioned::new(row)).put(&Versioned::new(tried));
-        assert!(core.commit(changes).await.unwrap());
+        let (run, attempt, rows) = at_work("local");
+        assert!(core.commit(rows).await.unwrap());
         let keys = KeySpace { scope: run.to_string(), generation: 1, pack_seq: 1, manifest_seq: 1 };
         Self { core, run, attempt, keys, keeper: Keeper::default(), dir }
     }
@@ -109,18 +51,24 @@ impl Bench {
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("base"), noise(0, 3 << 20)).unwrap();
         std::fs::write(path.join("own"), noise(step, 100_000)).unwrap();
-        let selection = Selection::checkpoint(&path, Some(step), 1).unwrap();
-        let index = Index(&self.core);
-        let published = artifacts::publish(&selection, &mut self.keys, &*self.core.objects, &index).await;
-        let published = published.unwrap();
-        ManifestRef {
-            key: published.manifest_key.to_string(),
-            digest: published.manifest_digest.to_string(),
-            step: Some(step),
-        }
+        named(&self.publish_from(&path, step, None).await)
     }
 
-    async fn commit(&self, manifest: &ManifestRef) -> Result<Outcome, CoreError> {
+    /// Publishes a directory, as differences to a keyframe if there is one.
+    pub(crate) async fn publish_from(
+        &mut self,
+        path: &Path,
+        step: u64,
+        base: Option<Arc<Keyframe>>,
+    ) -> artifacts::Published {
+        let selection = Selection::checkpoint(path, Some(step), 1).unwrap();
+        let (index, objects) = (Index(&self.core), self.core.objects.clone());
+        artifacts::publish_against(base, &selection, &mut self.keys, &*objects, &index, || true)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn commit(&self, manifest: &ManifestRef) -> Result<Outcome, CoreError> {
         commit(&self.core, self.attempt, Generation::from_u64(1), manifest).await
     }
 

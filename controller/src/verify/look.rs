@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use artifacts::manifest::{ChunkRef, Entry, Node};
+use artifacts::manifest::ChunkRef;
 use artifacts::restore::{RestoreError, load_manifest, verify};
 use artifacts::{Manifest, ObjectKey};
 
@@ -78,9 +78,11 @@ impl Look {
         let tree = load_manifest(&*core.objects, &object(row)?, Some(digest)).await?;
         let mut ends: BTreeMap<&ObjectKey, u64> = BTreeMap::new();
         let mut chosen: Vec<(&ChunkRef, [u8; 16])> = Vec::new();
-        for chunk in crate::durable::chunks(&tree) {
+        for chunk in tree.needed() {
             let end = ends.entry(&chunk.pack).or_default();
             *end = chunk.end().max(*end);
+        }
+        for chunk in crate::durable::chunks(&tree) {
             let place = place(chunk);
             if !self.chosen.takes(&place) {
                 continue;
@@ -122,8 +124,8 @@ impl Look {
         chunks: &[(&ChunkRef, [u8; 16])],
     ) -> Result<(), RestoreError> {
         let began = core.clock.mono_ms();
-        verify(&*core.objects, &part(tree, chunks.iter().map(|(chunk, _)| (*chunk).clone()).collect()))
-            .await?;
+        let part = tree.part(chunks.iter().map(|(chunk, _)| (*chunk).clone()).collect());
+        verify(&*core.objects, &part).await?;
         if self.known.len() + chunks.len() <= KNOWN {
             self.known.extend(chunks.iter().map(|(_, place)| *place));
         }
@@ -135,27 +137,5 @@ impl Look {
             }
         }
         Ok(())
-    }
-}
-
-/// A tree of these chunks alone.
-fn part(tree: &Manifest, chunks: Vec<ChunkRef>) -> Manifest {
-    let size = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-    let node = Node::File { mode: 0o600, size, mtime_ms: 0, chunks };
-    Manifest { entries: vec![Entry { path: "part".into(), node }], single_file: true, ..bare(tree) }
-}
-
-/// The tree without what is in it, which may be millions of names.
-fn bare(tree: &Manifest) -> Manifest {
-    Manifest {
-        version: tree.version,
-        kind: tree.kind,
-        step: tree.step,
-        name: tree.name.clone(),
-        single_file: false,
-        created_ms: tree.created_ms,
-        // Differences are read by their numbers.
-        bases: tree.bases.clone(),
-        entries: Vec::new(),
     }
 }

@@ -1,8 +1,12 @@
 //! Verification: what is found, what is condemned, and what never is.
 
+use std::sync::Arc;
+
+use artifacts::publish::Keyframe;
 use lifecycle::CheckpointState;
 
 use super::*;
+use crate::bench::{named, noise};
 use crate::retain::tests::Bench;
 
 impl Bench {
@@ -96,6 +100,45 @@ async fn a_sample_too_sees_that_an_object_is_gone_or_cut() {
     let bad = |step| found.iter().any(|(at, verdict)| *at == step && matches!(verdict, Verdict::Bad(_)));
     assert!(!bad(1) && bad(2) && bad(3), "{found:?}");
     assert_eq!(bench.head().await, Some(1));
+}
+
+/// A safetensors file of one tensor, some last places further at each step.
+fn tensor(step: u32) -> Vec<u8> {
+    let weights = noise(7, 6 << 20);
+    let moved = weights.as_chunks::<4>().0.iter().zip(noise(u64::from(step), 6 << 18));
+    let moved = moved.flat_map(|(weight, by)| {
+        let weight = u32::from_le_bytes(*weight) >> 6 | 0x3c00_0000;
+        (weight + u32::from(by) * step).to_le_bytes()
+    });
+    let header = r#"{"t":{"dtype":"F32","shape":[1572864],"data_offsets":[0,6291456]}}"#;
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &moved.collect::<Vec<u8>>()].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sample_of_what_is_stored_as_differences_condemns_nothing() {
+    let mut bench = Bench::new(0).await;
+    let mut base = None;
+    for step in [1_u32, 2] {
+        let path = bench.dir.path().join(format!("checkpoint-{step}"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("m.safetensors"), tensor(step)).unwrap();
+        let published = bench.publish_from(&path, u64::from(step), base.clone()).await;
+        assert_eq!(published.manifest.bases.is_empty(), step == 1);
+        bench.commit(&named(&published)).await.unwrap();
+        let kept = bench.dir.path().join("keyframe");
+        if step == 1 {
+            base = Keyframe::take(&path, &published.manifest, &kept).unwrap().map(Arc::new);
+        }
+    }
+    for percent in [10, 30, 60, 100] {
+        let found = bench.verify(percent).await;
+        assert!(found.len() == 2 && found.iter().all(|(_, verdict)| *verdict == Verdict::Good), "{found:?}");
+    }
+    // Where the pack of its bases is gone, any sample sees it.
+    let pack = bench.own_pack(1).await;
+    bench.core.objects.delete(&pack).await.unwrap();
+    let found = bench.verify(1).await;
+    assert!(found.iter().all(|(_, verdict)| matches!(verdict, Verdict::Bad(_))), "{found:?}");
 }
 
 #[tokio::test(start_paused = true)]

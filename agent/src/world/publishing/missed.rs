@@ -1,5 +1,6 @@
 //! What was not taken: checkpoints that went away before they were published,
-//! and what was still unfinished when the program ended. Counted, and told without flooding: nothing is passed over in silence.
+//! and what was still unfinished when the program ended. Counted, and told
+//! without flooding: nothing is passed over in silence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +81,9 @@ impl Seen {
         let mut name = String::new();
         for path in gone {
             let Some(open) = self.open.remove(&path) else { continue };
-            if open.was_fit && !here.contains(&open.inode) {
+            // Of a flood only the newest are looked at: what is not among them
+            // any more need not be gone.
+            if open.was_fit && self.flood.is_none() && !here.contains(&open.inode) {
                 self.missed += 1;
                 name = path;
             }

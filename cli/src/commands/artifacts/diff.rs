@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{find, name, typed};
 use crate::app::Context;
-use crate::attach::refusal;
 use crate::daemon;
 use crate::exit_code::ExitCode;
 use crate::printer::bytes;
+use crate::pull::refusal;
 
 /// Pieces of one file that are shown; JSON has all.
 const SHOWN: usize = 50;

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::{Found, find, name, tar};
 use crate::app::Context;
-use crate::attach::refusal;
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{bytes, safe};
+use crate::pull::refusal;
 
 /// Does it.
 ///

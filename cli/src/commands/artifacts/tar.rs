@@ -9,8 +9,8 @@ use artifacts::inspect::Stored;
 use artifacts::manifest::{Entry, Node};
 use artifacts::{Manifest, Store};
 
-use crate::attach::refusal;
 use crate::exit_code::{ExitCode, Failure};
+use crate::pull::refusal;
 
 const STEP: u64 = 4 << 20;
 const BLOCK: usize = 512;
