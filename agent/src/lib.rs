@@ -7,6 +7,7 @@ pub mod supervisor;
 pub mod metering;
 pub mod outbox;
 
+pub mod background;
 pub mod driver;
 pub mod gateway;
 pub mod identity;

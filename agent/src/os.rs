@@ -12,6 +12,7 @@ mod files;
 mod kernel_log;
 mod limits;
 mod lines;
+mod nice;
 mod oom;
 mod renames;
 mod session;
@@ -34,6 +35,7 @@ pub use files::{
 pub use kernel_log::KernelLog;
 pub use limits::{own_ceilings, with_open_files};
 pub use lines::{LineRequest, LineServer, ask};
+pub use nice::{set_session_nice, set_thread_nice};
 pub use oom::OomCounters;
 pub use renames::Renames;
 pub use session::{

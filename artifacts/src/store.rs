@@ -16,6 +16,7 @@ pub mod memory;
 pub mod own;
 #[cfg(feature = "remote")]
 pub mod remote;
+pub mod share;
 pub mod trouble;
 
 pub use fs::FsStore;

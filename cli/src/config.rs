@@ -317,6 +317,7 @@ impl Loaded {
                 resume_args: checkpoints.resume_args.clone(),
                 quiet_seconds: checkpoints.quiet.as_secs(),
                 keep_local: checkpoints.keep_local,
+                uplink_percent: checkpoints.uplink_percent,
                 marker: checkpoints.marker.clone(),
                 check: checkpoints.check.clone(),
             },

@@ -135,6 +135,10 @@ pub struct CheckpointSpec {
     /// How many durable checkpoints stay on the machine's own disk.
     #[serde(default = "default_keep_local")]
     pub keep_local: u32,
+    /// Part of the link's time that uploads may take while the program runs,
+    /// 1 to 100.
+    #[serde(default = "default_uplink", skip_serializing_if = "is_usual_uplink")]
+    pub uplink_percent: u32,
     /// Glob of the file by which the program says that a checkpoint is
     /// finished: in it, or beside it where the glob holds `{name}`. Empty: none.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -159,6 +163,14 @@ fn default_keep_local() -> u32 {
     3
 }
 
+fn default_uplink() -> u32 {
+    80
+}
+
+fn is_usual_uplink(percent: &u32) -> bool {
+    *percent == default_uplink()
+}
+
 impl Default for CheckpointSpec {
     fn default() -> Self {
         Self {
@@ -167,6 +179,7 @@ impl Default for CheckpointSpec {
             resume_args: Vec::new(),
             quiet_seconds: default_quiet(),
             keep_local: default_keep_local(),
+            uplink_percent: default_uplink(),
             marker: String::new(),
             check: Vec::new(),
             keep: Retention::default(),

@@ -20,6 +20,7 @@ use super::{
     Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, SharedGateway, World,
     Written,
 };
+use crate::background::Background;
 use crate::evidence;
 use crate::health::{Monitor, Places};
 use crate::keeper::{ExitRecord, KeeperSpec};
@@ -41,6 +42,9 @@ pub struct Machine {
     state: PathBuf,
     readers: Mutex<BTreeMap<String, SpoolReader>>,
     publishing: Arc<Publishing>,
+    /// Where publishing goes on; `None`: the system gives no thread, and it goes
+    /// on where the rest does.
+    background: Option<Background>,
     /// `None`: the system has no watches left.
     changes: OnceLock<Option<Watches>>,
 }
@@ -102,6 +106,7 @@ impl Machine {
             state,
             readers: Mutex::default(),
             publishing: Arc::default(),
+            background: Background::start().inspect_err(|error| tracing::warn!(%error, "no background")).ok(),
             changes: OnceLock::new(),
         }
     }
@@ -112,6 +117,14 @@ impl Machine {
 
     fn keeper(&self, attempt: &str) -> KeeperClient {
         KeeperClient::new(self.dir(attempt).path().to_owned())
+    }
+
+    /// Publishes where that takes no time from the program.
+    async fn aside(&self, publish: impl Future<Output = Published> + Send + 'static) -> Published {
+        match &self.background {
+            Some(background) => background.run(publish).await.unwrap_or_else(Published::Later),
+            None => publish.await,
+        }
     }
 }
 
@@ -381,13 +394,14 @@ impl World for Machine {
 
     async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published {
         let Some(spec) = spec_of(&work) else { return Published::Refused("no description".into()) };
-        let dir = self.dir(&work.attempt_id);
-        self.publishing.checkpoint(&dir, &work, &spec, &candidate, &gateway).await
+        let (dir, publishing) = (self.dir(&work.attempt_id), self.publishing.clone());
+        self.aside(async move { publishing.checkpoint(&dir, &work, &spec, &candidate, &gateway).await }).await
     }
 
     async fn publish_outputs(&self, work: v1::Work, gateway: SharedGateway) -> Published {
         let Some(spec) = spec_of(&work) else { return Published::Gone };
-        self.publishing.outputs(&self.dir(&work.attempt_id), &work, &spec, &gateway).await
+        let (dir, publishing) = (self.dir(&work.attempt_id), self.publishing.clone());
+        self.aside(async move { publishing.outputs(&dir, &work, &spec, &gateway).await }).await
     }
 
     fn forget(&self, attempt: &str) {

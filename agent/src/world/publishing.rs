@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifacts::index::Resuming;
 use artifacts::publish::PublishError;
+use artifacts::store::share::{Link, Sharing};
 use artifacts::{KeySpace, Kind, ObjectKey, Selection};
 use lifecycle::RunSpec;
 use proto::v1;
@@ -44,6 +45,7 @@ pub use word::{WordError, say};
 
 use super::layout::AttemptDir;
 use super::{Candidate, Commit, Published, SharedGateway};
+use crate::keeper::EXIT_FILE;
 use crate::os;
 
 /// Names looked at in one scan; more are counted, not read.
@@ -77,6 +79,8 @@ pub struct Publishing {
     /// An attempt was forgotten: its directories need no watch any more.
     forgot: AtomicBool,
     share: u32,
+    /// Left in part to the programs.
+    link: Link,
 }
 
 impl Default for Publishing {
@@ -88,6 +92,7 @@ impl Default for Publishing {
             renames: Mutex::default(),
             forgot: AtomicBool::new(false),
             share: SHARE,
+            link: Link::default(),
         }
     }
 }
@@ -168,7 +173,7 @@ impl Publishing {
         work: &v1::Work,
         selection: &Selection,
         gateway: &SharedGateway,
-        still: Option<Still>,
+        (uplink_percent, still): (u32, Option<Still>),
     ) -> Published {
         let mut keys = match self.keys(work, gateway).await {
             Ok(keys) => keys,
@@ -187,8 +192,9 @@ impl Publishing {
         let holds = move || still.is_none_or(|still| still.holds());
         let (attempt, is_checkpoint) = (&work.attempt_id, selection.kind == Kind::Checkpoint);
         let base = if is_checkpoint { self.keyframes.base(dir, attempt).await } else { None };
-        let published =
-            artifacts::publish_against(base, selection, &mut keys, &**gateway, &index, holds).await;
+        let alone = alone(dir);
+        let store = Sharing::new(&**gateway, &self.link, uplink_percent, &alone);
+        let published = artifacts::publish_against(base, selection, &mut keys, &store, &index, holds).await;
         self.put_back(&work.attempt_id, keys);
         let published = match published {
             Ok(published) => published,
@@ -239,7 +245,8 @@ impl Publishing {
             Err(why) => return Published::Later(why),
         };
         let Prepared { selection, still, chosen, copy } = prepared;
-        let outcome = self.send(dir, work, &selection, gateway, still).await;
+        let outcome =
+            self.send(dir, work, &selection, gateway, (spec.checkpoints.uplink_percent, still)).await;
         let is_durable = matches!(outcome, Published::Durable { .. });
         let is_done = is_durable || matches!(outcome, Published::Refused(_));
         let end = (dir.clone(), spec.clone());
@@ -301,12 +308,19 @@ impl Publishing {
             single_file: false,
             created_ms: os::unix_ms(),
         };
-        let outcome = self.send(dir, work, &selection, gateway, None).await;
+        let outcome =
+            self.send(dir, work, &selection, gateway, (spec.checkpoints.uplink_percent, None)).await;
         if matches!(outcome, Published::Durable { .. }) {
             self.tell(&work.attempt_id, |told| told.outputs = Some(token));
         }
         outcome
     }
+}
+
+/// Whether the program needs no link any more: it has ended.
+fn alone(dir: &AttemptDir) -> impl Fn() -> bool + Send + Sync + use<> {
+    let record = dir.path().join(EXIT_FILE);
+    move || record.exists()
 }
 
 /// Does what waits for a disk on a thread of its own.

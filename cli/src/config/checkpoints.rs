@@ -34,6 +34,8 @@ pub struct Checkpoints {
     pub check: Vec<String>,
     /// How many durable checkpoints stay on the machine.
     pub keep_local: u32,
+    /// Part of the link's time that uploads may take, in percent.
+    pub uplink_percent: u32,
     /// How many of the newest stay in the store.
     pub keep_latest: u32,
     /// For how long all of them stay there.
@@ -66,6 +68,7 @@ impl Checkpoints {
             marker: spec.marker.clone(),
             check: spec.check.clone(),
             keep_local: spec.keep_local,
+            uplink_percent: spec.uplink_percent,
             keep_latest: spec.keep.latest,
             keep_all: DAY * spec.keep.all_days,
             keep_daily: DAY * spec.keep.daily_days,
@@ -99,6 +102,7 @@ impl Default for Checkpoints {
             marker: String::new(),
             check: Vec::new(),
             keep_local: 3,
+            uplink_percent: CheckpointSpec::default().uplink_percent,
             keep_latest: usual.latest,
             keep_all: DAY * usual.all_days,
             keep_daily: DAY * usual.daily_days,
@@ -118,6 +122,12 @@ fn resume_args(field: &mut Field<'_>) -> Option<Vec<String>> {
     }
     field
         .refuse("must contain {path}, which becomes the checkpoint's path", format!("for example: {EXAMPLE}"))
+}
+
+/// None of the link would store nothing, and there is no more than all of it.
+fn uplink(field: &mut Field<'_>) -> Option<u32> {
+    let percent = field.count(1, "80")?;
+    if percent <= 100 { Some(percent) } else { field.refuse("is more than 100 percent", "for example: 80") }
 }
 
 /// A metric and which end of it is the good one, as `val_loss:min`.
@@ -152,6 +162,7 @@ impl Section for Checkpoints {
             "marker",
             "check",
             "keep_local",
+            "uplink_percent",
             "keep_latest",
             "keep_all",
             "keep_daily",
@@ -173,6 +184,7 @@ impl Section for Checkpoints {
                 assign(&mut self.check, list.map(|list| list.into_iter().map(|(text, _)| text).collect()));
             }
             "keep_local" => assign(&mut self.keep_local, field.count(1, "3")),
+            "uplink_percent" => assign(&mut self.uplink_percent, uplink(field)),
             "keep_latest" => assign(&mut self.keep_latest, field.count(1, "3")),
             "keep_all" => assign(&mut self.keep_all, field.seconds(0, "\"7d\"")),
             "keep_daily" => assign(&mut self.keep_daily, field.seconds(0, "\"30d\"")),
@@ -192,6 +204,7 @@ impl Section for Checkpoints {
             "marker" if self.marker.is_empty() => Json::Null,
             "marker" => json!(self.marker),
             "check" => json!(self.check),
+            "uplink_percent" => json!(self.uplink_percent),
             "keep_latest" => json!(self.keep_latest),
             "keep_all" => json!(write_duration(self.keep_all)),
             "keep_daily" => json!(write_duration(self.keep_daily)),

@@ -91,7 +91,7 @@ mod tests {
             "environment": {"kind": "none", "setup": ["true"], "image": ""},
             "checkpoints": {
                 "paths": ["c/*"], "restore": "in-place", "resume_args": ["{path}"], "quiet_seconds": 3,
-                "keep_local": 5, "best": {"metric": "acc", "more": true},
+                "keep_local": 5, "uplink_percent": 60, "best": {"metric": "acc", "more": true},
                 "keep": {"latest": 9, "best": 2, "all_days": 1, "daily_days": 2, "weekly_days": 8}
             },
             "retry": {"failures": 5, "losses": 4},

@@ -114,6 +114,7 @@ quiet = "5s"
 marker = "{name}.done"
 check = ["python", "check.py"]
 keep_local = 2
+uplink_percent = 50
 keep_latest = 4
 keep_all = "36h"
 keep_daily = "14d"
@@ -165,6 +166,7 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.checkpoints.resume_args, ["--resume={path}"]);
     assert_eq!((spec.checkpoints.marker.as_str(), spec.checkpoints.check.len()), ("{name}.done", 2));
     assert_eq!((spec.checkpoints.quiet_seconds, spec.checkpoints.keep_local), (5, 2));
+    assert_eq!(spec.checkpoints.uplink_percent, 50);
     // Days are rounded up: what is asked for is kept.
     let keep = spec.checkpoints.keep;
     assert_eq!((keep.latest, keep.all_days, keep.daily_days, keep.weekly_days), (4, 2, 14, 52));
@@ -249,7 +251,7 @@ fn wrong_types_are_refused() {
 fn impossible_values_are_refused() {
     let text = "[project]\nname = \"My Project\"\n[run]\nprovider = \"locl\"\ngrace = \"500ms\"\n\
                 [environment]\nkind = \"pip\"\n[checkpoints]\nresume_args = [\"--resume\"]\nquiet = \"0s\"\n\
-                keep_local = 0\nrestore = \"inplace\"\n[retry]\nlosses = -1\n[budget]\nmax_usd = 0\n\
+                keep_local = 0\nuplink_percent = 101\nrestore = \"inplace\"\n[retry]\nlosses = -1\n[budget]\nmax_usd = 0\n\
                 [logs]\nspool = \"2Gig\"\n[local]\nusd_per_hour = -0.1\n";
     insta::assert_snapshot!(case(text).report());
 }
