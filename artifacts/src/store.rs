@@ -7,6 +7,7 @@ use std::io;
 use async_trait::async_trait;
 
 use crate::key::{ObjectKey, segment_ok};
+use booklet::{Booklet, NoBooklet, Plan};
 
 pub mod booklet;
 #[cfg(any(test, feature = "contract"))]
@@ -93,6 +94,18 @@ pub trait Store: Send + Sync {
 
     /// Removes an object; `false` if there was none.
     async fn delete(&self, key: &ObjectKey) -> Result<bool, StoreError>;
+
+    /// Signs URLs for the next objects of a generation, for a machine that
+    /// holds no credentials.
+    async fn sign_ahead(
+        &self,
+        _scope: &str,
+        _generation: u64,
+        _plan: &Plan,
+        _now_ms: u64,
+    ) -> Result<Booklet, NoBooklet> {
+        Err(NoBooklet::Never("the store of this installation signs no URLs".into()))
+    }
 }
 
 /// Accepts what a key can begin with: whole segments, then the beginning of

@@ -1,6 +1,7 @@
 //! Translates between the wire and the core; decides nothing. One file per
 //! service. Who a peer is comes from its certificate alone.
 
+mod booklet;
 pub mod gateway;
 pub mod health;
 pub mod join;

@@ -68,6 +68,12 @@ impl RemoteStore {
         Self { channel, format: Arc::new(AtomicU32::new(VERSION)) }
     }
 
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.channel.borrow().is_some()
+    }
+
     async fn client(&self) -> Result<Client, Status> {
         let mut channel = self.channel.clone();
         let up = tokio::time::timeout(PATIENCE, channel.wait_for(Option::is_some)).await;

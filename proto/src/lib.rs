@@ -19,6 +19,13 @@ pub mod v1 {
     include!("generated/outlast.v1.rs");
 }
 
+impl std::fmt::Debug for v1::BookletLeaf {
+    /// Its URLs are permissions and are shown to nobody.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BookletLeaf").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
 /// The standard health service.
 pub use tonic_health as health;
 

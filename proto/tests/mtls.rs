@@ -97,7 +97,7 @@ service! {
 }
 
 service! {
-    ArtifactGateway { GetStream: v1::Chunk }
+    ArtifactGateway { GetStream: v1::Chunk, BookletStream: v1::BookletPart }
     async fn size(&self, _: Request<v1::SizeRequest>) -> Result<Response<v1::SizeReply>, Status> {
         Err(Status::unimplemented("size"))
     }
@@ -107,6 +107,7 @@ service! {
     list(v1::ListRequest) -> v1::ListReply,
     commit(v1::CommitRequest) -> v1::CommitReply,
     condemn(v1::CondemnRequest) -> v1::CondemnReply,
+    booklet(v1::BookletRequest) -> Self::BookletStream,
 }
 
 #[tonic::async_trait]

@@ -12,11 +12,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::StoreError;
 use crate::key::ObjectKey;
 
 #[cfg(feature = "booklet-client")]
 pub mod client;
 pub mod plan;
+pub mod simulated;
 mod writer;
 
 pub use plan::{Measured, Plan};
@@ -72,6 +74,27 @@ pub struct Leaf {
     pub look: SignedUrl,
 }
 
+/// What whoever uses the URLs trusts, as the installation was set up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// Authorities besides the system's, in PEM; empty: none.
+    pub ca_pem: String,
+    /// URLs of plain HTTP count.
+    pub allow_http: bool,
+}
+
+/// Why a store gives no booklet.
+#[derive(Debug, thiserror::Error)]
+pub enum NoBooklet {
+    /// It gives none as it is set up now.
+    #[error("{0}")]
+    Never(String),
+    /// It could not be asked whether it is the right one.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Signed URLs for the next objects of one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +105,8 @@ pub struct Booklet {
     pub generation: u64,
     /// When the URLs end, by the signer's clock, in milliseconds since 1970.
     pub expires_ms: u64,
+    /// For whoever connects.
+    pub trust: Trust,
     /// For packs.
     pub packs: Vec<Leaf>,
     /// For manifests.
@@ -129,7 +154,8 @@ impl Booklet {
             .chain(manifests)
             .map(|(key, leaf)| {
                 let key = key.map_err(|error| BookletError::WrongUrl(error.to_string()))?;
-                if leaf.put.names(&key) && leaf.look.names(&key) {
+                let may = |url: &SignedUrl| self.trust.allow_http || url.0.starts_with("https://");
+                if [&leaf.put, &leaf.look].into_iter().all(|url| url.names(&key) && may(url)) {
                     Ok((key, leaf.clone()))
                 } else {
                     Err(BookletError::WrongUrl(key.to_string()))
@@ -153,6 +179,7 @@ mod tests {
             scope: "run".into(),
             generation: 3,
             expires_ms: 1,
+            trust: Trust::default(),
             packs: vec![leaf(7, "run/g0000000000000003/p00000007")],
             manifests: vec![leaf(2, "run/g0000000000000003/m00000002")],
         }
@@ -176,6 +203,12 @@ mod tests {
             bad.packs[0] = leaf(7, wrong);
             assert!(matches!(bad.leaves("run", 3), Err(BookletError::WrongUrl(_))), "{wrong}");
         }
+        let mut plain = booklet();
+        let url = SignedUrl::new("http://s3.example/b/run/g0000000000000003/p00000007?X".into());
+        plain.packs[0] = Leaf { seq: 7, put: url.clone(), look: url };
+        assert!(matches!(plain.leaves("run", 3), Err(BookletError::WrongUrl(_))), "plain HTTP unasked");
+        plain.trust.allow_http = true;
+        assert_eq!(plain.leaves("run", 3).unwrap().len(), 2);
         let mut many = booklet();
         many.packs = vec![many.packs[0].clone(); MOST_LEAVES + 1];
         assert_eq!(many.leaves("run", 3), Err(BookletError::TooLarge));

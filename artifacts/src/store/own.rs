@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::booklet::{Booklet, NoBooklet, Plan};
 use super::{Put, Store, StoreError};
 use crate::key::{KeyError, ObjectKey};
 use crate::offload::random_name;
@@ -121,12 +122,25 @@ impl Store for OwnStore {
         self.check().await?;
         self.inner.delete(key).await
     }
+
+    async fn sign_ahead(
+        &self,
+        scope: &str,
+        generation: u64,
+        plan: &Plan,
+        now_ms: u64,
+    ) -> Result<Booklet, NoBooklet> {
+        // What is signed for a store in its place is put there, unseen.
+        self.check().await?;
+        self.inner.sign_ahead(scope, generation, plan, now_ms).await
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::MemoryStore;
+    use crate::store::booklet::plan;
 
     fn key(text: &str) -> ObjectKey {
         text.parse().unwrap()
@@ -145,6 +159,8 @@ mod tests {
         told(format!("{:?}", own.put_if_absent(&key("a"), b"x").await));
         told(format!("{:?}", own.put_owned(&key("a"), b"x".to_vec()).await));
         told(format!("{:?}", own.delete(&key("a")).await));
+        let plan = plan::plan(None, Duration::from_hours(1), plan::Next { pack: 1, manifest: 1 });
+        told(format!("{:?}", own.sign_ahead("run", 1, &plan, 1).await));
         assert_eq!(inner.total_bytes(), 0);
 
         inner.put_if_absent(&mark, b"x").await.unwrap();

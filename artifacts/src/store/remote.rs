@@ -15,6 +15,7 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt};
 
+use super::booklet::{Booklet, NoBooklet, Plan, Trust};
 use super::trouble::Trouble;
 use super::{Put, Store, StoreError, check_prefix};
 use crate::key::ObjectKey;
@@ -124,6 +125,7 @@ pub struct RemoteStore {
     page: usize,
     named: Arc<str>,
     fleeting: Fleeting,
+    trust: Trust,
 }
 
 impl fmt::Debug for RemoteStore {
@@ -144,6 +146,8 @@ pub(crate) struct Parts {
     /// Whether the credentials run out by themselves, and with them what they
     /// signed.
     pub(crate) fleeting: Fleeting,
+    /// What whoever holds a signed URL needs to trust.
+    pub(crate) trust: Trust,
 }
 
 /// Asked each time: credentials are renewed.
@@ -151,7 +155,7 @@ pub(crate) type Fleeting = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl RemoteStore {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { bucket, prefix, writes, patience, page, named, fleeting } = parts;
+        let Parts { bucket, prefix, writes, patience, page, named, fleeting, trust } = parts;
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self {
@@ -162,6 +166,7 @@ impl RemoteStore {
             page: page.clamp(1, 1000),
             named: named.into(),
             fleeting,
+            trust,
         }
     }
 
@@ -379,5 +384,16 @@ impl Store for RemoteStore {
             Ok(()) | Err(Answer::Absent | Answer::Nothing) => Ok(true),
             Err(other) => Err(failed(key, other)),
         }
+    }
+
+    async fn sign_ahead(
+        &self,
+        scope: &str,
+        generation: u64,
+        plan: &Plan,
+        now_ms: u64,
+    ) -> Result<Booklet, NoBooklet> {
+        let signed = self.booklet(scope, generation, plan, now_ms).await;
+        signed.map_err(|error| NoBooklet::Never(error.to_string()))
     }
 }

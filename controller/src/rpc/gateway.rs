@@ -12,7 +12,7 @@ use lifecycle::{Generation, MachineId, MachineState};
 use proto::convert;
 use proto::identity::Identity;
 use proto::v1::{self, artifact_gateway_server::ArtifactGateway, commit_reply, put_frame};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,8 @@ pub const SOURCE: &str = "source";
 pub struct Gateway {
     core: Arc<Core>,
     tasks: TaskTracker,
+    /// Booklets that are made at once: each is thousands of signatures.
+    signing: Semaphore,
 }
 
 /// What a peer may touch.
@@ -63,7 +65,7 @@ impl Gateway {
     /// Serves for `core`; its streams run on `tasks`.
     #[must_use]
     pub fn new(core: Arc<Core>, tasks: TaskTracker) -> Self {
-        Self { core, tasks }
+        Self { core, tasks, signing: Semaphore::new(1) }
     }
 
     async fn reach<T>(&self, request: &Request<T>) -> Result<Reach, Status> {
@@ -118,6 +120,18 @@ fn store_status(error: StoreError) -> Status {
 #[tonic::async_trait]
 impl ArtifactGateway for Gateway {
     type GetStream = Pin<Box<dyn Stream<Item = Result<v1::Chunk, Status>> + Send>>;
+    type BookletStream = Pin<Box<dyn Stream<Item = Result<v1::BookletPart, Status>> + Send>>;
+
+    async fn booklet(
+        &self,
+        request: Request<v1::BookletRequest>,
+    ) -> Result<Response<Self::BookletStream>, Status> {
+        let (machine, _) = super::machine_of(&self.core, &request)?;
+        let turn = self.signing.acquire().await.map_err(|_| Status::unavailable("it ends"))?;
+        let parts = super::booklet::booklet(&self.core, machine, request.get_ref()).await?;
+        drop(turn);
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
+    }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Result<Response<v1::LocateReply>, Status> {
         let reach = self.reach(&request).await?;

@@ -2106,6 +2106,72 @@ pub struct CondemnRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CondemnReply {}
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BookletRequest {
+    #[prost(string, tag = "1")]
+    pub attempt_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// The first numbers that are free.
+    #[prost(uint64, tag = "3")]
+    pub next_pack: u64,
+    #[prost(uint64, tag = "4")]
+    pub next_manifest: u64,
+    /// What was measured; 0: nothing yet.
+    #[prost(uint64, tag = "5")]
+    pub between_saves_ms: u64,
+    #[prost(uint32, tag = "6")]
+    pub packs_per_save: u32,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BookletPart {
+    /// In the first part, and only there.
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<BookletHead>,
+    #[prost(message, repeated, tag = "2")]
+    pub packs: ::prost::alloc::vec::Vec<BookletLeaf>,
+    #[prost(message, repeated, tag = "3")]
+    pub manifests: ::prost::alloc::vec::Vec<BookletLeaf>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BookletHead {
+    /// How many leaves come: a stream that was cut off ends like one that is whole.
+    #[prost(uint32, tag = "1")]
+    pub packs: u32,
+    #[prost(uint32, tag = "2")]
+    pub manifests: u32,
+    /// For how long the URLs hold, from now on.
+    #[prost(uint64, tag = "3")]
+    pub valid_ms: u64,
+    /// For how long the numbers last at the measured rate.
+    #[prost(uint64, tag = "4")]
+    pub covers_ms: u64,
+    /// Authorities that are trusted for these URLs besides the system's.
+    #[prost(string, tag = "5")]
+    pub ca_pem: ::prost::alloc::string::String,
+    /// The store is on a network where nobody else is: URLs of plain HTTP count.
+    #[prost(bool, tag = "6")]
+    pub allow_http: bool,
+}
+/// Each URL is a permission: shown to nobody, in no log and no view.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct BookletLeaf {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// Creates the object.
+    #[prost(string, tag = "2")]
+    #[serde(skip)]
+    pub put: ::prost::alloc::string::String,
+    /// Reads it back.
+    #[prost(string, tag = "3")]
+    #[serde(skip)]
+    pub look: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PutOutcome {
@@ -2374,6 +2440,33 @@ pub mod artifact_gateway_client {
                 .insert(GrpcMethod::new("outlast.v1.ArtifactGateway", "Condemn"));
             self.inner.unary(req, path, codec).await
         }
+        /// Signed URLs for the next objects of an attempt that is bound, in parts of
+        /// at most 128 of a kind. FAILED_PRECONDITION: this installation makes none,
+        /// or not for this attempt.
+        pub async fn booklet(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BookletRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BookletPart>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.ArtifactGateway/Booklet",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.ArtifactGateway", "Booklet"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2427,6 +2520,19 @@ pub mod artifact_gateway_server {
             &self,
             request: tonic::Request<super::CondemnRequest>,
         ) -> std::result::Result<tonic::Response<super::CondemnReply>, tonic::Status>;
+        /// Server streaming response type for the Booklet method.
+        type BookletStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BookletPart, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Signed URLs for the next objects of an attempt that is bound, in parts of
+        /// at most 128 of a kind. FAILED_PRECONDITION: this installation makes none,
+        /// or not for this attempt.
+        async fn booklet(
+            &self,
+            request: tonic::Request<super::BookletRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BookletStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ArtifactGatewayServer<T> {
@@ -2814,6 +2920,52 @@ pub mod artifact_gateway_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.ArtifactGateway/Booklet" => {
+                    #[allow(non_camel_case_types)]
+                    struct BookletSvc<T: ArtifactGateway>(pub Arc<T>);
+                    impl<
+                        T: ArtifactGateway,
+                    > tonic::server::ServerStreamingService<super::BookletRequest>
+                    for BookletSvc<T> {
+                        type Response = super::BookletPart;
+                        type ResponseStream = T::BookletStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BookletRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ArtifactGateway>::booklet(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BookletSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
@@ -31,6 +33,23 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub trait Dial: Send + Sync {
     /// A connection to a host and port.
     async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>>;
+}
+
+/// Trusts every authority in these texts of PEM; `None` where there is none.
+/// One that cannot be read is passed over: a system's collection has such.
+#[must_use]
+pub fn trusting(pems: &[Vec<u8>]) -> Option<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in pems.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem)).flatten() {
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return None;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    Some(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Puts and looks under signed URLs.

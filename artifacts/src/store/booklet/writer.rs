@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Booklet, BookletError, Leaf, SignedUrl};
 use crate::key::ObjectKey;
@@ -16,6 +17,10 @@ use crate::store::{Put, Store, StoreError};
 
 /// Requests for one put, before the gateway is tried.
 const ATTEMPTS: u32 = 4;
+
+/// Where a store cannot be reached from here, the gateway comes first for so
+/// long: nobody waits for the same silence with every object.
+const REST: Duration = Duration::from_mins(5);
 
 /// What a look under a signed URL found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,8 @@ pub struct BookletStore {
     generation: u64,
     pause: Duration,
     leaves: Mutex<BTreeMap<ObjectKey, Leaf>>,
+    /// Until when the store itself is asked last.
+    resting: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for BookletStore {
@@ -82,6 +89,7 @@ impl BookletStore {
             generation,
             pause: Duration::from_millis(500),
             leaves: Mutex::default(),
+            resting: Mutex::default(),
         }
     }
 
@@ -100,6 +108,7 @@ impl BookletStore {
     pub fn renew(&self, booklet: &Booklet) -> Result<(), BookletError> {
         let leaves = booklet.leaves(&self.scope, self.generation)?;
         *self.lock() = leaves.into_iter().collect();
+        self.rest_until(None);
         Ok(())
     }
 
@@ -111,6 +120,15 @@ impl BookletStore {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ObjectKey, Leaf>> {
         self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest_until(&self, until: Option<Instant>) {
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn rests(&self) -> bool {
+        let until = *self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// What became of the object, or why the URL did not do.
@@ -145,16 +163,25 @@ impl BookletStore {
 impl Store for BookletStore {
     async fn put_if_absent(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Put, StoreError> {
         let leaf = self.lock().get(key).cloned();
+        if leaf.is_some() && self.rests() {
+            match self.gateway.put_if_absent(key, bytes).await {
+                Err(StoreError::Remote(_)) => {}
+                answer => return answer,
+            }
+        }
         let why = match leaf {
             None => "no signed URL is left for it".to_owned(),
             Some(leaf) => match self.put_signed(&leaf, bytes).await {
                 Ok(put) => {
                     self.lock().remove(key);
+                    self.rest_until(None);
                     return Ok(put);
                 }
                 Err(trouble) => {
                     // A refused URL stays refused; the store may come back.
-                    if !trouble.passes() {
+                    if trouble.passes() {
+                        self.rest_until(Some(Instant::now() + REST));
+                    } else {
                         self.lock().remove(key);
                     }
                     trouble.to_string()

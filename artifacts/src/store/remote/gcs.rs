@@ -9,6 +9,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 
 use super::s3::{S3ConfigError, checked_prefix, client};
 use super::{Parts, Patience, RemoteStore, Writes};
+use crate::store::booklet::Trust;
 use crate::store::trouble::foreign;
 
 /// Sets the client up with a service account's key file; asks nobody yet.
@@ -35,5 +36,6 @@ pub fn open(
     let bucket = Arc::new(built);
     let fleeting = Arc::new(|| false);
     let writes = Writes::CreateOnly;
-    Ok(RemoteStore::new(Parts { bucket, prefix, writes, patience, page: 1000, named, fleeting }))
+    let trust = Trust::default();
+    Ok(RemoteStore::new(Parts { bucket, prefix, writes, patience, page: 1000, named, fleeting, trust }))
 }

@@ -14,6 +14,7 @@ pub use super::credentials::Credentials;
 use super::credentials::{KEY_ID, Renewed, SECRET};
 use super::{Parts, Patience, RemoteStore, Writes};
 use crate::key::segment_ok;
+use crate::store::booklet::Trust;
 use crate::store::trouble::foreign;
 
 /// Where the bucket is and how to speak to it.
@@ -177,6 +178,7 @@ pub fn open(config: S3Config) -> Result<RemoteStore, S3ConfigError> {
     // Two servers may each have a bucket of that name.
     let at = config.endpoint.as_deref().map(|endpoint| format!(" at {}", plain(endpoint)));
     let named = format!("s3://{}/{prefix}{}", config.bucket, at.unwrap_or_default());
+    let ca_pem = config.ca_pem.and_then(|pem| String::from_utf8(pem).ok()).unwrap_or_default();
     Ok(RemoteStore::new(Parts {
         bucket: Arc::new(bucket),
         prefix,
@@ -185,6 +187,7 @@ pub fn open(config: S3Config) -> Result<RemoteStore, S3ConfigError> {
         page: config.page,
         named,
         fleeting: Arc::new(move || fleeting.are_a_sessions()),
+        trust: Trust { ca_pem, allow_http: config.allow_http },
     }))
 }
 

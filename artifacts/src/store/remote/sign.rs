@@ -58,6 +58,7 @@ impl RemoteStore {
             scope: scope.to_owned(),
             generation,
             expires_ms: now_ms.saturating_add(plan.valid.as_millis() as u64),
+            trust: self.trust.clone(),
             packs: Vec::new(),
             manifests: Vec::new(),
         };
