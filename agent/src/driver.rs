@@ -24,6 +24,7 @@ mod disk;
 mod effects;
 mod pace;
 mod send;
+mod settle;
 mod upgrade;
 
 pub use attempt::Attempt;
@@ -287,6 +288,7 @@ impl Driver {
                     attempt.wire = welcome.wire;
                     attempt.rewind();
                 }
+                self.settle_all();
                 for position in &welcome.positions {
                     self.position(position, true);
                 }

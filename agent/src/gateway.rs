@@ -1,11 +1,18 @@
 //! What a machine asks of the gateway besides objects: that a stored manifest
-//! be made durable, and that one which does not verify be looked at.
+//! be made durable, that one which does not verify be looked at, and signed
+//! URLs for what comes next. What comes is bounded and checked by whoever takes
+//! it; a URL is never shown.
 
+use artifacts::store::booklet::{Booklet, Leaf, MOST_LEAVES, SignedUrl, Trust};
 use async_trait::async_trait;
 use proto::gateway::{Client, RemoteStore, passing};
 use proto::v1::{self, commit_reply};
+use tonic::{Code, Status, Streaming};
 
-use crate::world::{Commit, Gateway};
+use crate::world::{BookletAsk, Commit, Gateway, Handed};
+
+/// No collection of a store's own authorities is longer.
+const LONGEST_PEM: usize = 1 << 20;
 
 #[async_trait]
 impl Gateway for RemoteStore {
@@ -29,7 +36,32 @@ impl Gateway for RemoteStore {
                 Commit::Refused(why)
             }
             Ok(_) => Commit::Unknown("an outcome of a newer version".into()),
-            Err(status) => Commit::Unknown(status.message().to_owned()),
+            Err(status) => unanswered(&status),
+        }
+    }
+
+    fn reachable(&self) -> bool {
+        self.is_connected()
+    }
+
+    async fn booklet(&self, work: &v1::Work, ask: &BookletAsk) -> Handed {
+        let between = ask.measured.map_or(0, |measured| measured.between_saves.as_millis().max(1));
+        let request = || v1::BookletRequest {
+            attempt_id: work.attempt_id.clone(),
+            generation: work.generation,
+            next_pack: ask.next.pack,
+            next_manifest: ask.next.manifest,
+            between_saves_ms: u64::try_from(between).unwrap_or(u64::MAX),
+            packs_per_save: ask.measured.map_or(0, |measured| measured.packs_per_save),
+        };
+        let call = |mut client: Client| {
+            let request = request();
+            async move { collect(work, client.booklet(request).await?.into_inner()).await }
+        };
+        match self.call(call).await {
+            Ok(handed) => handed,
+            Err(status) if passing(&status) => Handed::Unknown(status.message().to_owned()),
+            Err(status) => Handed::Never(status.message().to_owned()),
         }
     }
 
@@ -54,4 +86,46 @@ impl Gateway for RemoteStore {
             );
         }
     }
+}
+
+/// A commit that came to nothing: nobody answered, or somebody did and what
+/// was wrong is gone once it is published again.
+fn unanswered(status: &Status) -> Commit {
+    let why = status.message().to_owned();
+    if passing(status) && status.code() != Code::Aborted { Commit::Unknown(why) } else { Commit::Again(why) }
+}
+
+/// Puts the parts together. Where they make no sense nothing is used.
+async fn collect(work: &v1::Work, mut parts: Streaming<v1::BookletPart>) -> Result<Handed, Status> {
+    let mut head = None;
+    let (mut packs, mut manifests) = (Vec::new(), Vec::new());
+    let leaf = |leaf: v1::BookletLeaf| Leaf {
+        seq: leaf.seq,
+        put: SignedUrl::new(leaf.put),
+        look: SignedUrl::new(leaf.look),
+    };
+    while let Some(part) = parts.message().await? {
+        head = head.or(part.head);
+        packs.extend(part.packs.into_iter().map(leaf));
+        manifests.extend(part.manifests.into_iter().map(leaf));
+        if packs.len() > MOST_LEAVES || manifests.len() > MOST_LEAVES {
+            return Ok(Handed::Unknown("it has more URLs than a booklet has".into()));
+        }
+    }
+    let Some(head) = head.filter(|head| head.ca_pem.len() <= LONGEST_PEM) else {
+        return Ok(Handed::Unknown("it has no head that makes sense".into()));
+    };
+    // A stream that was cut off ends like one that is whole.
+    if (head.packs as usize, head.manifests as usize) != (packs.len(), manifests.len()) {
+        return Err(Status::unavailable("fewer URLs came than were announced"));
+    }
+    let booklet = Booklet {
+        scope: work.run_id.clone(),
+        generation: work.generation,
+        expires_ms: 0,
+        trust: Trust { ca_pem: head.ca_pem, allow_http: head.allow_http },
+        packs,
+        manifests,
+    };
+    Ok(Handed::Booklet { booklet: Box::new(booklet), valid_ms: head.valid_ms, covers_ms: head.covers_ms })
 }

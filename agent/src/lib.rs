@@ -8,6 +8,7 @@ pub mod metering;
 pub mod outbox;
 
 pub mod background;
+pub mod booklets;
 pub mod driver;
 pub mod gateway;
 pub mod identity;

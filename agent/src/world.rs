@@ -9,6 +9,8 @@ pub mod publishing;
 
 use std::sync::Arc;
 
+use artifacts::store::booklet::Booklet;
+use artifacts::store::booklet::plan::{Measured, Next};
 use artifacts::{ChunkIndex, Store};
 use async_trait::async_trait;
 use lifecycle::Exit;
@@ -139,6 +141,16 @@ pub enum Published {
         /// Its step.
         step: Option<u64>,
     },
+    /// In the store; whether it is durable, nobody said yet. It is committed
+    /// by [`World::settle`] and not published again.
+    Stored {
+        /// Manifest's key.
+        key: String,
+        /// Hash of the manifest's bytes.
+        digest: String,
+        /// Its step.
+        step: Option<u64>,
+    },
     /// The files changed or vanished meanwhile; look again later.
     Gone,
     /// A newer generation is bound.
@@ -158,6 +170,50 @@ pub trait Gateway: Store + ChunkIndex {
     async fn commit(&self, attempt: &v1::Work, key: &str, digest: &str) -> Commit;
     /// Reports a checkpoint that does not verify.
     async fn condemn(&self, attempt: &v1::Work, key: &str, detail: &str);
+    /// Whether there is a connection: without one every call waits in vain.
+    fn reachable(&self) -> bool {
+        true
+    }
+    /// Asks for signed URLs for an attempt's next objects.
+    async fn booklet(&self, _attempt: &v1::Work, _ask: &BookletAsk) -> Handed {
+        Handed::Never("nobody here signs URLs".into())
+    }
+}
+
+/// A question for a booklet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BookletAsk {
+    /// The first numbers that are free.
+    pub next: Next,
+    /// What was measured, if anything was.
+    pub measured: Option<Measured>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handed {
+    /// Signed URLs.
+    Booklet {
+        /// What they are for.
+        booklet: Box<Booklet>,
+        /// How long they hold, from when they were asked for.
+        valid_ms: u64,
+        /// How long their numbers last.
+        covers_ms: u64,
+    },
+    /// None are made, and why.
+    Never(String),
+    /// Nobody answered, or what came makes no sense.
+    Unknown(String),
+}
+
+/// What became of what was stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settlement {
+    /// Of each checkpoint that somebody answered for, oldest first.
+    pub outcomes: Vec<Published>,
+    /// How many wait still.
+    pub left: usize,
 }
 
 /// The answer to a commit.
@@ -169,6 +225,9 @@ pub enum Commit {
     Superseded,
     /// It will never be.
     Refused(String),
+    /// It was answered, and not with a word on the checkpoint: what is wrong
+    /// passes if it is published again.
+    Again(String),
     /// Nobody answered.
     Unknown(String),
 }
@@ -241,6 +300,15 @@ pub trait World: Send + Sync {
     async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published;
     /// Publishes the result files.
     async fn publish_outputs(&self, work: v1::Work, gateway: SharedGateway) -> Published;
+    /// Has what is stored made durable, oldest first, and sees to it that the
+    /// next checkpoints can be stored without a controller. `fresh`: the
+    /// connection is new.
+    async fn settle(&self, _work: v1::Work, _gateway: SharedGateway, _fresh: bool) -> Settlement {
+        Settlement::default()
+    }
+    /// Nothing more of an attempt will be published: what it could still write
+    /// with is put away.
+    async fn close(&self, _work: v1::Work, _gateway: SharedGateway) {}
     /// Forgets an attempt: its end is durable at the controller.
     fn forget(&self, attempt: &str);
     /// Free bytes of disk and memory; 0 is unknown.

@@ -46,6 +46,8 @@ pub struct Attempt {
     names_told: bool,
     pub(super) announced: BTreeMap<String, ()>,
     pub(super) retry_at: Option<Instant>,
+    /// When what is stored is looked after.
+    pub(super) settle: super::settle::Due,
     /// What the controller understands: `Welcome.wire`.
     pub(super) wire: u32,
     /// How it is looked after.
@@ -100,6 +102,7 @@ impl Attempt {
             names_told: false,
             announced: BTreeMap::new(),
             retry_at: None,
+            settle: super::settle::Due::now(),
             care,
             wire: 0,
             work,

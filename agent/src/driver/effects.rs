@@ -10,12 +10,13 @@ use proto::v1::{self, event::Kind};
 use tokio::time::Instant;
 
 use super::Driver;
+use super::settle::{settle_last, settle_strays, stored_fact};
 use crate::evidence;
 use crate::supervisor::{Effect, Input, Phase, Tell};
-use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published};
+use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published, Settlement};
 
 /// Between two tries of a publish that nobody answered.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Last bytes of the error stream looked at for its last line.
 const TAIL: u64 = 8_192;
 
@@ -31,6 +32,8 @@ pub enum Done {
     Scanned(Vec<Candidate>),
     /// A publish.
     Published(Candidate, Published),
+    /// What became of what was stored.
+    Settled(Settlement),
     /// Everything the program left.
     Finished(Option<String>, Vec<Kind>),
     /// The results, published because the disk is full.
@@ -77,8 +80,13 @@ impl Driver {
                 let last = Last { durable: attempt.published_step, step: attempt.step(), cancelled };
                 let last_words = self.last_words(id);
                 self.jobs.spawn(async move {
-                    let (unpublished, facts) =
-                        if counts { finish(&*world, work, gateway, last).await } else { (None, Vec::new()) };
+                    let (unpublished, facts) = if counts {
+                        finish(&*world, work.clone(), gateway.clone(), last).await
+                    } else {
+                        settle_strays(&*world, &work, &gateway).await;
+                        (None, Vec::new())
+                    };
+                    world.close(work, gateway).await;
                     super::care::end_evidence(&world, &key, last_words).await;
                     (key, Done::Finished(unpublished, facts))
                 });
@@ -184,6 +192,7 @@ impl Driver {
             }
             Done::Scanned(found) => self.scanned(id, found),
             Done::Published(candidate, outcome) => self.published(id, &candidate, outcome),
+            Done::Settled(settlement) => self.settlement(id, settlement),
             Done::Salvaged(outcome) => self.salvaged(id, &outcome),
             Done::Nothing => {}
             Done::Finished(unpublished, facts) => {
@@ -201,9 +210,16 @@ impl Driver {
     /// Looks for new checkpoints, or publishes the newest found.
     pub(super) fn scan(&mut self) {
         let now = Instant::now();
+        let mut settles = Vec::new();
         for (id, attempt) in &mut self.attempts {
             let running = attempt.supervisor.phase == Phase::Running && !attempt.supervisor.is_superseded();
             if !running || attempt.publishing || attempt.retry_at.is_some_and(|at| now < at) {
+                continue;
+            }
+            if self.welcomed
+                && let Some(fresh) = attempt.settles(now)
+            {
+                settles.push((id.clone(), fresh));
                 continue;
             }
             attempt.publishing = true;
@@ -217,6 +233,9 @@ impl Driver {
             } else {
                 self.jobs.spawn(async move { (key, Done::Scanned(world.candidates(work, false).await)) });
             }
+        }
+        for (id, fresh) in settles {
+            self.spawn_settle(&id, fresh);
         }
     }
 
@@ -268,7 +287,14 @@ impl Driver {
             Published::Durable { key, step } => {
                 attempt.retry_at = None;
                 attempt.published_step = attempt.published_step.max(step);
-                self.record(id, Kind::CheckpointStored(v1::CheckpointStored { manifest_key: key, step }));
+                // What waited before it was committed with it, and is told now.
+                attempt.settle.soon();
+                self.record(id, stored_fact(key, step));
+            }
+            Published::Stored { key, .. } => {
+                tracing::info!(key, "stored; it is durable once the controller answers");
+                attempt.retry_at = None;
+                attempt.settle.soon();
             }
             Published::Superseded => self.input(id, Input::Superseded),
             Published::Refused(why) => {
@@ -365,7 +391,7 @@ pub(super) async fn finish(
         let publish = || world.publish(work.clone(), candidate.clone(), gateway.clone());
         match insist(&last, publish).await {
             Ok(Published::Durable { key, step }) => {
-                facts.push(Kind::CheckpointStored(v1::CheckpointStored { manifest_key: key, step }));
+                facts.push(stored_fact(key, step));
             }
             Ok(Published::Superseded) => return (None, facts),
             Ok(_) => {}
@@ -375,7 +401,10 @@ pub(super) async fn finish(
     if let Err(why) = insist(&last, || world.publish_outputs(work.clone(), gateway.clone())).await {
         unpublished = Some(format!("the results were not published: {why}"));
     }
-    (unpublished, facts)
+    let cancelled = || last.cancelled.load(Ordering::Relaxed);
+    let (waits, settled) = settle_last(world, &work, &gateway, cancelled).await;
+    facts.extend(settled);
+    (unpublished.or(waits), facts)
 }
 
 /// The last words of the error stream.

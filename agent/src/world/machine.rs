@@ -17,8 +17,8 @@ use super::layout::AttemptDir;
 use super::materialise::{self, Launch};
 use super::publishing::{Publishing, Relief};
 use super::{
-    Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, SharedGateway, World,
-    Written,
+    Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, Settlement,
+    SharedGateway, World, Written,
 };
 use crate::background::Background;
 use crate::evidence;
@@ -402,6 +402,14 @@ impl World for Machine {
         let Some(spec) = spec_of(&work) else { return Published::Gone };
         let (dir, publishing) = (self.dir(&work.attempt_id), self.publishing.clone());
         self.aside(async move { publishing.outputs(&dir, &work, &spec, &gateway).await }).await
+    }
+
+    async fn settle(&self, work: v1::Work, gateway: SharedGateway, fresh: bool) -> Settlement {
+        self.publishing.settle(&self.dir(&work.attempt_id), &work, &gateway, fresh).await
+    }
+
+    async fn close(&self, work: v1::Work, gateway: SharedGateway) {
+        self.publishing.close(&self.dir(&work.attempt_id), &work, &gateway).await;
     }
 
     fn forget(&self, attempt: &str) {

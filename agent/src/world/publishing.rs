@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use artifacts::index::Resuming;
 use artifacts::publish::PublishError;
 use artifacts::store::share::{Link, Sharing};
-use artifacts::{KeySpace, Kind, ObjectKey, Selection};
+use artifacts::{Kind, Selection, StoreError};
 use lifecycle::RunSpec;
 use proto::v1;
 
@@ -23,6 +23,7 @@ mod copy;
 mod done;
 mod end;
 mod keyframe;
+mod later;
 mod local;
 mod look;
 mod missed;
@@ -35,6 +36,7 @@ mod verdicts;
 mod watch;
 mod word;
 
+use done::Became;
 pub use local::Relief;
 use look::{look, spots};
 use prepare::{Prepared, prepare};
@@ -45,6 +47,7 @@ pub use word::{WordError, say};
 
 use super::layout::AttemptDir;
 use super::{Candidate, Commit, Published, SharedGateway};
+use crate::booklets::{Connect, Courier, Entry, over_the_network};
 use crate::keeper::EXIT_FILE;
 use crate::os;
 
@@ -60,7 +63,8 @@ const SHARE: u32 = 100;
 struct Told {
     standings: Vec<v1::CheckpointStanding>,
     remarks: Vec<String>,
-    keys: Option<KeySpace>,
+    /// What became of checkpoints that were stored earlier, not told yet.
+    settled: Vec<Published>,
     /// What is stored in this generation without being committed.
     left: Left,
     /// Names the result files that were published last.
@@ -76,6 +80,9 @@ pub struct Publishing {
     keyframes: keyframe::Keyframes,
     /// Made at the first scan; `None` too where the system has no watches left.
     renames: Mutex<Option<os::Renames>>,
+    couriers: Mutex<BTreeMap<String, Arc<Courier>>>,
+    /// Reaches a store whose signed URLs are held.
+    connect: Connect,
     /// An attempt was forgotten: its directories need no watch any more.
     forgot: AtomicBool,
     share: u32,
@@ -90,6 +97,8 @@ impl Default for Publishing {
             told: Mutex::default(),
             keyframes: keyframe::Keyframes::default(),
             renames: Mutex::default(),
+            couriers: Mutex::default(),
+            connect: over_the_network(),
             forgot: AtomicBool::new(false),
             share: SHARE,
             link: Link::default(),
@@ -136,34 +145,9 @@ impl Publishing {
     pub fn forget(&self, attempt: &str) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
         self.told().remove(attempt);
+        self.couriers().remove(attempt);
         self.keyframes.forget(attempt);
         self.forgot.store(true, Ordering::Relaxed);
-    }
-
-    async fn keys(
-        &self,
-        work: &v1::Work,
-        gateway: &SharedGateway,
-    ) -> Result<KeySpace, artifacts::StoreError> {
-        if let Some(keys) = self.tell(&work.attempt_id, |told| told.keys.take()) {
-            return Ok(keys);
-        }
-        // An agent before this one may have used numbers of this generation.
-        let prefix = ObjectKey::prefix(&work.run_id, work.generation);
-        let used = gateway.list(&prefix).await?;
-        let next = |class| {
-            used.iter().filter_map(ObjectKey::seq).filter(|(c, _)| *c == class).map(|(_, n)| n + 1).max()
-        };
-        Ok(KeySpace {
-            scope: work.run_id.clone(),
-            generation: work.generation,
-            pack_seq: next(artifacts::key::ObjectClass::Pack).unwrap_or(1),
-            manifest_seq: next(artifacts::key::ObjectClass::Manifest).unwrap_or(1),
-        })
-    }
-
-    fn put_back(&self, attempt: &str, keys: KeySpace) {
-        self.tell(attempt, |told| told.keys = Some(keys));
     }
 
     /// Stores a selection, if what must still hold then does, and commits it.
@@ -173,47 +157,58 @@ impl Publishing {
         work: &v1::Work,
         selection: &Selection,
         gateway: &SharedGateway,
-        (uplink_percent, still): (u32, Option<Still>),
+        Upload { still, relative, token, percent }: Upload,
     ) -> Published {
-        let mut keys = match self.keys(work, gateway).await {
+        let courier = self.courier(dir, work, gateway).await;
+        let _publish = courier.begin().await;
+        courier.renew(false).await;
+        let mut keys = match courier.keys().await {
             Ok(keys) => keys,
             Err(error) => return Published::Later(error.to_string()),
         };
-        let left = match self.left(work, gateway).await {
+        let way = courier.way();
+        let left = match self.left(work, gateway, &way).await {
             Ok(left) => left,
             Err(error) => {
-                self.put_back(&work.attempt_id, keys);
+                courier.put_back(keys);
                 return Published::Later(error.to_string());
             }
         };
-        let index = Resuming { index: &**gateway, left: &left };
+        let index = Resuming { index: &way, left: &left };
         // Before the manifest is stored: one that is there is committed by the
         // controller when this machine is lost.
         let holds = move || still.is_none_or(|still| still.holds());
         let (attempt, is_checkpoint) = (&work.attempt_id, selection.kind == Kind::Checkpoint);
         let base = if is_checkpoint { self.keyframes.base(dir, attempt).await } else { None };
+        let before = keys.pack_seq;
         let alone = alone(dir);
-        let store = Sharing::new(&**gateway, &self.link, uplink_percent, &alone);
+        let store = Sharing::new(&way, &self.link, percent, &alone);
         let published = artifacts::publish_against(base, selection, &mut keys, &store, &index, holds).await;
-        self.put_back(&work.attempt_id, keys);
+        let packs = keys.pack_seq.saturating_sub(before);
+        courier.put_back(keys);
         let published = match published {
             Ok(published) => published,
             Err(PublishError::Changed { .. } | PublishError::Withdrawn) => return Published::Gone,
             Err(error @ (PublishError::Unfit { .. } | PublishError::Path(_) | PublishError::Manifest(_))) => {
                 return Published::Refused(error.to_string());
             }
-            Err(error @ PublishError::Io { .. }) => return Published::Local(error.to_string()),
+            Err(error @ (PublishError::Io { .. } | PublishError::Store(StoreError::Io { .. }))) => {
+                return Published::Local(error.to_string());
+            }
             Err(error) => return Published::Later(error.to_string()),
         };
-        let key = published.manifest_key.to_string();
-        let outcome = gateway.commit(work, &key, &published.manifest_digest.to_string()).await;
+        courier.saved(packs);
+        let (key, step) = (published.manifest_key.to_string(), published.manifest.step);
+        let digest = published.manifest_digest.to_string();
+        let entry = Entry { key: key.clone(), digest: digest.clone(), step, relative, token };
+        let outcome = self.committing(dir, work, &courier, entry).await;
         self.committed(work, &published.manifest, &outcome);
-        let step = published.manifest.step;
         match outcome {
             Commit::Durable if is_checkpoint => {
+                courier.knows(&published.manifest);
                 self.keyframes.saved(dir, attempt, selection, published).await;
             }
-            Commit::Durable => {}
+            Commit::Durable | Commit::Unknown(_) => {}
             _ => self.keyframes.unsure(attempt),
         }
         match outcome {
@@ -223,7 +218,8 @@ impl Publishing {
             // for: not for good.
             Commit::Refused(why) if why.contains("this program reads up to") => Published::Later(why),
             Commit::Refused(why) => Published::Refused(why),
-            Commit::Unknown(why) => Published::Later(why),
+            Commit::Again(why) => Published::Later(why),
+            Commit::Unknown(_) => Published::Stored { key, digest, step },
         }
     }
 
@@ -245,22 +241,32 @@ impl Publishing {
             Err(why) => return Published::Later(why),
         };
         let Prepared { selection, still, chosen, copy } = prepared;
-        let outcome =
-            self.send(dir, work, &selection, gateway, (spec.checkpoints.uplink_percent, still)).await;
+        let upload = Upload {
+            still,
+            relative: chosen.relative.clone(),
+            token: chosen.token.clone(),
+            percent: spec.checkpoints.uplink_percent,
+        };
+        let outcome = self.send(dir, work, &selection, gateway, upload).await;
         let is_durable = matches!(outcome, Published::Durable { .. });
-        let is_done = is_durable || matches!(outcome, Published::Refused(_));
+        let became = match outcome {
+            Published::Durable { .. } => Some(Became::Durable),
+            Published::Stored { .. } => Some(Became::Stored),
+            Published::Refused(_) => Some(Became::Refused),
+            _ => None,
+        };
         let end = (dir.clone(), spec.clone());
         // Files are read and removed: never on the thread that heartbeats run on.
         let done = offload(move || {
             drop(copy);
-            is_done.then(|| done::done(&seen, &end.0, &chosen, &end.1, is_durable))
+            became.map(|became| done::done(&seen, &end.0, &chosen, &end.1, became))
         });
         match done.await {
             Ok(Some(standings)) => self.tell(&work.attempt_id, |told| told.standings = standings),
             Ok(None) => {}
             Err(why) => tracing::warn!(why, "what was published is not remembered"),
         }
-        if is_durable {
+        if is_durable || matches!(outcome, Published::Stored { .. }) {
             // Results are a service beside the checkpoint: their failure is
             // met again with the next one and at the end.
             let _ = self.outputs(dir, work, spec, gateway).await;
@@ -308,13 +314,24 @@ impl Publishing {
             single_file: false,
             created_ms: os::unix_ms(),
         };
-        let outcome =
-            self.send(dir, work, &selection, gateway, (spec.checkpoints.uplink_percent, None)).await;
-        if matches!(outcome, Published::Durable { .. }) {
+        let percent = spec.checkpoints.uplink_percent;
+        let upload = Upload { still: None, relative: String::new(), token: token.clone(), percent };
+        let outcome = self.send(dir, work, &selection, gateway, upload).await;
+        if matches!(outcome, Published::Durable { .. } | Published::Stored { .. }) {
             self.tell(&work.attempt_id, |told| told.outputs = Some(token));
         }
         outcome
     }
+}
+
+/// How something is sent, and what must still hold then.
+struct Upload {
+    still: Option<Still>,
+    /// What it is here, for what is only stored; nothing for results.
+    relative: String,
+    token: String,
+    /// Of the link's time.
+    percent: u32,
 }
 
 /// Whether the program needs no link any more: it has ended.

@@ -121,6 +121,7 @@ impl Publishing {
                 continue;
             }
             let rested = match guard.rest(&spot.relative, &look, quiet) {
+                Rest::Known if guard.stored.contains(&spot.relative) => Err(Standing::Stored),
                 Rest::Known => Err(Standing::Known),
                 Rest::Shrinks => Err(Standing::Waits { why: complete::Reason::Shrinks }),
                 // Nothing changes any more once the program has ended.

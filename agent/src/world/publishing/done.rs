@@ -14,6 +14,55 @@ use super::standing::{self, Standing};
 use super::{local, verdicts};
 use crate::world::layout::AttemptDir;
 
+/// What a checkpoint has become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Became {
+    /// The controller has it.
+    Durable,
+    /// The store has it, and the controller did not say so yet.
+    Stored,
+    /// It is none, whatever it is.
+    Refused,
+}
+
+/// Takes note of what an agent before this one stored and nobody answered for.
+pub(super) fn waits(seen: &Arc<Mutex<Seen>>, relatives: Vec<String>) -> Vec<v1::CheckpointStanding> {
+    let mut seen = seen::lock(seen);
+    for relative in relatives {
+        if let Some(standing) = seen.standings.get_mut(&relative) {
+            *standing = Standing::Stored;
+        }
+        seen.stored.insert(relative);
+    }
+    standing::told(seen.standings.iter())
+}
+
+/// Remembers what became of a checkpoint that was stored earlier; `None`: it
+/// is to be published again. What the files are meanwhile counts: a copy that
+/// was saved over is not the one that is durable.
+pub(super) fn settled(
+    seen: &Arc<Mutex<Seen>>,
+    dir: &AttemptDir,
+    relative: &str,
+    token: &str,
+    spec: &RunSpec,
+    became: Option<Became>,
+) -> Option<Vec<v1::CheckpointStanding>> {
+    let look = look(&local::path_of(dir, relative)).filter(|look| look.token == token);
+    {
+        let mut seen = seen::lock(seen);
+        seen.load(dir);
+        seen.stored.remove(relative);
+        if became.is_none() && seen.known.get(relative).is_some_and(|known| known == token) {
+            seen.known.remove(relative);
+            seen.changed = true;
+            seen.save(dir);
+        }
+    }
+    let chosen = Chosen { relative: relative.to_owned(), token: token.to_owned(), look: look? };
+    became.map(|became| done(seen, dir, &chosen, spec, became))
+}
+
 /// Remembers a checkpoint that needs no publishing any more; returns where
 /// everything stands then.
 pub(super) fn done(
@@ -21,9 +70,10 @@ pub(super) fn done(
     dir: &AttemptDir,
     chosen: &Chosen,
     spec: &RunSpec,
-    is_durable: bool,
+    became: Became,
 ) -> Vec<v1::CheckpointStanding> {
     let Chosen { relative, token, look } = chosen;
+    let is_durable = became == Became::Durable;
     let known = seen::lock(seen).verdicts.clone();
     if is_durable {
         verdicts::lock(&known).published(&local::path_of(dir, relative), token);
@@ -34,7 +84,13 @@ pub(super) fn done(
     if seen.open.get(relative).is_some_and(|open| open.token == *token) {
         seen.open.remove(relative);
     }
-    seen.standings.insert(relative.clone(), Standing::Known);
+    if became == Became::Stored {
+        seen.stored.insert(relative.clone());
+        seen.standings.insert(relative.clone(), Standing::Stored);
+    } else {
+        seen.stored.remove(relative);
+        seen.standings.insert(relative.clone(), Standing::Known);
+    }
     seen.words.forget(relative);
     seen.save(dir);
     if is_durable {

@@ -2,7 +2,7 @@
 //! agent is a cache all the same: the disk and the store tell it again, at the
 //! price of publishing twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,6 +72,8 @@ pub(super) struct Seen {
     /// The program's words, as of the last change of their directory.
     pub(super) words: Words,
     loaded: bool,
+    /// Known, stored, and not said to be durable yet.
+    pub(super) stored: BTreeSet<String>,
     /// Copies of what is durable, oldest first: relative path and the very
     /// bytes; kept on disk.
     pub(super) durable: Vec<(String, String)>,

@@ -14,6 +14,8 @@ const TOLD: usize = 64;
 pub(super) enum Standing {
     /// The store has it, or it came with the attempt.
     Known,
+    /// The store has it, and the controller did not say yet that it counts.
+    Stored,
     /// It was seen for the first time: what changes while it is looked at is
     /// not finished.
     New,
@@ -50,6 +52,10 @@ impl Standing {
     pub(super) fn told(&self, relative: &str) -> v1::CheckpointStanding {
         let (state, why) = match self {
             Self::Known => ("published", "the store has it, or it came with the attempt".to_owned()),
+            Self::Stored => {
+                let why = "the store has it; it is durable once the controller has answered";
+                ("stored", why.to_owned())
+            }
             Self::New => ("new", "seen just now; looked at again".to_owned()),
             Self::Ready { by } => ("complete", format!("by {by}")),
             Self::Rests { needed, so_far, why } => {

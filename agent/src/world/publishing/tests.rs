@@ -5,11 +5,14 @@ use std::process::{Child, Command, Stdio};
 
 use std::time::Duration;
 
+use artifacts::ObjectKey;
+
 use super::*;
 use crate::world::layout::AttemptDir;
 
 mod copies;
 mod deaths;
+mod offline;
 
 /// One attempt and its publishing, without a store.
 struct Place {
@@ -44,7 +47,13 @@ impl Place {
     fn publish(&self, name: &str, durable: bool) {
         let look = look(&self.dir.checkpoints().join(name)).unwrap();
         let chosen = prepare::Chosen { relative: format!("@/{name}"), token: look.token.clone(), look };
-        done::done(&self.publishing.of("a"), &self.dir, &chosen, &self.spec, durable);
+        done::done(
+            &self.publishing.of("a"),
+            &self.dir,
+            &chosen,
+            &self.spec,
+            if durable { Became::Durable } else { Became::Refused },
+        );
     }
 
     /// What its keeper says of the program's end.
