@@ -6,6 +6,7 @@
 
 mod agents;
 mod answers;
+mod booklets;
 mod care;
 mod controllers;
 mod disk;

@@ -9,7 +9,7 @@ mod machine;
 mod run;
 mod world;
 
-use faults::Options;
+use faults::{Away, Options};
 use run::{Outcome, simulate};
 
 /// `SIM_LOG=1` shows what the parts say.
@@ -67,7 +67,7 @@ fn without_faults_one_machine_is_enough() {
 fn an_hour_without_a_controller_costs_no_byte_and_no_time() {
     logged();
     let seed = seeds().start;
-    let outcome = simulate(seed, &Options { hour_away: true, ..Options::calm() });
+    let outcome = simulate(seed, &Options { away: Some(Away::Hour), ..Options::calm() });
     assert_eq!(outcome.verdict, Ok(()), "SEED={seed}\n{}", outcome.trace.join("\n"));
     assert_eq!((outcome.generations, outcome.machines), (1, 1), "SEED={seed}");
     let at = |i: usize| outcome.times[i]["at_ms"].as_u64().unwrap();
@@ -79,6 +79,55 @@ fn an_hour_without_a_controller_costs_no_byte_and_no_time() {
             "line {i} was given another time"
         );
     }
+}
+
+/// The steps of the checkpoints that became durable, in the order in which
+/// they did, and how many objects of a kind there are.
+fn durable(outcome: &Outcome) -> Vec<u64> {
+    let step = |line: &String| {
+        let (_, detail) = line.split_once(" durable ")?;
+        let detail: serde_json::Value = serde_json::from_str(detail.split_once(' ')?.1).ok()?;
+        detail["step"].as_u64()
+    };
+    outcome.trace.iter().filter_map(step).collect()
+}
+
+fn objects(outcome: &Outcome, class: artifacts::key::ObjectClass) -> usize {
+    outcome.objects.iter().filter(|key| key.seq().is_some_and(|(of, _)| of == class)).count()
+}
+
+#[test]
+fn ten_hours_without_a_controller_store_every_checkpoint_once_and_lose_none() {
+    logged();
+    let seed = seeds().start;
+    let outcome = simulate(seed, &Options::night(false));
+    assert_eq!(outcome.verdict, Ok(()), "SEED={seed}\n{}", outcome.trace.join("\n"));
+    assert_eq!((outcome.generations, outcome.machines), (1, 1), "SEED={seed}");
+    let every: Vec<u64> = (1..=machine::STEPS / machine::EVERY).map(|n| n * machine::EVERY).collect();
+    assert_eq!(durable(&outcome), every, "each of them, in order\n{}", outcome.trace.join("\n"));
+    use artifacts::key::ObjectClass::{Manifest, Pack};
+    let stored = (objects(&outcome, Manifest), objects(&outcome, Pack));
+    assert_eq!(stored, (every.len(), every.len()), "nothing was sent twice: {:?}", outcome.objects);
+}
+
+#[test]
+fn a_machine_that_dies_in_such_a_night_loses_nothing_that_was_stored() {
+    logged();
+    let seed = seeds().start;
+    let outcome = simulate(seed, &Options::night(true));
+    assert_eq!(outcome.verdict, Ok(()), "SEED={seed}\n{}", outcome.trace.join("\n"));
+    assert_eq!((outcome.generations, outcome.machines), (2, 2), "SEED={seed}");
+    // It died in the middle of step 113, nine and a half hours after anybody
+    // had heard of it.
+    assert_eq!(outcome.starts, [0, 110], "{}", outcome.trace.join("\n"));
+}
+
+/// Without booklets the night is lost: they are what keeps it.
+#[test]
+fn the_same_night_without_booklets_is_lost() {
+    let outcome = simulate(seeds().start, &Options { signs: false, ..Options::night(true) });
+    assert_eq!(outcome.verdict, Ok(()), "{}", outcome.trace.join("\n"));
+    assert_eq!(outcome.starts, [0, 0], "{}", outcome.trace.join("\n"));
 }
 
 /// The checks can fail: a program that forgets its resume point is caught.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::machine::SLOW_STEP;
 use super::run::{Fleet, TICK};
 use super::world::World;
 
@@ -19,11 +20,47 @@ pub(super) struct Options {
     pub(super) holds: u32,
     pub(super) provider_faults: bool,
     pub(super) forget_resume: bool,
-    /// The controller is away for an hour, while a slow program writes.
-    pub(super) hour_away: bool,
+    /// The controller is away for long, while a slow program writes.
+    pub(super) away: Option<Away>,
+    /// The store signs URLs, and machines are handed booklets.
+    pub(super) signs: bool,
+}
+
+/// How long the controller is away, and what happens meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Away {
+    /// An hour.
+    Hour,
+    /// Ten hours, in which the program saves eleven times.
+    Night,
+    /// The same, and half an hour before its end the machine dies.
+    NightAndDeath,
+}
+
+/// When the controller goes away.
+pub(super) const LEAVES: Duration = Duration::from_secs(20);
+/// When the machine dies in the night.
+const DIES: Duration = Duration::from_secs(20 + 9 * 3_600 + 1_800);
+
+impl Away {
+    /// When it comes back.
+    pub(super) fn until(self) -> Duration {
+        LEAVES + if self == Self::Hour { Duration::from_hours(1) } else { Duration::from_hours(10) }
+    }
+
+    /// How long a step of the program takes.
+    pub(super) fn step(self) -> Duration {
+        if self == Self::Hour { SLOW_STEP } else { Duration::from_secs(305) }
+    }
 }
 
 impl Options {
+    /// A program that saves through a night in which nobody is there.
+    pub(super) fn night(machine_dies: bool) -> Self {
+        let away = if machine_dies { Away::NightAndDeath } else { Away::Night };
+        Self { away: Some(away), signs: true, ..Self::calm() }
+    }
+
     pub(super) fn calm() -> Self {
         Self {
             machine_kills: 0,
@@ -34,7 +71,8 @@ impl Options {
             holds: 0,
             provider_faults: false,
             forget_resume: false,
-            hour_away: false,
+            away: None,
+            signs: false,
         }
     }
 
@@ -51,7 +89,8 @@ impl Options {
             holds: some(2),
             provider_faults: some(1) == 1,
             forget_resume: false,
-            hour_away: false,
+            away: None,
+            signs: some(1) == 1,
         }
     }
 }
@@ -87,6 +126,9 @@ pub(super) fn schedule(options: &Options, rng: &mut fastrand::Rng) -> Vec<(Durat
     }
     for _ in 0..options.holds {
         list.push((at(rng), Fault::Hold(Duration::from_millis(rng.u64(100..4_000)))));
+    }
+    if options.away == Some(Away::NightAndDeath) {
+        list.push((DIES, Fault::KillMachine));
     }
     list.sort_by_key(|(at, _)| *at);
     list

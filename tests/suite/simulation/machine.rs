@@ -6,17 +6,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agent::booklets::{Connect, Courier, Entry, Parts, Settled, Shelf};
 use agent::world::{
     Cancelled, Candidate, Commit, Ended, Failed, Output, Piece, Prepared, Program, Published, Restored,
-    SharedGateway, World, Written,
+    Settlement, SharedGateway, World, Written,
 };
 use artifacts::publish::About;
-use artifacts::{KeySpace, Kind, ObjectKey};
+use artifacts::{Kind, ObjectKey};
 use async_trait::async_trait;
 use lifecycle::Exit;
 use proto::v1;
 
-use super::faults::Options;
+use super::faults::{Away, Options};
 use super::world::EPOCH;
 
 /// Steps of the whole training.
@@ -55,7 +56,26 @@ struct OnDisk {
     started: Option<Duration>,
     ended: Option<(Duration, Exit)>,
     published: u64,
-    keys: Option<(u64, u64)>,
+}
+
+/// The small files of attempts, on the machine's disk.
+#[derive(Clone, Default)]
+struct Files(Arc<Mutex<BTreeMap<(String, &'static str), Vec<u8>>>>);
+
+struct FilesOf(Files, String);
+
+#[async_trait]
+impl Shelf for FilesOf {
+    async fn read(&self, name: &'static str) -> Option<Vec<u8>> {
+        self.0.0.lock().unwrap().get(&(self.1.clone(), name)).cloned()
+    }
+    async fn write(&self, name: &'static str, bytes: Vec<u8>) -> std::io::Result<()> {
+        self.0.0.lock().unwrap().insert((self.1.clone(), name), bytes);
+        Ok(())
+    }
+    async fn remove(&self, name: &'static str) {
+        self.0.0.lock().unwrap().remove(&(self.1.clone(), name));
+    }
 }
 
 /// The disk and the processes of one machine.
@@ -65,12 +85,63 @@ pub(super) struct Machine {
     outboxes: PathBuf,
     forget_resume: bool,
     step: Duration,
+    files: Files,
+    connect: Connect,
+    /// What one process of the agent remembers.
+    couriers: Mutex<BTreeMap<String, Arc<Courier>>>,
+    told: Mutex<BTreeMap<String, Vec<Published>>>,
 }
 
 impl Machine {
-    pub(super) fn new(oracle: Arc<Mutex<Oracle>>, outboxes: PathBuf, options: &Options) -> Self {
-        let step = if options.hour_away { SLOW_STEP } else { STEP };
-        Self { disk: Mutex::default(), oracle, outboxes, forget_resume: options.forget_resume, step }
+    pub(super) fn new(
+        oracle: Arc<Mutex<Oracle>>,
+        outboxes: PathBuf,
+        options: &Options,
+        connect: Connect,
+    ) -> Self {
+        let step = options.away.map_or(STEP, Away::step);
+        Self {
+            disk: Mutex::default(),
+            oracle,
+            outboxes,
+            forget_resume: options.forget_resume,
+            step,
+            files: Files::default(),
+            connect,
+            couriers: Mutex::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    async fn courier(&self, work: &v1::Work, gateway: &SharedGateway) -> Arc<Courier> {
+        let known = self.couriers.lock().unwrap().get(&work.attempt_id).cloned();
+        if let Some(known) = known {
+            return known;
+        }
+        let opened = Courier::open(Parts {
+            work: work.clone(),
+            gateway: gateway.clone(),
+            shelf: Arc::new(FilesOf(self.files.clone(), work.attempt_id.clone())),
+            connect: self.connect.clone(),
+            wall_ms: Arc::new(|| (EPOCH + now()).as_millis() as u64),
+        });
+        let opened = opened.await;
+        self.couriers.lock().unwrap().entry(work.attempt_id.clone()).or_insert(opened).clone()
+    }
+
+    fn settled(&self, work: &v1::Work, settled: Settled) {
+        let Settled { entry, answer } = settled;
+        let outcome = match answer {
+            Commit::Durable => Published::Durable { key: entry.key, step: entry.step },
+            Commit::Superseded => Published::Superseded,
+            Commit::Refused(why) => Published::Refused(why),
+            Commit::Again(why) | Commit::Unknown(why) => {
+                let before = entry.step.unwrap_or(0).saturating_sub(1);
+                self.with(&work.attempt_id, |a| a.published = a.published.min(before));
+                Published::Later(why)
+            }
+        };
+        self.told.lock().unwrap().entry(work.attempt_id.clone()).or_default().push(outcome);
     }
 
     fn with<T>(&self, attempt: &str, f: impl FnOnce(&mut OnDisk) -> T) -> Option<T> {
@@ -115,18 +186,21 @@ impl OnDisk {
 #[async_trait]
 impl World for Machine {
     fn held(&self) -> Vec<v1::Work> {
+        // Asked by an agent that starts: what the one before knew is gone.
+        self.couriers.lock().unwrap().clear();
+        self.told.lock().unwrap().clear();
         self.disk.lock().unwrap().values().map(|a| a.work.clone()).collect()
     }
 
     fn keep(&self, work: &v1::Work) -> std::io::Result<()> {
         let fresh = OnDisk {
             work: work.clone(),
-            step: self.step,
+            // Whoever comes after a night does the rest quickly.
+            step: if work.generation > 1 { STEP.min(self.step) } else { self.step },
             from: 0,
             started: None,
             ended: None,
             published: 0,
-            keys: None,
         };
         self.disk.lock().unwrap().entry(work.attempt_id.clone()).or_insert(fresh);
         Ok(())
@@ -241,11 +315,16 @@ impl World for Machine {
     fn written(&self, attempt: &str, output: Output, offset: u64) -> Written {
         // Short steps are not told apart, as a keeper would not.
         let known =
-            |a: &mut OnDisk| (output == Output::Stdout && a.step == SLOW_STEP).then(|| a.written(offset));
+            |a: &mut OnDisk| (output == Output::Stdout && a.step >= SLOW_STEP).then(|| a.written(offset));
         self.with(attempt, known).flatten().flatten().unwrap_or(Written::UNKNOWN)
     }
 
     fn release(&self, _: &str, _: Output, _: u64) {}
+
+    fn tells_changes(&self, _: &[&str]) -> bool {
+        // A night has too many moments to look at all of them.
+        self.step > SLOW_STEP
+    }
 
     async fn candidates(&self, work: v1::Work, _: bool) -> Vec<Candidate> {
         let newest = self.with(&work.attempt_id, |a| (a.done() / EVERY * EVERY, a.published));
@@ -264,16 +343,13 @@ impl World for Machine {
 
     async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published {
         let step = candidate.step.unwrap_or(0);
-        let keys = self.with(&work.attempt_id, |a| a.keys).flatten();
-        let (pack_seq, manifest_seq) = match keys {
-            Some(keys) => keys,
-            None => match gateway.list(&ObjectKey::prefix(&work.run_id, work.generation)).await {
-                Ok(used) => (used.len() as u64 + 1, used.len() as u64 + 1),
-                Err(e) => return Published::Later(e.to_string()),
-            },
+        let courier = self.courier(&work, &gateway).await;
+        let _publish = courier.begin().await;
+        courier.renew(false).await;
+        let mut space = match courier.keys().await {
+            Ok(space) => space,
+            Err(e) => return Published::Later(e.to_string()),
         };
-        let mut space =
-            KeySpace { scope: work.run_id.clone(), generation: work.generation, pack_seq, manifest_seq };
         let about = About {
             kind: Kind::Checkpoint,
             step: Some(step),
@@ -282,22 +358,56 @@ impl World for Machine {
             created_ms: 0,
         };
         let files = [("state".to_owned(), content(step))];
-        let stored = artifacts::publish_bytes(&files, &about, &mut space, &*gateway, &*gateway).await;
-        self.with(&work.attempt_id, |a| a.keys = Some((space.pack_seq, space.manifest_seq)));
+        let way = courier.way();
+        let stored = artifacts::publish_bytes(&files, &about, &mut space, &way, &way).await;
+        courier.put_back(space);
         let stored = match stored {
             Ok(stored) => stored,
             Err(e) => return Published::Later(e.to_string()),
         };
-        let key = stored.manifest_key.to_string();
-        match gateway.commit(&work, &key, &stored.manifest_digest.to_string()).await {
-            Commit::Durable => {
-                self.with(&work.attempt_id, |a| a.published = step);
-                Published::Durable { key, step: Some(step) }
+        courier.saved(1);
+        let (key, digest) = (stored.manifest_key.to_string(), stored.manifest_digest.to_string());
+        let token = step.to_string();
+        let entry = Entry {
+            key: key.clone(),
+            digest: digest.clone(),
+            step: Some(step),
+            relative: "@/s".into(),
+            token,
+        };
+        let mut own = Commit::Unknown(String::new());
+        for settled in courier.commit(entry).await {
+            if settled.entry.key == key {
+                own = settled.answer;
+            } else {
+                self.settled(&work, settled);
             }
+        }
+        let is_stored = matches!(own, Commit::Durable | Commit::Unknown(_));
+        if is_stored {
+            self.with(&work.attempt_id, |a| a.published = step);
+        }
+        match own {
+            Commit::Durable => Published::Durable { key, step: Some(step) },
             Commit::Superseded => Published::Superseded,
             Commit::Refused(why) => Published::Refused(why),
-            Commit::Unknown(why) => Published::Later(why),
+            Commit::Again(why) => Published::Later(why),
+            Commit::Unknown(_) => Published::Stored { key, digest, step: Some(step) },
         }
+    }
+
+    async fn settle(&self, work: v1::Work, gateway: SharedGateway, fresh: bool) -> Settlement {
+        let courier = self.courier(&work, &gateway).await;
+        for settled in courier.settle().await {
+            self.settled(&work, settled);
+        }
+        courier.renew(fresh).await;
+        let outcomes = self.told.lock().unwrap().remove(&work.attempt_id).unwrap_or_default();
+        Settlement { outcomes, left: courier.pending() }
+    }
+
+    async fn close(&self, work: v1::Work, gateway: SharedGateway) {
+        self.courier(&work, &gateway).await.close().await;
     }
 
     async fn publish_outputs(&self, _: v1::Work, _: SharedGateway) -> Published {
@@ -306,6 +416,8 @@ impl World for Machine {
 
     fn forget(&self, attempt: &str) {
         self.disk.lock().unwrap().remove(attempt);
+        self.couriers.lock().unwrap().remove(attempt);
+        self.files.0.lock().unwrap().retain(|(of, _), _| of != attempt);
         let _ = std::fs::remove_file(self.outboxes.join(attempt));
     }
 

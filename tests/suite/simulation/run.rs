@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use controller::provider::Faults;
 
-use super::faults::{Options, TROUBLE, inject, schedule};
+use super::faults::{Away, LEAVES, Options, TROUBLE, inject, schedule};
 use super::hosts::{agent, controller, first_boot};
 use super::judge::judge;
 use super::machine::Machine;
@@ -17,8 +17,6 @@ use super::world::{World, answer, futures_block_on, is_over, load, submit, trace
 
 /// By then everything must have converged.
 const DEADLINE: Duration = Duration::from_secs(900);
-/// From when to when the controller is away, if it is for long.
-const AWAY: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(3_620));
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// What came of it.
@@ -27,6 +25,10 @@ pub(super) struct Outcome {
     pub(super) trace: Vec<String>,
     pub(super) generations: u64,
     pub(super) machines: u64,
+    /// From which step each program was started.
+    pub(super) starts: Vec<u64>,
+    /// What is in the store.
+    pub(super) objects: Vec<artifacts::ObjectKey>,
     /// The times that the controller noted of the first attempt's output.
     pub(super) times: Vec<serde_json::Value>,
 }
@@ -43,12 +45,13 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
     let world = Arc::new(World::new(seed, dir.path(), options));
     let run = futures_block_on(submit(&world));
-    let deadline = if options.hour_away { AWAY.1 + DEADLINE } else { DEADLINE };
+    let deadline = options.away.map_or(Duration::ZERO, Away::until) + DEADLINE;
+    let tick = options.away.map_or(1, |away| if away == Away::Hour { 5 } else { 25 });
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut faults = schedule(options, &mut rng);
     let mut sim = turmoil::Builder::new()
         .simulation_duration(deadline * 2)
-        .tick_duration(if options.hour_away { TICK * 5 } else { TICK })
+        .tick_duration(TICK * tick)
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(30))
         .tcp_capacity(4_096)
@@ -60,7 +63,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let mut heal: Vec<(Duration, String)> = Vec::new();
     let mut verdict = Err(format!("not converged within {deadline:?}"));
     let mut healed = false;
-    let mut away = if options.hour_away { vec![AWAY.1, AWAY.0] } else { Vec::new() };
+    let mut away = options.away.map_or_else(Vec::new, |away| vec![away.until(), LEAVES]);
     while sim.elapsed() < deadline {
         if let Err(error) = sim.step() {
             verdict = Err(format!("a host ended: {error}"));
@@ -87,7 +90,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
             healed = true;
             world.provider.set_faults(Faults::default());
         }
-        if healed {
+        if healed && away.is_empty() {
             futures_block_on(answer(&world, run));
         }
         if healed && away.is_empty() && is_over(&world, run) {
@@ -100,7 +103,9 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let noted = std::fs::read_to_string(noted).unwrap_or_default();
     let times = noted.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let generations = futures_block_on(load(&world, run)).generation.as_u64();
-    Outcome { verdict, trace, generations, machines: world.provider.made(), times }
+    let starts = world.oracle.lock().unwrap().starts.iter().map(|start| start.from).collect();
+    let objects = futures_block_on(world.objects.list("")).unwrap();
+    Outcome { verdict, trace, generations, machines: world.provider.made(), starts, objects, times }
 }
 
 /// The controller's host goes away without a farewell, or comes back.
@@ -129,7 +134,7 @@ fn births_and_deaths(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, fleet: &mut
         first_boot(&state, &script);
         let outboxes = state.join("outboxes");
         std::fs::create_dir_all(&outboxes).unwrap();
-        let machine = Arc::new(Machine::new(world.oracle.clone(), outboxes, options));
+        let machine = Arc::new(Machine::new(world.oracle.clone(), outboxes, options, world.connect()));
         fleet.live.insert(id.clone(), machine.clone());
         let seed = world.seed ^ fleet.started.len() as u64;
         sim.host(id.as_str(), move || agent(state.clone(), machine.clone(), seed));

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use agent::booklets::Connect;
+use artifacts::store::booklet::simulated::SimulatedBucket;
 use controller::clock::{Clock, Entropy};
 use controller::core::{BootSettings, Changes, Core, Parts};
 use controller::liveness::Clocks;
@@ -26,7 +28,8 @@ pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 pub(super) struct World {
     pub(super) dir: PathBuf,
     pub(super) store: Arc<MemoryStore>,
-    objects: artifacts::store::MemoryStore,
+    pub(super) objects: Arc<dyn artifacts::Store>,
+    bucket: SimulatedBucket,
     pub(super) provider: Arc<SimulatedProvider>,
     pub(super) oracle: Arc<Mutex<Oracle>>,
     root: (String, String),
@@ -74,12 +77,17 @@ impl World {
             b.lock().unwrap().push((request.machine_id.clone(), request.user_data.clone()));
         });
         config.on_destroy = Box::new(move |instance| d.lock().unwrap().push(instance.to_owned()));
+        let memory = artifacts::store::MemoryStore::default();
+        let bucket = SimulatedBucket::new(memory.clone(), [7; 32], now_ms);
+        let objects: Arc<dyn artifacts::Store> =
+            if options.signs { Arc::new(bucket.clone()) } else { Arc::new(memory) };
         let hub = HubId::from_bytes([9; 16]);
         let authority = Authority::create(hub, SystemTime::UNIX_EPOCH + EPOCH).unwrap();
         Self {
             dir: dir.to_owned(),
             store: Arc::new(MemoryStore::new()),
-            objects: artifacts::store::MemoryStore::default(),
+            objects,
+            bucket,
             provider: Arc::new(SimulatedProvider::new(config)),
             oracle: Arc::default(),
             root: (authority.root_pem().to_owned(), authority.key_pem().to_owned()),
@@ -90,6 +98,12 @@ impl World {
         }
     }
 
+    /// How machines reach the bucket: it is there whoever is away.
+    pub(super) fn connect(&self) -> Connect {
+        let bucket = self.bucket.clone();
+        Arc::new(move |_| Arc::new(bucket.clone()))
+    }
+
     pub(super) fn core(&self) -> Arc<Core> {
         let provider: Arc<dyn Provider> = self.provider.clone();
         let since = turmoil::sim_elapsed().unwrap_or_default();
@@ -98,7 +112,7 @@ impl World {
             authority: Authority::load(self.hub, &self.root.0, &self.root.1).unwrap(),
             label_key: [3; 32],
             store: self.store.clone(),
-            objects: Arc::new(self.objects.clone()),
+            objects: self.objects.clone(),
             providers: BTreeMap::from([(provider.name().to_owned(), provider)]),
             clock: Clock::following_runtime(wall()),
             entropy: Entropy::seeded(self.seed ^ since.as_nanos() as u64),
