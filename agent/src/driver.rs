@@ -358,7 +358,7 @@ impl Driver {
             if let Err(error) = &kept {
                 tracing::error!(%error, "an assignment could not be kept; it is tried again");
             } else {
-                self.take_up(work.clone());
+                self.take_up(v1::Work { sealing: None, ..work.clone() });
             }
             if !self.attempts.contains_key(&id) {
                 self.unkept = Some(work);
@@ -366,6 +366,8 @@ impl Driver {
             }
             self.tell_held();
         }
+        // An agent that was started again has none, and recipients may change.
+        self.world.entrust(&work);
         let wish = match v1::Wish::try_from(work.wish).unwrap_or_default() {
             v1::Wish::Run | v1::Wish::Unspecified => Wish::Run,
             v1::Wish::Stop => Wish::Stop(work.grace_seconds.saturating_mul(1_000)),

@@ -3,7 +3,9 @@
 //! URLs for what comes next. What comes is bounded and checked by whoever takes
 //! it; a URL is never shown.
 
+use artifacts::restore::RestoreError;
 use artifacts::store::booklet::{Booklet, Leaf, MOST_LEAVES, SignedUrl, Trust};
+use artifacts::{Digest, Manifest, ObjectKey};
 use async_trait::async_trait;
 use proto::gateway::{Client, RemoteStore, passing};
 use proto::v1::{self, commit_reply};
@@ -63,6 +65,10 @@ impl Gateway for RemoteStore {
             Err(status) if passing(&status) => Handed::Unknown(status.message().to_owned()),
             Err(status) => Handed::Never(status.message().to_owned()),
         }
+    }
+
+    async fn tree(&self, work: &v1::Work, key: &ObjectKey, digest: Digest) -> Result<Manifest, RestoreError> {
+        self.open_manifest(&work.attempt_id, key, digest).await
     }
 
     async fn condemn(&self, work: &v1::Work, key: &str, detail: &str) {

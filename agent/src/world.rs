@@ -9,9 +9,10 @@ pub mod publishing;
 
 use std::sync::Arc;
 
+use artifacts::restore::RestoreError;
 use artifacts::store::booklet::Booklet;
 use artifacts::store::booklet::plan::{Measured, Next};
-use artifacts::{ChunkIndex, Store};
+use artifacts::{ChunkIndex, Digest, Manifest, ObjectKey, Store};
 use async_trait::async_trait;
 use lifecycle::Exit;
 use proto::v1;
@@ -170,6 +171,14 @@ pub trait Gateway: Store + ChunkIndex {
     async fn commit(&self, attempt: &v1::Work, key: &str, digest: &str) -> Commit;
     /// Reports a checkpoint that does not verify.
     async fn condemn(&self, attempt: &v1::Work, key: &str, detail: &str);
+    /// Reads the manifest of a tree that was given to this attempt, and opens it
+    /// where it is sealed.
+    async fn tree(
+        &self,
+        attempt: &v1::Work,
+        key: &ObjectKey,
+        digest: Digest,
+    ) -> Result<Manifest, RestoreError>;
     /// Whether there is a connection: without one every call waits in vain.
     fn reachable(&self) -> bool {
         true
@@ -246,6 +255,8 @@ pub trait World: Send + Sync {
     /// # Errors
     /// Where the disk refuses.
     fn keep(&self, work: &v1::Work) -> std::io::Result<()>;
+    /// Takes the keys that an assignment brings into memory, and nowhere else.
+    fn entrust(&self, _work: &v1::Work) {}
     /// Where an attempt's outbox is kept; `None` keeps it in memory.
     fn outbox(&self, attempt: &str) -> Option<std::path::PathBuf>;
     /// The disk of the outboxes, written to by a thread of its own; `None`: the

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
-use crate::manifest::{Manifest, Node, VERSION};
+use crate::manifest::{ChunkRef, Manifest, Node, VERSION};
+use crate::seal::{Seal, Sealing};
 use crate::store::StoreError;
 
 mod places;
@@ -33,9 +34,29 @@ pub struct Location {
     pub stored: u32,
     /// What makes plain bytes of them.
     pub codec: Codec,
+    /// Hash of the stored bytes, where they are sealed.
+    pub cipher: Option<Digest>,
 }
 
-/// Looks chunks up by digest.
+impl Location {
+    /// The end of its stored bytes within the pack.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(u64::from(self.stored))
+    }
+
+    /// The chunk with this hash that lies here; sealed, if it is, as its project
+    /// does.
+    pub(crate) fn chunk(self, digest: Digest, sealing: Option<&Sealing>) -> ChunkRef {
+        let Self { pack, offset, len, stored, codec, cipher } = self;
+        let seal = sealing.zip(cipher).map(|(sealing, cipher)| {
+            Box::new(Seal { name: sealing.name(&digest), cipher, key: sealing.key(&digest) })
+        });
+        ChunkRef { digest, len, pack, offset, stored, codec, base: None, seal }
+    }
+}
+
+/// Looks chunks up by digest, and sealed ones by name.
 #[async_trait]
 pub trait ChunkIndex: Send + Sync {
     /// One answer per digest, in order; `None` for a chunk that must be sent.
@@ -84,13 +105,7 @@ impl MemoryIndex {
             let Node::File { chunks, .. } = &entry.node else { continue };
             // A difference is of no use without its base, which is not told here.
             for chunk in chunks.iter().filter(|chunk| chunk.base.is_none()) {
-                known.entry(chunk.digest).or_insert_with(|| Location {
-                    pack: chunk.pack.clone(),
-                    offset: chunk.offset,
-                    len: chunk.len,
-                    stored: chunk.stored,
-                    codec: chunk.codec,
-                });
+                known.entry(*chunk.name()).or_insert_with(|| chunk.place());
             }
         }
     }

@@ -7,8 +7,8 @@
 //! is hashed before a byte of it is believed.
 //!
 //! Modules in reading order: names ([`digest`], [`key`], [`path`]), where bytes
-//! lie ([`store`], [`index`]), how they are written ([`codec`], [`pack`]), what a
-//! tree is ([`manifest`]), how it gets there and back ([`publish`], [`restore`]),
+//! lie ([`store`], [`index`]), how they are written ([`codec`], [`pack`],
+//! [`seal`]), what a tree is ([`manifest`]), how it gets there and back ([`publish`], [`restore`]),
 //! what to take ([`source`]) and when it is finished ([`complete`]).
 
 pub mod digest;
@@ -21,6 +21,7 @@ pub mod store;
 pub mod codec;
 pub mod manifest;
 pub mod pack;
+pub mod seal;
 
 pub mod publish;
 pub mod restore;

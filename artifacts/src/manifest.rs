@@ -11,12 +11,17 @@ use crate::digest::Digest;
 use crate::index::Location;
 use crate::key::{ObjectClass, ObjectKey};
 use crate::path::{PathError, check_link, check_path, harmless};
+use crate::seal::{self, Seal};
 
+mod description;
 mod wire;
+
+pub use description::Description;
+pub(crate) use description::ends;
 
 /// The newest version this crate writes, where a tree needs it. It reads every
 /// version up to this one: what was stored stays readable.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// No manifest may be larger.
 pub const MAX_BYTES: u64 = 64 << 20;
 /// No chunk takes fewer bytes in one: its digest, four numbers of a digit, and
@@ -105,19 +110,29 @@ pub struct ChunkRef {
     pub pack: ObjectKey,
     /// The first stored byte within the pack.
     pub offset: u64,
-    /// How many stored bytes, at most as many as plain ones.
+    /// How many stored bytes: at most as many as plain ones, and what sealing
+    /// adds.
     pub stored: u32,
     /// What makes plain bytes of them.
     pub codec: Codec,
     /// The number of its base among those of the manifest, if it is a
     /// difference.
     pub base: Option<u32>,
+    /// What it has in a sealed tree.
+    pub seal: Option<Box<Seal>>,
 }
 
 impl ChunkRef {
     pub(crate) fn place(&self) -> Location {
-        let Self { pack, offset, len, stored, codec, .. } = self.clone();
-        Location { pack, offset, len, stored, codec }
+        let Self { pack, offset, len, stored, codec, seal, .. } = self;
+        let cipher = seal.as_ref().map(|seal| seal.cipher);
+        Location { pack: pack.clone(), offset: *offset, len: *len, stored: *stored, codec: *codec, cipher }
+    }
+
+    /// What the index calls it: its digest, and where it is sealed its name.
+    #[must_use]
+    pub fn name(&self) -> &Digest {
+        self.seal.as_ref().map_or(&self.digest, |seal| &seal.name)
     }
 
     /// The end of its stored bytes within the pack.
@@ -130,27 +145,28 @@ impl ChunkRef {
         if version < self.codec.version() {
             return Err("has a chunk with a codec that its version does not know");
         }
+        if self.seal.is_some() != (version >= seal::VERSION) {
+            return Err("has a chunk that is sealed, or not, as its version is not");
+        }
         if self.base.is_some() != (self.codec == Codec::Delta) {
             return Err("has a chunk whose codec and base do not go together");
         }
-        check_place(&self.pack, self.offset, self.len, (self.stored, self.codec))
+        check_place(&self.place())
     }
 }
 
 /// Whether a chunk can lie there, whoever says so: a manifest or an index.
-pub(crate) fn check_place(
-    pack: &ObjectKey,
-    offset: u64,
-    len: u32,
-    (stored, codec): (u32, Codec),
-) -> Result<(), &'static str> {
+pub(crate) fn check_place(place: &Location) -> Result<(), &'static str> {
+    let Location { pack, offset, len, stored, codec, cipher } = place;
+    let (offset, len, stored) = (*offset, *len, *stored);
     if !matches!(pack.seq(), Some((ObjectClass::Pack, _))) {
         return Err("has a chunk that lies in no pack");
     }
     if len == 0 || len > MAX_CHUNK {
         return Err("has a chunk of an impossible size");
     }
-    if stored == 0 || stored > len || codec == Codec::Raw && stored != len {
+    let more = if cipher.is_some() { seal::OVERHEAD } else { 0 };
+    if stored <= more || stored > len + more || *codec == Codec::Raw && stored != len + more {
         return Err("has a chunk that takes an impossible room");
     }
     let end = offset.saturating_add(u64::from(stored));
@@ -169,6 +185,9 @@ pub enum ManifestError {
     /// Written by another version that kept the number: not damage.
     #[error("the manifest has a chunk with codec {0}, which this program does not know: upgrade it")]
     Codec(u8),
+    /// Sealed: its key is needed to know what it holds.
+    #[error("the manifest is sealed, and no key was given")]
+    Sealed,
     /// Not the format at all.
     #[error("the manifest does not parse: {0}")]
     Malformed(String),
@@ -198,14 +217,23 @@ impl Manifest {
         wire::encode(self)
     }
 
-    /// Reads and checks a manifest.
+    /// Reads and checks a manifest that is not sealed.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(ManifestError::TooLarge(bytes.len() as u64));
         }
+        if seal::is_sealed(bytes) {
+            return Err(ManifestError::Sealed);
+        }
         let manifest = wire::decode(bytes)?;
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// Reads the manifest within a sealed one; its chunks lack their keys, and
+    /// nothing is checked yet.
+    pub(crate) fn parse_inner(bytes: &[u8]) -> Result<Self, ManifestError> {
+        wire::decode(bytes)
     }
 
     /// Bytes of all files together.
@@ -249,7 +277,8 @@ impl Manifest {
     /// newer one stays readable by older programs.
     #[must_use]
     pub fn needed_version(&self) -> u32 {
-        self.chunks().map(|chunk| chunk.codec.version()).max().unwrap_or(1)
+        let of = |chunk: &ChunkRef| if chunk.seal.is_some() { seal::VERSION } else { chunk.codec.version() };
+        self.chunks().map(of).max().unwrap_or(1)
     }
 
     /// Some of its chunks as a tree of one file, with those bases that they

@@ -6,20 +6,30 @@
 //! index entry: digest 32 | stored length u32 | plain length u32 | codec u8
 //! ```
 //!
+//! Sealed chunks go by their names instead of digests, and have the hash of
+//! their stored bytes behind each entry; such a pack ends with another magic.
+//!
 //! Numbers are little-endian. The chunks lie in the order of the index, the
 //! first at 0. Packs of format version 1 have no index.
+
+use std::sync::Arc;
 
 use crate::codec::{Base, Codec, Coder, Effort};
 use crate::digest::Digest;
 use crate::index::Location;
 use crate::key::ObjectKey;
 use crate::manifest::MAX_CHUNK;
+use crate::seal::chunk::{open, seal};
+use crate::seal::{OVERHEAD, Sealing};
 
 /// The last bytes of every pack that has an index.
 pub const MAGIC: &[u8; 8] = b"OLPACK2\n";
+/// The same where the chunks are sealed.
+pub const SEALED_MAGIC: &[u8; 8] = b"OLPACK3\n";
 /// A codec may take an eighth more than a chunk before it is given up.
 const SLACK: usize = 1 << 20;
 const ENTRY: usize = 32 + 4 + 4 + 1;
+const SEALED_ENTRY: usize = ENTRY + 32;
 pub(crate) const FOOT: usize = 32 + 4 + 8;
 
 /// Where a chunk lies in a pack that has no name yet.
@@ -33,12 +43,14 @@ pub struct Held {
     pub len: u32,
     /// What makes them.
     pub codec: Codec,
+    /// Hash of the stored bytes, where they are sealed.
+    pub cipher: Option<Digest>,
 }
 
 impl Held {
     pub(crate) fn within(self, pack: ObjectKey) -> Location {
-        let Self { offset, stored, len, codec } = self;
-        Location { pack, offset, len, stored, codec }
+        let Self { offset, stored, len, codec, cipher } = self;
+        Location { pack, offset, len, stored, codec, cipher }
     }
 }
 
@@ -62,19 +74,35 @@ pub enum PackError {
     More(u64),
 }
 
+/// A chunk that could not be sealed so that it opens again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unsealed;
+
 /// A pack that is being filled.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
+    sealing: Option<Arc<Sealing>>,
+    /// What is to be sealed.
+    coded: Vec<u8>,
     bytes: Vec<u8>,
     held: Vec<(Digest, Held)>,
     plain: u64,
 }
 
 impl Builder {
+    /// One whose chunks are sealed, or not.
+    pub(crate) fn new(sealing: Option<Arc<Sealing>>) -> Self {
+        Self { sealing, ..Self::default() }
+    }
+
     /// Whether a chunk of `len` bytes fits, whatever its coding, and the
     /// index after it.
     pub(crate) fn fits(&self, len: usize, limit: usize) -> bool {
-        self.bytes.len() + len + (self.held.len() + 1) * ENTRY + FOOT <= limit
+        let (entry, more) = match self.sealing {
+            Some(_) => (SEALED_ENTRY, OVERHEAD as usize),
+            None => (ENTRY, 0),
+        };
+        self.bytes.len() + len + more + (self.held.len() + 1) * entry + FOOT <= limit
     }
 
     /// Takes the room of a whole pack at once, and what coding its last chunk
@@ -92,13 +120,35 @@ impl Builder {
         chunk: &[u8],
         base: Option<Base<'_>>,
         effort: Effort,
-    ) -> (Codec, u32) {
-        let offset = self.bytes.len();
-        let codec = coder.encode(chunk, base, effort, &mut self.bytes);
+    ) -> Result<(Codec, u32), Unsealed> {
+        let (offset, len) = (self.bytes.len(), chunk.len() as u32);
+        let (codec, cipher) = match self.sealing.clone() {
+            None => (coder.encode(chunk, base, effort, &mut self.bytes), None),
+            Some(sealing) => {
+                self.coded.clear();
+                let codec = coder.encode(chunk, base, effort, &mut self.coded);
+                (codec, Some(self.seal(&sealing, &digest, (codec, len))?))
+            }
+        };
         let stored = (self.bytes.len() - offset) as u32;
-        self.plain += chunk.len() as u64;
-        self.held.push((digest, Held { offset: offset as u64, stored, len: chunk.len() as u32, codec }));
-        (codec, stored)
+        self.plain += u64::from(len);
+        self.held.push((digest, Held { offset: offset as u64, stored, len, codec, cipher }));
+        Ok((codec, stored))
+    }
+
+    /// Seals what was coded, and believes it only once it was opened again:
+    /// there is no other copy when it is needed.
+    fn seal(&mut self, sealing: &Sealing, digest: &Digest, coding: (Codec, u32)) -> Result<Digest, Unsealed> {
+        let (name, key, start) = (sealing.name(digest), sealing.key(digest), self.bytes.len());
+        seal((&name, &key), coding, &self.coded, &mut self.bytes).map_err(|_| Unsealed)?;
+        let stored = &self.bytes[start..];
+        let cipher = Digest::of(stored);
+        let opened = open((&name, &key), coding, stored);
+        if opened.is_ok_and(|opened| opened == self.coded) {
+            return Ok(cipher);
+        }
+        self.bytes.truncate(start);
+        Err(Unsealed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -119,16 +169,18 @@ impl Builder {
     pub(crate) fn finish(&mut self) -> (Vec<u8>, Vec<(Digest, Held)>) {
         let mut bytes = std::mem::take(&mut self.bytes);
         let held = std::mem::take(&mut self.held);
-        for (digest, Held { stored, len, codec, .. }) in &held {
-            bytes.extend_from_slice(digest.as_bytes());
+        let name = |digest: &Digest| self.sealing.as_ref().map_or(*digest, |sealing| sealing.name(digest));
+        for (digest, Held { stored, len, codec, cipher, .. }) in &held {
+            bytes.extend_from_slice(name(digest).as_bytes());
             bytes.extend_from_slice(&stored.to_le_bytes());
             bytes.extend_from_slice(&len.to_le_bytes());
             bytes.push((*codec).into());
+            bytes.extend_from_slice(cipher.as_ref().map_or(&[], |cipher| cipher.as_bytes().as_slice()));
         }
         let digest = Digest::of(&bytes);
         bytes.extend_from_slice(digest.as_bytes());
         bytes.extend_from_slice(&(held.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(if self.sealing.is_some() { SEALED_MAGIC } else { MAGIC });
         (bytes, held)
     }
 
@@ -139,7 +191,8 @@ impl Builder {
     }
 }
 
-/// What a pack says it holds, once all of it has its digest.
+/// What a pack says it holds, once all of it has its digest: digests of
+/// chunks, or names of sealed ones.
 pub fn index(pack: &[u8]) -> Result<Vec<(Digest, Held)>, PackError> {
     let held = tail(pack, pack.len() as u64)?;
     let (body, foot) = pack.split_at(pack.len() - FOOT);
@@ -151,27 +204,30 @@ pub fn index(pack: &[u8]) -> Result<Vec<(Digest, Held)>, PackError> {
 pub(crate) fn tail(end: &[u8], size: u64) -> Result<Vec<(Digest, Held)>, PackError> {
     let (body, foot) = end.split_at(end.len().checked_sub(FOOT).ok_or(PackError::NoIndex)?);
     let (count, magic) = foot[32..].split_at(4);
-    if magic != MAGIC {
+    let sealed = magic == SEALED_MAGIC;
+    if !sealed && magic != MAGIC {
         return Err(PackError::NoIndex);
     }
+    let (width, more) = if sealed { (SEALED_ENTRY, OVERHEAD) } else { (ENTRY, 0) };
     let count = u32::from_le_bytes(count.try_into().unwrap_or_default());
-    let needed = u64::from(count) * ENTRY as u64;
+    let needed = u64::from(count) * width as u64;
     let chunks = size.checked_sub(needed + FOOT as u64).ok_or(PackError::Index)?;
     let Some(start) = body.len().checked_sub(needed as usize) else {
         return Err(PackError::More(needed + FOOT as u64));
     };
     let mut offset = 0_u64;
     let mut held = Vec::with_capacity(count as usize);
-    for entry in body[start..].as_chunks::<ENTRY>().0 {
+    for entry in body[start..].chunks_exact(width) {
         let number = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
         let digest: [u8; 32] = entry[..32].try_into().unwrap_or_default();
         let codec = Codec::try_from(entry[40]).map_err(|_| PackError::Codec(entry[40]))?;
         let (stored, len) = (number(32), number(36));
         let raw = codec == Codec::Raw;
-        if stored == 0 || stored > len || len > MAX_CHUNK || raw && stored != len {
+        if len > MAX_CHUNK || stored <= more || stored > len + more || raw && stored != len + more {
             return Err(PackError::Index);
         }
-        held.push((Digest::from_bytes(digest), Held { offset, stored, len, codec }));
+        let cipher = entry.get(ENTRY..).and_then(|cipher| cipher.try_into().ok()).map(Digest::from_bytes);
+        held.push((Digest::from_bytes(digest), Held { offset, stored, len, codec, cipher }));
         offset += u64::from(stored);
     }
     if offset == chunks { Ok(held) } else { Err(PackError::Index) }
@@ -184,7 +240,7 @@ mod tests {
     fn pack() -> Vec<u8> {
         let (mut builder, mut coder) = (Builder::default(), Coder::default());
         for chunk in [vec![0; 5000], b"text that repeats itself ".repeat(99), b"plain".to_vec()] {
-            builder.add(&mut coder, Digest::of(&chunk), &chunk, None, Effort::Dense);
+            builder.add(&mut coder, Digest::of(&chunk), &chunk, None, Effort::Dense).unwrap();
         }
         assert_eq!(builder.plain_bytes(), 5000 + 25 * 99 + 5);
         let room = builder.len() + 3 * ENTRY + FOOT;
@@ -203,7 +259,7 @@ mod tests {
             [Codec::Fill, Codec::Zstd, Codec::Raw]
         );
         let mut coder = Coder::default();
-        for (digest, Held { offset, stored, len, codec }) in held {
+        for (digest, Held { offset, stored, len, codec, .. }) in held {
             let stored = &bytes[offset as usize..][..stored as usize];
             let mut plain = Vec::new();
             coder.decode(codec, stored, None, len as usize, &mut plain).unwrap();

@@ -13,9 +13,10 @@ use crate::chunk::{Cuts, MAX, outline};
 use crate::digest::Digest;
 use crate::index::{ChunkIndex, Places, own};
 use crate::key::{KeyError, ObjectKey};
-use crate::manifest::{Entry, Kind, MAX_BYTES, Manifest, ManifestError, Node};
+use crate::manifest::{Entry, Kind, LEAST_PER_CHUNK, MAX_BYTES, Manifest, ManifestError, Node};
 use crate::offload::{Started, offload, start};
 use crate::path::{PathError, check_path, leaf};
+use crate::seal::{self, SealError, Sealing};
 use crate::store::{Put, Store, StoreError};
 
 mod base;
@@ -40,6 +41,22 @@ pub struct KeySpace {
     pub pack_seq: u64,
     /// The next manifest.
     pub manifest_seq: u64,
+}
+
+/// What a tree is stored with, besides the tree.
+#[derive(Debug, Clone, Default)]
+pub struct With {
+    /// Chunks are stored as differences to those of this one where that takes
+    /// clearly less.
+    pub keyframe: Option<Arc<Keyframe>>,
+    /// The tree is sealed.
+    pub sealing: Option<Arc<Sealing>>,
+}
+
+impl From<Option<Arc<Keyframe>>> for With {
+    fn from(keyframe: Option<Arc<Keyframe>>) -> Self {
+        Self { keyframe, sealing: None }
+    }
 }
 
 /// What to publish, already chosen.
@@ -156,6 +173,12 @@ pub enum PublishError {
         /// The last key tried.
         key: ObjectKey,
     },
+    /// It is to be sealed and could not be: it is stored in no other way.
+    #[error("{0}: nothing was published, for it may only be stored sealed")]
+    Unsealed(&'static str),
+    /// The manifest could not be sealed.
+    #[error("nothing was published, for it may only be stored sealed: {0}")]
+    Seal(#[from] SealError),
     /// The index answered another question.
     #[error("the chunk index gave {answered} answers to {asked} questions")]
     Index {
@@ -210,24 +233,25 @@ pub async fn publish_if(
     index: &dyn ChunkIndex,
     still: impl FnOnce() -> bool + Send + 'static,
 ) -> Result<Published, PublishError> {
-    publish_against(None, selection, keys, store, index, still).await
+    publish_against(With::default(), selection, keys, store, index, still).await
 }
 
-/// The same, and chunks are stored as differences to those of a keyframe where
-/// that takes clearly less.
+/// The same, sealed or as differences to a keyframe, as `with` says.
 pub async fn publish_against(
-    keyframe: Option<Arc<Keyframe>>,
+    with: impl Into<With> + Send,
     selection: &Selection,
     keys: &mut KeySpace,
     store: &dyn Store,
     index: &dyn ChunkIndex,
     still: impl FnOnce() -> bool + Send + 'static,
 ) -> Result<Published, PublishError> {
+    let With { keyframe, sealing } = with.into();
     let (chosen, related) = (selection.clone(), keyframe.clone());
-    let scan = move || Scan::open(&chosen).map(|scan| scan.against(related));
+    let least = if sealing.is_some() { seal::LEAST_PER_CHUNK } else { LEAST_PER_CHUNK };
+    let scan = move || Scan::open(&chosen, least).map(|scan| scan.against(related));
     let scan = offload(scan).await.map_err(|e| lost(&e))??;
     let mut pieces = read_ahead(scan);
-    let mut packer = Packer::new(keys, store, index, Where::Aside).against(keyframe);
+    let mut packer = Packer::new(keys, store, index, Where::Aside).with(keyframe, sealing);
     packer.drain(&mut pieces).await?;
     packer.flush().await?;
     let scan = pieces.into_scan()?;
@@ -265,6 +289,10 @@ async fn finish(
 ) -> Result<Published, PublishError> {
     let Packed { keys, store, index, runs, tree, lineage, sent, pays } = packer.finish().await?;
     let against = lineage.against();
+    if tree.sealing.is_some() && index.format() < seal::VERSION {
+        index.leave(tree.places.within(|pack| own(pack, &keys.scope, keys.generation)));
+        return Err(PublishError::Unsealed("the controller does not know sealed trees: upgrade it"));
+    }
     let work = move || described(tree, lineage, about, found);
     let Described { manifest, bytes, digests } = match runs {
         Where::Here => work()?,
@@ -329,22 +357,27 @@ fn described(
             Found::File { mode, size, mtime_ms } => {
                 let numbers = tree.of(number);
                 let mut chunks = Vec::with_capacity(numbers.len());
-                let placed = numbers.iter().filter_map(|number| tree.places.get(*number));
-                chunks.extend(placed.map(|chunk| lineage.related(chunk)));
+                let placed = numbers.iter().filter_map(|number| tree.chunk(*number));
+                chunks.extend(placed.map(|chunk| lineage.related(chunk, tree.sealing.as_deref())));
                 Node::File { mode, size, mtime_ms, chunks }
             }
         };
         entries.push(Entry { path, node });
     }
+    let sealing = tree.sealing.clone();
     drop(tree);
     let bases = lineage.into_bases();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let About { kind, step, name, single_file, created_ms } = about;
     let mut manifest = Manifest { version: 1, kind, step, name, single_file, created_ms, bases, entries };
-    manifest.version = manifest.needed_version();
+    // An empty tree has names that are nobody else's business, too.
+    manifest.version = if sealing.is_some() { seal::VERSION } else { manifest.needed_version() };
     // Nothing is published that a reader would refuse.
     manifest.check()?;
-    let bytes = manifest.to_bytes();
+    let bytes = match sealing {
+        Some(sealing) => sealing.manifest(&manifest)?,
+        None => manifest.to_bytes(),
+    };
     if bytes.len() as u64 > MAX_BYTES {
         return Err(ManifestError::TooLarge(bytes.len() as u64).into());
     }

@@ -10,18 +10,21 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::key::ObjectKey;
-use crate::manifest::{MAX_BYTES, Manifest, ManifestError};
+use crate::manifest::{Description, MAX_BYTES, Manifest, ManifestError};
 use crate::offload::{is_full, offload, random_name};
+use crate::seal::{Keyring, SealError};
 use crate::store::{Store, StoreError};
 
 mod base;
 mod compare;
 mod fetch;
 mod staged;
+mod stored;
 mod write;
 
 pub use compare::same_content;
 pub use fetch::{read_tree, verify};
+pub use stored::{verify_chunks, verify_stored};
 use write::{Style, Tree};
 
 /// Every temporary name that a restore makes begins with this.
@@ -75,6 +78,15 @@ pub enum RestoreError {
         /// Which.
         key: ObjectKey,
         /// What it has.
+        what: String,
+    },
+    /// The manifest is sealed, and no key here opens it: it may be as whole as
+    /// any.
+    #[error("manifest `{key}` is sealed: {what}")]
+    Sealed {
+        /// Which.
+        key: ObjectKey,
+        /// To whom.
         what: String,
     },
     /// The manifest given names what no honest tree can.
@@ -142,12 +154,54 @@ impl From<StoreError> for RestoreError {
     }
 }
 
-/// Reads and checks a manifest; with `expect`, it must be these very bytes.
+/// Reads and checks a manifest that is not sealed; with `expect`, it must be
+/// these very bytes.
 pub async fn load_manifest(
     store: &dyn Store,
     key: &ObjectKey,
     expect: Option<Digest>,
 ) -> Result<Manifest, RestoreError> {
+    open_manifest(store, key, expect, &Keyring::default()).await
+}
+
+/// Reads and checks a manifest, and opens it where it is sealed.
+pub async fn open_manifest(
+    store: &dyn Store,
+    key: &ObjectKey,
+    expect: Option<Digest>,
+    keys: &Keyring,
+) -> Result<Manifest, RestoreError> {
+    let found = load_description(store, key, expect).await?;
+    found.open(key, keys).map_err(|error| opening_failed(key, error))
+}
+
+/// What it means that a sealed manifest did not open.
+#[must_use]
+pub fn opening_failed(key: &ObjectKey, error: SealError) -> RestoreError {
+    match error {
+        SealError::NoKey(to) => {
+            RestoreError::Sealed { key: key.clone(), what: format!("it opens with a key of {to} alone") }
+        }
+        SealError::Manifest(error) => unfit(key, error),
+        other => RestoreError::Corrupt { key: key.clone(), detail: other.to_string() },
+    }
+}
+
+fn unfit(key: &ObjectKey, error: ManifestError) -> RestoreError {
+    match error {
+        ManifestError::Version(_) | ManifestError::Codec(_) => {
+            RestoreError::Unsupported { key: key.clone(), what: error.to_string() }
+        }
+        other => RestoreError::Corrupt { key: key.clone(), detail: other.to_string() },
+    }
+}
+
+/// Reads and checks a manifest as far as it stands in the clear.
+pub async fn load_description(
+    store: &dyn Store,
+    key: &ObjectKey,
+    expect: Option<Digest>,
+) -> Result<Description, RestoreError> {
     let corrupt = |detail: String| RestoreError::Corrupt { key: key.clone(), detail };
     let size = store.size(key).await?.ok_or_else(|| RestoreError::Missing { key: key.clone() })?;
     if size > MAX_BYTES {
@@ -158,12 +212,7 @@ pub async fn load_manifest(
     if let Some(expected) = expect.filter(|expected| *expected != digest) {
         return Err(corrupt(format!("its digest is {digest}, not {expected}")));
     }
-    Manifest::parse(&bytes).map_err(|error| match error {
-        ManifestError::Version(_) | ManifestError::Codec(_) => {
-            RestoreError::Unsupported { key: key.clone(), what: error.to_string() }
-        }
-        other => corrupt(other.to_string()),
-    })
+    Description::parse(&bytes).map_err(|error| unfit(key, error))
 }
 
 /// Whether a name is that of a restore that is not finished: the next one to

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use artifacts::codec::{Codec, Coder, Effort};
 use artifacts::index::MemoryIndex;
 use artifacts::manifest::{ChunkRef, Entry, Node};
-use artifacts::publish::Keyframe;
+use artifacts::publish::{Keyframe, With};
 use artifacts::restore::{load_manifest, restore};
+use artifacts::seal::{PrivateKey, ProjectSecret, Sealing};
 use artifacts::store::{FsStore, MemoryStore};
 use artifacts::{KeySpace, Manifest, ObjectKey, Published, Selection, Store, pack, publish, publish_against};
 
@@ -32,7 +33,7 @@ fn python() -> PathBuf {
     fs::create_dir_all(&venv).unwrap();
     let lock = fs::File::create(venv.join("lock")).unwrap();
     lock.lock().unwrap();
-    let done = venv.join("whole");
+    let done = venv.join("whole-2");
     if !done.exists() {
         let run = |command: &mut Command| {
             let out = command.output().unwrap();
@@ -42,7 +43,7 @@ fn python() -> PathBuf {
         let new = venv.join("new");
         run(Command::new(new.join("bin/python"))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(["blake3", "lz4", "numpy", "safetensors", "zstandard"]));
+            .args(["blake3", "cryptography", "lz4", "numpy", "safetensors", "zstandard"]));
         fs::write(&done, "").unwrap();
     }
     venv.join("new/bin/python")
@@ -185,12 +186,15 @@ os.symlink('../text', f'{sys.argv[1]}/tree/sub/link')
 np.savez(f'{sys.argv[1]}/tree/state.npz', a=weights, b=sparse, c=np.zeros(300_000, np.float32))
 ";
 
-fn read_independently(dir: &Path, objects: &Path, published: &Published, tree: &Path) {
+/// `key`: a file with a private key, for a sealed tree.
+fn read_independently(dir: &Path, objects: &Path, published: &Published, tree: &Path, key: Option<&Path>) {
     let rig = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/rigs/read_artifact.py");
-    assert!(fs::read_to_string(&rig).unwrap().lines().count() <= 125);
+    assert!(fs::read_to_string(&rig).unwrap().lines().count() <= 135);
     let back = dir.join("back");
-    let key = Path::new(published.manifest_key.as_str());
-    let out = Command::new(python()).arg("-B").arg(rig).args([objects, key, &back]).output().unwrap();
+    let at = Path::new(published.manifest_key.as_str());
+    let mut read = Command::new(python());
+    read.arg("-B").arg(rig).args([objects, at, &back]).args(key);
+    let out = read.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let same = Command::new("diff").arg("-r").args([tree, &back]).output().unwrap();
     assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
@@ -210,7 +214,7 @@ async fn an_independent_reader_restores_every_codec() {
         assert!(used(codec), "{codec:?}");
     }
     assert!(published.sent_bytes < published.total_bytes);
-    read_independently(dir.path(), &objects, &published, &tree);
+    read_independently(dir.path(), &objects, &published, &tree, None);
     // And later saves of two of the files, as differences to these.
     let index = MemoryIndex::default();
     index.add(&published.manifest);
@@ -222,7 +226,7 @@ async fn an_independent_reader_restores_every_codec() {
         .unwrap();
     let codecs: Vec<Codec> = chunks(&again.manifest).into_iter().map(|(.., codec)| codec).collect();
     assert_eq!(codecs, [Codec::Delta; 2]);
-    read_independently(dir.path(), &objects, &again, &later);
+    read_independently(dir.path(), &objects, &again, &later, None);
     // And every pack tells by itself what lies where.
     for key in published.manifest.packs() {
         let bytes = fs::read(objects.join(key.as_str())).unwrap();
@@ -237,6 +241,42 @@ async fn an_independent_reader_restores_every_codec() {
             assert_eq!((place.offset, place.stored, place.len, place.codec), named);
         }
     }
+}
+
+/// From the store and a file with the recovery key, and from nothing else.
+#[tokio::test]
+async fn an_independent_reader_opens_what_is_sealed_with_the_recovery_key_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    script(EVERY_CODEC, dir.path());
+    let (tree, later, objects) =
+        (dir.path().join("tree"), dir.path().join("later"), dir.path().join("store"));
+    let store = FsStore::open(&objects).unwrap();
+    let index = MemoryIndex::default();
+    let (controller, recovery) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+    let to = [controller.public().unwrap(), recovery.public().unwrap()];
+    let sealing = Arc::new(Sealing::new(&ProjectSecret::from_bytes([3; 32]), &to).unwrap());
+    let key = dir.path().join("recovery.txt");
+    fs::write(&key, format!("# the recovery key\n{}", *recovery.to_text())).unwrap();
+    let mut numbers = keys(1);
+    let mut publish = async |path: &Path, keyframe: Option<Arc<Keyframe>>| {
+        let selection = Selection::checkpoint(path, Some(7), 5).unwrap();
+        let with = With { keyframe, sealing: Some(sealing.clone()) };
+        publish_against(with, &selection, &mut numbers, &store, &index, || true).await.unwrap()
+    };
+    let first = publish(&tree, None).await;
+    index.add(&first.manifest);
+    read_independently(dir.path(), &objects, &first, &tree, Some(&key));
+    let kept = Keyframe::take(&tree, &first.manifest, &dir.path().join("keyframe")).unwrap().unwrap();
+    let second = publish(&later, Some(Arc::new(kept))).await;
+    assert!(chunks(&second.manifest).iter().all(|(.., codec)| *codec == Codec::Delta));
+    read_independently(dir.path(), &objects, &second, &later, Some(&key));
+    // With another key it is not read.
+    fs::write(&key, &*PrivateKey::generate().unwrap().to_text()).unwrap();
+    let rig = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/rigs/read_artifact.py");
+    let at = Path::new(first.manifest_key.as_str());
+    let back = dir.path().join("back");
+    let read = Command::new(python()).arg("-B").arg(rig).args([&objects, at, &back, &key]).output().unwrap();
+    assert!(!read.status.success() && !back.exists());
 }
 
 /// Bytes that are the same on every machine and in every version.
@@ -320,6 +360,7 @@ fn bless(root: &Path) {
             stored,
             codec,
             base: None,
+            seal: None,
         });
     }
     let count = chunks.len() as u32;
@@ -352,6 +393,7 @@ fn bless(root: &Path) {
             stored: len,
             codec: Codec::Raw,
             base: None,
+            seal: None,
         });
         plain.extend(chunk);
     }

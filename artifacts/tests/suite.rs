@@ -10,5 +10,6 @@ mod limits;
 mod numbers;
 mod resume;
 mod roundtrip;
+mod sealed;
 mod source_git;
 mod source_trees;

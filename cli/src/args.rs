@@ -11,7 +11,7 @@ mod tidy;
 mod values;
 
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
-pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb};
+pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb};
 pub use machines::{HealthArgs, MachinesVerb, UpgradeArgs};
 pub use runs::{
     DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs, SyncArgs, WhyArgs,
@@ -142,6 +142,12 @@ pub enum Verb {
         /// What to do.
         #[command(subcommand)]
         verb: ConfigVerb,
+    },
+    /// Look after the keys of sealed checkpoints
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        verb: KeysVerb,
     },
     /// Try out what runs depend on, and say how to mend it
     Doctor {

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod events;
 pub mod fork;
 pub mod health;
+pub mod keys;
 pub mod logs;
 pub mod machines;
 pub mod pull;
@@ -72,6 +73,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Config { verb } => config::perform(ctx, verb),
+        Verb::Keys { verb } => keys::perform(ctx, &verb),
         Verb::Doctor { json } => Box::pin(doctor::perform(ctx, json)).await,
         Verb::Completions { shell } => Ok(completions::perform(ctx, shell)),
         Verb::Version { json } => Ok(version::perform(ctx, json)),

@@ -312,6 +312,7 @@ impl Loaded {
             checkpoints: CheckpointSpec {
                 keep: checkpoints.retention(),
                 best: checkpoints.best.clone(),
+                encrypt: checkpoints.encrypt,
                 paths: checkpoints.paths.clone(),
                 restore: checkpoints.restore,
                 resume_args: checkpoints.resume_args.clone(),

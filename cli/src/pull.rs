@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use artifacts::restore::{RestoreError, load_manifest, restore_over};
+use artifacts::restore::{RestoreError, restore_over};
 use artifacts::source::Filter;
 use artifacts::{Manifest, Store};
 use proto::v1;
@@ -84,7 +84,7 @@ pub async fn results(
     let digest = found.manifest_digest.parse().map_err(|_| odd())?;
     let store = link.client().await?.store;
     let work = async {
-        let tree = load_manifest(&store, &key, Some(digest)).await?;
+        let tree = store.open_manifest("", &key, digest).await?;
         Box::pin(fetch(&store, &tree, place, filter, ctx.home().ok().as_deref())).await
     };
     let outcome = work
@@ -141,6 +141,7 @@ pub fn refusal(error: &RestoreError) -> anyhow::Error {
         RestoreError::Missing { .. }
         | RestoreError::Corrupt { .. }
         | RestoreError::Unsupported { .. }
+        | RestoreError::Sealed { .. }
         | RestoreError::Manifest(_) => ExitCode::Internal,
     };
     Failure::new(code, error.to_string()).into()

@@ -242,6 +242,8 @@ fn refusal(error: &PublishError) -> anyhow::Error {
         | PublishError::ManifestTaken { .. }
         | PublishError::PacksTaken { .. }
         | PublishError::Index { .. }
+        | PublishError::Unsealed(_)
+        | PublishError::Seal(_)
         | PublishError::Withdrawn => ExitCode::Internal,
         PublishError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             ExitCode::Denied

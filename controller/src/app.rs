@@ -169,6 +169,7 @@ fn build_core(
         providers: BTreeMap::from([("local".to_owned(), local)]),
         clock,
         entropy: Entropy::System,
+        keys: Arc::new(crate::keys::Keys::open(&home.path("keys"))?),
         clocks: config.clocks,
         files: RunFiles::new(home.path("runs"), true),
         boot: BootSettings {

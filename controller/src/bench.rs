@@ -27,6 +27,7 @@ pub(crate) const MACHINE: MachineId = MachineId::from_bytes([9; 16]);
 pub(crate) fn parts(dir: &Path, objects: Arc<dyn Store>) -> Parts {
     let hub = HubId::from_bytes([4; 16]);
     Parts {
+        keys: Arc::default(),
         hub,
         authority: Authority::create(hub, SystemTime::now()).unwrap(),
         label_key: [1; 32],
@@ -49,8 +50,14 @@ pub(crate) fn parts(dir: &Path, objects: Arc<dyn Store>) -> Parts {
 
 /// The rows of a run at work and its first attempt.
 pub(crate) fn at_work(provider: &str) -> (RunId, AttemptId, Changes) {
+    at_work_with(provider, "auto")
+}
+
+/// The same, and whether its checkpoints are sealed.
+pub(crate) fn at_work_with(provider: &str, encrypt: &str) -> (RunId, AttemptId, Changes) {
     let (run, attempt) = (RunId::from_bytes([7; 16]), AttemptId::from_bytes([8; 16]));
-    let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": provider});
+    let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": provider,
+        "checkpoints": {"encrypt": encrypt}});
     let row: Run = serde_json::from_value(json!({
         "id": run, "name": "r", "spec": spec, "status": RunState::Running, "created_ms": 1,
         "generation": Generation::from_u64(1), "bound": attempt, "attempts": 1,
@@ -80,6 +87,7 @@ impl ChunkIndex for Index<'_> {
             len: chunk.len,
             stored: chunk.stored,
             codec: chunk.codec.try_into().unwrap(),
+            cipher: chunk.cipher.map(Digest::from_bytes),
         };
         Ok(found.into_iter().map(|chunk| chunk.map(place)).collect())
     }

@@ -99,6 +99,8 @@ pub struct Core {
     pub clock: Clock,
     /// Ids and secrets.
     pub entropy: Entropy,
+    /// What seals and opens checkpoints.
+    pub keys: Arc<crate::keys::Keys>,
     /// Waiting times.
     pub clocks: Clocks,
     /// Logs and points.
@@ -148,6 +150,8 @@ pub struct Parts {
     pub clock: Clock,
     /// See [`Core::entropy`].
     pub entropy: Entropy,
+    /// See [`Core::keys`].
+    pub keys: Arc<crate::keys::Keys>,
     /// See [`Core::clocks`].
     pub clocks: Clocks,
     /// See [`Core::files`].
@@ -171,6 +175,7 @@ impl Core {
             providers: parts.providers,
             clock: parts.clock,
             entropy: parts.entropy,
+            keys: parts.keys,
             clocks: parts.clocks,
             files: parts.files,
             boot: parts.boot,

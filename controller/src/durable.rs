@@ -6,16 +6,20 @@
 use std::collections::BTreeMap;
 
 use artifacts::key::ObjectClass;
-use artifacts::manifest::{ChunkRef, ManifestError, Node};
+use artifacts::manifest::{Description, ManifestError};
 use artifacts::restore::RestoreError;
-use artifacts::{Digest, Kind as TreeKind, Manifest, ObjectKey};
+use artifacts::{Digest, Kind as TreeKind, ObjectKey};
 use lifecycle::{AttemptId, CheckpointState, Generation, RunId};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Checkpoint, ManifestRef, Run, Versioned};
-use crate::store::ChunkPut;
+
+mod told;
+
+pub use told::chunk_rows;
+pub(crate) use told::{Opened, Told, chunks, opened, packs};
 
 /// Packs of which a commit asks at once.
 const ASKED_AT_ONCE: usize = 32;
@@ -29,47 +33,6 @@ pub enum Outcome {
     Superseded(Generation),
     /// It is not what it claims to be.
     Refused(String),
-}
-
-pub(crate) fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
-    tree.entries.iter().flat_map(|entry| match &entry.node {
-        Node::File { chunks, .. } => chunks.as_slice(),
-        _ => &[],
-    })
-}
-
-/// The packs that a tree names, as text.
-pub(crate) fn packs(tree: &Manifest) -> Vec<String> {
-    tree.packs().iter().map(ToString::to_string).collect()
-}
-
-/// What a checkpoint is, in a word.
-pub(crate) fn kind(tree: &Manifest) -> String {
-    if !tree.single_file {
-        return "directory".into();
-    }
-    let ending = tree.name.rsplit_once('.').map(|(_, ending)| ending.to_lowercase());
-    let plain =
-        |text: &String| (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    ending.filter(plain).unwrap_or_else(|| "file".into())
-}
-
-/// What a tree adds to the index of known chunks. A difference is not known
-/// by itself: it cannot be read without its base, which the index does not
-/// tell.
-#[must_use]
-pub fn chunk_rows(tree: &Manifest) -> Vec<ChunkPut> {
-    chunks(tree)
-        .filter(|chunk| chunk.base.is_none())
-        .map(|c| ChunkPut {
-            digest: *c.digest.as_bytes(),
-            pack: c.pack.to_string(),
-            offset: c.offset,
-            len: c.len,
-            stored: c.stored,
-            codec: c.codec.into(),
-        })
-        .collect()
 }
 
 /// Commits a stored manifest of an attempt.
@@ -102,12 +65,16 @@ pub async fn commit(
             note_stray(core, &row.body, manifest, &tree).await?;
             return Ok(fenced);
         }
+        // An agent that does not know how to seal; what it stored counts for nothing.
+        if !tree.sealed && crate::keys::is_sealed_run(core, &run.body.spec) {
+            return Ok(Outcome::Refused("the run's trees are to be sealed, and this one is not".into()));
+        }
         let known: Option<Versioned<Checkpoint>> = core.load(&manifest.key).await?;
         if known.is_some() {
             return Ok(Outcome::Durable);
         }
         let changes = changes_for(core, run, &row.body, manifest, &tree);
-        let changes = match crate::retain::naming(core, changes, &packs(&tree)).await? {
+        let changes = match crate::retain::naming(core, changes, &tree.packs).await? {
             Ok(changes) => changes,
             // Not the checkpoint's fault: published again it refers to others.
             Err(pack) => {
@@ -132,13 +99,13 @@ fn fenced(run: &Run, attempt: AttemptId, generation: Generation) -> Option<Outco
         .then_some(Outcome::Superseded(run.generation))
 }
 
-/// The manifest as stored, if it and every pack it names are there in full;
+/// What is told of the manifest as stored, if it and every pack it names are there in full;
 /// and the packs of which the store was asked.
 pub(crate) async fn check_stored(
     core: &Core,
     key: &ObjectKey,
     digest: &str,
-) -> Result<Result<(Manifest, BTreeMap<ObjectKey, Option<u64>>), String>, CoreError> {
+) -> Result<Result<(Told, BTreeMap<ObjectKey, Option<u64>>), String>, CoreError> {
     let Some(size) = core.objects.size(key).await? else {
         return Ok(Err("the manifest is not in the store".into()));
     };
@@ -149,18 +116,17 @@ pub(crate) async fn check_stored(
     if Digest::of(&bytes).to_string() != digest {
         return Ok(Err("the manifest's digest differs".into()));
     }
-    let tree = match Manifest::parse(&bytes) {
+    let tree = match Description::parse(&bytes) {
         Ok(tree) => tree,
         // Not refused for good: it counts once this program was upgraded.
         Err(error) if is_later(&error) => return Err(CoreError::Impossible(format!("{key}: {error}"))),
         Err(error) => return Ok(Err(format!("the manifest does not parse: {error}"))),
     };
-    let mut needed = BTreeMap::new();
-    for chunk in tree.needed() {
-        let end = chunk.end();
-        let most = needed.entry(chunk.pack.clone()).or_insert(0);
-        *most = end.max(*most);
-    }
+    let mut needed = tree.ends();
+    let told = match told::told(core, key, tree) {
+        Ok(told) => told,
+        Err(why) => return Ok(Err(why)),
+    };
     // Of the others an earlier commit has found that they are there.
     needed.retain(|pack, end| core.known.size_of(pack).is_none_or(|size| size < *end));
     let found = sizes(core, needed.keys()).await?;
@@ -171,7 +137,7 @@ pub(crate) async fn check_stored(
             None => return Ok(Err(format!("pack {pack} is missing"))),
         }
     }
-    Ok(Ok((tree, found)))
+    Ok(Ok((told, found)))
 }
 
 /// The sizes of packs, asked for side by side: there may be thousands.
@@ -206,7 +172,7 @@ fn changes_for(
     mut run: Versioned<Run>,
     attempt: &Attempt,
     manifest: &ManifestRef,
-    tree: &Manifest,
+    tree: &Told,
 ) -> Changes {
     let reference = ManifestRef { step: tree.step, ..manifest.clone() };
     let run_id = run.body.id;
@@ -233,19 +199,19 @@ fn changes_for(
             generation: attempt.generation,
             status: CheckpointState::Committed,
             name: tree.name.clone(),
-            bytes: tree.total_bytes(),
+            bytes: tree.bytes,
             committed_ms: core.clock.wall_ms(),
             stray: false,
-            packs: packs(tree),
-            kind: kind(tree),
+            packs: tree.packs.clone(),
+            kind: tree.word.clone(),
             verified_ms: 0,
             verified_percent: 0,
             trouble: String::new(),
         }));
         "durable"
     };
-    changes.0.chunks = chunk_rows(tree);
-    let detail = json!({"step": tree.step, "bytes": tree.total_bytes(), "generation": attempt.generation});
+    changes.0.chunks.clone_from(&tree.chunks);
+    let detail = json!({"step": tree.step, "bytes": tree.bytes, "generation": attempt.generation});
     changes.put(&run).note(
         core,
         &format!("machine:{}", attempt.machine),
@@ -262,7 +228,7 @@ async fn note_stray(
     core: &Core,
     attempt: &Attempt,
     manifest: &ManifestRef,
-    tree: &Manifest,
+    tree: &Told,
 ) -> Result<(), CoreError> {
     if tree.kind != TreeKind::Checkpoint || core.load::<Checkpoint>(&manifest.key).await?.is_some() {
         return Ok(());
@@ -274,17 +240,17 @@ async fn note_stray(
         generation: attempt.generation,
         status: CheckpointState::Committed,
         name: tree.name.clone(),
-        bytes: tree.total_bytes(),
+        bytes: tree.bytes,
         committed_ms: core.clock.wall_ms(),
         stray: true,
-        packs: packs(tree),
-        kind: kind(tree),
+        packs: tree.packs.clone(),
+        kind: tree.word.clone(),
         verified_ms: 0,
         verified_percent: 0,
         trouble: String::new(),
     });
     let actor = format!("machine:{}", attempt.machine);
-    let Ok(changes) = crate::retain::naming(core, Changes::default(), &packs(tree)).await? else {
+    let Ok(changes) = crate::retain::naming(core, Changes::default(), &tree.packs).await? else {
         return Ok(());
     };
     let changes = changes.put(&stray).note(
@@ -310,6 +276,7 @@ pub fn is_passing(error: &RestoreError) -> bool {
             | RestoreError::Remote(_)
             | RestoreError::Full(_)
             | RestoreError::Unsupported { .. }
+            | RestoreError::Sealed { .. }
     ) || matches!(error, RestoreError::Manifest(error) if is_later(error))
 }
 
@@ -334,7 +301,7 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
             continue;
         }
         let bytes = core.objects.get(&key, 0, size).await?;
-        let tree = match Manifest::parse(&bytes) {
+        let tree = match Description::parse(&bytes) {
             Ok(tree) => tree,
             // The newest work, maybe: binding now would lose it for good.
             Err(error) if is_later(&error) => {
@@ -342,13 +309,15 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
             }
             Err(_) => continue,
         };
-        if tree.kind == TreeKind::Outputs && run.outputs.as_ref().is_some_and(|o| o.key >= key.to_string()) {
+        let step = tree.step();
+        if tree.kind() == TreeKind::Outputs && run.outputs.as_ref().is_some_and(|o| o.key >= key.to_string())
+        {
             continue;
         }
         let digest = Digest::of(&bytes);
         let verified = match core.known.is_verified(&key, digest) {
             true => Ok(()),
-            false => artifacts::restore::verify(&*core.objects, &tree).await.map(|_| ()),
+            false => verified(core, &key, tree).await,
         };
         match verified {
             // What follows may have to be done again; the reading need not.
@@ -363,12 +332,24 @@ pub async fn adopt_stored(core: &Core, run: &Run, attempt: AttemptId) -> Result<
                 continue;
             }
         }
-        let reference = ManifestRef { key: key.to_string(), digest: digest.to_string(), step: tree.step };
+        let reference = ManifestRef { key: key.to_string(), digest: digest.to_string(), step };
         if commit(core, attempt, run.generation, &reference).await? == Outcome::Durable {
             adopted += 1;
         }
     }
     Ok(adopted)
+}
+
+/// Whether all of a tree is as it was stored: what it holds where a key opens
+/// it, else its stored bytes.
+///
+/// # Errors
+/// What is wrong with it, or why that could not be found out.
+pub async fn verified(core: &Core, key: &ObjectKey, tree: Description) -> Result<(), RestoreError> {
+    match opened(core, key, tree)? {
+        Opened::Tree(tree) => artifacts::restore::verify(&*core.objects, &tree).await.map(drop),
+        Opened::Closed(sealed) => artifacts::restore::verify_stored(&*core.objects, &sealed).await.map(drop),
+    }
 }
 
 /// The object that a failure to verify blames.
@@ -469,4 +450,4 @@ pub async fn offered(core: &Core, run: &Run) -> Result<Vec<ManifestRef>, CoreErr
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

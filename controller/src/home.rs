@@ -44,6 +44,9 @@ pub enum HomeError {
     /// Keys or certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// Keys of sealed checkpoints.
+    #[error(transparent)]
+    Seal(#[from] artifacts::seal::SealError),
 }
 
 /// How tools find the running controller: `controller.json`.
@@ -255,7 +258,7 @@ pub fn operator_credentials(root: &Path) -> Result<(Credentials, String), HomeEr
     Ok((credentials, need("root.pem")?))
 }
 
-fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -263,7 +266,7 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
     }
 }
 
-fn read_text(path: &Path) -> Result<Option<String>, HomeError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, HomeError> {
     let Some(bytes) = read_bytes(path)? else { return Ok(None) };
     String::from_utf8(bytes)
         .map(Some)

@@ -15,6 +15,7 @@ pub mod durable;
 pub mod execute;
 pub mod health;
 pub mod ingest;
+pub mod keys;
 pub mod known;
 pub mod label;
 pub mod reconcile;

@@ -135,6 +135,17 @@ pub enum Idempotency {
     HostLock,
 }
 
+/// Whom the machines of a provider belong to: who can read what is on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Whoever runs the controller (T2).
+    Me,
+    /// A cloud under contract (T3).
+    Cloud,
+    /// Somebody who rents them out (T4).
+    Stranger,
+}
+
 /// A source of machines.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -142,6 +153,10 @@ pub trait Provider: Send + Sync {
     fn name(&self) -> &'static str;
     /// How its machines are reached.
     fn reach(&self) -> Reach;
+    /// Whose machines they are.
+    fn owner(&self) -> Owner {
+        Owner::Me
+    }
     /// What makes a repeated create safe.
     fn idempotency(&self) -> Idempotency;
     /// The price of one machine.

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod operator;
 pub mod select;
 pub mod session;
+mod unseal;
 pub mod upgrade;
 pub mod views;
 pub mod why;

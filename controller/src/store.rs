@@ -144,6 +144,8 @@ pub struct ChunkPut {
     pub stored: u32,
     /// How it is coded there, as the artifact format numbers it.
     pub codec: u8,
+    /// Hash of its stored bytes, where it is sealed; `digest` is its name then.
+    pub cipher: Option<[u8; 32]>,
 }
 
 /// Something learned or done, to be appended to the journal.

@@ -153,6 +153,9 @@ pub struct CheckpointSpec {
     /// The metric by which some of them are the best.
     #[serde(default, skip_serializing_if = "is_default")]
     pub best: Option<Best>,
+    /// Whether checkpoints and results are sealed before they leave the machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub encrypt: Encrypt,
 }
 
 fn default_quiet() -> u64 {
@@ -184,8 +187,22 @@ impl Default for CheckpointSpec {
             check: Vec::new(),
             keep: Retention::default(),
             best: None,
+            encrypt: Encrypt::default(),
         }
     }
+}
+
+/// Whether trees are sealed before they leave the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encrypt {
+    /// On machines of strangers.
+    #[default]
+    Auto,
+    /// On every machine.
+    Always,
+    /// On none.
+    Never,
 }
 
 /// How a restored checkpoint is handed to the program.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use artifacts::manifest::VERSION;
-use artifacts::{ChunkIndex, Digest, Location, ObjectKey, Put, Store, StoreError};
+use artifacts::manifest::{Description, VERSION};
+use artifacts::restore::{self, RestoreError};
+use artifacts::seal::{Keyring, ManifestKey};
+use artifacts::{ChunkIndex, Digest, Location, Manifest, ObjectKey, Put, Store, StoreError};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -26,6 +28,28 @@ const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a call waits for a connection before it counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no key of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnsealError {
+    /// Nobody answered: ask again.
+    #[error("the key of a sealed manifest could not be asked for: {0}")]
+    Passing(String),
+    /// The controller has it not, or does not give it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl UnsealError {
+    /// What it means for the manifest at `key`.
+    #[must_use]
+    pub fn of(self, key: &ObjectKey) -> RestoreError {
+        match self {
+            Self::Passing(_) => RestoreError::Remote(self.to_string()),
+            Self::Refused(what) => RestoreError::Sealed { key: key.clone(), what },
+        }
+    }
+}
 
 /// The controller's store.
 #[derive(Debug, Clone)]
@@ -103,6 +127,44 @@ impl RemoteStore {
                 answer => return answer,
             }
         }
+    }
+
+    /// The key of a sealed manifest; `attempt` is empty for operators.
+    ///
+    /// # Errors
+    /// Where the controller does not give it, or nobody answered: the latter is
+    /// [`StoreError::Remote`].
+    pub async fn unseal(&self, attempt: &str, key: &ObjectKey) -> Result<ManifestKey, UnsealError> {
+        let call = |mut client: Client| async move {
+            let ask = v1::UnsealRequest { attempt_id: attempt.to_owned(), manifest_key: key.to_string() };
+            client.unseal(ask).await
+        };
+        match self.call(call).await {
+            Ok(reply) => ManifestKey::try_from(reply.get_ref().manifest_opens.as_slice())
+                .map_err(|_| UnsealError::Passing("the controller gave what is no key".into())),
+            Err(status) if passing(&status) => Err(UnsealError::Passing(status.message().to_owned())),
+            Err(status) => Err(UnsealError::Refused(status.message().to_owned())),
+        }
+    }
+
+    /// Reads a manifest, and opens it with the controller's help where it is
+    /// sealed.
+    ///
+    /// # Errors
+    /// As for any manifest.
+    pub async fn open_manifest(
+        &self,
+        attempt: &str,
+        key: &ObjectKey,
+        expect: Digest,
+    ) -> Result<Manifest, RestoreError> {
+        let found = restore::load_description(self, key, Some(expect)).await?;
+        let mut keys = Keyring::default();
+        if matches!(found, Description::Sealed(_)) {
+            let opens = self.unseal(attempt, key).await.map_err(|error| error.of(key))?;
+            keys.add_manifest(key.clone(), opens);
+        }
+        found.open(key, &keys).map_err(|error| restore::opening_failed(key, error))
     }
 
     async fn retry<T, F>(
@@ -217,7 +279,8 @@ impl ChunkIndex for RemoteStore {
                 let pack = place.pack.parse().ok()?;
                 let codec = u8::try_from(place.codec).ok()?.try_into().ok()?;
                 let stored = if place.stored == 0 { place.len } else { place.stored };
-                Some(Location { pack, offset: place.offset, len: place.len, stored, codec })
+                let cipher = place.cipher.as_slice().try_into().ok().map(Digest::from_bytes);
+                Some(Location { pack, offset: place.offset, len: place.len, stored, codec, cipher })
             }));
         }
         Ok(found)

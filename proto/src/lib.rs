@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod identity;
 pub mod pki;
 pub mod resolve;
+mod secret;
 pub mod serve;
 pub mod tls;
 

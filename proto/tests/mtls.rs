@@ -108,6 +108,7 @@ service! {
     commit(v1::CommitRequest) -> v1::CommitReply,
     condemn(v1::CondemnRequest) -> v1::CondemnReply,
     booklet(v1::BookletRequest) -> Self::BookletStream,
+    unseal(v1::UnsealRequest) -> v1::UnsealReply,
 }
 
 #[tonic::async_trait]

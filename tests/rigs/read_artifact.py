@@ -1,7 +1,7 @@
 """Restores a tree from a local store, as docs/artifact-format.md says and without any code of the product.
 
-    python3 read_artifact.py STORE MANIFEST_KEY DESTINATION
-Needs blake3, lz4 and zstandard from PyPI. Prints what it read as one line of JSON.
+    python3 read_artifact.py STORE MANIFEST_KEY DESTINATION [PRIVATE_KEY_FILE]
+The file is for sealed trees. Needs blake3, lz4 and zstandard from PyPI. Prints what it read as one line of JSON.
 """
 import json
 import os
@@ -91,16 +91,22 @@ def fill(stored, size):
 DECODE = {RAW: lambda raw, _: raw, FILL: fill, LZ4: lz4.block.decompress, ZSTD: zstd, PLANES: planes}
 
 
-def main(store, key, destination):
+def main(store, key, destination, *private):
     with open(os.path.join(store, key), "rb") as file:
-        tree = json.load(file)
-    assert tree["version"] in (1, 2), tree["version"]
+        raw = file.read()
+    tree, unseal = json.loads(raw), None
+    assert tree["version"] in (1, 2, 3), tree["version"]
+    if tree["version"] == 3:
+        from read_sealed import opened
+        tree, unseal = opened(raw, *private)
     codecs, packs = Counter(), [open(os.path.join(store, pack), "rb") for pack in tree["packs"]]
 
     def read(digest, size, pack, offset, *coded):
         length, codec, *base = coded or (size, RAW)
         packs[pack].seek(offset)
         stored = packs[pack].read(length)
+        if unseal:
+            stored = unseal(tree["packs"][pack], offset, size, codec, stored)
         plain = delta(stored, read(*tree["bases"][base[0]])) if base else DECODE[codec](stored, size)
         assert blake3.blake3(plain).hexdigest() == digest, (pack, offset, codec)
         codecs[codec] += 1

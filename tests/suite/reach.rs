@@ -48,6 +48,7 @@ pub(super) async fn hub() -> Hub {
     let hub = HubId::from_bytes([4; 16]);
     let dir = tempfile::tempdir().unwrap();
     let core = Core::new(Parts {
+        keys: std::sync::Arc::default(),
         hub,
         authority: Authority::create(hub, SystemTime::now()).unwrap(),
         label_key: [1; 32],

@@ -77,6 +77,9 @@ struct Kept {
     resume: Vec<Ref>,
     outputs: Option<Ref>,
     grace_seconds: u64,
+    /// Its trees are sealed; the keys are never kept.
+    #[serde(default)]
+    sealed: bool,
     at_ms: u64,
 }
 
@@ -196,6 +199,9 @@ impl World for Machine {
                 wish: v1::Wish::Run.into(),
                 grace_seconds: kept.grace_seconds,
                 forget: false,
+                sealed: kept.sealed,
+                // With the next connection.
+                sealing: None,
             };
             found.push((at, work));
         }
@@ -218,9 +224,14 @@ impl World for Machine {
             resume: work.resume.iter().map(keep_ref).collect(),
             outputs: work.outputs.as_ref().map(keep_ref),
             grace_seconds: work.grace_seconds,
+            sealed: work.sealed,
             at_ms: os::unix_ms(),
         };
         os::write_durable(&dir.work(), &serde_json::to_vec(&kept).unwrap_or_default())
+    }
+
+    fn entrust(&self, work: &v1::Work) {
+        self.publishing.entrust(work);
     }
 
     fn outbox(&self, attempt: &str) -> Option<PathBuf> {
@@ -395,13 +406,15 @@ impl World for Machine {
     async fn publish(&self, work: v1::Work, candidate: Candidate, gateway: SharedGateway) -> Published {
         let Some(spec) = spec_of(&work) else { return Published::Refused("no description".into()) };
         let (dir, publishing) = (self.dir(&work.attempt_id), self.publishing.clone());
-        self.aside(async move { publishing.checkpoint(&dir, &work, &spec, &candidate, &gateway).await }).await
+        let publish = async move { publishing.checkpoint(&dir, &work, &spec, &candidate, &gateway).await };
+        Box::pin(self.aside(publish)).await
     }
 
     async fn publish_outputs(&self, work: v1::Work, gateway: SharedGateway) -> Published {
         let Some(spec) = spec_of(&work) else { return Published::Gone };
         let (dir, publishing) = (self.dir(&work.attempt_id), self.publishing.clone());
-        self.aside(async move { publishing.outputs(&dir, &work, &spec, &gateway).await }).await
+        let publish = async move { publishing.outputs(&dir, &work, &spec, &gateway).await };
+        Box::pin(self.aside(publish)).await
     }
 
     async fn settle(&self, work: v1::Work, gateway: SharedGateway, fresh: bool) -> Settlement {

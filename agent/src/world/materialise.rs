@@ -47,10 +47,14 @@ fn restore_failed(what: &str, error: &RestoreError) -> Failed {
     failed(what, error, transient)
 }
 
-async fn manifest(gateway: &SharedGateway, at: &v1::ManifestRef) -> Result<Manifest, RestoreError> {
+async fn manifest(
+    gateway: &SharedGateway,
+    work: &v1::Work,
+    at: &v1::ManifestRef,
+) -> Result<Manifest, RestoreError> {
     let key: ObjectKey = at.key.parse().map_err(|_| RestoreError::Remote("no object key".into()))?;
     let digest: Digest = at.digest.parse().map_err(|_| RestoreError::Remote("no digest".into()))?;
-    restore::load_manifest(&**gateway, &key, Some(digest)).await
+    gateway.tree(work, &key, digest).await
 }
 
 /// Everything, in order.
@@ -70,7 +74,8 @@ pub async fn prepare(
     let mut prepared =
         Prepared { restored: None, environment_cached: false, condemned: Vec::new(), notes: Vec::new() };
     if let Some(outputs) = &work.outputs {
-        let tree = manifest(&gateway, outputs).await.map_err(|e| restore_failed("earlier results", &e))?;
+        let tree =
+            manifest(&gateway, work, outputs).await.map_err(|e| restore_failed("earlier results", &e))?;
         restore::restore_over(&*gateway, &tree, &dir.source())
             .await
             .map_err(|e| restore_failed("earlier results", &e))?;
@@ -97,7 +102,7 @@ async fn source(dir: &AttemptDir, work: &v1::Work, gateway: &SharedGateway) -> R
         return Ok(());
     }
     let at = work.source.as_ref().ok_or_else(|| failed("the source tree", "none is named", false))?;
-    let tree = manifest(gateway, at).await.map_err(|e| restore_failed("the source tree", &e))?;
+    let tree = manifest(gateway, work, at).await.map_err(|e| restore_failed("the source tree", &e))?;
     restore::restore(&**gateway, &tree, &dir.source())
         .await
         .map_err(|e| restore_failed("the source tree", &e))?;
@@ -134,7 +139,7 @@ async fn resume(
     let globs = save_globs(spec).map_err(|e| failed("[checkpoints] paths", e, false))?;
     for offer in &work.resume {
         let begun = Instant::now();
-        let restored = match manifest(gateway, offer).await {
+        let restored = match manifest(gateway, work, offer).await {
             Ok(tree) => restore_one(dir, spec, &tree, &globs, gateway).await.map(|path| (path, tree)),
             Err(error) => Err(error),
         };

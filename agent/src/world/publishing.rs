@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifacts::index::Resuming;
-use artifacts::publish::PublishError;
+use artifacts::publish::{PublishError, With};
+use artifacts::seal::Sealing;
 use artifacts::store::share::{Link, Sharing};
 use artifacts::{Kind, Selection, StoreError};
 use lifecycle::RunSpec;
@@ -29,6 +30,7 @@ mod look;
 mod missed;
 mod places;
 mod prepare;
+mod sealing;
 mod seen;
 mod standing;
 mod unfinished;
@@ -67,6 +69,8 @@ struct Told {
     settled: Vec<Published>,
     /// What is stored in this generation without being committed.
     left: Left,
+    /// What trees are sealed with.
+    sealing: Option<Arc<Sealing>>,
     /// Names the result files that were published last.
     outputs: Option<String>,
 }
@@ -179,11 +183,19 @@ impl Publishing {
         // controller when this machine is lost.
         let holds = move || still.is_none_or(|still| still.holds());
         let (attempt, is_checkpoint) = (&work.attempt_id, selection.kind == Kind::Checkpoint);
+        let sealing = match self.sealing(work) {
+            Ok(sealing) => sealing,
+            Err(why) => {
+                courier.put_back(keys);
+                return Published::Later(why);
+            }
+        };
         let base = if is_checkpoint { self.keyframes.base(dir, attempt).await } else { None };
         let before = keys.pack_seq;
         let alone = alone(dir);
         let store = Sharing::new(&way, &self.link, percent, &alone);
-        let published = artifacts::publish_against(base, selection, &mut keys, &store, &index, holds).await;
+        let with = With { keyframe: base, sealing };
+        let published = artifacts::publish_against(with, selection, &mut keys, &store, &index, holds).await;
         let packs = keys.pack_seq.saturating_sub(before);
         courier.put_back(keys);
         let published = match published {

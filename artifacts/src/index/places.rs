@@ -8,11 +8,13 @@ use super::Location;
 use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::ObjectKey;
-use crate::manifest::{ChunkRef, Manifest};
+use crate::manifest::Manifest;
 use crate::pack::Held;
 
 /// The pack of a chunk that lies in none yet.
 const NONE: u32 = u32::MAX;
+/// In the place of a hash of stored bytes.
+const UNSEALED: Digest = Digest::from_bytes([0; 32]);
 /// An empty slot.
 const FREE: u32 = u32::MAX;
 
@@ -22,6 +24,9 @@ pub struct Places {
     packs: Vec<ObjectKey>,
     numbers: HashMap<ObjectKey, u32>,
     places: Vec<Place>,
+    /// Hashes of stored bytes by the numbers of places; empty while none is
+    /// sealed, and zeros for one that is not.
+    ciphers: Vec<Digest>,
     /// Numbers of places, found by the beginning of their digests: a table of
     /// digests would hold each of them twice.
     slots: Vec<u32>,
@@ -56,8 +61,7 @@ impl Places {
         let mut places = Self::default();
         // A difference is not told without its base.
         for chunk in manifest.chunks().filter(|chunk| wanted(&chunk.pack) && chunk.base.is_none()) {
-            let ChunkRef { digest, len, pack, offset, stored, codec, .. } = chunk.clone();
-            places.insert(digest, &Location { pack, offset, len, stored, codec });
+            places.insert(chunk.digest, &chunk.place());
         }
         places
     }
@@ -66,13 +70,44 @@ impl Places {
     #[must_use]
     pub fn within(self, wanted: impl Fn(&ObjectKey) -> bool) -> Self {
         let fit: Vec<bool> = self.packs.iter().map(wanted).collect();
+        self.keep(|place, _| {
+            fit.get(place.pack as usize).is_some_and(|fit| *fit) && place.codec != Codec::Delta
+        })
+    }
+
+    /// Those that are sealed, or those that are not.
+    #[must_use]
+    pub(crate) fn sealed(self, wanted: bool) -> Self {
+        if self.ciphers.is_empty() {
+            return if wanted { Self::default() } else { self };
+        }
+        self.keep(|_, cipher| cipher.is_some() == wanted)
+    }
+
+    fn keep(self, wanted: impl Fn(&Place, Option<Digest>) -> bool) -> Self {
         let mut kept = Self { packs: self.packs, numbers: self.numbers, ..Self::default() };
-        for place in self.places {
-            if fit.get(place.pack as usize).is_some_and(|fit| *fit) && place.codec != Codec::Delta {
-                kept.push(place);
+        for (number, place) in self.places.into_iter().enumerate() {
+            let cipher = self.ciphers.get(number).copied().filter(|cipher| *cipher != UNSEALED);
+            if wanted(&place, cipher) {
+                let number = kept.push(place);
+                kept.seal(number, cipher);
             }
         }
         kept
+    }
+
+    fn seal(&mut self, number: u32, cipher: Option<Digest>) {
+        let number = number as usize;
+        if let Some(place) = self.ciphers.get_mut(number) {
+            *place = cipher.unwrap_or(UNSEALED);
+        } else if let Some(cipher) = cipher {
+            self.ciphers.resize(number, UNSEALED);
+            self.ciphers.push(cipher);
+        }
+    }
+
+    fn cipher(&self, number: u32) -> Option<Digest> {
+        self.ciphers.get(number as usize).copied().filter(|cipher| *cipher != UNSEALED)
     }
 
     fn slot(&self, digest: &Digest) -> usize {
@@ -135,27 +170,30 @@ impl Places {
         if let Some(number) = self.find(&digest) {
             return number;
         }
-        let Location { len, stored, codec, .. } = *at;
+        let Location { len, stored, codec, cipher, .. } = *at;
         let (pack, offset) = (self.pack(&at.pack), at.offset as u32);
-        self.push(Place { digest, pack, offset, len, stored, codec })
+        let number = self.push(Place { digest, pack, offset, len, stored, codec });
+        self.seal(number, cipher);
+        number
     }
 
     /// Says where the chunks of a pack lie.
     pub(crate) fn settle(&mut self, key: &ObjectKey, held: &[(Digest, Held)]) {
         let pack = self.pack(key);
-        for (digest, Held { offset, stored, len, codec }) in held {
+        for (digest, Held { offset, stored, len, codec, cipher }) in held {
             let number = self.expect(*digest, *len);
             if let Some(place) = self.places.get_mut(number as usize) {
                 *place = Place { pack, offset: *offset as u32, stored: *stored, codec: *codec, ..*place };
+                self.seal(number, *cipher);
             }
         }
     }
 
-    /// The chunk of this number, if it lies anywhere.
-    pub(crate) fn get(&self, number: u32) -> Option<ChunkRef> {
+    /// The chunk of this number and its place, if it lies anywhere.
+    pub(crate) fn get(&self, number: u32) -> Option<(Digest, Location)> {
         let Place { digest, pack, offset, len, stored, codec } = *self.places.get(number as usize)?;
-        let pack = self.packs.get(pack as usize)?.clone();
-        Some(ChunkRef { digest, len, pack, offset: u64::from(offset), stored, codec, base: None })
+        let (pack, cipher) = (self.packs.get(pack as usize)?.clone(), self.cipher(number));
+        Some((digest, Location { pack, offset: u64::from(offset), len, stored, codec, cipher }))
     }
 }
 
@@ -174,7 +212,8 @@ mod tests {
         for n in 0..5000_u32 {
             let number = places.expect(digest(n), 10);
             assert_eq!((number, places.expect(digest(n), 10)), (n, n));
-            let held = Held { offset: u64::from(n) * 5, stored: 5, len: 10, codec: Codec::Zstd };
+            let cipher = (n % 8 == 0).then(|| digest(n + 1));
+            let held = Held { offset: u64::from(n) * 5, stored: 5, len: 10, codec: Codec::Zstd, cipher };
             if n % 4 < 3 {
                 places.settle(&packs[n as usize % 4], &[(digest(n), held)]);
             }
@@ -184,11 +223,15 @@ mod tests {
         for n in 0..5000_u32 {
             let found = own.find(&digest(n)).and_then(|number| own.get(number));
             assert_eq!(found.is_some(), n % 4 == 0 || n % 4 == 2, "{n}");
-            if let Some(chunk) = found {
-                assert_eq!((chunk.digest, chunk.offset, chunk.stored), (digest(n), u64::from(n) * 5, 5));
-                assert_eq!(chunk.pack, packs[n as usize % 4]);
+            if let Some((found, place)) = found {
+                assert_eq!((found, place.offset, place.stored), (digest(n), u64::from(n) * 5, 5));
+                assert_eq!(place.pack, packs[n as usize % 4]);
+                assert_eq!(place.cipher, (n % 8 == 0).then(|| digest(n + 1)));
             }
         }
+        let sealed = own.sealed(true);
+        assert_eq!(sealed.len(), 625);
+        assert!(sealed.find(&digest(8)).is_some() && sealed.find(&digest(4)).is_none());
         assert!(size_of::<Place>() <= 52);
     }
 }

@@ -222,7 +222,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let pack = packs.get(pack as usize).cloned();
         let pack = pack.ok_or_else(|| ManifestError::Malformed("a chunk names no pack".into()))?;
         let codec = Codec::try_from(codec).map_err(|_| ManifestError::Codec(codec))?;
-        Ok(ChunkRef { digest, len, pack, offset, stored, codec, base })
+        Ok(ChunkRef { digest, len, pack, offset, stored, codec, base, seal: None })
     };
     let bases = tree.bases.into_iter().map(place).collect::<Result<_, ManifestError>>()?;
     let entries = tree.entries.into_iter().map(|named| {

@@ -17,7 +17,8 @@ use crate::chunk::{WHOLE, outline};
 use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::index::Location;
-use crate::manifest::{ChunkRef, MAX_BYTES, Manifest, Node};
+use crate::manifest::{ChunkRef, Entry, MAX_BYTES, Manifest, Node};
+use crate::seal::Sealing;
 
 /// Shorter chunks are not worth another one that must be there to restore them.
 const LEAST: u32 = 64 << 10;
@@ -286,8 +287,43 @@ fn copy(root: &Path, manifest: &Manifest, dir: &Path) -> io::Result<Option<Keyfr
     if files.is_empty() {
         return Ok(None);
     }
-    fs::write(dir.join(TREE), manifest.to_bytes())?;
+    fs::write(dir.join(TREE), bare(manifest).to_bytes())?;
     Ok(Some(Keyframe { dir: dir.to_owned(), step: manifest.step, files, since: Mutex::default() }))
+}
+
+/// The tree without any key, and without what the store knows of it: nothing of
+/// a sealed one but what is beside this file anyway may stay on the machine.
+fn bare(manifest: &Manifest) -> Manifest {
+    let chunk = |chunk: &ChunkRef| ChunkRef {
+        stored: chunk.len,
+        codec: Codec::Raw,
+        offset: 0,
+        base: None,
+        seal: None,
+        ..chunk.clone()
+    };
+    let entries = manifest.entries.iter().map(|entry| Entry {
+        path: entry.path.clone(),
+        node: match &entry.node {
+            Node::File { mode, size, mtime_ms, chunks } => Node::File {
+                mode: *mode,
+                size: *size,
+                mtime_ms: *mtime_ms,
+                chunks: chunks.iter().map(chunk).collect(),
+            },
+            other => other.clone(),
+        },
+    });
+    Manifest {
+        version: 1,
+        kind: manifest.kind,
+        step: manifest.step,
+        name: manifest.name.clone(),
+        single_file: manifest.single_file,
+        created_ms: manifest.created_ms,
+        bases: Vec::new(),
+        entries: entries.collect(),
+    }
 }
 
 fn copied(file: File, size: u64, chunks: &[ChunkRef]) -> Option<Copied> {
@@ -395,7 +431,7 @@ impl Lineage {
     }
 
     /// Gives a chunk that is a difference its base.
-    pub(super) fn related(&mut self, mut chunk: ChunkRef) -> ChunkRef {
+    pub(super) fn related(&mut self, mut chunk: ChunkRef, sealing: Option<&Sealing>) -> ChunkRef {
         if chunk.codec != Codec::Delta {
             return chunk;
         }
@@ -406,8 +442,7 @@ impl Lineage {
         let next = self.table.len() as u32;
         let number = *self.numbers.entry(*digest).or_insert(next);
         if number == next {
-            let Location { pack, offset, len, stored, codec } = at.clone();
-            self.table.push(ChunkRef { digest: *digest, len, pack, offset, stored, codec, base: None });
+            self.table.push(at.clone().chunk(*digest, sealing));
         }
         chunk.base = Some(number);
         chunk

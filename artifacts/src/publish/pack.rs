@@ -15,9 +15,10 @@ use super::{KeySpace, PublishError, lost};
 use crate::codec::{Base, Codec, Coder, Effort};
 use crate::digest::Digest;
 use crate::index::{ChunkIndex, Location, Places, own};
-use crate::manifest::{LEAST_PER_CHUNK, MAX_BYTES, ManifestError, check_place};
+use crate::manifest::{ChunkRef, LEAST_PER_CHUNK, MAX_BYTES, ManifestError, check_place};
 use crate::offload::offload;
-use crate::pack::Builder;
+use crate::pack::{Builder, Unsealed};
+use crate::seal::{self, Sealing};
 use crate::store::Store;
 
 /// No pack is larger.
@@ -82,6 +83,8 @@ pub(super) struct Cut {
     chunks: Vec<u32>,
     /// Where the chunks of each entry end.
     ends: Vec<usize>,
+    /// How they are sealed, if they are.
+    pub(super) sealing: Option<Arc<Sealing>>,
 }
 
 impl Cut {
@@ -97,6 +100,22 @@ impl Cut {
         let end = self.ends.get(entry).copied().unwrap_or_default();
         let start = entry.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
         self.chunks.get(start.unwrap_or_default()..end).unwrap_or_default()
+    }
+
+    /// The chunk of this number, if it lies anywhere.
+    pub(super) fn chunk(&self, number: u32) -> Option<ChunkRef> {
+        let (digest, place) = self.places.get(number)?;
+        Some(place.chunk(digest, self.sealing.as_deref()))
+    }
+
+    /// What the index calls a chunk.
+    fn name(&self, digest: &Digest) -> Digest {
+        self.sealing.as_ref().map_or(*digest, |sealing| sealing.name(digest))
+    }
+
+    /// Bytes of a manifest that a chunk takes at least.
+    fn least(&self) -> u64 {
+        if self.sealing.is_some() { seal::LEAST_PER_CHUNK } else { LEAST_PER_CHUNK }
     }
 }
 
@@ -122,7 +141,7 @@ struct Bench {
 
 impl Bench {
     /// Codes chunks until the pack is full or none is left.
-    fn fill(&mut self, pieces: &mut Vec<Piece>, effort: Effort) {
+    fn fill(&mut self, pieces: &mut Vec<Piece>, effort: Effort) -> Result<(), Unsealed> {
         if !pieces.is_empty() {
             self.pack.reserve(PACK_BYTES);
         }
@@ -133,9 +152,10 @@ impl Bench {
                 self.keyframe.as_ref().is_some_and(|keyframe| keyframe.read(*kin, &mut self.base))
             });
             let base = kin.as_ref().map(|kin| Base { digest: &kin.digest, bytes: &self.base });
-            let coded = self.pack.add(&mut self.coder, piece.digest, &piece.bytes, base, effort);
+            let coded = self.pack.add(&mut self.coder, piece.digest, &piece.bytes, base, effort)?;
             self.related.extend(kin.map(|kin| (piece.digest, kin.digest, coded)));
         }
+        Ok(())
     }
 }
 
@@ -146,6 +166,12 @@ pub(super) enum Where {
     Here,
     /// Where it may block, beside everything else.
     Aside,
+}
+
+/// A chunk did not come back from sealing as it went in, or there is nothing to
+/// seal it with: it is stored in no other way.
+fn unsealed() -> PublishError {
+    PublishError::Unsealed("a chunk could not be sealed")
 }
 
 pub(super) struct Packer<'a> {
@@ -187,10 +213,14 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Chunks may be stored as differences to those of a keyframe.
-    pub(super) fn against(mut self, keyframe: Option<Arc<Keyframe>>) -> Self {
-        self.bench = Some(Bench { keyframe: keyframe.clone(), ..Bench::default() });
+    /// Chunks may be stored as differences to those of a keyframe, and are
+    /// sealed if there is something to seal them with.
+    pub(super) fn with(mut self, keyframe: Option<Arc<Keyframe>>, sealing: Option<Arc<Sealing>>) -> Self {
+        let pack = Builder::new(sealing.clone());
+        self.bench = Some(Bench { keyframe: keyframe.clone(), pack, ..Bench::default() });
         self.lineage = Lineage::of(keyframe);
+        self.tree.places = std::mem::take(&mut self.tree.places).sealed(sealing.is_some());
+        self.tree.sealing = sealing;
         self
     }
 
@@ -236,7 +266,7 @@ impl<'a> Packer<'a> {
                 fresh.push(piece);
             }
         }
-        let least = self.tree.chunks.len() as u64 * LEAST_PER_CHUNK;
+        let least = self.tree.chunks.len() as u64 * self.tree.least();
         if least > MAX_BYTES {
             return Err(ManifestError::TooLarge(least).into());
         }
@@ -253,19 +283,21 @@ impl<'a> Packer<'a> {
     /// Codes chunks into the pack; gives back those it has no room for.
     async fn fill(&mut self, mut fresh: Vec<Piece>) -> Result<Vec<Piece>, PublishError> {
         let effort = if self.index.format() < 2 { Effort::Plain } else { self.pace.effort() };
-        let mut bench = self.bench.take().unwrap_or_default();
+        // Never one that does not seal where it should.
+        let mut bench = self.bench.take().ok_or_else(unsealed)?;
         if self.runs == Where::Here {
-            bench.fill(&mut fresh, effort);
+            let filled = bench.fill(&mut fresh, effort);
             self.bench = Some(bench);
-            return Ok(fresh);
+            return filled.map(|()| fresh).map_err(|Unsealed| unsealed());
         }
         let (plain, before) = (bench.pack.plain_bytes(), bench.pack.len());
         let work = move || {
             let began = std::time::Instant::now();
-            bench.fill(&mut fresh, effort);
-            (bench, fresh, began.elapsed())
+            let filled = bench.fill(&mut fresh, effort);
+            (bench, filled.map(|()| fresh), began.elapsed())
         };
         let (mut bench, fresh, took) = self.flight.beside(offload(work)).await.map_err(|e| lost(&e))?;
+        let fresh = fresh.map_err(|Unsealed| unsealed())?;
         if effort == Effort::Dense {
             let stored = (bench.pack.len() - before) as u64;
             self.pace.coded(bench.pack.plain_bytes() - plain, stored, took);
@@ -277,8 +309,10 @@ impl<'a> Packer<'a> {
 
     async fn look_up(&mut self, batch: &[Piece]) -> Result<(), PublishError> {
         let format = self.index.format();
+        let sealed = self.tree.sealing.is_some();
         let mut sizes = HashMap::new();
         for piece in batch {
+            self.recall(&piece.digest);
             if format >= Codec::Delta.version()
                 && let Some(place) = self.lineage.known(&piece.digest)
             {
@@ -298,17 +332,18 @@ impl<'a> Packer<'a> {
         let mut asked: Vec<Digest> = sizes.keys().copied().collect();
         // A fixed order, so that a simulation replays.
         asked.sort_unstable();
-        let answers = self.flight.beside(self.index.locate(&asked)).await?;
+        let names: Vec<Digest> = asked.iter().map(|digest| self.tree.name(digest)).collect();
+        let answers = self.flight.beside(self.index.locate(&names)).await?;
         if answers.len() != asked.len() {
             return Err(PublishError::Index { asked: asked.len(), answered: answers.len() });
         }
         for (digest, answer) in asked.into_iter().zip(answers) {
             // A place that cannot be right is no place: the chunk is sent.
             let fits = |place: &Location| {
-                let coded = (place.stored, place.codec);
                 Some(&place.len) == sizes.get(&digest)
                     && place.codec.version() <= format
-                    && check_place(&place.pack, place.offset, place.len, coded).is_ok()
+                    && place.cipher.is_some() == sealed
+                    && check_place(place).is_ok()
             };
             if let Some(place) = answer.filter(fits) {
                 if bases.contains(&digest) {
@@ -318,6 +353,18 @@ impl<'a> Packer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Finds a sealed chunk that an earlier process stored: the ends of packs
+    /// know it by name.
+    fn recall(&mut self, digest: &Digest) {
+        if self.tree.sealing.is_none() || self.tree.places.find(digest).is_some() {
+            return;
+        }
+        let number = self.tree.places.find(&self.tree.name(digest));
+        if let Some((_, place)) = number.and_then(|number| self.tree.places.get(number)) {
+            self.tree.places.insert(*digest, &place);
+        }
     }
 
     /// Sends the pack that is being filled, once the one before it is stored.

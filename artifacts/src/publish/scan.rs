@@ -15,7 +15,7 @@ use super::{PublishError, Selection};
 use crate::beneath::{Beneath, Opened};
 use crate::chunk::{Chunker, Cuts, few, outline};
 use crate::identity::Identity;
-use crate::manifest::{Kind, LEAST_PER_CHUNK, MAX_BYTES, ManifestError};
+use crate::manifest::{Kind, MAX_BYTES, ManifestError};
 use crate::path::{PathError, check_link, check_path};
 
 /// Descriptors held from the first look to the last; more files than this are
@@ -78,8 +78,9 @@ fn failed(path: &str, error: io::Error) -> PublishError {
 }
 
 impl Scan {
-    /// Takes the identity of every path.
-    pub(super) fn open(selection: &Selection) -> Result<Self, PublishError> {
+    /// Takes the identity of every path; a chunk takes `least` bytes of the
+    /// manifest.
+    pub(super) fn open(selection: &Selection, least: u64) -> Result<Self, PublishError> {
         let root = &selection.root;
         let shown = root.display().to_string();
         let dirs = Beneath::open(root).map_err(|e| failed(&shown, e))?;
@@ -110,7 +111,7 @@ impl Scan {
             }
             scan.items.push((path.clone(), item));
         }
-        scan.fits()?;
+        scan.fits(least)?;
         outlive(newest);
         Ok(scan)
     }
@@ -126,9 +127,9 @@ impl Scan {
     }
 
     /// Finds out before hours of sending that no manifest can hold the tree.
-    fn fits(&self) -> Result<(), PublishError> {
+    fn fits(&self, per_chunk: u64) -> Result<(), PublishError> {
         let least = self.items.iter().map(|(path, item)| match item {
-            Item::File { identity, .. } => path.len() as u64 + few(identity.size) * LEAST_PER_CHUNK,
+            Item::File { identity, .. } => path.len() as u64 + few(identity.size) * per_chunk,
             Item::Dir { .. } | Item::Link { .. } => path.len() as u64,
         });
         let least = least.fold(0, u64::saturating_add);

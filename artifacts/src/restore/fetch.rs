@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::key::ObjectKey;
 use crate::manifest::{ChunkRef, Manifest, Node};
 use crate::offload::aside;
+use crate::seal::chunk::open;
 use crate::store::Store;
 
 /// Stored bytes of a range, and the plain bytes it may make: a megabyte of
@@ -143,6 +144,12 @@ impl Range {
             let stored = bytes.get(at..at + stored).unwrap_or_default();
             let (start, len) = (plain.len(), chunk.len as usize);
             let base = chunk.base.and_then(|number| bases.get(number));
+            let coded = chunk.seal.as_ref().map(|seal| {
+                open((&seal.name, &seal.key), (chunk.codec, chunk.len), stored)
+                    .map_err(|error| corrupt(format!("{}: {error}", place())))
+            });
+            let coded = coded.transpose()?;
+            let stored = coded.as_deref().unwrap_or(stored);
             let decoded = coder.decode(chunk.codec, stored, base, len, plain);
             decoded.map_err(|error| corrupt(format!("{}: {error}", place())))?;
             if Digest::of(&plain[start..]) != chunk.digest {

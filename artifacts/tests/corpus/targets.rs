@@ -7,7 +7,9 @@ use std::path::Path;
 
 use artifacts::codec::{Base, Codec, Coder};
 use artifacts::index::MemoryIndex;
+use artifacts::manifest::Description;
 use artifacts::publish::About;
+use artifacts::seal::{Keyring, ManifestKey, PrivateKey};
 use artifacts::source::{Personal, select_source};
 use artifacts::store::MemoryStore;
 use artifacts::{Digest, KeySpace, Kind, Manifest, publish_bytes};
@@ -16,8 +18,9 @@ use artifacts::{Digest, KeySpace, Kind, Manifest, publish_bytes};
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Every target; the names of directories in `fuzz/corpus`.
-pub(crate) const TARGETS: [Target; 7] = [
+pub(crate) const TARGETS: [Target; 8] = [
     ("manifest", manifest),
+    ("sealed", sealed),
     ("pack", pack),
     ("decode", decode),
     ("cut", cut),
@@ -25,6 +28,27 @@ pub(crate) const TARGETS: [Target; 7] = [
     ("index", index),
     ("ignore", ignore),
 ];
+
+/// The corpus is sealed to this key, so that what opens is looked at, too.
+pub(crate) const CORPUS_KEY: [u8; 32] = [7; 32];
+
+/// A sealed manifest: what is accepted without a key may still not open, and
+/// what opens is a tree that could be written.
+pub(crate) fn sealed(bytes: &[u8]) {
+    let Ok(Description::Sealed(found)) = Description::parse(bytes) else { return };
+    let _ = (found.recipients().count(), format!("{found:?}"));
+    for chunk in &found.chunks {
+        assert!(chunk.place.end() <= 64 << 20 && chunk.place.cipher.is_some());
+    }
+    let mut keys = Keyring::default();
+    keys.add_private(PrivateKey::from_bytes(CORPUS_KEY)).expect("a key");
+    let at = "run/g0000000000000001/m00000001".parse().expect("a key of an object");
+    if let Ok(tree) = keys.open(&at, &found) {
+        tree.check().expect("what opens was checked");
+        assert_eq!(tree.needed().count() > 0, !found.chunks.is_empty());
+    }
+    assert!(found.open(&ManifestKey::from_bytes([9; 32])).is_err());
+}
 
 /// What is accepted is written and read again as the same.
 pub(crate) fn manifest(bytes: &[u8]) {

@@ -17,6 +17,9 @@ pub enum ArtifactsVerb {
         /// What is in each file, too: tensors and records
         #[arg(short, long)]
         tensors: bool,
+        /// Open it with the private key in this file, not with the controller's
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -28,6 +31,9 @@ pub enum ArtifactsVerb {
         checkpoint: String,
         /// The file, as `outlast artifacts ls` names it; a checkpoint of one file needs no name
         path: Option<String>,
+        /// Open it with the private key in this file, not with the controller's
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
     },
     /// Say in what two checkpoints differ: files, tensors by name
     Diff {
@@ -37,6 +43,9 @@ pub enum ArtifactsVerb {
         /// The other, as RUN[@STEP]
         #[arg(value_name = "RUN[@STEP]")]
         to: String,
+        /// Open both with the private key in this file, not with the controller's
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -49,6 +58,9 @@ pub enum ArtifactsVerb {
         /// Where to: a new name, a directory to put it into, or a FILE.tar
         #[arg(value_name = "DIR|FILE.tar")]
         to: PathBuf,
+        /// Open it with the private key in this file, not with the controller's
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -37,6 +37,32 @@ pub enum ControllerVerb {
     },
 }
 
+/// `outlast keys`
+#[derive(Debug, Subcommand)]
+pub enum KeysVerb {
+    /// Say to whom checkpoints are sealed, and whether that is enough
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the recovery key to a file, and remove it here
+    ///
+    /// It opens every sealed checkpoint when the controller's own key is lost. Keep the file
+    /// elsewhere: `outlast artifacts export --key FILE` reads it.
+    Recovery {
+        /// A file that does not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Seal to one more key from now on
+    AddRecipient {
+        /// As `outlast keys show` prints them
+        #[arg(value_name = "PUBLIC-KEY")]
+        key: String,
+    },
+}
+
 /// Where the configuration comes from.
 #[derive(Debug, Default, clap::Args)]
 pub struct ConfigArgs {

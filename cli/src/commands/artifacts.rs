@@ -7,9 +7,12 @@ mod import;
 mod tar;
 mod verify;
 
+use std::path::Path;
+
 use artifacts::inspect::{Piece, Stored};
 use artifacts::manifest::Node;
-use artifacts::restore::load_manifest;
+use artifacts::restore::open_manifest;
+use artifacts::seal::{Keyring, PrivateKey};
 use artifacts::{Manifest, ObjectKey};
 use proto::v1;
 use serde::Serialize;
@@ -25,6 +28,8 @@ use crate::pull::refusal;
 
 /// Bytes that are in memory at one time.
 const STEP: u64 = 4 << 20;
+/// Bytes of a file that holds a key.
+const LONGEST_KEY: u64 = 4 << 10;
 /// What a terminal can be asked to show.
 const ON_TERMINAL: u64 = 1 << 20;
 
@@ -35,13 +40,21 @@ const ON_TERMINAL: u64 = 1 << 20;
 pub async fn perform(ctx: &Context, verb: ArtifactsVerb) -> anyhow::Result<ExitCode> {
     match verb {
         ArtifactsVerb::Verify(args) => verify::perform(ctx, &args).await,
-        ArtifactsVerb::Ls { checkpoint, tensors, json } => {
-            Box::pin(ls(ctx, &checkpoint, tensors, json)).await
+        ArtifactsVerb::Ls { checkpoint, tensors, key, json } => {
+            let keys = keys(key.as_deref())?;
+            Box::pin(ls(ctx, &checkpoint, keys.as_ref(), tensors, json)).await
         }
-        ArtifactsVerb::Cat { checkpoint, path } => Box::pin(cat(ctx, &checkpoint, path.as_deref())).await,
-        ArtifactsVerb::Diff { from, to, json } => Box::pin(diff::perform(ctx, &from, &to, json)).await,
-        ArtifactsVerb::Export { checkpoint, to, json } => {
-            Box::pin(export::perform(ctx, &checkpoint, &to, json)).await
+        ArtifactsVerb::Cat { checkpoint, path, key } => {
+            let keys = keys(key.as_deref())?;
+            Box::pin(cat(ctx, &checkpoint, keys.as_ref(), path.as_deref())).await
+        }
+        ArtifactsVerb::Diff { from, to, key, json } => {
+            let keys = keys(key.as_deref())?;
+            Box::pin(diff::perform(ctx, &from, &to, keys.as_ref(), json)).await
+        }
+        ArtifactsVerb::Export { checkpoint, to, key, json } => {
+            let keys = keys(key.as_deref())?;
+            Box::pin(export::perform(ctx, &checkpoint, &to, keys.as_ref(), json)).await
         }
         ArtifactsVerb::Import(args) => Box::pin(import::perform(ctx, args)).await,
     }
@@ -53,12 +66,36 @@ struct Found {
     tree: Manifest,
 }
 
-async fn find(client: &Client, text: &str) -> anyhow::Result<Found> {
+/// The private key in a file, to be used instead of the controller's help.
+fn keys(file: Option<&Path>) -> anyhow::Result<Option<Keyring>> {
+    let Some(path) = file else { return Ok(None) };
+    let unfit = |why: String| {
+        Failure::new(ExitCode::BadInput, format!("{}: {why}", path.display()))
+            .help("outlast keys recovery --out FILE writes such a file")
+    };
+    // A key is one line; whatever else it is, is not read.
+    let size = path.metadata().map_err(|error| unfit(error.to_string()))?.len();
+    if size > LONGEST_KEY {
+        return Err(unfit("it is too long to hold a key".into()).into());
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| unfit(error.to_string()))?;
+    let key = PrivateKey::from_text(&text).map_err(|error| unfit(error.to_string()))?;
+    let mut keys = Keyring::default();
+    keys.add_private(key).map_err(|error| unfit(error.to_string()))?;
+    Ok(Some(keys))
+}
+
+/// Finds a checkpoint and opens it: with these keys, or as the controller does.
+async fn find(client: &Client, text: &str, keys: Option<&Keyring>) -> anyhow::Result<Found> {
     let view = answer(client.operator.clone().find_checkpoint(selector(text)).await)?;
     let odd = || Failure::new(ExitCode::Internal, format!("{} has no usable key", name(&view)));
     let key: ObjectKey = view.key.parse().map_err(|_| odd())?;
     let digest = view.digest.parse().map_err(|_| odd())?;
-    let tree = load_manifest(&client.store, &key, Some(digest)).await.map_err(|error| refusal(&error))?;
+    let tree = match keys {
+        Some(keys) => open_manifest(&client.store, &key, Some(digest), keys).await,
+        None => client.store.open_manifest("", &key, digest).await,
+    };
+    let tree = tree.map_err(|error| refusal(&error))?;
     Ok(Found { view, tree })
 }
 
@@ -87,9 +124,15 @@ struct ListedPiece {
     bytes: u64,
 }
 
-async fn ls(ctx: &Context, checkpoint: &str, tensors: bool, json: bool) -> anyhow::Result<ExitCode> {
+async fn ls(
+    ctx: &Context,
+    checkpoint: &str,
+    keys: Option<&Keyring>,
+    tensors: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let client = Box::pin(daemon::needed(ctx)).await?;
-    let found = find(&client, checkpoint).await?;
+    let found = find(&client, checkpoint, keys).await?;
     let mut listed = Vec::new();
     for entry in &found.tree.entries {
         let (kind, mode, size, target) = match &entry.node {
@@ -150,9 +193,14 @@ fn typed(dtype: Option<&str>, shape: Option<&[u64]>) -> String {
     dtype + &shape.map(|shape| format!(" {shape:?}")).unwrap_or_default()
 }
 
-async fn cat(ctx: &Context, checkpoint: &str, path: Option<&str>) -> anyhow::Result<ExitCode> {
+async fn cat(
+    ctx: &Context,
+    checkpoint: &str,
+    keys: Option<&Keyring>,
+    path: Option<&str>,
+) -> anyhow::Result<ExitCode> {
     let client = Box::pin(daemon::needed(ctx)).await?;
-    let Found { view, tree } = find(&client, checkpoint).await?;
+    let Found { view, tree } = find(&client, checkpoint, keys).await?;
     let only = tree.entries.first().filter(|_| tree.single_file).map(|entry| entry.path.as_str());
     let Some(path) = path.or(only) else {
         let why = format!("{} has {} files: name one", name(&view), tree.files());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifecycle::retention::Retention;
 use lifecycle::retention::score::Best;
-use lifecycle::spec::{CheckpointSpec, RestoreMode};
+use lifecycle::spec::{CheckpointSpec, Encrypt, RestoreMode};
 use serde_json::{Value as Json, json};
 
 use super::field::{Field, assign};
@@ -48,6 +48,8 @@ pub struct Checkpoints {
     pub keep_best: u32,
     /// That metric.
     pub best: Option<Best>,
+    /// Whether checkpoints and results are sealed before they leave the machine.
+    pub encrypt: Encrypt,
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -75,6 +77,7 @@ impl Checkpoints {
             keep_weekly: DAY * spec.keep.weekly_days,
             keep_best: spec.keep.best,
             best: spec.best.clone(),
+            encrypt: spec.encrypt,
         }
     }
 
@@ -109,6 +112,7 @@ impl Default for Checkpoints {
             keep_weekly: DAY * usual.weekly_days,
             keep_best: usual.best,
             best: None,
+            encrypt: Encrypt::Auto,
         }
     }
 }
@@ -128,6 +132,11 @@ fn resume_args(field: &mut Field<'_>) -> Option<Vec<String>> {
 fn uplink(field: &mut Field<'_>) -> Option<u32> {
     let percent = field.count(1, "80")?;
     if percent <= 100 { Some(percent) } else { field.refuse("is more than 100 percent", "for example: 80") }
+}
+
+/// `"auto"`, or whether it is done everywhere or nowhere.
+fn encrypt(field: &mut Field<'_>) -> Option<Encrypt> {
+    field.flag_or("auto", Encrypt::Auto, |yes| if yes { Encrypt::Always } else { Encrypt::Never })
 }
 
 /// A metric and which end of it is the good one, as `val_loss:min`.
@@ -169,6 +178,7 @@ impl Section for Checkpoints {
             "keep_weekly",
             "keep_best",
             "best",
+            "encrypt",
         ]
     }
 
@@ -191,6 +201,7 @@ impl Section for Checkpoints {
             "keep_weekly" => assign(&mut self.keep_weekly, field.seconds(0, "\"182d\"")),
             "keep_best" => assign(&mut self.keep_best, field.count(0, "1")),
             "best" => assign(&mut self.best, best(field).map(Some)),
+            "encrypt" => assign(&mut self.encrypt, encrypt(field)),
             _ => {}
         }
     }
@@ -213,6 +224,11 @@ impl Section for Checkpoints {
             "best" => self.best.as_ref().map_or(Json::Null, |best| {
                 json!(format!("{}:{}", best.metric, if best.more { "max" } else { "min" }))
             }),
+            "encrypt" => match self.encrypt {
+                Encrypt::Auto => json!("auto"),
+                Encrypt::Always => json!(true),
+                Encrypt::Never => json!(false),
+            },
             _ => json!(self.keep_local),
         }
     }

@@ -88,6 +88,18 @@ impl Field<'_> {
         }
     }
 
+    /// Yes, no, or one word that is neither.
+    pub(super) fn flag_or<T>(&mut self, word: &str, other: T, of: impl Fn(bool) -> T) -> Option<T> {
+        match &self.node.value {
+            Value::String(text) | Value::Untyped(text) if text.trim() == word => Some(other),
+            Value::Boolean(_) | Value::Untyped(_) => self.flag().map(of),
+            _ => {
+                let help = format!("valid values: true, false, \"{word}\"");
+                self.refuse(&format!("must be true, false or \"{word}\""), help)
+            }
+        }
+    }
+
     /// A finite number.
     pub(super) fn number(&mut self, example: &str) -> Option<f64> {
         let number = match &self.node.value {

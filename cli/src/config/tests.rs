@@ -120,6 +120,7 @@ keep_all = "36h"
 keep_daily = "14d"
 keep_weekly = "52d"
 keep_best = 2
+encrypt = true
 best = "val_loss:min"
 [artifacts]
 globs = ["results/**"]
@@ -168,6 +169,7 @@ fn every_key_reaches_the_specification() {
     assert_eq!((spec.checkpoints.quiet_seconds, spec.checkpoints.keep_local), (5, 2));
     assert_eq!(spec.checkpoints.uplink_percent, 50);
     // Days are rounded up: what is asked for is kept.
+    assert_eq!(spec.checkpoints.encrypt, lifecycle::spec::Encrypt::Always);
     let keep = spec.checkpoints.keep;
     assert_eq!((keep.latest, keep.all_days, keep.daily_days, keep.weekly_days), (4, 2, 14, 52));
     assert_eq!(spec.artifacts, ["results/**"]);

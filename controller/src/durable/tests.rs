@@ -4,27 +4,36 @@ use std::sync::Arc;
 
 use artifacts::restore::{load_manifest, restore, verify};
 use artifacts::store::MemoryStore;
-use artifacts::{KeySpace, Selection, Store as _};
+use artifacts::{KeySpace, Manifest, Selection, Store as _};
 
 use super::*;
-use crate::bench::{Index, at_work, named, noise, parts};
+use crate::bench::{Index, at_work_with, named, noise, parts};
+use crate::core::Parts;
 
 /// A controller without machines and one run at work.
-struct Bench {
-    core: Arc<Core>,
+pub(crate) struct Bench {
+    pub(crate) core: Arc<Core>,
     objects: MemoryStore,
-    run: RunId,
-    attempt: AttemptId,
+    pub(crate) run: RunId,
+    pub(crate) attempt: AttemptId,
     keys: KeySpace,
     dir: tempfile::TempDir,
 }
 
+mod sealed;
+
 impl Bench {
     async fn new() -> Self {
+        Self::of(|_| Arc::default(), "auto").await
+    }
+
+    /// One with these keys.
+    async fn of(keys: impl FnOnce(&std::path::Path) -> Arc<crate::keys::Keys>, encrypt: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let keys = keys(dir.path());
         let objects = MemoryStore::default();
-        let core = Core::new(parts(dir.path(), Arc::new(objects.clone())));
-        let (run, attempt, rows) = at_work("local");
+        let core = Core::new(Parts { keys, ..parts(dir.path(), Arc::new(objects.clone())) });
+        let (run, attempt, rows) = at_work_with("local", encrypt);
         assert!(core.commit(rows).await.unwrap());
         let keys = KeySpace { scope: run.to_string(), generation: 1, pack_seq: 1, manifest_seq: 1 };
         Self { core, objects, run, attempt, keys, dir }

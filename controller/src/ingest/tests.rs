@@ -23,6 +23,7 @@ const ATTEMPT: AttemptId = AttemptId::from_bytes([3; 16]);
 async fn core(dir: &std::path::Path) -> Arc<Core> {
     let hub = HubId::from_bytes([4; 16]);
     let core = Core::new(Parts {
+        keys: std::sync::Arc::default(),
         hub,
         authority: Authority::create(hub, SystemTime::UNIX_EPOCH).unwrap(),
         label_key: [1; 32],

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use artifacts::codec::Codec;
+use artifacts::seal::has_sealed_shape;
 use artifacts::{ObjectKey, Put, StoreError};
 use lifecycle::{Generation, MachineId, MachineState};
 use proto::convert;
@@ -43,6 +44,8 @@ struct Reach {
     write: Option<BTreeSet<(String, u64)>>,
     /// Reads; `None` is everything.
     read: Option<BTreeSet<String>>,
+    /// Writes nothing but what is sealed.
+    seals: bool,
     actor: String,
 }
 
@@ -73,7 +76,7 @@ impl Gateway {
         super::current(&self.core, &peer)?;
         match peer.identity {
             Identity::Operator(name) => {
-                Ok(Reach { write: None, read: None, actor: format!("operator:{name}") })
+                Ok(Reach { write: None, read: None, seals: false, actor: format!("operator:{name}") })
             }
             Identity::Machine(id) => Ok(self.machine_reach(id).await?),
             Identity::Controller => Err(Status::permission_denied("a controller is no client")),
@@ -102,7 +105,8 @@ impl Gateway {
             .map(|r| r.body.id.to_string())
             .collect();
         read.insert(SOURCE.to_owned());
-        Ok(Reach { write: Some(write), read: Some(read), actor: format!("machine:{id}") })
+        let seals = crate::keys::is_sealed_run(&self.core, &run.body.spec);
+        Ok(Reach { write: Some(write), read: Some(read), seals, actor: format!("machine:{id}") })
     }
 }
 
@@ -166,6 +170,7 @@ impl ArtifactGateway for Gateway {
                         len: h.len,
                         stored: h.stored,
                         codec: u32::from(h.codec),
+                        cipher: h.cipher.map(|cipher| cipher.to_vec()).unwrap_or_default(),
                     }
                 })
             })
@@ -200,6 +205,12 @@ impl ArtifactGateway for Gateway {
         }
         if bytes.len() as u64 != head.size {
             return Err(Status::invalid_argument("fewer bytes than announced"));
+        }
+        // An agent of a version that does not know how: nothing of it is stored.
+        if reach.seals && !has_sealed_shape(&key, &bytes) {
+            return Err(Status::failed_precondition(
+                "the run's trees are to be sealed, and this object is not",
+            ));
         }
         let outcome = match self.core.objects.put_owned(&key, bytes).await.map_err(store_status)? {
             Put::Created => v1::PutOutcome::Created,
@@ -284,8 +295,8 @@ impl ArtifactGateway for Gateway {
         }
         // A machine's word alone condemns nothing: it is checked here.
         let key = key_of(&ask.manifest_key)?;
-        let checked = match artifacts::restore::load_manifest(&*self.core.objects, &key, None).await {
-            Ok(tree) => artifacts::restore::verify(&*self.core.objects, &tree).await.map(|_| ()),
+        let checked = match artifacts::restore::load_description(&*self.core.objects, &key, None).await {
+            Ok(tree) => durable::verified(&self.core, &key, tree).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &checked
@@ -298,5 +309,9 @@ impl ArtifactGateway for Gateway {
             durable::condemn(&self.core, &actor, &ask.manifest_key, &ask.detail, blamed).await?;
         }
         Ok(Response::new(v1::CondemnReply {}))
+    }
+
+    async fn unseal(&self, request: Request<v1::UnsealRequest>) -> Result<Response<v1::UnsealReply>, Status> {
+        super::unseal::unseal(&self.core, request).await
     }
 }

@@ -357,6 +357,7 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         Wish::Kill => v1::Wish::Kill,
     };
     let grace_seconds = if run.stop_grace > 0 { run.stop_grace } else { run.spec.grace_seconds };
+    let sealing = crate::keys::sealing(core, &run.spec)?;
     Ok(Some(v1::Work {
         run_id: run.id.to_string(),
         run_name: run.name.clone(),
@@ -377,6 +378,8 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         wish: wish.into(),
         grace_seconds,
         forget: attempt.body.status.is_final(),
+        sealed: sealing.is_some(),
+        sealing,
     }))
 }
 

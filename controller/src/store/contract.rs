@@ -93,7 +93,15 @@ async fn conflict_leaves_nothing(store: &dyn Store) {
         expect: vec![expect(Kind::Machine, "kept", Some(1)), expect(Kind::Machine, "other", Some(1))],
         put: vec![put(Kind::Machine, "new", None), put(Kind::Machine, "kept", None)],
         delete: vec![(Kind::Machine, "kept".into())],
-        chunks: vec![ChunkPut { digest: [9; 32], pack: "p".into(), offset: 0, len: 1, stored: 1, codec: 0 }],
+        chunks: vec![ChunkPut {
+            digest: [9; 32],
+            pack: "p".into(),
+            offset: 0,
+            len: 1,
+            stored: 1,
+            codec: 0,
+            cipher: None,
+        }],
         ..entries(2)
     };
     let conflict = Commit::Conflict { kind: Kind::Machine, id: "other".into(), found: None };
@@ -129,6 +137,7 @@ async fn chunks(store: &dyn Store) {
         len: u32::MAX,
         stored: u32::from(n),
         codec: 255 - n,
+        cipher: (n == 2).then_some([n; 32]),
     };
     done(store, Changeset { chunks: vec![chunk(1, "one"), chunk(2, "two")], ..Changeset::default() }).await;
     done(store, Changeset { chunks: vec![chunk(1, "later"), chunk(3, "x")], ..Changeset::default() }).await;
@@ -179,7 +188,15 @@ async fn races_have_one_winner(store: &dyn Store) {
 }
 
 async fn numbers_that_do_not_fit_are_refused(store: &dyn Store) {
-    let huge = ChunkPut { digest: [1; 32], pack: "p".into(), offset: u64::MAX, len: 1, stored: 1, codec: 0 };
+    let huge = ChunkPut {
+        digest: [1; 32],
+        pack: "p".into(),
+        offset: u64::MAX,
+        len: 1,
+        stored: 1,
+        codec: 0,
+        cipher: None,
+    };
     let changes = Changeset { chunks: vec![huge], put: vec![put(Kind::Meta, "m", None)], ..entries(1) };
     assert!(store.commit(changes).await.is_err());
     assert_eq!(version(store, Kind::Meta, "m").await, None);

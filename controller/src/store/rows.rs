@@ -74,7 +74,8 @@ pub(super) fn apply(conn: &Connection, changes: &Changeset) -> Result<Commit, St
     }
     if !changes.chunks.is_empty() {
         let mut put = conn.prepare(
-            "INSERT INTO chunks (digest, pack, start, len, stored, codec) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO chunks (digest, pack, start, len, stored, codec, cipher)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (digest) DO NOTHING",
         )?;
         for chunk in &changes.chunks {
@@ -84,7 +85,8 @@ pub(super) fn apply(conn: &Connection, changes: &Changeset) -> Result<Commit, St
                 stored(chunk.offset)?,
                 chunk.len,
                 chunk.stored,
-                chunk.codec
+                chunk.codec,
+                chunk.cipher.as_ref().map(|cipher| &cipher[..])
             ])?;
         }
     }
@@ -119,7 +121,7 @@ fn append(conn: &Connection, changes: &Changeset) -> Result<u64, StoreError> {
 
 pub(super) fn locate(conn: &Connection, digests: &[[u8; 32]]) -> Result<Vec<Option<ChunkPut>>, StoreError> {
     let mut statement = conn.prepare(
-        "SELECT pack, start, len, iif(stored = 0, len, stored), codec FROM chunks WHERE digest = ?1",
+        "SELECT pack, start, len, iif(stored = 0, len, stored), codec, cipher FROM chunks WHERE digest = ?1",
     )?;
     digests
         .iter()
@@ -132,6 +134,7 @@ pub(super) fn locate(conn: &Connection, digests: &[[u8; 32]]) -> Result<Vec<Opti
                     len: row.get(2)?,
                     stored: row.get(3)?,
                     codec: row.get(4)?,
+                    cipher: row.get(5)?,
                 })
             });
             Ok(found.optional()?)

@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Step `n` (from 0) leads from schema `n` to schema `n + 1`.
-const STEPS: [&str; 3] = [V1, V2, V3];
+const STEPS: [&str; 4] = [V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE rows (
@@ -63,8 +63,13 @@ ALTER TABLE chunks ADD COLUMN stored INTEGER NOT NULL DEFAULT 0 CHECK (stored >=
 ALTER TABLE chunks ADD COLUMN codec INTEGER NOT NULL DEFAULT 0 CHECK (codec BETWEEN 0 AND 255);
 ";
 
+/// Sealed chunks go by their names and have a hash of what is stored.
+const V4: &str = "
+ALTER TABLE chunks ADD COLUMN cipher BLOB CHECK (cipher IS NULL OR length(cipher) = 32);
+";
+
 /// The newest schema this program knows.
-pub(super) const KNOWN: u32 = 3;
+pub(super) const KNOWN: u32 = 4;
 const _: () = assert!(STEPS.len() == KNOWN as usize, "one step per schema number");
 
 /// The settings every connection needs.

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use artifacts::manifest::ChunkRef;
-use artifacts::restore::{RestoreError, load_manifest, verify};
+use artifacts::restore::{RestoreError, load_description, verify, verify_chunks};
+use artifacts::seal::{Sealed, SealedChunk};
 use artifacts::{Manifest, ObjectKey};
 
 use super::object;
 use crate::core::Core;
+use crate::durable::{self, Opened};
 use crate::model::Checkpoint;
 
 /// Plain bytes between two pauses.
@@ -75,7 +77,12 @@ impl Look {
         mut told: impl FnMut(u64),
     ) -> Result<(), RestoreError> {
         let digest = row.manifest.digest.parse().map_err(|_| RestoreError::Remote("no digest".into()))?;
-        let tree = load_manifest(&*core.objects, &object(row)?, Some(digest)).await?;
+        let key = object(row)?;
+        let tree = load_description(&*core.objects, &key, Some(digest)).await?;
+        let tree = match durable::opened(core, &key, tree)? {
+            Opened::Tree(tree) => tree,
+            Opened::Closed(sealed) => return self.stored(core, &sealed, told).await,
+        };
         let mut ends: BTreeMap<&ObjectKey, u64> = BTreeMap::new();
         let mut chosen: Vec<(&ChunkRef, [u8; 16])> = Vec::new();
         for chunk in tree.needed() {
@@ -117,6 +124,46 @@ impl Look {
         Ok(())
     }
 
+    /// The same without a key: the stored bytes alone.
+    async fn stored(
+        &mut self,
+        core: &Core,
+        sealed: &Sealed,
+        mut told: impl FnMut(u64),
+    ) -> Result<(), RestoreError> {
+        for (pack, end) in sealed.ends() {
+            let size = core.objects.size(&pack).await?.ok_or(RestoreError::Missing { key: pack.clone() })?;
+            if size < end {
+                let detail = format!("it has {size} bytes where {end} are needed");
+                return Err(RestoreError::Corrupt { key: pack, detail });
+            }
+        }
+        let drawn = |chunk: &&SealedChunk| {
+            let mut short = [0; 16];
+            short.copy_from_slice(&chunk.name.as_bytes()[..16]);
+            self.chosen.takes(&short)
+        };
+        let chosen: Vec<&SealedChunk> = sealed.chunks.iter().filter(drawn).collect();
+        // Some chunks of a megabyte, as a rule.
+        for part in chosen.chunks(16) {
+            let began = core.clock.mono_ms();
+            verify_chunks(&*core.objects, part).await?;
+            self.rest(core, began).await;
+            told(part.iter().map(|chunk| u64::from(chunk.place.len)).sum());
+        }
+        Ok(())
+    }
+
+    async fn rest(&self, core: &Core, began: u64) {
+        match self.pace {
+            Pace::Fast => tokio::task::yield_now().await,
+            Pace::Slow => {
+                let took = core.clock.mono_ms().saturating_sub(began);
+                tokio::time::sleep(Duration::from_millis(took.max(10) * 3)).await;
+            }
+        }
+    }
+
     async fn slice(
         &mut self,
         core: &Core,
@@ -129,13 +176,7 @@ impl Look {
         if self.known.len() + chunks.len() <= KNOWN {
             self.known.extend(chunks.iter().map(|(_, place)| *place));
         }
-        match self.pace {
-            Pace::Fast => tokio::task::yield_now().await,
-            Pace::Slow => {
-                let took = core.clock.mono_ms().saturating_sub(began);
-                tokio::time::sleep(Duration::from_millis(took.max(10) * 3)).await;
-            }
-        }
+        self.rest(core, began).await;
         Ok(())
     }
 }

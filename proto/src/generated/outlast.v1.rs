@@ -1530,6 +1530,27 @@ pub struct Work {
     /// The machine may forget all of the attempt: its end is durable.
     #[prost(bool, tag = "12")]
     pub forget: bool,
+    /// Its checkpoints and results are sealed. Kept, unlike the keys: without them
+    /// nothing is published.
+    #[prost(bool, tag = "40")]
+    pub sealed: bool,
+    /// Never kept on a disk.
+    #[prost(message, optional, tag = "41")]
+    #[serde(skip)]
+    pub sealing: ::core::option::Option<Sealing>,
+}
+/// What checkpoints and results of a project are sealed with.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Sealing {
+    /// 32 bytes. Names chunks and makes their keys; opens no manifest.
+    #[prost(bytes = "vec", tag = "1")]
+    #[serde(skip)]
+    pub secret: ::prost::alloc::vec::Vec<u8>,
+    /// Public keys (X25519) that manifests are sealed to, 32 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub recipients: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1948,7 +1969,7 @@ pub mod agent_link_server {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LocateRequest {
-    /// 32 bytes each.
+    /// 32 bytes each; names of sealed chunks.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub digests: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     /// The newest format the asker reads; 0 is 1. Chunks it could not decode are
@@ -1983,6 +2004,27 @@ pub struct ChunkLocation {
     pub stored: u32,
     #[prost(uint32, tag = "5")]
     pub codec: u32,
+    /// Hash of the bytes in the pack, where they are sealed.
+    #[prost(bytes = "vec", tag = "20")]
+    pub cipher: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnsealRequest {
+    /// The attempt that goes on from it; operators leave it empty.
+    #[prost(string, tag = "1")]
+    pub attempt_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub manifest_key: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct UnsealReply {
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    #[serde(skip)]
+    pub manifest_opens: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2467,6 +2509,28 @@ pub mod artifact_gateway_client {
                 .insert(GrpcMethod::new("outlast.v1.ArtifactGateway", "Booklet"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The key of one sealed manifest.
+        pub async fn unseal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnsealRequest>,
+        ) -> std::result::Result<tonic::Response<super::UnsealReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.ArtifactGateway/Unseal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.ArtifactGateway", "Unseal"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2533,6 +2597,11 @@ pub mod artifact_gateway_server {
             &self,
             request: tonic::Request<super::BookletRequest>,
         ) -> std::result::Result<tonic::Response<Self::BookletStream>, tonic::Status>;
+        /// The key of one sealed manifest.
+        async fn unseal(
+            &self,
+            request: tonic::Request<super::UnsealRequest>,
+        ) -> std::result::Result<tonic::Response<super::UnsealReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ArtifactGatewayServer<T> {
@@ -2966,6 +3035,51 @@ pub mod artifact_gateway_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.ArtifactGateway/Unseal" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnsealSvc<T: ArtifactGateway>(pub Arc<T>);
+                    impl<
+                        T: ArtifactGateway,
+                    > tonic::server::UnaryService<super::UnsealRequest>
+                    for UnsealSvc<T> {
+                        type Response = super::UnsealReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnsealRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ArtifactGateway>::unseal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnsealSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

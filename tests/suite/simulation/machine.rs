@@ -60,7 +60,10 @@ struct OnDisk {
 
 /// The small files of attempts, on the machine's disk.
 #[derive(Clone, Default)]
-struct Files(Arc<Mutex<BTreeMap<(String, &'static str), Vec<u8>>>>);
+struct Files(Arc<Mutex<BTreeMap<Named, Vec<u8>>>>);
+
+/// An attempt and a file's name.
+type Named = (String, &'static str);
 
 struct FilesOf(Files, String);
 

@@ -108,6 +108,7 @@ impl World {
         let provider: Arc<dyn Provider> = self.provider.clone();
         let since = turmoil::sim_elapsed().unwrap_or_default();
         Core::new(Parts {
+            keys: std::sync::Arc::default(),
             hub: self.hub,
             authority: Authority::load(self.hub, &self.root.0, &self.root.1).unwrap(),
             label_key: [3; 32],

@@ -56,6 +56,14 @@ impl Gateway for Books {
     async fn commit(&self, _: &v1::Work, _: &str, _: &str) -> Commit {
         Commit::Durable
     }
+    async fn tree(
+        &self,
+        _: &v1::Work,
+        key: &ObjectKey,
+        digest: artifacts::Digest,
+    ) -> Result<artifacts::Manifest, artifacts::restore::RestoreError> {
+        artifacts::restore::load_manifest(self, key, Some(digest)).await
+    }
     async fn condemn(&self, _: &v1::Work, key: &str, _: &str) {
         self.condemned.lock().unwrap().push(key.to_owned());
     }

@@ -194,6 +194,14 @@ impl super::super::Gateway for Books {
         self.committed.lock().unwrap().push(key.to_owned());
         Commit::Durable
     }
+    async fn tree(
+        &self,
+        _: &v1::Work,
+        key: &ObjectKey,
+        digest: artifacts::Digest,
+    ) -> Result<artifacts::Manifest, artifacts::restore::RestoreError> {
+        artifacts::restore::load_manifest(self, key, Some(digest)).await
+    }
     async fn condemn(&self, _: &v1::Work, _: &str, _: &str) {}
 }
 

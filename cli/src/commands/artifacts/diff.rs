@@ -1,6 +1,7 @@
 //! `outlast artifacts diff`: in what two checkpoints differ.
 
 use artifacts::inspect::{Differing, How, Piece, difference};
+use artifacts::seal::Keyring;
 use serde_json::{Value, json};
 
 use super::{find, name, typed};
@@ -17,9 +18,15 @@ const SHOWN: usize = 50;
 ///
 /// # Errors
 /// Where there is no such checkpoint, or it cannot be read.
-pub(super) async fn perform(ctx: &Context, from: &str, to: &str, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn perform(
+    ctx: &Context,
+    from: &str,
+    to: &str,
+    keys: Option<&Keyring>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let client = Box::pin(daemon::needed(ctx)).await?;
-    let (one, other) = (find(&client, from).await?, find(&client, to).await?);
+    let (one, other) = (find(&client, from, keys).await?, find(&client, to, keys).await?);
     let found = difference(&client.store, &one.tree, &other.tree).await.map_err(|error| refusal(&error))?;
     if json {
         let entries: Vec<Value> = found.entries.iter().map(entry_json).collect();

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use artifacts::restore::restore;
+use artifacts::seal::Keyring;
 use serde_json::json;
 
 use super::{Found, find, name, tar};
@@ -22,10 +23,11 @@ pub(super) async fn perform(
     ctx: &Context,
     checkpoint: &str,
     to: &Path,
+    keys: Option<&Keyring>,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let client = Box::pin(daemon::needed(ctx)).await?;
-    let Found { view, tree } = find(&client, checkpoint).await?;
+    let Found { view, tree } = find(&client, checkpoint, keys).await?;
     let to = std::path::absolute(to)?;
     let archive = to.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tar")) && !to.is_dir();
     let place = if archive { to } else { inside(&to, &tree.name, &name(&view))? };

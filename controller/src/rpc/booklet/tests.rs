@@ -1,21 +1,14 @@
 //! Who is handed URLs, for what, and who is not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use artifacts::store::MemoryStore;
 use artifacts::store::booklet::simulated::SimulatedBucket;
-use lifecycle::{AttemptId, AttemptState, HubId, RunId, RunState};
-use proto::pki::Authority;
+use lifecycle::{AttemptId, AttemptState, RunId, RunState};
 use tonic::Code;
 
 use super::*;
-use crate::clock::{Clock, Entropy};
-use crate::core::{BootSettings, Parts};
-use crate::liveness::Clocks;
 use crate::model::Wish;
-use crate::runfiles::RunFiles;
 
 const EPOCH_MS: u64 = 86_400_000 * 20_000;
 
@@ -31,26 +24,7 @@ struct Bench {
 impl Bench {
     async fn new(objects: Arc<dyn artifacts::Store>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let hub = HubId::from_bytes([4; 16]);
-        let core = Core::new(Parts {
-            hub,
-            authority: Authority::create(hub, SystemTime::now()).unwrap(),
-            label_key: [1; 32],
-            store: Arc::new(crate::store::MemoryStore::new()),
-            objects,
-            providers: BTreeMap::new(),
-            clock: Clock::following_runtime(SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS)),
-            entropy: Entropy::seeded(1),
-            clocks: Clocks::default(),
-            files: RunFiles::new(dir.path().join("runs"), false),
-            boot: BootSettings {
-                endpoints: Vec::new(),
-                join_endpoints: Vec::new(),
-                agent_exe: "/agent".into(),
-                cache_dir: "/cache".into(),
-            },
-            restore_count: 0,
-        });
+        let core = Core::new(crate::bench::parts(dir.path(), objects));
         let (run, attempt) = (RunId::from_bytes([7; 16]), AttemptId::from_bytes([8; 16]));
         let machine = MachineId::from_bytes([9; 16]);
         let spec = json!({"project": "p", "name": "r", "command": ["x"], "provider": "local"});
@@ -117,11 +91,8 @@ async fn the_bound_attempt_is_handed_its_next_keys_in_small_parts_and_no_url_is_
     assert_eq!((head.packs as usize, head.manifests as usize), (packs.len(), manifests.len()));
     assert_eq!((packs[0], manifests[0], head.covers_ms), (5, 2, 12 * 3_600_000));
     let url = parts.iter().flat_map(|part| &part.packs).next().unwrap().put.clone();
-    let put = artifacts::store::booklet::SignedRequests::put(
-        &bucket,
-        &artifacts::store::booklet::SignedUrl::new(url.clone()),
-        b"x",
-    );
+    let signed = artifacts::store::booklet::SignedUrl::new(url.clone());
+    let put = artifacts::store::booklet::SignedRequests::put(&bucket, &signed, b"x");
     assert_eq!(put.await, Ok(200), "it opens the store");
     let signature = url.rsplit('.').next().unwrap();
     let journal = bench.core.store.journal(0, 100, None).await.unwrap();

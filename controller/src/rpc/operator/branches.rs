@@ -124,7 +124,7 @@ impl OperatorService {
         if tree.kind != Kind::Checkpoint {
             return Err(Status::invalid_argument("what was put into the store is no checkpoint"));
         }
-        packs.extend(durable::packs(&tree));
+        packs.extend(tree.packs.iter().cloned());
         if let Some(same) = core.load::<Run>(&id.to_string()).await? {
             return Ok(same.body);
         }
@@ -136,11 +136,11 @@ impl OperatorService {
             generation: Generation::NONE,
             status: CheckpointState::Committed,
             name: tree.name.clone(),
-            bytes: tree.total_bytes(),
+            bytes: tree.bytes,
             committed_ms: core.clock.wall_ms(),
             stray: false,
-            packs: durable::packs(&tree),
-            kind: durable::kind(&tree),
+            packs: tree.packs.clone(),
+            kind: tree.word.clone(),
             verified_ms: 0,
             verified_percent: 0,
             trouble: String::new(),
@@ -154,7 +154,7 @@ impl OperatorService {
         let detail = json!({"name": run.body.name, "step": tree.step, "bytes": row.body.bytes});
         for _ in 0..8 {
             let mut changes = Changes::default().put(&run).put(&row);
-            changes.0.chunks = durable::chunk_rows(&tree);
+            changes.0.chunks.clone_from(&tree.chunks);
             let changes = changes.note(core, actor, "imported", &manifest.key, Some(id), detail.clone());
             let Ok(changes) = crate::retain::naming(core, changes, &packs).await? else {
                 return Err(Status::aborted("a part of it is being deleted; import it again"));

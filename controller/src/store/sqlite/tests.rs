@@ -46,7 +46,15 @@ async fn keeps_the_contract_inline() {
 async fn what_was_committed_is_there_after_reopening() {
     for (first, second) in [(Mode::Thread, Mode::Inline), (Mode::Inline, Mode::Thread)] {
         let dir = TempDir::new().unwrap();
-        let chunk = ChunkPut { digest: [5; 32], pack: "p".into(), offset: 7, len: 8, stored: 5, codec: 4 };
+        let chunk = ChunkPut {
+            digest: [5; 32],
+            pack: "p".into(),
+            offset: 7,
+            len: 8,
+            stored: 5,
+            codec: 4,
+            cipher: None,
+        };
         let changes = Changeset {
             put: vec![put(Kind::Run, "a", Some("a"))],
             chunks: vec![chunk.clone()],
@@ -199,7 +207,15 @@ async fn a_database_of_schema_2_is_carried_over_with_its_chunks() {
         assert_eq!(user_version(&dir.path().join("state.db")), schema::KNOWN);
         let found = store.locate(&[[0x11; 32], [0x22; 32], [0x33; 32], [0x44; 32]]).await.unwrap();
         let chunk = |n: u8, pack: &str, offset, len| {
-            Some(ChunkPut { digest: [n; 32], pack: pack.into(), offset, len, stored: len, codec: 0 })
+            Some(ChunkPut {
+                digest: [n; 32],
+                pack: pack.into(),
+                offset,
+                len,
+                stored: len,
+                codec: 0,
+                cipher: None,
+            })
         };
         let pack = "tiny-gpt/g0000000000000001/p00000001";
         let source = "source/g0000000000000001/p00000000";
@@ -245,7 +261,7 @@ fn a_migration_that_fails_changes_nothing() {
     assert_eq!(columns, 0);
     raw(&dir).execute_batch("DROP INDEX journal_by_run").unwrap();
     drop(open(&dir, Mode::Inline));
-    assert_eq!(user_version(&dir.path().join("state.db")), 3);
+    assert_eq!(user_version(&dir.path().join("state.db")), schema::KNOWN);
 }
 
 #[test]
@@ -254,7 +270,7 @@ fn a_later_schema_and_foreign_files_are_refused() {
     drop(open(&dir, Mode::Inline));
     raw(&dir).execute_batch("PRAGMA user_version = 77").unwrap();
     let newer = SqliteStore::open(dir.path().join("state.db"), Mode::Thread);
-    assert!(matches!(newer, Err(StoreError::Newer { found: 77, known: 3 })));
+    assert!(matches!(newer, Err(StoreError::Newer { found: 77, known: schema::KNOWN })));
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE cookies (a)").unwrap();
     assert!(matches!(SqliteStore::open(&foreign, Mode::Inline), Err(StoreError::Corrupt(_))));

@@ -99,6 +99,14 @@ impl Gateway for Hub {
             }
         }
     }
+    async fn tree(
+        &self,
+        _: &v1::Work,
+        key: &ObjectKey,
+        digest: Digest,
+    ) -> Result<artifacts::Manifest, artifacts::restore::RestoreError> {
+        artifacts::restore::load_manifest(self, key, Some(digest)).await
+    }
     async fn condemn(&self, _: &v1::Work, _: &str, _: &str) {}
     fn reachable(&self) -> bool {
         self.mood.load(Ordering::Relaxed) != NOT_CONNECTED
