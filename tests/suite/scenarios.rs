@@ -20,6 +20,7 @@ mod persons;
 mod processes;
 mod programs;
 mod saves;
+mod sealed;
 mod stage;
 mod strangers;
 mod trees;

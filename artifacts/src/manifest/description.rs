@@ -5,8 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Kind, MAX_BYTES, Manifest, ManifestError};
-use crate::digest::Digest;
-use crate::index::Location;
 use crate::key::ObjectKey;
 use crate::seal::{self, Keyring, SealError, Sealed};
 
@@ -61,15 +59,6 @@ impl Description {
         match self {
             Self::Plain(tree) => tree.step,
             Self::Sealed(sealed) => sealed.step,
-        }
-    }
-
-    /// Every stored chunk that the tree needs, by what the index calls it.
-    #[must_use]
-    pub fn needed(&self) -> Vec<(Digest, Location)> {
-        match self {
-            Self::Plain(tree) => tree.needed().map(|chunk| (*chunk.name(), chunk.place())).collect(),
-            Self::Sealed(sealed) => sealed.chunks.iter().map(|c| (c.name, c.place.clone())).collect(),
         }
     }
 

@@ -11,13 +11,13 @@ use super::programs::Training;
 use super::stage::{Stage, machine_of, wait};
 
 /// What was known when a machine was taken away.
-struct Loss {
-    durable: Option<u64>,
-    machine: String,
+pub(super) struct Loss {
+    pub(super) durable: Option<u64>,
+    pub(super) machine: String,
 }
 
 /// Takes the machine of a run away.
-fn lose(stage: &Stage, run: &str) -> Loss {
+pub(super) fn lose(stage: &Stage, run: &str) -> Loss {
     let detail = stage.status(run);
     let machine = machine_of(&detail);
     stage.kill_machine(&machine);
@@ -27,7 +27,7 @@ fn lose(stage: &Stage, run: &str) -> Loss {
 /// What must hold after one loss, whenever it was. Returns the step that was
 /// gone on from.
 #[track_caller]
-fn check(stage: &Stage, run: &str, training: &Training, loss: &Loss, last: u64) -> Option<u64> {
+pub(super) fn check(stage: &Stage, run: &str, training: &Training, loss: &Loss, last: u64) -> Option<u64> {
     let detail = stage.ends_as(run, "SUCCEEDED");
     assert_eq!(detail["run"]["generation"], 2, "{detail:#}");
     assert_eq!(detail["machines"].as_array().unwrap().len(), 2, "{detail:#}");
@@ -58,7 +58,7 @@ fn check(stage: &Stage, run: &str, training: &Training, loss: &Loss, last: u64) 
 /// The checkpoint that the second attempt went on from, as the controller
 /// lists it and as the attempt itself saw it.
 #[track_caller]
-fn came_from_the_store(stage: &Stage, run: &str, training: &Training, step: u64) -> String {
+pub(super) fn came_from_the_store(stage: &Stage, run: &str, training: &Training, step: u64) -> String {
     let detail = stage.status(run);
     assert_eq!(detail["attempts"][1]["resumed_step"], step, "{detail:#}");
     let listed = stage.ok(&["checkpoints", run, "--json"]).json();
@@ -69,7 +69,7 @@ fn came_from_the_store(stage: &Stage, run: &str, training: &Training, step: u64)
 
 /// The same training without any product: its checkpoint after a step as the
 /// program's own sum, and its final weights.
-fn undisturbed(stage: &Stage, steps: u32, every: u32, step: u64) -> (String, Vec<u8>) {
+pub(super) fn undisturbed(stage: &Stage, steps: u32, every: u32, step: u64) -> (String, Vec<u8>) {
     let root = stage.hf_style();
     let here = stage.path("undisturbed");
     std::fs::create_dir_all(&here).unwrap();
@@ -87,7 +87,7 @@ fn undisturbed(stage: &Stage, steps: u32, every: u32, step: u64) -> (String, Vec
     (sum, std::fs::read(here.join("results/weights.json")).unwrap())
 }
 
-fn results(stage: &Stage, run: &str, file: &str) -> Vec<u8> {
+pub(super) fn results(stage: &Stage, run: &str, file: &str) -> Vec<u8> {
     let place = stage.path("pulled");
     stage.ok(&["pull", run, place.to_str().unwrap()]);
     let found = [place.join(file), place.join("results").join(file)];
