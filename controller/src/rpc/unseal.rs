@@ -5,7 +5,7 @@
 
 use artifacts::ObjectKey;
 use artifacts::manifest::Description;
-use artifacts::restore::{load_description, opening_failed};
+use artifacts::restore::{RestoreError, load_description, opening_failed};
 use lifecycle::MachineId;
 use proto::convert;
 use proto::identity::Identity;
@@ -40,7 +40,11 @@ pub(super) async fn unseal(
     };
     match core.keys.ring().key_of(&key, &sealed) {
         Ok(opens) => Ok(Response::new(v1::UnsealReply { manifest_opens: opens.expose().to_vec() })),
-        Err(error) => Err(Status::failed_precondition(opening_failed(&key, error).to_string())),
+        Err(error) => Err(Status::failed_precondition(match opening_failed(&key, error) {
+            // Whoever asked knows which manifest it is.
+            RestoreError::Sealed { what, .. } => what,
+            other => other.to_string(),
+        })),
     }
 }
 

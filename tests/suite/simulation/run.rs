@@ -46,7 +46,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let world = Arc::new(World::new(seed, dir.path(), options));
     let run = futures_block_on(submit(&world));
     let deadline = options.away.map_or(Duration::ZERO, Away::until) + DEADLINE;
-    let tick = options.away.map_or(1, |away| if away == Away::Hour { 5 } else { 10 });
+    let tick = options.away.map_or(1, |away| if away == Away::Hour { 5 } else { 50 });
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut faults = schedule(options, &mut rng);
     let mut sim = turmoil::Builder::new()
