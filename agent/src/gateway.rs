@@ -98,7 +98,13 @@ impl Gateway for RemoteStore {
 /// was wrong is gone once it is published again.
 fn unanswered(status: &Status) -> Commit {
     let why = status.message().to_owned();
-    if passing(status) && status.code() != Code::Aborted { Commit::Unknown(why) } else { Commit::Again(why) }
+    match status.code() {
+        // About the manifest: published anew, it may be another's turn.
+        Code::Aborted | Code::NotFound | Code::InvalidArgument | Code::OutOfRange => Commit::Again(why),
+        // About the controller: its disk is full, its database fails. What is
+        // stored waits, as if nobody had answered.
+        _ => Commit::Unknown(why),
+    }
 }
 
 /// Puts the parts together. Where they make no sense nothing is used.
@@ -134,4 +140,29 @@ async fn collect(work: &v1::Work, mut parts: Streaming<v1::BookletPart>) -> Resu
         manifests,
     };
     Ok(Handed::Booklet { booklet: Box::new(booklet), valid_ms: head.valid_ms, covers_ms: head.covers_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with the controller takes nothing off the list of what is
+    /// stored.
+    #[test]
+    fn only_what_is_said_of_a_manifest_has_it_published_again() {
+        for (code, again) in [
+            (Code::Aborted, true),
+            (Code::NotFound, true),
+            (Code::ResourceExhausted, false),
+            (Code::Internal, false),
+            (Code::FailedPrecondition, false),
+            (Code::Unavailable, false),
+            (Code::DeadlineExceeded, false),
+            (Code::Unknown, false),
+        ] {
+            let answer = unanswered(&Status::new(code, "why"));
+            assert_eq!(matches!(answer, Commit::Again(_)), again, "{code:?}");
+            assert_eq!(matches!(answer, Commit::Unknown(_)), !again, "{code:?}");
+        }
+    }
 }

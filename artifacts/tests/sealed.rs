@@ -318,6 +318,16 @@ async fn what_an_earlier_process_stored_is_not_sent_again() {
     verify(&place.store, &tree).await.unwrap();
 }
 
+/// What a manifest names is the index's to tell: after a restart it is not read
+/// again, pack by pack.
+#[tokio::test]
+async fn what_a_sealed_manifest_names_was_not_left_unfinished() {
+    let mut place = Place::new("p");
+    let path = place.save("checkpoint-1", &files());
+    place.publish(&path).await;
+    assert!(Unfinished::recall(&place.store, "run", 1).await.unwrap().is_empty());
+}
+
 /// The index of a controller that knows nothing of sealed trees.
 struct Older;
 

@@ -142,8 +142,15 @@ impl RemoteStore {
         match self.call(call).await {
             Ok(reply) => ManifestKey::try_from(reply.get_ref().manifest_opens.as_slice())
                 .map_err(|_| UnsealError::Passing("the controller gave what is no key".into())),
-            Err(status) if passing(&status) => Err(UnsealError::Passing(status.message().to_owned())),
-            Err(status) => Err(UnsealError::Refused(status.message().to_owned())),
+            Err(status) => Err(match status.code() {
+                // Nobody here can open it: that no other try changes.
+                Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
+                    UnsealError::Refused(status.message().to_owned())
+                }
+                // Denied, too: until a newer one that is offered first was
+                // found damaged, for one.
+                _ => UnsealError::Passing(status.message().to_owned()),
+            }),
         }
     }
 

@@ -293,8 +293,20 @@ impl Courier {
             let asked = self.parts.gateway.commit(&self.parts.work, &entry.key, &entry.digest);
             let answer = tokio::time::timeout(limit, asked).await;
             let answer = answer.unwrap_or_else(|_| Commit::Unknown("no answer in time".into()));
-            match self.memory().pending.answered(answer) {
-                Some(After::Settled(entry, answer)) => settled.push(Settled { entry: *entry, answer }),
+            let after = self.memory().pending.answered(&entry.key, answer);
+            match after {
+                Some(After::Settled(entry, answer)) => {
+                    // What is wrong may be wrong for all: the others wait.
+                    let again = matches!(answer, Commit::Again(_));
+                    if !matches!(answer, Commit::Durable) {
+                        // What these rest on may be what is wrong.
+                        self.memory().known = Arc::default();
+                    }
+                    settled.push(Settled { entry: *entry, answer });
+                    if again {
+                        break;
+                    }
+                }
                 Some(After::Waits(why)) => {
                     tracing::info!(why, key = entry.key, "stored, and not yet durable");
                     break;

@@ -63,11 +63,15 @@ impl Pending {
         self.entries.front()
     }
 
-    /// Takes note of the answer to the first one's commit.
-    pub fn answered(&mut self, answer: Commit) -> Option<After> {
+    /// Takes note of the answer to the commit of `key`; nothing if it fell off
+    /// the list meanwhile: what comes after it was not asked for.
+    pub fn answered(&mut self, key: &str, answer: Commit) -> Option<After> {
         match answer {
             Commit::Unknown(why) => Some(After::Waits(why)),
-            answer => self.entries.pop_front().map(|entry| After::Settled(Box::new(entry), answer)),
+            answer => {
+                let at = self.entries.iter().position(|entry| entry.key == key)?;
+                self.entries.remove(at).map(|entry| After::Settled(Box::new(entry), answer))
+            }
         }
     }
 
@@ -120,6 +124,9 @@ mod tests {
         }
         assert_eq!(pending.push(entry(9_999, "@/c")).unwrap().step, Some(1), "never the results before it");
         assert_eq!(pending.len(), MOST);
+        // Its answer comes too late, and is nobody else's.
+        assert_eq!(pending.answered(&entry(1, "@/c").key, Commit::Durable), None);
+        assert_eq!(pending.len(), MOST);
         let bytes = serde_json::to_vec(&pending).unwrap();
         assert_eq!(Pending::read(&bytes), Some(pending));
         assert_eq!(Pending::read(b"[]"), None);
@@ -148,7 +155,8 @@ mod tests {
                     _ => Commit::Unknown("x".into()),
                 };
                 let waits = matches!(answer, Commit::Unknown(_));
-                match pending.answered(answer) {
+                let key = pending.first().map(|entry| entry.key.clone()).unwrap_or_default();
+                match pending.answered(&key, answer) {
                     Some(After::Settled(entry, _)) => settled.push(entry.step.unwrap()),
                     Some(After::Waits(_)) => prop_assert!(waits),
                     None => prop_assert!(pending.is_empty()),

@@ -10,7 +10,7 @@ use proto::v1::{self, event::Kind};
 use tokio::time::Instant;
 
 use super::Driver;
-use super::settle::{settle_last, settle_strays, stored_fact};
+use super::settle::{Settled, settle_last, settle_strays, stored_fact};
 use crate::evidence;
 use crate::supervisor::{Effect, Input, Phase, Tell};
 use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published, Settlement};
@@ -358,14 +358,41 @@ where
     }
 }
 
+/// Rounds in which what was stored is published again because its commit came
+/// to nothing, before that is told as the reason why it is not durable.
+const ROUNDS: u32 = 5;
+
 /// Publishes every checkpoint that is left, oldest first, so that the head
-/// ends on the newest, and then the results.
+/// ends on the newest, and then the results; and again what was stored and
+/// could not become durable as it was.
 pub(super) async fn finish(
     world: &dyn crate::world::World,
     work: v1::Work,
     gateway: crate::world::SharedGateway,
     last: Last,
 ) -> (Option<String>, Vec<Kind>) {
+    let mut facts = Vec::new();
+    for round in 1.. {
+        let done = finish_once(world, &work, &gateway, &last).await;
+        facts.extend(done.facts);
+        if !done.again {
+            return (done.unpublished, facts);
+        }
+        if round >= ROUNDS || last.cancelled.load(Ordering::Relaxed) {
+            let why = "what was stored last could not be made durable".to_owned();
+            return (done.unpublished.or(Some(why)), facts);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    (None, facts)
+}
+
+async fn finish_once(
+    world: &dyn crate::world::World,
+    work: &v1::Work,
+    gateway: &crate::world::SharedGateway,
+    last: &Last,
+) -> Settled {
     let mut facts = Vec::new();
     let mut unpublished = None;
     let mut left = world.candidates(work.clone(), true).await;
@@ -389,22 +416,22 @@ pub(super) async fn finish(
             step: candidate.step,
         }));
         let publish = || world.publish(work.clone(), candidate.clone(), gateway.clone());
-        match insist(&last, publish).await {
+        match insist(last, publish).await {
             Ok(Published::Durable { key, step }) => {
                 facts.push(stored_fact(key, step));
             }
-            Ok(Published::Superseded) => return (None, facts),
+            Ok(Published::Superseded) => return Settled { facts, ..Settled::default() },
             Ok(_) => {}
             Err(why) => unpublished = Some(format!("checkpoint {} was not published: {why}", candidate.name)),
         }
     }
-    if let Err(why) = insist(&last, || world.publish_outputs(work.clone(), gateway.clone())).await {
+    if let Err(why) = insist(last, || world.publish_outputs(work.clone(), gateway.clone())).await {
         unpublished = Some(format!("the results were not published: {why}"));
     }
     let cancelled = || last.cancelled.load(Ordering::Relaxed);
-    let (waits, settled) = settle_last(world, &work, &gateway, cancelled).await;
-    facts.extend(settled);
-    (unpublished.or(waits), facts)
+    let settled = settle_last(world, work, gateway, cancelled).await;
+    facts.extend(settled.facts);
+    Settled { unpublished: unpublished.or(settled.unpublished), again: settled.again, facts }
 }
 
 /// The last words of the error stream.

@@ -110,30 +110,49 @@ fn note_of(outcome: Published) -> Option<Kind> {
     Some(Kind::Note(v1::Note { level: "warning".into(), text }))
 }
 
+/// How the last settlement ended.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// Why something is not durable for good.
+    pub(super) unpublished: Option<String>,
+    /// Something has to be published again.
+    pub(super) again: bool,
+    /// What became of all of it.
+    pub(super) facts: Vec<Kind>,
+}
+
 /// At the end: waits until all that is stored was answered for, unless it is
-/// ended before that. Why something is left, and what became of the others.
+/// ended before that.
 pub(super) async fn settle_last(
     world: &dyn World,
     work: &v1::Work,
     gateway: &SharedGateway,
     cancelled: impl Fn() -> bool + Send,
-) -> (Option<String>, Vec<Kind>) {
-    let mut facts = Vec::new();
+) -> Settled {
+    let mut settled = Settled::default();
     loop {
         let settlement = world.settle(work.clone(), gateway.clone(), false).await;
         for outcome in settlement.outcomes {
             match outcome {
-                Published::Durable { key, step } => facts.push(stored_fact(key, step)),
-                other => facts.extend(note_of(other)),
+                Published::Durable { key, step } => settled.facts.push(stored_fact(key, step)),
+                other => {
+                    match &other {
+                        Published::Refused(why) => settled.unpublished = Some(why.clone()),
+                        Published::Later(_) => settled.again = true,
+                        _ => {}
+                    }
+                    settled.facts.extend(note_of(other));
+                }
             }
         }
         if settlement.left == 0 {
-            return (None, facts);
+            return settled;
         }
         if cancelled() {
             let left = settlement.left;
             let why = format!("{left} checkpoints are in the store, and nobody said that they are durable");
-            return (Some(why), facts);
+            settled.unpublished = Some(why);
+            return settled;
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -144,3 +163,6 @@ pub(super) async fn settle_last(
 pub(super) async fn settle_strays(world: &dyn World, work: &v1::Work, gateway: &SharedGateway) {
     let _ = tokio::time::timeout(STRAYS, world.settle(work.clone(), gateway.clone(), false)).await;
 }
+
+#[cfg(test)]
+mod tests;

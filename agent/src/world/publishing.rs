@@ -165,6 +165,11 @@ impl Publishing {
     ) -> Published {
         let courier = self.courier(dir, work, gateway).await;
         let _publish = courier.begin().await;
+        let sealing = match self.sealing(work) {
+            Ok(sealing) => sealing,
+            Err(why) => return Published::Later(why),
+        };
+        self.sealed_with(&work.attempt_id, sealing.as_deref());
         courier.renew(false).await;
         let mut keys = match courier.keys().await {
             Ok(keys) => keys,
@@ -183,13 +188,6 @@ impl Publishing {
         // controller when this machine is lost.
         let holds = move || still.is_none_or(|still| still.holds());
         let (attempt, is_checkpoint) = (&work.attempt_id, selection.kind == Kind::Checkpoint);
-        let sealing = match self.sealing(work) {
-            Ok(sealing) => sealing,
-            Err(why) => {
-                courier.put_back(keys);
-                return Published::Later(why);
-            }
-        };
         let base = if is_checkpoint { self.keyframes.base(dir, attempt).await } else { None };
         let before = keys.pack_seq;
         let alone = alone(dir);

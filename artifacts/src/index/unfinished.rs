@@ -10,7 +10,7 @@ use super::{ChunkIndex, Location, Places};
 use crate::codec::Codec;
 use crate::digest::Digest;
 use crate::key::{ObjectClass, ObjectKey};
-use crate::manifest::{MAX_BYTES, Manifest};
+use crate::manifest::{Description, MAX_BYTES, Manifest};
 use crate::pack::{self, FOOT};
 use crate::store::{Store, StoreError};
 
@@ -104,7 +104,7 @@ async fn newest_pack(
     generation: u64,
 ) -> Result<Option<ObjectKey>, StoreError> {
     let Some(size) = store.size(key).await?.filter(|size| *size <= MAX_BYTES) else { return Ok(None) };
-    let Ok(manifest) = Manifest::parse(&store.get(key, 0, size).await?) else { return Ok(None) };
+    let Ok(manifest) = Description::parse(&store.get(key, 0, size).await?) else { return Ok(None) };
     let mut packs = manifest.packs();
     packs.retain(|pack| own(pack, key.scope(), generation));
     Ok(packs.pop())

@@ -357,7 +357,13 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         Wish::Kill => v1::Wish::Kill,
     };
     let grace_seconds = if run.stop_grace > 0 { run.stop_grace } else { run.spec.grace_seconds };
-    let sealing = crate::keys::sealing(core, &run.spec)?;
+    let sealed = crate::keys::is_sealed_run(core, &run.spec);
+    // Without keys nothing is published in the clear; but a mistake in the file
+    // of recipients must not cost anybody a lease or a stop.
+    let sealing = crate::keys::sealing(core, &run.spec).unwrap_or_else(|error| {
+        tracing::error!(%error, run = run.name, "no keys are handed out");
+        None
+    });
     Ok(Some(v1::Work {
         run_id: run.id.to_string(),
         run_name: run.name.clone(),
@@ -378,7 +384,7 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         wish: wish.into(),
         grace_seconds,
         forget: attempt.body.status.is_final(),
-        sealed: sealing.is_some(),
+        sealed,
         sealing,
     }))
 }

@@ -14,6 +14,14 @@ use crate::world::{Commit, Published, Settlement, SharedGateway};
 /// What is told at once of checkpoints that were stored earlier.
 const TOLD: usize = 2_048;
 
+impl super::Told {
+    fn tell_settled(&mut self, outcome: Published) {
+        if self.settled.len() < TOLD {
+            self.settled.push(outcome);
+        }
+    }
+}
+
 impl Publishing {
     pub(super) fn couriers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Courier>>> {
         self.couriers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,16 +103,32 @@ impl Publishing {
         let Settled { entry, answer } = settled;
         let attempt = &work.attempt_id;
         let Entry { key, step, relative, token, .. } = entry;
+        if !matches!(answer, Commit::Durable) {
+            // What comes next must not rest on what did not become durable.
+            self.tell(attempt, |told| told.left.forget());
+            self.keyframes.unsure(attempt);
+        }
         let outcome = match answer {
             Commit::Durable => Published::Durable { key, step },
             Commit::Superseded => Published::Superseded,
+            // Not the checkpoint's fault: a controller older than the one whose
+            // format was asked for, or a pack that is gone and is sent anew.
+            Commit::Refused(why)
+                if why.contains("this program reads up to") || why.ends_with("is missing") =>
+            {
+                Published::Later(why)
+            }
             Commit::Refused(why) => Published::Refused(format!("{key}: {why}")),
             Commit::Again(why) | Commit::Unknown(why) => Published::Later(why),
         };
         if relative.is_empty() {
             if !matches!(outcome, Published::Durable { .. }) {
-                // The results are published again with the next checkpoint.
-                self.tell(attempt, |told| told.outputs = None);
+                // The results are published again with the next checkpoint, or
+                // by whoever finishes.
+                self.tell(attempt, |told| {
+                    told.outputs = None;
+                    told.tell_settled(outcome);
+                });
             }
             return;
         }
@@ -124,10 +148,6 @@ impl Publishing {
             Ok(None) => {}
             Err(why) => tracing::warn!(why, "what became durable is not remembered"),
         }
-        self.tell(attempt, |told| {
-            if told.settled.len() < TOLD {
-                told.settled.push(outcome);
-            }
-        });
+        self.tell(attempt, |told| told.tell_settled(outcome));
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::index::Unfinished;
-use artifacts::{Manifest, StoreError};
+use artifacts::seal::Sealing;
+use artifacts::{Digest, Manifest, StoreError};
 use proto::v1;
 
 use super::Publishing;
@@ -24,9 +25,41 @@ const PATIENCE: Duration = Duration::from_mins(5);
 pub(super) struct Left {
     chunks: Option<Arc<Unfinished>>,
     failed: u32,
+    /// What the secret that its chunks are named with makes of nothing; `None`:
+    /// they are not sealed.
+    named: Option<Digest>,
+}
+
+impl Left {
+    /// Nothing of it is believed any more.
+    pub(super) fn forget(&mut self) {
+        if let Some(chunks) = &self.chunks {
+            chunks.clear();
+        }
+    }
+
+    /// Chunks are sealed with this now: what was stored under another secret,
+    /// or in the clear, is of no use then. Whether that changed.
+    fn seal(&mut self, sealing: Option<&Sealing>) -> bool {
+        let named = sealing.map(|sealing| sealing.name(&Digest::of(b"")));
+        let changed = self.named != named;
+        if changed {
+            self.named = named;
+            self.forget();
+        }
+        changed
+    }
 }
 
 impl Publishing {
+    /// Must be called before anything is published: no place of a chunk
+    /// outlives the secret that it was sealed under.
+    pub(super) fn sealed_with(&self, attempt: &str, sealing: Option<&Sealing>) {
+        if self.tell(attempt, |told| told.left.seal(sealing)) {
+            self.keyframes.unsure(attempt);
+        }
+    }
+
     /// What earlier publishes of this generation left; read from the store
     /// where this agent does not remember.
     pub(super) async fn left(
@@ -46,7 +79,8 @@ impl Publishing {
         }
         let recall = Unfinished::recall(&**gateway, &work.run_id, work.generation);
         let read = match tokio::time::timeout(PATIENCE, recall).await {
-            Ok(Err(_)) | Err(_) if way.has_booklet() => return Ok(Arc::default()),
+            // Sent again, and not looked for each time.
+            Ok(Err(_)) | Err(_) if way.has_booklet() => Arc::default(),
             Ok(read) => Arc::new(read?),
             Err(_) => return Err(StoreError::Remote("what was left unfinished is not told in time".into())),
         };
@@ -68,5 +102,23 @@ impl Publishing {
                 told.left.failed = 0;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use artifacts::seal::{PrivateKey, ProjectSecret};
+
+    use super::*;
+
+    #[test]
+    fn no_place_of_a_chunk_outlives_the_secret_it_was_sealed_under() {
+        let recipients = [PrivateKey::generate().unwrap().public().unwrap()];
+        let sealing =
+            |secret: u8| Sealing::new(&ProjectSecret::of_project(&[secret; 32], "p"), &recipients).unwrap();
+        let mut left = Left::default();
+        assert!(left.seal(Some(&sealing(1))), "nothing was sealed before");
+        assert!(!left.seal(Some(&sealing(1))));
+        assert!(left.seal(Some(&sealing(2))) && left.seal(None) && !left.seal(None));
     }
 }

@@ -273,6 +273,25 @@ async fn an_answer_that_passes_has_it_published_again_and_a_superseded_one_is_kn
     );
 }
 
+/// The results too: whoever finishes must know that they are not durable.
+#[tokio::test]
+async fn results_whose_commit_comes_to_nothing_are_told_and_published_again() {
+    let night = Night::new();
+    assert!(matches!(night.save("step-1.json", "{}").await, Published::Durable { .. }));
+    night.hub.is(NOT_CONNECTED);
+    std::fs::create_dir_all(night.place.dir.outputs()).unwrap();
+    std::fs::write(night.place.dir.outputs().join("r.txt"), "7").unwrap();
+    let Place { dir, publishing, spec, .. } = &night.place;
+    let outputs = || publishing.outputs(dir, &night.work, spec, &night.gateway);
+    assert!(matches!(outputs().await, Published::Stored { .. }));
+    assert_eq!(outputs().await, Published::Gone, "the store has these very ones");
+    night.hub.is(CONTENDED);
+    let settled = night.settle().await;
+    assert!(matches!(settled.outcomes[..], [Published::Later(_)]) && settled.left == 0, "{settled:?}");
+    night.hub.is(ANSWERS);
+    assert!(matches!(outputs().await, Published::Durable { .. }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_controller_that_says_nothing_costs_seconds_and_not_minutes() {
     let night = Night::new();
