@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use artifacts::index::Resuming;
 use artifacts::publish::{PublishError, With};
@@ -57,8 +56,6 @@ use crate::os;
 /// Names looked at in one scan; more are counted, not read.
 const NAMES: usize = 10_000;
 const FILES: usize = 200_000;
-/// Between tries at results that are being written.
-const OUTPUT_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// Looking at all places costs at most one part in so many of the time.
 const SHARE: u32 = 100;
 
@@ -287,9 +284,7 @@ impl Publishing {
         outcome
     }
 
-    /// Publishes the result files, if there are any and they changed. Those that
-    /// are written to meanwhile are tried again soon: the next checkpoint may be
-    /// hours away.
+    /// Publishes the result files, if there are any and they changed.
     pub async fn outputs(
         &self,
         dir: &AttemptDir,
@@ -297,23 +292,6 @@ impl Publishing {
         spec: &RunSpec,
         gateway: &SharedGateway,
     ) -> Published {
-        for pause in OUTPUT_PAUSES {
-            match self.outputs_once(dir, work, spec, gateway).await {
-                (Published::Gone, true) => tokio::time::sleep(pause).await,
-                (outcome, _) => return outcome,
-            }
-        }
-        self.outputs_once(dir, work, spec, gateway).await.0
-    }
-
-    /// The same once, and whether it was tried.
-    async fn outputs_once(
-        &self,
-        dir: &AttemptDir,
-        work: &v1::Work,
-        spec: &RunSpec,
-        gateway: &SharedGateway,
-    ) -> (Published, bool) {
         let mut globs = spec.artifacts.clone();
         globs.push("results/**".to_owned());
         let root = dir.source();
@@ -329,13 +307,13 @@ impl Publishing {
         .await;
         let (paths, root, token) = match listed {
             Ok(Ok(found)) => found,
-            Ok(Err(error)) => return (Published::Refused(error.to_string()), false),
-            Err(error) => return (Published::Later(error.to_string()), false),
+            Ok(Err(error)) => return Published::Refused(error.to_string()),
+            Err(error) => return Published::Later(error.to_string()),
         };
         let is_same = self.tell(&work.attempt_id, |told| told.outputs.as_ref() == Some(&token));
         if paths.is_empty() || is_same {
             // There are none, or the store has these very ones.
-            return (Published::Gone, false);
+            return Published::Gone;
         }
         let selection = Selection {
             root,
@@ -352,7 +330,7 @@ impl Publishing {
         if matches!(outcome, Published::Durable { .. } | Published::Stored { .. }) {
             self.tell(&work.attempt_id, |told| told.outputs = Some(token));
         }
-        (outcome, true)
+        outcome
     }
 }
 
