@@ -29,11 +29,13 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use proto::v1;
 use tonic::{Response, Status};
 
 use crate::app::Context;
 use crate::args::{ConfigArgs, MachinesVerb, Verb};
-use crate::client::failure;
+use crate::attach::{Attached, attach};
+use crate::client::{Client, failure};
 use crate::config::{Loaded, Sources};
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{duration, safe};
@@ -112,6 +114,25 @@ pub fn load(
     let sources =
         Sources { start_dir: dir, user_file: None, env: &ctx.env, flags: &flags, file: file.as_deref() };
     Ok(crate::config::load(&sources)?)
+}
+
+/// Follows a run that has just begun; detached it is named, and that is all.
+async fn follow_or_name(
+    ctx: &Context,
+    client: Client,
+    run: &v1::RunView,
+    (detach, json): (bool, bool),
+) -> anyhow::Result<ExitCode> {
+    if detach {
+        if json {
+            ctx.printer.json(run);
+        } else {
+            ctx.printer.line(&run.name);
+        }
+        return Ok(ExitCode::Ok);
+    }
+    let how = Attached { root: project_root(ctx)?, json, chaos: None };
+    Box::pin(attach(ctx, client, run, &how)).await
 }
 
 /// The root of the project that the person stands in.

@@ -192,22 +192,9 @@ fn changes_for(
             run.body.head = Some(reference.clone());
         }
         run.body.produced_step = run.body.produced_step.max(reference.step);
-        changes = changes.put(&Versioned::new(Checkpoint {
-            manifest: reference.clone(),
-            run: run_id,
-            attempt: attempt.id,
-            generation: attempt.generation,
-            status: CheckpointState::Committed,
-            name: tree.name.clone(),
-            bytes: tree.bytes,
-            committed_ms: core.clock.wall_ms(),
-            stray: false,
-            packs: tree.packs.clone(),
-            kind: tree.word.clone(),
-            verified_ms: 0,
-            verified_percent: 0,
-            trouble: String::new(),
-        }));
+        let whose = (run_id, attempt.id, attempt.generation);
+        changes =
+            changes.put(&Versioned::new(tree.committed(reference.clone(), whose, core.clock.wall_ms())));
         "durable"
     };
     changes.0.chunks.clone_from(&tree.chunks);

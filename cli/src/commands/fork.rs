@@ -7,10 +7,9 @@ use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 use proto::v1;
 
-use super::{answer, load, project_root};
+use super::{answer, follow_or_name, load};
 use crate::app::Context;
 use crate::args::{ConfigArgs, ForkArgs};
-use crate::attach::{Attached, attach};
 use crate::client::{Client, selector};
 use crate::config::changes;
 use crate::daemon;
@@ -51,16 +50,7 @@ pub async fn perform(ctx: &Context, args: ForkArgs) -> anyhow::Result<ExitCode> 
     for change in &run.changes {
         ctx.printer.note(&format!("  {change}"));
     }
-    if args.detach {
-        if args.json {
-            ctx.printer.json(&run);
-        } else {
-            ctx.printer.line(&run.name);
-        }
-        return Ok(ExitCode::Ok);
-    }
-    let how = Attached { root: project_root(ctx)?, json: args.json, chaos: None };
-    Box::pin(attach(ctx, client, &run, &how)).await
+    Box::pin(follow_or_name(ctx, client, &run, (args.detach, args.json))).await
 }
 
 /// The source tree of a directory, chosen by the configuration there.

@@ -8,8 +8,10 @@ use artifacts::manifest::{ChunkRef, Description, Node};
 use artifacts::restore::{RestoreError, opening_failed};
 use artifacts::seal::{SealError, Sealed};
 use artifacts::{Kind, Manifest, ObjectKey};
+use lifecycle::{AttemptId, CheckpointState, Generation, RunId};
 
 use crate::core::Core;
+use crate::model::{Checkpoint, ManifestRef};
 use crate::store::ChunkPut;
 
 pub(crate) fn chunks(tree: &Manifest) -> impl Iterator<Item = &ChunkRef> {
@@ -68,6 +70,33 @@ pub(crate) struct Told {
     pub(crate) word: String,
     pub(crate) packs: Vec<String>,
     pub(crate) chunks: Vec<ChunkPut>,
+}
+
+impl Told {
+    /// The row of a checkpoint that is durable from now on.
+    pub(crate) fn committed(
+        &self,
+        manifest: ManifestRef,
+        (run, attempt, generation): (RunId, AttemptId, Generation),
+        now_ms: u64,
+    ) -> Checkpoint {
+        Checkpoint {
+            manifest,
+            run,
+            attempt,
+            generation,
+            status: CheckpointState::Committed,
+            name: self.name.clone(),
+            bytes: self.bytes,
+            committed_ms: now_ms,
+            stray: false,
+            packs: self.packs.clone(),
+            kind: self.word.clone(),
+            verified_ms: 0,
+            verified_percent: 0,
+            trouble: String::new(),
+        }
+    }
 }
 
 impl Told {

@@ -2,18 +2,14 @@
 //! journal and in whatever is shown of them.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use lifecycle::{AttemptId, Generation, HubId, RunId, RunState};
-use proto::pki::Authority;
+use lifecycle::{AttemptId, Generation, RunId, RunState};
 
 use super::*;
 use crate::clock::{Clock, Entropy};
-use crate::core::{BootSettings, Parts};
-use crate::liveness::Clocks;
+use crate::core::Parts;
 use crate::model::Machine;
-use crate::runfiles::RunFiles;
-use crate::store::{Kind, MemoryStore};
+use crate::store::Kind;
 
 const MACHINE: MachineId = MachineId::from_bytes([1; 16]);
 const RUN: RunId = RunId::from_bytes([2; 16]);
@@ -21,26 +17,11 @@ const ATTEMPT: AttemptId = AttemptId::from_bytes([3; 16]);
 
 /// A running attempt whose program was given a secret.
 async fn core(dir: &std::path::Path) -> Arc<Core> {
-    let hub = HubId::from_bytes([4; 16]);
+    let objects = Arc::new(artifacts::store::MemoryStore::default());
     let core = Core::new(Parts {
-        keys: std::sync::Arc::default(),
-        hub,
-        authority: Authority::create(hub, SystemTime::UNIX_EPOCH).unwrap(),
-        label_key: [1; 32],
-        store: Arc::new(MemoryStore::new()),
-        objects: Arc::new(artifacts::store::MemoryStore::default()),
-        providers: BTreeMap::new(),
         clock: Clock::system(),
         entropy: Entropy::System,
-        clocks: Clocks::default(),
-        files: RunFiles::new(dir.join("runs"), false),
-        boot: BootSettings {
-            endpoints: Vec::new(),
-            join_endpoints: Vec::new(),
-            agent_exe: "/agent".into(),
-            cache_dir: "/cache".into(),
-        },
-        restore_count: 0,
+        ..crate::bench::parts(dir, objects)
     });
     let run: Run = serde_json::from_value(json!({
         "id": RUN, "name": "r-1", "status": RunState::Running, "created_ms": 1, "generation": Generation::from_u64(1),

@@ -4,7 +4,7 @@
 
 use artifacts::{Digest, Kind, ObjectKey};
 use lifecycle::spec::difference::{Change, apply, difference};
-use lifecycle::{AttemptId, CheckpointState, Generation, RunId, RunState};
+use lifecycle::{AttemptId, Generation, RunId, RunState};
 use proto::v1;
 use serde_json::json;
 use tonic::Status;
@@ -13,7 +13,7 @@ use super::OperatorService;
 use super::changes::{Submission, spec_of};
 use crate::core::{Changes, CoreError};
 use crate::durable;
-use crate::model::{Checkpoint, Fork, ManifestRef, Run, Versioned};
+use crate::model::{Fork, ManifestRef, Run, Versioned};
 use crate::rpc::{select, views};
 
 const CHANGES_LIMIT: usize = 256 << 10;
@@ -129,22 +129,8 @@ impl OperatorService {
             return Ok(same.body);
         }
         let manifest = ManifestRef { key: ask.manifest_key, digest: ask.manifest_digest, step: tree.step };
-        let row = Versioned::new(Checkpoint {
-            manifest: manifest.clone(),
-            run: id,
-            attempt: AttemptId::from_bytes([0; 16]),
-            generation: Generation::NONE,
-            status: CheckpointState::Committed,
-            name: tree.name.clone(),
-            bytes: tree.bytes,
-            committed_ms: core.clock.wall_ms(),
-            stray: false,
-            packs: tree.packs.clone(),
-            kind: tree.word.clone(),
-            verified_ms: 0,
-            verified_percent: 0,
-            trouble: String::new(),
-        });
+        let nobody = (id, AttemptId::from_bytes([0; 16]), Generation::NONE);
+        let row = Versioned::new(tree.committed(manifest.clone(), nobody, core.clock.wall_ms()));
         let mut run = super::changes::row(core, id, Submission::new(spec, source, id.to_string()))?;
         run.status = run.status.apply(lifecycle::RunEvent::Pause).map_err(CoreError::from)?;
         run.head = Some(manifest.clone());
