@@ -74,14 +74,16 @@ fn moved(core: &Core, run: &mut Run, event: RunEvent) -> Result<(), CoreError> {
 /// unless a person says so.
 async fn storm(core: &Core, id: RunId) -> Result<(), CoreError> {
     let run: Versioned<Run> = core.need(&id.to_string()).await?;
-    let oldest = run.body.creates_ms.iter().copied().min().unwrap_or(0);
+    let now = core.clock.wall_ms();
+    // The hour may have ended since this was planned.
+    let Some(deadline_ms) = plan::storm_over_ms(&run.body.creates_ms, now) else { return Ok(()) };
     let question = Question {
         text: format!(
             "{} machines were made for it within an hour; it waits for the hour to end (outlast resume: go on now)",
             plan::CREATES_PER_HOUR
         ),
         options: vec!["go on".into(), "stop".into()],
-        deadline_ms: oldest + plan::HOUR_MS,
+        deadline_ms,
     };
     step_run(core, id, "storm", RunEvent::Ask(question)).await
 }

@@ -292,6 +292,19 @@ pub fn pause_after_refusal(n: u32) -> u64 {
     (2_000_u64 << n.saturating_sub(1).min(5)).min(REFUSED_MOST_MS)
 }
 
+/// When another machine may be made, where so many were made within the hour
+/// before `now_ms` that none may be now. Always later than `now_ms`: a question
+/// that is over when it is asked would be asked again at once, for ever.
+#[must_use]
+pub fn storm_over_ms(creates_ms: &[u64], now_ms: u64) -> Option<u64> {
+    // What lies in the future comes from a clock that was set back.
+    let counts = |at: &u64| *at <= now_ms && at.saturating_add(HOUR_MS) > now_ms;
+    let mut counted: Vec<u64> = creates_ms.iter().copied().filter(counts).collect();
+    counted.sort_unstable();
+    let last_to_pass = counted.len().checked_sub(CREATES_PER_HOUR)?;
+    Some(counted[last_to_pass] + HOUR_MS)
+}
+
 fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
     let mine = || world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
     let ready = mine()
@@ -304,9 +317,7 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
     } else if run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS {
         // A provider said no a moment ago. (A moment further off than any
         // pause comes from a clock that was set back.)
-    } else if run.creates_ms.iter().filter(|at| **at <= world.now_ms && **at + HOUR_MS > world.now_ms).count()
-        >= CREATES_PER_HOUR
-    {
+    } else if storm_over_ms(&run.creates_ms, world.now_ms).is_some() {
         out.push(Action::Storm(run.id));
     } else {
         out.push(Action::Intend(run.id));

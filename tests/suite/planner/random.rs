@@ -3,7 +3,7 @@
 
 use controller::liveness::{Clocks, Observation, ProviderWord};
 use controller::model::{Attempt, Machine, Run, Wish};
-use controller::plan::{Action, Snapshot, plan};
+use controller::plan::{Action, CREATES_PER_HOUR, HOUR_MS, Snapshot, plan};
 use lifecycle::{AttemptState, Exit, LossCause, MachineId, MachineState, RunId, RunState};
 use proptest::prelude::*;
 
@@ -149,6 +149,32 @@ proptest! {
         let world = after(&history, false, None);
         prop_assert_eq!(world.plan(), world.plan());
     }
+}
+
+/// Machines made more than an hour ago end no storm before it began, and more
+/// than the limit's worth of them end it only once few enough are left.
+#[test]
+fn a_storm_is_over_when_another_machine_may_be_made() {
+    let mut world = World::new();
+    let run = world.submit("a", None, None);
+    let limit = CREATES_PER_HOUR as u64;
+    let began = world.wall_ms;
+    world.wait(HOUR_MS + 1_000);
+    let creates = (0..limit + 3).map(|n| if n == 0 { began } else { world.wall_ms - 100_000 + n * 1_000 });
+    world.run(run).creates_ms = creates.collect();
+    world.run(run).status = RunState::Recovering;
+    assert_eq!(world.plan(), [Action::Storm(run)]);
+    perform(&mut world, &[Action::Storm(run)]);
+    assert_eq!(world.plan(), [], "it was over as it began");
+
+    // Two are one too many: the third of those that count lets one be made.
+    let third = world.run(run).creates_ms[3];
+    world.wait(third + HOUR_MS - world.wall_ms - 1);
+    assert_eq!(world.plan(), [], "before the hour of the third ended");
+    world.wait(1);
+    assert_eq!(world.plan(), [Action::Answer(run)]);
+    perform(&mut world, &[Action::Answer(run)]);
+    assert_eq!(world.plan(), [Action::Intend(run)]);
 }
 
 fn machine_state() -> impl Strategy<Value = MachineState> {

@@ -60,11 +60,14 @@ impl World {
                 self.step_run(*run, event)
             }
             Action::Storm(run) => {
-                let oldest = self.run(*run).creates_ms.iter().copied().min().unwrap_or(0);
+                let now = self.wall_ms;
+                let Some(deadline_ms) = plan::storm_over_ms(&self.run(*run).creates_ms, now) else {
+                    return Ok(());
+                };
                 let question = Question {
                     text: "go on?".into(),
                     options: vec!["go on".into(), "stop".into()],
-                    deadline_ms: oldest + plan::HOUR_MS,
+                    deadline_ms,
                 };
                 self.step_run(*run, RunEvent::Ask(question))
             }
