@@ -76,8 +76,27 @@ impl Cuts {
         length
     }
 
-    fn cut(&mut self, window: &[u8]) -> usize {
+    /// The same, where it needs no look at the content; at least one byte.
+    fn known(&mut self) -> Option<usize> {
+        let left = self.size - self.at;
+        let length = if self.size <= WHOLE as u64 {
+            left
+        } else {
+            self.pass();
+            let record = self.records.peek().filter(|record| record.start <= self.at)?;
+            (record.end - self.at).min(left).min(WHOLE as u64)
+        };
+        self.at += length;
+        usize::try_from(length).ok().filter(|length| *length > 0)
+    }
+
+    /// Leaves records behind that are over.
+    fn pass(&mut self) {
         while self.records.next_if(|record| record.end <= self.at).is_some() {}
+    }
+
+    fn cut(&mut self, window: &[u8]) -> usize {
+        self.pass();
         let whole = window.len().min(MAX);
         let bounded = |end: u64| usize::try_from(end - self.at).unwrap_or(MAX).min(whole);
         let end = match self.records.peek() {
@@ -112,7 +131,10 @@ impl<R: Read> Chunker<R> {
 
     /// The next chunk; `None` after the last; `UnexpectedEof` if the reader
     /// ends before.
-    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if let Some(length) = self.cuts.known() {
+            return self.take(length).map(Some);
+        }
         let window = self.cuts.window();
         if self.buffer.len() - self.start < window && self.left > 0 {
             self.buffer.drain(..self.start);
@@ -131,8 +153,20 @@ impl<R: Read> Chunker<R> {
             return Ok(None);
         }
         let length = self.cuts.next(window);
-        self.start += length;
-        Ok(Some(&self.buffer[self.start - length..self.start]))
+        self.take(length).map(Some)
+    }
+
+    /// So many bytes: first those that were read already, and the others straight
+    /// to where they are needed.
+    fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut chunk = Vec::with_capacity(length);
+        let ready = (self.buffer.len() - self.start).min(length);
+        chunk.extend_from_slice(&self.buffer[self.start..self.start + ready]);
+        self.start += ready;
+        chunk.resize(length, 0);
+        self.reader.read_exact(&mut chunk[ready..])?;
+        self.left -= (length - ready) as u64;
+        Ok(chunk)
     }
 }
 

@@ -104,6 +104,7 @@ pub struct Coder {
     planes: Vec<u8>,
     sparse: [(Vec<u8>, Vec<u8>); planes::DEEPEST],
     scratch: Vec<u8>,
+    codes: Vec<u8>,
     /// What decoding what was just coded gave.
     back: Vec<u8>,
     /// Codes as a faulty core would.
@@ -119,6 +120,7 @@ impl Default for Coder {
             planes: Vec::new(),
             sparse: Default::default(),
             scratch: Vec::new(),
+            codes: Vec::new(),
             back: Vec::new(),
             #[cfg(test)]
             faulty: false,
@@ -169,8 +171,12 @@ impl Coder {
 
     fn comes_back(&mut self, codec: Codec, stored: &[u8], base: Option<Base<'_>>, chunk: &[u8]) -> bool {
         let mut back = std::mem::take(&mut self.back);
-        back.clear();
-        let same = self.decode(codec, stored, base, chunk.len(), &mut back).is_ok() && back == chunk;
+        // Of another chunk: as good as any bytes.
+        if back.len() < chunk.len() {
+            back.resize(chunk.len(), 0);
+        }
+        let room = &mut back[..chunk.len()];
+        let same = self.fill(codec, stored, base, room).is_ok() && *room == *chunk;
         self.back = back;
         same
     }
@@ -186,31 +192,39 @@ impl Coder {
         if chunk.len() < SHORT {
             return Codec::Raw;
         }
-        let (nature, share) = sample::nature(chunk, |piece| self.lz4_share(piece));
+        if effort == Effort::Light {
+            let repeats = sample::repeats(chunk, |piece| self.lz4_share(piece));
+            return if repeats { self.lz4(chunk, out) } else { Codec::Raw };
+        }
+        let (nature, share) = match base {
+            None if sample::is_written(chunk) => (sample::Nature::Text, 1.0),
+            _ => sample::nature(chunk, |piece| self.lz4_share(piece)),
+        };
         if let Some(base) = base
             && let Some(width) = sample::differs_little(chunk, base.bytes, share)
         {
             delta::encode(self, chunk, base, width, out);
             return Codec::Delta;
         }
-        match (nature, effort) {
-            (sample::Nature::Noise, _) | (_, Effort::Plain) => Codec::Raw,
-            (sample::Nature::Text, Effort::Dense) => {
+        match nature {
+            sample::Nature::Noise => Codec::Raw,
+            sample::Nature::Text => {
                 let fits = self.zstd(chunk, chunk.len(), out);
                 if fits { Codec::Zstd } else { Codec::Raw }
             }
-            (sample::Nature::Numbers(width), Effort::Dense) => {
+            sample::Nature::Numbers(width) => {
                 planes::encode(self, chunk, None, width, out);
                 Codec::Planes
             }
-            (_, Effort::Light) => {
-                let start = out.len();
-                out.resize(start + lz4_flex::block::get_maximum_output_size(chunk.len()), 0);
-                let size = lz4_flex::block::compress_into(chunk, &mut out[start..]).unwrap_or(chunk.len());
-                out.truncate(start + size);
-                Codec::Lz4
-            }
         }
+    }
+
+    fn lz4(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Codec {
+        let start = out.len();
+        out.resize(start + lz4_flex::block::get_maximum_output_size(chunk.len()), 0);
+        let size = lz4_flex::block::compress_into(chunk, &mut out[start..]).unwrap_or(chunk.len());
+        out.truncate(start + size);
+        Codec::Lz4
     }
 
     /// The share of itself that LZ4 leaves of a piece.
@@ -254,47 +268,59 @@ impl Coder {
         len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Damaged> {
-        let start = out.len();
         if len > MAX_CHUNK as usize {
             return Err(Damaged("its length is more than any chunk's"));
         }
-        let decoded = match codec {
-            Codec::Raw if stored.len() == len => {
-                out.extend_from_slice(stored);
+        let start = out.len();
+        if codec == Codec::Raw && stored.len() == len {
+            out.extend_from_slice(stored);
+            return Ok(());
+        }
+        out.resize(start + len, 0);
+        let decoded = self.fill(codec, stored, base, &mut out[start..]);
+        if decoded.is_err() {
+            out.truncate(start);
+        }
+        decoded
+    }
+
+    /// Fills `out` with the plain bytes of a stored chunk, if they are as many;
+    /// with anything, and an error, otherwise.
+    fn fill(
+        &mut self,
+        codec: Codec,
+        stored: &[u8],
+        base: Option<Base<'_>>,
+        out: &mut [u8],
+    ) -> Result<(), Damaged> {
+        match codec {
+            Codec::Raw if stored.len() == out.len() => {
+                out.copy_from_slice(stored);
                 Ok(())
             }
             Codec::Raw => Err(Damaged("its length is another")),
             Codec::Fill if matches!(stored.len(), 1 | 2 | 4 | 8) => {
-                out.resize(start + len, stored[0]);
-                if stored.len() > 1 {
-                    for room in out[start..].chunks_mut(stored.len()) {
+                if let [byte] = stored {
+                    out.fill(*byte);
+                } else {
+                    for room in out.chunks_mut(stored.len()) {
                         room.copy_from_slice(&stored[..room.len()]);
                     }
                 }
                 Ok(())
             }
             Codec::Fill => Err(Damaged("its pattern has an impossible length")),
-            Codec::Lz4 => {
-                out.resize(start + len, 0);
-                match lz4_flex::block::decompress_into(stored, &mut out[start..]) {
-                    Ok(size) if size == len => Ok(()),
-                    _ => Err(Damaged("an LZ4 block is damaged")),
-                }
-            }
-            Codec::Zstd => {
-                out.resize(start + len, 0);
-                self.unzstd(stored, &mut out[start..])
-            }
-            Codec::Planes => planes::decode(self, stored, len, out).map(drop),
+            Codec::Lz4 => match lz4_flex::block::decompress_into(stored, out) {
+                Ok(size) if size == out.len() => Ok(()),
+                _ => Err(Damaged("an LZ4 block is damaged")),
+            },
+            Codec::Zstd => self.unzstd(stored, out),
+            Codec::Planes => planes::decode(self, stored, out).map(drop),
             Codec::Delta => match base {
-                Some(base) if base.bytes.len() == len => delta::decode(self, stored, base, out),
+                Some(base) if base.bytes.len() == out.len() => delta::decode(self, stored, base, out),
                 _ => Err(Damaged("its base is of another length or not at hand")),
             },
-        };
-        if decoded.is_err() {
-            out.truncate(start);
         }
-        decoded
     }
 }
 

@@ -252,6 +252,7 @@ pub async fn publish_against(
     let scan = offload(scan).await.map_err(|e| lost(&e))??;
     let mut pieces = read_ahead(scan);
     let mut packer = Packer::new(keys, store, index, Where::Aside).with(keyframe, sealing);
+    packer = packer.keeps_small(selection.kind == Kind::Source);
     packer.drain(&mut pieces).await?;
     packer.flush().await?;
     let scan = pieces.into_scan()?;
@@ -451,7 +452,7 @@ impl Pieces for BytePieces<'_> {
             let size = bytes.len() as u64;
             let cuts = self.cuts.get_or_insert_with(|| Cuts::new(outline(bytes.as_slice(), size), size));
             let length = cuts.next(&rest[..rest.len().min(MAX)]);
-            batch.add(self.entry, &rest[..length], None);
+            batch.add(self.entry, rest[..length].to_vec(), None);
             self.offset += length;
         }
         Ok(batch.into_pieces())

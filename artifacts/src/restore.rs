@@ -255,8 +255,12 @@ async fn stage(
     content: Digest,
     again: bool,
 ) -> Result<Scratch, RestoreError> {
-    let (place, names) = (dest.to_owned(), staged::names(manifest));
-    run(dest, move || Scratch::make(&place, content, again.then_some(&names))).await
+    let place = dest.to_owned();
+    let left = run(dest, move || Ok(Scratch::is_left(&place, content))).await?;
+    // Only to compare with what is there: a large tree has many.
+    let names = (again && left).then(|| staged::names(manifest));
+    let place = dest.to_owned();
+    run(dest, move || Scratch::make(&place, content, names.as_ref())).await
 }
 
 async fn pour(store: &dyn Store, manifest: &Manifest, scratch: &Scratch) -> Result<(), RestoreError> {
@@ -309,14 +313,25 @@ struct Scratch {
 }
 
 impl Scratch {
+    /// Whether an earlier restore of this content to `dest` left anything.
+    fn is_left(dest: &Path, content: Digest) -> bool {
+        Self::place(dest, content).is_ok_and(|(above, _, name)| above.join(name).symlink_metadata().is_ok())
+    }
+
+    /// Where it is to be, the beginning of the names of all such, and its name.
+    fn place(dest: &Path, content: Digest) -> Result<(&Path, String, String), RestoreError> {
+        let (above, tag) = beside(dest)?;
+        let name = format!("{tag}{}", &content.to_string()[..16]);
+        Ok((above, tag, name))
+    }
+
     /// `names`: what a directory that was left may hold; `None` takes none.
     fn make(dest: &Path, content: Digest, names: Option<&HashSet<String>>) -> Result<Self, RestoreError> {
         if dest.symlink_metadata().is_ok() {
             return Err(RestoreError::Exists { path: dest.to_owned() });
         }
-        let (above, tag) = beside(dest)?;
+        let (above, tag, name) = Self::place(dest, content)?;
         fs::create_dir_all(above).map_err(|e| RestoreError::io(above, e))?;
-        let name = format!("{tag}{}", &content.to_string()[..16]);
         let path = above.join(&name);
         let is_ours = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
         let resumed = is_ours

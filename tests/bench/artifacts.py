@@ -7,8 +7,8 @@
 The data is made here: a network of 3.7 million parameters trains with Adam on a task that is made up, in fp32, and
 its weights and both moments are saved every few steps; a fine-tuning of it with fresh moments and many words that
 do not occur; frozen weights with adapters, in safetensors and in PyTorch's
-zip layout with a pickle that grows; 1.09 GB of training states with a quarter of the moments zero. Times are medians
-of the runs, processor time is that of the whole process tree. Needs NumPy and about 8 GB of room.
+zip layout with a pickle that grows; 1.09 GB of training states with a quarter of the moments zero. With `--tree`, 50,000 source files. Times are medians
+of the runs, processor time is that of the whole process tree. Needs NumPy (and zstandard, for one column) and about 8 GB of room.
 """
 
 import argparse
@@ -121,6 +121,26 @@ for n in range(4):
 """
 
 
+# The method by which the targets were set: differences of numbers in the order of values, their bytes apart, zstd -1.
+METHOD = r"""
+import sys, numpy as np, zstandard
+def load(file, width):
+    raw = open(file, 'rb').read(); raw = raw[8 + int.from_bytes(raw[:8], 'little'):]
+    return np.frombuffer(raw[:len(raw) // width * width], dtype=np.uint32 if width == 4 else np.uint16)
+base, file, width = sys.argv[1], sys.argv[2], int(sys.argv[3])
+bits, now, then = 8 * width, load(file, width), load(base, width)
+kind, signed = now.dtype.type, np.int32 if width == 4 else np.int16
+order = lambda x: np.where(x >> kind(bits - 1), x ^ kind((1 << bits - 1) - 1), x)
+step = (order(now) - order(then)).view(signed)
+folded = ((step << 1) ^ (step >> (bits - 1))).view(now.dtype)
+size, each, pack = 0, (1 << 20) // width, zstandard.ZstdCompressor(level=1)
+for at in range(0, folded.size, each):
+    part = folded[at:at + each]
+    size += len(pack.compress(b''.join((part >> 8 * n).astype(np.uint8).tobytes() for n in reversed(range(width)))))
+print(now.nbytes / size)
+"""
+
+
 def measured(command):
     """Wall and processor seconds and peak KiB of a command with its children, and what it printed."""
     began = time.monotonic()
@@ -139,13 +159,38 @@ def tree_size(path):
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
+def gather(sources, tree, count):
+    """Copies the first files of directories, no large ones and none that decides about others; their bytes."""
+    total, left_out = 0, (".git", "__pycache__", "node_modules", "outputs", ".venv")
+    for number, source in enumerate(sources):
+        for above, below, names in os.walk(source):
+            below[:] = sorted(name for name in below if name not in left_out)
+            for name in sorted(names):
+                file = Path(above, name)
+                if name in left_out or name.endswith("ignore") or file.is_symlink() or not file.is_file():
+                    continue
+                if file.stat().st_size > 64 << 10:
+                    continue
+                if count == 0:
+                    return total
+                copy = tree / str(number) / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+                total += copy.stat().st_size
+                count -= 1
+    sys.exit(f"--tree: {count} files more are needed")
+
+
 class Bench:
     def __init__(self, arguments):
         self.measure, self.runs = arguments.measure, arguments.runs
+        self.sources, self.tmpfs = arguments.tree, arguments.tmpfs
         self.dir = Path(tempfile.mkdtemp(prefix="artifacts.", dir=arguments.dir))
         self.data = self.dir / "data"
         self.data.mkdir()
-        subprocess.run([arguments.python, "-c", STATES, self.data], check=True)
+        self.python = arguments.python
+        if arguments.only != "trees":
+            subprocess.run([arguments.python, "-c", STATES, self.data], check=True)
 
     def fresh(self, name):
         path = self.dir / name
@@ -209,6 +254,41 @@ class Bench:
                 f.seek(size // 3)
                 f.write(os.urandom(size // 10))
 
+    def trees(self):
+        """Source trees: 50,000 files of the directories that were given."""
+        if not self.sources:
+            print("\nno --tree was given: source trees are not measured")
+            return
+        tree = self.dir / "tree"
+        size = gather(self.sources, tree, 50_000)
+        quick = Path(tempfile.mkdtemp(prefix="artifacts.", dir=self.tmpfs))
+        try:
+            print(f"\n50,000 files, {size / 1e6:.0f} MB; stores and copies on {self.tmpfs}\n")
+            print("| what | wall s | CPU s | peak MiB | MB stored |\n|---|---|---|---|---|")
+            nothing = lambda: None
+            clear = lambda *names: lambda: [shutil.rmtree(quick / name, ignore_errors=True) for name in names]
+            self.medians("find -type f", nothing, ["sh", "-c", 'find "$0" -type f >"$1"', tree, quick / "names"])
+            self.medians("unchanged: nothing is read", nothing, [self.measure, "unchanged", tree])
+            self.medians("cp -a", clear("copy"), ["cp", "-a", tree, quick / "copy"])
+            clear("copy")()
+            self.medians("tar \\| zstd -1", nothing, ["sh", "-c", 'tar -C "$0" -cf - . | zstd -q -1 -c >"$1"', tree, quick / "tar"], quick / "tar")
+            self.medians("first sync: published", clear("store"), [self.measure, "sync", quick / "store", tree])
+            self.medians("first sync: restored", clear("back"), [self.measure, "restore", quick / "store", 1, quick / "back"])
+            subprocess.run(["diff", "-r", tree, quick / "back"], check=True)
+            self.restic_tree(tree, quick)
+        finally:
+            shutil.rmtree(quick, ignore_errors=True)
+
+    def restic_tree(self, tree, quick):
+        restic = shutil.which("restic")
+        if not restic:
+            return
+        os.environ.update(RESTIC_PASSWORD="bench", RESTIC_REPOSITORY=str(quick / "restic"), RESTIC_CACHE_DIR=str(quick / "cache"))
+        subprocess.run([restic, "init", "-q"], check=True)
+        for what in ("restic backup, first", "restic backup, unchanged"):
+            wall, cpu, peak, _ = measured([restic, "backup", "-q", tree])
+            print(f"| {what}, one run | {wall:.2f} | {cpu:.2f} | {peak / 1024:.0f} | {tree_size(quick / 'restic') / 1e6:.0f} |")
+
     def ratios(self):
         print("\n| data | MB | sent MB, first | sent MB, next | zstd -1 MB | sent / truly changed |\n|---|---|---|---|---|---|")
         for name, files, changed in (
@@ -230,7 +310,7 @@ class Bench:
     def later(self):
         """Bytes on the wire of a save once an earlier one is kept, beside those of others that have both."""
         print("\nA save after an earlier one, link of 25 MB/s\n")
-        print("| data | MB | target | ratio | alone | zstd -1 | restic |\n|---|---|---|---|---|---|---|")
+        print("| data | MB | target | ratio | alone | the target's method | zstd -1 | restic |\n|---|---|---|---|---|---|---|---|")
         for name, target, base, file in (
             ("pre-training, fp32, next save", 1.2, "train-280", "train-300"),
             ("pre-training, fp32, at first", 1.2, "train-20", "train-40"),
@@ -246,9 +326,14 @@ class Bench:
             packed = int(measured(["sh", "-c", 'zstd -q -1 -c "$0" | wc -c', path])[3])
             print(
                 f"| {name} | {size / 1e6:.1f} | {target} | {size / told['sent']:.2f} | {size / told['alone']:.2f} "
-                f"| {size / packed:.2f} | {self.restic_ratio(base, path)} |",
+                f"| {self.method(base, path)} | {size / packed:.2f} | {self.restic_ratio(base, path)} |",
                 flush=True,
             )
+
+    def method(self, base, path):
+        width = 2 if "bf16" in path.name else 4
+        done = subprocess.run([self.python, "-c", METHOD, base, path, str(width)], capture_output=True, text=True)
+        return f"{float(done.stdout):.2f}" if done.returncode == 0 else "zstandard is not there"
 
     def restic_ratio(self, base, path):
         if not shutil.which("restic"):
@@ -262,7 +347,7 @@ class Bench:
         return f"{path.stat().st_size / (sizes[2] - sizes[1]):.2f}"
 
     def codecs(self):
-        print("\n| data, 1 MiB chunks, one core | ratio | code MB/s | decode MB/s |\n|---|---|---|---|")
+        print("\n| data, 1 MiB chunks, one core | ratio | coded MB/s | coded and checked MB/s | decoded MB/s |\n|---|---|---|---|---|")
         for files in (
             ["train-300"],
             ["train-bf16-300"],
@@ -272,7 +357,7 @@ class Bench:
             ["fine-bf16-60", "fine-bf16-15"],
         ):
             told = json.loads(measured([self.measure, "codec", *(self.data / f"{n}.safetensors" for n in files)])[3])
-            print(f"| {', difference to '.join(files)} | {told['bytes'] / told['stored']:.3f} | {told['encode_mb_s']:.0f} | {told['decode_mb_s']:.0f} |", flush=True)
+            print(f"| {', difference to '.join(files)} | {told['bytes'] / told['stored']:.3f} | {told['code_mb_s']:.0f} | {told['encode_mb_s']:.0f} | {told['decode_mb_s']:.0f} |", flush=True)
 
 
 def main():
@@ -281,11 +366,13 @@ def main():
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--dir")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", choices=["storing", "ratios", "codecs", "later"])
+    parser.add_argument("--tree", action="append", type=Path, help="take source files from here; may be given again")
+    parser.add_argument("--tmpfs", default="/dev/shm", type=Path)
+    parser.add_argument("--only", choices=["storing", "ratios", "codecs", "later", "trees"])
     arguments = parser.parse_args()
     bench = Bench(arguments)
     try:
-        for part in ("codecs", "later", "ratios", "storing"):
+        for part in ("codecs", "later", "ratios", "trees", "storing"):
             if arguments.only in (None, part):
                 getattr(bench, part)()
     finally:

@@ -16,7 +16,7 @@ fn cut(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut chunker = Chunker::new(bytes, Cuts::new(outline(bytes, size), size));
     let mut out = Vec::new();
     while let Some(chunk) = chunker.next().unwrap() {
-        out.push(chunk.to_vec());
+        out.push(chunk);
     }
     assert!(out.concat() == bytes && out.iter().all(|chunk| (1..=MAX).contains(&chunk.len())));
     out

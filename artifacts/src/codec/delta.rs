@@ -81,19 +81,14 @@ pub(super) fn encode(coder: &mut Coder, bytes: &[u8], base: Base<'_>, width: Wid
     planes::encode(coder, bytes, Some(base.bytes), width, out);
 }
 
-/// Appends what `encode` was given with the same base.
-pub(super) fn decode(
-    coder: &mut Coder,
-    coded: &[u8],
-    base: Base<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), Damaged> {
+/// Fills `out`, which is as long as the base, with what `encode` was given with
+/// the same one.
+pub(super) fn decode(coder: &mut Coder, coded: &[u8], base: Base<'_>, out: &mut [u8]) -> Result<(), Damaged> {
     let (name, coded) = coded.split_at_checked(NAME).ok_or(Damaged("it is cut off"))?;
     if name != base.digest.as_bytes() {
         return Err(Damaged("it was made from another base"));
     }
-    let start = out.len();
-    let width = planes::decode(coder, coded, base.bytes.len(), out)?;
-    add(&mut out[start..], base.bytes, width);
+    let width = planes::decode(coder, coded, out)?;
+    add(out, base.bytes, width);
     Ok(())
 }

@@ -117,8 +117,8 @@ fn codes(lengths: &[u8; 256]) -> [u32; 256] {
 }
 
 /// Appends the coded form of `bytes`; `false`, and nothing appended, where it
-/// would not be smaller.
-pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+/// would not be smaller. `room` is for streams that are being written.
+pub(super) fn encode(bytes: &[u8], room: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
     let counts = histogram(bytes);
     let Some(lengths) = lengths(&counts) else { return false };
     let bits: u64 = counts.iter().zip(&lengths).map(|(c, l)| u64::from(*c) * u64::from(*l)).sum();
@@ -132,7 +132,7 @@ pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     let quarter = bytes.len().div_ceil(STREAMS);
     for (number, part) in bytes.chunks(quarter).enumerate() {
         let before = out.len();
-        write(part, &codes, out);
+        out.extend_from_slice(write(part, &codes, room));
         if number < STREAMS - 1 {
             let size = (out.len() - before) as u32;
             let at = start + 128 + 4 * number;
@@ -146,11 +146,14 @@ pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     false
 }
 
-fn write(bytes: &[u8], codes: &[u32; 256], out: &mut Vec<u8>) {
-    let start = out.len();
-    // Whole words are written: room for the last one.
-    out.resize(start + bytes.len() * LONGEST as usize / 8 + 16, 0);
-    let room = &mut out[start..];
+/// The stream of `bytes`, at the beginning of `room`.
+fn write<'a>(bytes: &[u8], codes: &[u32; 256], room: &'a mut Vec<u8>) -> &'a [u8] {
+    // Whole words are written: room for the last one. What is there already need
+    // not be cleared.
+    let most = bytes.len() * LONGEST as usize / 8 + 16;
+    if room.len() < most {
+        room.resize(most, 0);
+    }
     let (mut word, mut held, mut at) = (0_u64, 0_u32, 0_usize);
     let (bursts, rest) = bytes.as_chunks::<BURST>();
     let mut put = |word: &mut u64, held: &mut u32| {
@@ -180,21 +183,41 @@ fn write(bytes: &[u8], codes: &[u32; 256], out: &mut Vec<u8>) {
     }
     held = held.next_multiple_of(8);
     put(&mut word, &mut held);
-    out.truncate(start + at);
+    &room[..at]
 }
 
-/// For every beginning of `LONGEST` bits: up to two bytes, how many they are
-/// and how many bits they take.
+/// For every beginning of `LONGEST` bits: the bytes whose codes lie whole in it,
+/// up to four, how many they are and how many bits they take.
 struct Table {
     steps: Box<[Step; 1 << LONGEST]>,
     lengths: [u8; 256],
 }
 
+/// Bytes of a step at most.
+const STRIDE: usize = 4;
+
 #[derive(Clone, Copy, Default)]
 struct Step {
-    bytes: [u8; 2],
+    bytes: [u8; STRIDE],
     count: u8,
     bits: u8,
+}
+
+impl Step {
+    /// This one and, as far as both have room, another behind it.
+    fn then(mut self, next: Self) -> Self {
+        let fits = usize::from(self.count + next.count) <= STRIDE
+            && u32::from(self.bits + next.bits) <= LONGEST
+            && self.count > 0;
+        if fits {
+            for (room, byte) in self.bytes[usize::from(self.count)..].iter_mut().zip(next.bytes) {
+                *room = byte;
+            }
+            self.count += next.count;
+            self.bits += next.bits;
+        }
+        self
+    }
 }
 
 impl Table {
@@ -209,26 +232,23 @@ impl Table {
         if lengths.iter().any(|l| u32::from(*l) > LONGEST) || used > full || taken.count() < 2 {
             return Err(Damaged("a table of codes is impossible"));
         }
-        let mut single = vec![Step::default(); full as usize];
+        let mut steps = Box::new([Step::default(); 1 << LONGEST]);
         let codes = codes(&lengths);
         for (byte, code) in (0..=255_u8).zip(codes).filter(|(_, code)| *code > 0) {
             let (bits, length) = (code & 0xffff, code >> 16);
             for slot in (bits..full).step_by(1 << length) {
-                single[slot as usize] = Step { bytes: [byte, 0], count: 1, bits: length as u8 };
+                steps[slot as usize] = Step { bytes: [byte, 0, 0, 0], count: 1, bits: length as u8 };
             }
         }
-        let mut table = Box::new([Step::default(); 1 << LONGEST]);
-        for (slot, step) in table.iter_mut().enumerate() {
-            let first = single[slot];
-            let second = single[slot >> first.bits];
-            *step = first;
-            if first.count == 1 && second.count == 1 && u32::from(first.bits + second.bits) <= LONGEST {
-                step.bytes[1] = second.bytes[0];
-                step.count = 2;
-                step.bits = first.bits + second.bits;
+        // Steps of one byte become steps of two, and those become steps of four.
+        // What follows a step lies further down, where fewer bits are known.
+        for _ in 0..2 {
+            for slot in (0..1_usize << LONGEST).rev() {
+                let first = steps[slot];
+                steps[slot] = first.then(steps[slot >> first.bits]);
             }
         }
-        Ok(Self { steps: table, lengths })
+        Ok(Self { steps, lengths })
     }
 
     fn step(&self, bits: u64) -> Step {
@@ -247,12 +267,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes five steps, which have 55 bits at most and give ten bytes at
+    /// Takes five steps, which have 55 bits at most and give twenty bytes at
     /// most; `false` near the end of either.
     fn burst(&mut self, table: &Table) -> Result<bool, Damaged> {
         let byte = self.at / 8;
         let (Some(word), Some(room)) =
-            (self.stream.get(byte..byte + 8), self.out.get_mut(self.done..self.done + 11))
+            (self.stream.get(byte..byte + 8), self.out.get_mut(self.done..self.done + BURST * STRIDE))
         else {
             return Ok(false);
         };
@@ -263,8 +283,8 @@ impl Reader<'_> {
             if step.count == 0 {
                 return Err(Damaged("a code is unknown"));
             }
-            // The second byte is written over where there is none.
-            room[filled..filled + 2].copy_from_slice(&step.bytes);
+            // What is more than its bytes is written over.
+            room[filled..filled + STRIDE].copy_from_slice(&step.bytes);
             filled += usize::from(step.count);
             bits >>= step.bits;
             self.at += usize::from(step.bits);

@@ -76,24 +76,20 @@ pub(super) fn split(bytes: &[u8], base: Option<&[u8]>, width: Width, out: &mut V
     }
 }
 
-/// Puts planes together again; `planes` has a multiple of the width.
-fn join(planes: &[u8], width: Width, out: &mut Vec<u8>) {
-    let (start, count) = (out.len(), planes.len() / width.bytes());
-    out.resize(start + planes.len(), 0);
+/// Puts planes together again, the highest first and each as long as there are
+/// numbers in `out`.
+fn join(planes: [&[u8]; 4], width: Width, out: &mut [u8]) {
+    let [a, b, c, d] = planes;
     match width {
         Width::Four => {
-            let (a, rest) = planes.split_at(count);
-            let (b, rest) = rest.split_at(count);
-            let (c, d) = rest.split_at(count);
-            let numbers = out[start..].as_chunks_mut::<4>().0.iter_mut();
-            for ((((number, a), b), c), d) in numbers.zip(a).zip(b).zip(c).zip(d) {
+            for ((((number, a), b), c), d) in
+                out.as_chunks_mut::<4>().0.iter_mut().zip(a).zip(b).zip(c).zip(d)
+            {
                 *number = u32::from_be_bytes([*a, *b, *c, *d]).rotate_right(1).to_le_bytes();
             }
         }
         Width::Two => {
-            let (a, b) = planes.split_at(count);
-            let numbers = out[start..].as_chunks_mut::<2>().0.iter_mut();
-            for ((number, a), b) in numbers.zip(a).zip(b) {
+            for ((number, a), b) in out.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b) {
                 *number = u16::from_be_bytes([*a, *b]).rotate_right(1).to_le_bytes();
             }
         }
@@ -127,7 +123,11 @@ fn plane_to(coder: &mut Coder, plane: &[u8], depth: usize, out: &mut Vec<u8>) {
         _ => match sample::plane(plane) {
             sample::Plane::Noise => RAW,
             sample::Plane::Sparse if depth < DEEPEST && sparse_to(coder, plane, depth, out) => SPARSE,
-            sample::Plane::Sparse | sample::Plane::Skewed if huffman::encode(plane, out) => HUFFMAN,
+            sample::Plane::Sparse | sample::Plane::Skewed
+                if huffman::encode(plane, &mut coder.codes, out) =>
+            {
+                HUFFMAN
+            }
             sample::Plane::Repeating if coder.zstd(plane, plane.len(), out) => ZSTD,
             _ => RAW,
         },
@@ -156,38 +156,54 @@ fn sparse_to(coder: &mut Coder, plane: &[u8], depth: usize, out: &mut Vec<u8>) -
     is_smaller
 }
 
-/// Appends the `len` bytes that `encode` was given; tells their width.
-pub(super) fn decode(
-    coder: &mut Coder,
-    coded: &[u8],
-    len: usize,
-    out: &mut Vec<u8>,
-) -> Result<Width, Damaged> {
-    let (width, mut rest) = coded.split_first().ok_or(Damaged("it is empty"))?;
+/// Fills `out` with what `encode` was given, if that was as long; tells the
+/// width of its numbers.
+pub(super) fn decode(coder: &mut Coder, coded: &[u8], out: &mut [u8]) -> Result<Width, Damaged> {
+    let (width, rest) = coded.split_first().ok_or(Damaged("it is empty"))?;
     let width = Width::from_byte(*width).ok_or(Damaged("its numbers have an unknown width"))?;
-    let count = len / width.bytes();
-    let mut planes = std::mem::take(&mut coder.planes);
-    // Written over in full, or not used.
-    planes.resize(count * width.bytes(), 0);
-    let mut read = || -> Result<(), Damaged> {
-        if count > 0 {
-            for plane in planes.chunks_exact_mut(count) {
-                rest = plane_from(coder, rest, 0, plane)?;
-            }
+    let mut room = std::mem::take(&mut coder.planes);
+    let done = decode_planes(coder, rest, width, &mut room, out);
+    coder.planes = room;
+    done.map(|()| width)
+}
+
+fn decode_planes(
+    coder: &mut Coder,
+    mut coded: &[u8],
+    width: Width,
+    room: &mut Vec<u8>,
+    out: &mut [u8],
+) -> Result<(), Damaged> {
+    let count = out.len() / width.bytes();
+    let (numbers, last) = out.split_at_mut(count * width.bytes());
+    if count > 0 {
+        // Written over in full, or not used.
+        room.resize(numbers.len(), 0);
+        let mut planes = [&[][..]; 4];
+        for (plane, room) in planes.iter_mut().zip(room.chunks_exact_mut(count)) {
+            // Most planes of floats are as they are: they need no room.
+            (*plane, coded) = match plain_plane(coded, count) {
+                Some(plain) => plain,
+                None => {
+                    let rest = plane_from(coder, coded, 0, room)?;
+                    (&*room, rest)
+                }
+            };
         }
-        Ok(())
-    };
-    let done = read();
-    if done.is_ok() {
-        join(&planes, width, out);
+        join(planes, width, numbers);
     }
-    coder.planes = planes;
-    done?;
-    if rest.len() != len % width.bytes() {
+    if coded.len() != last.len() {
         return Err(Damaged("its planes do not make up its length"));
     }
-    out.extend_from_slice(rest);
-    Ok(width)
+    last.copy_from_slice(coded);
+    Ok(())
+}
+
+/// A plane that is stored as it is, and what comes after it.
+fn plain_plane(coded: &[u8], count: usize) -> Option<(&[u8], &[u8])> {
+    let ([coding, size @ ..], rest) = coded.split_first_chunk::<5>()?;
+    let plain = *coding == RAW && u32::from_le_bytes(*size) as usize == count;
+    rest.split_at_checked(count).filter(|_| plain)
 }
 
 fn plane_from<'a>(

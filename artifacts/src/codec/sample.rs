@@ -10,6 +10,8 @@ const AT_ONCE: usize = 4 << 10;
 const OF_PLANE: usize = 4 << 10;
 /// Less gain than this is not worth decoding for.
 const WORTH: f64 = 0.97;
+/// What repeats less is not worth a search on a link that is faster.
+const NEARLY_FREE: f64 = 0.85;
 /// A difference that leaves more than this of what its chunk alone would is not
 /// worth another chunk that must be whole to restore it.
 const CLEARLY: f64 = 0.95;
@@ -89,6 +91,23 @@ impl Apart {
         let (two, four) = (share(&self.planes[..2]), share(&self.planes[2..]));
         if four <= two { (four, Width::Four) } else { (two, Width::Two) }
     }
+}
+
+/// Whether a search for repetitions, of which `packed` tells the share that it
+/// leaves of a piece, finds so many that it is nearly free: those of zero pages and
+/// of text, not those of a few numbers.
+pub(super) fn repeats(bytes: &[u8], packed: impl FnMut(&[u8]) -> f64) -> bool {
+    let shares: Vec<f64> = places(bytes, AT_ONCE / 2).map(packed).collect();
+    shares.iter().sum::<f64>() < shares.len() as f64 * NEARLY_FREE
+}
+
+/// Whether a chunk is written text by its beginning, which needs no closer look:
+/// most files of a source tree are so small that looking would take as long as
+/// coding.
+pub(super) fn is_written(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(AT_ONCE / 4)];
+    let written = head.iter().filter(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~')).count();
+    written * 16 >= head.len() * 15
 }
 
 /// Looks at a chunk. `packed` is the share of itself that a search for

@@ -1,6 +1,7 @@
 //! How much a core may spend on making chunks smaller: as long as coding and
-//! sending side by side are no slower than sending alone. Both are measured
-//! while they happen, for neither a link nor a machine is known beforehand.
+//! sending side by side are so much faster than sending alone that the time of
+//! the core, which a training may want, is worth it. Both are measured while they
+//! happen, for neither a link nor a machine is known beforehand.
 
 use std::time::Duration;
 
@@ -32,12 +33,18 @@ pub(super) struct Pace {
     sending: Flow,
     plain: f64,
     stored: f64,
-    turn: u32,
+    /// Turns since all effort was last made, and how many there are to be.
+    cheap: u32,
+    patience: u32,
 }
 
+/// What a second of a core costs in seconds of waiting for the link.
+const PRICE: f64 = 0.5;
 /// So many times in a row the cheap way is gone before the other is measured
-/// again: what a core or a link does once it need not do for hours.
+/// again, twice as many each time that it came to the same: what a core or a
+/// link does once it need not do for hours.
 const AGAIN: u32 = 16;
+const SELDOM: u32 = 256;
 
 impl Pace {
     /// Chunks were coded with all effort.
@@ -54,8 +61,17 @@ impl Pace {
 
     /// What the next chunks are worth.
     pub(super) fn effort(&mut self) -> Effort {
-        self.turn += 1;
-        if self.turn.is_multiple_of(AGAIN) { Effort::Dense } else { self.worth() }
+        self.patience = self.patience.max(AGAIN);
+        if self.worth() == Effort::Dense {
+            (self.cheap, self.patience) = (0, AGAIN);
+            return Effort::Dense;
+        }
+        self.cheap += 1;
+        if self.cheap < self.patience {
+            return Effort::Light;
+        }
+        (self.cheap, self.patience) = (0, (self.patience * 2).min(SELDOM));
+        Effort::Dense
     }
 
     /// Whether the link is known to be slower than coding.
@@ -68,7 +84,7 @@ impl Pace {
             return Effort::Dense;
         };
         let share = self.stored / self.plain;
-        let dense = (1.0 / core).max(share / link);
+        let dense = (1.0 / core).max(share / link) + PRICE / core;
         if 1.0 / link < dense { Effort::Light } else { Effort::Dense }
     }
 }
@@ -93,9 +109,15 @@ mod tests {
             (600, 12, 83, Effort::Dense),
             (600, 125, 83, Effort::Dense),
             (600, 1250, 83, Effort::Light),
-            (600, 590, 60, Effort::Dense),
+            (400, 125, 78, Effort::Dense),
+            (600, 250, 71, Effort::Dense),
+            (600, 250, 83, Effort::Light),
+            (600, 590, 60, Effort::Light),
+            (700, 560, 71, Effort::Light),
+            (600, 590, 20, Effort::Light),
+            (600, 350, 20, Effort::Dense),
             (1200, 1250, 60, Effort::Light),
-            (600, 125, 100, Effort::Dense),
+            (600, 125, 100, Effort::Light),
         ] {
             assert_eq!(pace(core, link, percent), effort, "{core} MB/s, {link} MB/s, {percent} %");
         }
@@ -109,9 +131,9 @@ mod tests {
         let mut pace = Pace::default();
         pace.coded(20_000_000, 10_000_000, second);
         pace.sent(200_000_000, second);
-        let efforts: Vec<Effort> = (0..16).map(|_| pace.effort()).collect();
-        assert_eq!(efforts[..15], [Effort::Light; 15]);
-        assert_eq!(efforts[15], Effort::Dense);
+        let mut cheap_until_the_next = || (0..).take_while(|_| pace.effort() == Effort::Light).count();
+        let waits: Vec<usize> = (0..6).map(|_| cheap_until_the_next()).collect();
+        assert_eq!(waits, [15, 31, 63, 127, 255, 255]);
         for _ in 0..3 {
             pace.coded(800_000_000, 400_000_000, second);
         }

@@ -47,9 +47,9 @@ impl Batch {
         self.bytes >= BATCH_BYTES || self.pieces.len() >= BATCH_CHUNKS
     }
 
-    pub(super) fn add(&mut self, entry: usize, bytes: &[u8], base: Option<Kin>) {
+    pub(super) fn add(&mut self, entry: usize, bytes: Vec<u8>, base: Option<Kin>) {
         self.bytes += bytes.len();
-        self.pieces.push(Piece { entry, digest: Digest::of(bytes), bytes: bytes.to_vec(), base });
+        self.pieces.push(Piece { entry, digest: Digest::of(&bytes), bytes, base });
     }
 
     pub(super) fn into_pieces(self) -> Vec<Piece> {
@@ -187,6 +187,8 @@ pub(super) struct Packer<'a> {
     /// The room of a pack that is stored.
     spare: Vec<u8>,
     pace: Pace,
+    /// All is made as small as can be, whatever the link.
+    keeps_small: bool,
     sent: Sent,
     lineage: Lineage,
 }
@@ -208,6 +210,7 @@ impl<'a> Packer<'a> {
             flight: Flight::None,
             spare: Vec::new(),
             pace: Pace::default(),
+            keeps_small: false,
             sent: Sent::default(),
             lineage: Lineage::default(),
         }
@@ -221,6 +224,13 @@ impl<'a> Packer<'a> {
         self.lineage = Lineage::of(keyframe);
         self.tree.places = std::mem::take(&mut self.tree.places).sealed(sealing.is_some());
         self.tree.sealing = sealing;
+        self
+    }
+
+    /// What is small, sent often and kept for long is worth a core's time on
+    /// any link.
+    pub(super) fn keeps_small(mut self, yes: bool) -> Self {
+        self.keeps_small = yes;
         self
     }
 
@@ -282,7 +292,11 @@ impl<'a> Packer<'a> {
 
     /// Codes chunks into the pack; gives back those it has no room for.
     async fn fill(&mut self, mut fresh: Vec<Piece>) -> Result<Vec<Piece>, PublishError> {
-        let effort = if self.index.format() < 2 { Effort::Plain } else { self.pace.effort() };
+        let effort = match self.index.format() {
+            ..2 => Effort::Plain,
+            _ if self.keeps_small => Effort::Dense,
+            _ => self.pace.effort(),
+        };
         // Never one that does not seal where it should.
         let mut bench = self.bench.take().ok_or_else(unsealed)?;
         if self.runs == Where::Here {

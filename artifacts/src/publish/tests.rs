@@ -27,9 +27,9 @@ impl Pieces for Many {
         while self.left > 0 && !batch.full() {
             self.left -= 1;
             if self.left.is_multiple_of(50_000) {
-                batch.add(0, &vec![self.left as u8; MAX], None);
+                batch.add(0, vec![self.left as u8; MAX], None);
             } else {
-                batch.add(0, &(self.left | 1 << 40).to_le_bytes(), None);
+                batch.add(0, (self.left | 1 << 40).to_le_bytes().to_vec(), None);
             }
         }
         Ok(batch.into_pieces())

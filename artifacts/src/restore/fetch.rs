@@ -167,21 +167,31 @@ struct Plain {
     shares: Vec<(usize, usize)>,
 }
 
+/// What decodes one range while another is written, and room for the next: taken
+/// anew each time, it is not given back by every allocator.
+#[derive(Default)]
+struct Decoder {
+    coder: Coder,
+    room: Vec<u8>,
+}
+
 /// Fetches a range and decodes it where that may block.
 async fn ready(
     store: &dyn Store,
     manifest: &Manifest,
     range: Option<Range>,
     tree: &std::path::Path,
-    mut coder: Coder,
-) -> Result<(Option<Plain>, Coder), RestoreError> {
-    let Some((range, bytes)) = fetch(store, range).await? else { return Ok((None, coder)) };
+    mut decoder: Decoder,
+) -> Result<(Option<Plain>, Decoder), RestoreError> {
+    let Some((range, bytes)) = fetch(store, range).await? else { return Ok((None, decoder)) };
     let bases = base::of_range(store, &manifest.bases, &range).await?;
     run(tree, move || {
-        let mut plain = Vec::with_capacity(range.plain as usize);
-        let bases = Bases::decode(&mut coder, &bases)?;
-        let shares = range.decode(&mut coder, &bytes, &bases, &mut plain)?;
-        Ok((Some(Plain { bytes: plain, shares }), coder))
+        let mut plain = std::mem::take(&mut decoder.room);
+        plain.clear();
+        plain.reserve_exact(range.plain as usize);
+        let bases = Bases::decode(&mut decoder.coder, &bases)?;
+        let shares = range.decode(&mut decoder.coder, &bytes, &bases, &mut plain)?;
+        Ok((Some(Plain { bytes: plain, shares }), decoder))
     })
     .await
 }
@@ -197,7 +207,7 @@ pub(super) async fn pour(
     let shown = tree.shown().to_owned();
     let mut tree = tree;
     let mut ranges = in_order(manifest, kept);
-    let (mut next, mut coder) = ready(store, manifest, ranges.next(), &shown, Coder::default()).await?;
+    let (mut next, mut decoder) = ready(store, manifest, ranges.next(), &shown, Decoder::default()).await?;
     while let Some(Plain { bytes, shares }) = next.take() {
         let writing = run(&shown, move || {
             let mut rest = bytes.as_slice();
@@ -206,11 +216,14 @@ pub(super) async fn pour(
                 tree.write(entry, chunk)?;
                 rest = after;
             }
-            Ok(tree)
+            Ok((tree, bytes))
         });
-        let (written, fetched) = tokio::join!(writing, ready(store, manifest, ranges.next(), &shown, coder));
-        tree = written?;
-        (next, coder) = fetched?;
+        let (written, fetched) =
+            tokio::join!(writing, ready(store, manifest, ranges.next(), &shown, decoder));
+        let room;
+        (tree, room) = written?;
+        (next, decoder) = fetched?;
+        decoder.room = room;
     }
     run(&shown, move || tree.finish()).await
 }

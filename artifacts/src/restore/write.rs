@@ -123,7 +123,9 @@ impl Tree {
             Some(Head::Link { .. }) => {}
             Some(Head::Dir { path, .. }) => {
                 let made = self.dirs.walk(path, true).map(drop);
-                self.touched.extend([parent(path).to_owned(), path.clone()]);
+                if !self.bulk {
+                    self.touched.extend(above(path).map(str::to_owned).chain([path.clone()]));
+                }
                 made.map_err(|e| self.failed(entry, e))?;
             }
             // It has its bytes: only what is beside them may be another.
@@ -136,8 +138,10 @@ impl Tree {
                     0 => begin(&mut self.dirs, path, *size, self.style),
                     kept => go_on(&mut self.dirs, path, *kept),
                 };
-                let above = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
-                self.touched.extend(above);
+                // Mostly they are there from the file before.
+                if !self.bulk && !self.touched.contains(parent(path)) {
+                    self.touched.extend(above(path).map(str::to_owned));
+                }
                 let (file, name) = begun.map_err(|e| self.failed(entry, e))?;
                 self.current = Some(Current { entry, file, name });
             }
@@ -221,7 +225,9 @@ impl Tree {
         };
         let dir = self.dirs.walk(path, false)?;
         // Names first: afterwards the directory may not be ours to open.
-        sync(dir)?;
+        if !self.bulk {
+            sync(dir)?;
+        }
         self.touched.remove(path);
         let dir = File::from(dir.try_clone_to_owned()?);
         dir.set_permissions(Permissions::from_mode(mode & 0o777))?;
@@ -266,6 +272,11 @@ impl Drop for Tree {
             let _ = unlinkat(dir, &current.name, AtFlags::empty());
         }
     }
+}
+
+/// The directories above a path, from the outermost on.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at])
 }
 
 fn temporary() -> String {

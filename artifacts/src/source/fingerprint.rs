@@ -15,31 +15,54 @@ const TICK: Duration = Duration::from_millis(20);
 /// The same where the file system keeps whole seconds, or even ones.
 const SECONDS: Duration = Duration::from_secs(2);
 
+/// Fewer paths are looked at in less time than a thread takes to begin.
+const MANY: usize = 2_000;
+/// Threads that look at paths: more wait for each other in the kernel.
+const THREADS: usize = 4;
+
 /// Names the state of `paths` below `root`; `None` where one cannot be looked
 /// at, or was changed so recently that another change would not show.
 #[must_use]
 pub fn fingerprint(root: &Path, paths: &[String], now: SystemTime) -> Option<Digest> {
-    let mut hasher = blake3::Hasher::new_derive_key("outlast state of a source tree, version 1");
     let now = now.duration_since(UNIX_EPOCH).ok()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let share = paths.len().div_ceil(threads).max(MANY);
+    // In the order of paths: the state must not depend on how many looked.
+    let states: Option<Vec<Vec<u8>>> = std::thread::scope(|scope| {
+        let looking = |paths| scope.spawn(move || look(root, paths, now));
+        let looking: Vec<_> = paths.chunks(share).map(looking).collect();
+        looking.into_iter().map(|thread| thread.join().ok().flatten()).collect()
+    });
+    let mut hasher = blake3::Hasher::new_derive_key("outlast state of a source tree, version 1");
+    for state in states? {
+        hasher.update(&state);
+    }
+    Some(Digest::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// What the kernel says of each path, end to end.
+fn look(root: &Path, paths: &[String], now: Duration) -> Option<Vec<u8>> {
+    let mut state = Vec::with_capacity(paths.len() * 128);
     for path in paths {
         let place = root.join(path);
         let meta = place.symlink_metadata().ok()?;
         let target =
             if meta.is_symlink() { std::fs::read_link(&place).ok()?.into_os_string() } else { "".into() };
         for text in [path.as_bytes(), target.as_encoded_bytes()] {
-            hasher.update(&(text.len() as u64).to_le_bytes()).update(text);
+            state.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            state.extend_from_slice(text);
         }
         if !settled(&meta, now) {
             return None;
         }
         for number in [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()] {
-            hasher.update(&number.to_le_bytes());
+            state.extend_from_slice(&number.to_le_bytes());
         }
         for number in [meta.dev(), meta.ino(), meta.size(), u64::from(meta.mode())] {
-            hasher.update(&number.to_le_bytes());
+            state.extend_from_slice(&number.to_le_bytes());
         }
     }
-    Some(Digest::from_bytes(*hasher.finalize().as_bytes()))
+    Some(state)
 }
 
 /// Whether a change from now on would leave another stamp.
@@ -54,6 +77,22 @@ fn settled(meta: &Metadata, now: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_paths_give_one_state_whoever_looked() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..2 * MANY + 1).map(|n| format!("f{n:05}")).collect();
+        names.iter().for_each(|name| std::fs::write(dir.path().join(name), name).unwrap());
+        let now = SystemTime::now() + Duration::from_secs(5);
+        let all = fingerprint(dir.path(), &names, now);
+        let one = look(dir.path(), &names, now.duration_since(UNIX_EPOCH).unwrap()).unwrap();
+        let mut hasher = blake3::Hasher::new_derive_key("outlast state of a source tree, version 1");
+        assert_eq!(all, Some(Digest::from_bytes(*hasher.update(&one).finalize().as_bytes())));
+        std::fs::write(dir.path().join(&names[2 * MANY]), "another").unwrap();
+        assert_ne!(fingerprint(dir.path(), &names, now), all, "the last of all");
+        std::fs::remove_file(dir.path().join(&names[MANY + 7])).unwrap();
+        assert_eq!(fingerprint(dir.path(), &names, now), None);
+    }
 
     #[test]
     fn every_change_shows_and_a_fresh_one_is_not_trusted() {
