@@ -73,8 +73,8 @@ pub trait ChunkIndex: Send + Sync {
         Places::default()
     }
 
-    /// A publish ended before its manifest was stored: these chunks of its own
-    /// generation are.
+    /// A publish ended: these chunks of its own generation are stored, and no
+    /// manifest of its own names them.
     fn leave(&self, _places: Places) {}
 }
 

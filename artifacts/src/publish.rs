@@ -295,7 +295,7 @@ async fn finish(
         return Err(PublishError::Unsealed("the controller does not know sealed trees: upgrade it"));
     }
     let work = move || described(tree, lineage, about, found);
-    let Described { manifest, bytes, digests } = match runs {
+    let Described { manifest, bytes, digests, rest } = match runs {
         Where::Here => work()?,
         Where::Aside => offload(work).await.map_err(|e| lost(&e))??,
     };
@@ -311,10 +311,15 @@ async fn finish(
                 if put == Put::Different { Err(PublishError::ManifestTaken { key }) } else { Ok(key) }
             },
         );
+    let mut rest = rest.within(|pack| own(pack, &keys.scope, keys.generation));
     let manifest_key = match put {
-        Ok(key) => key,
+        Ok(key) => {
+            index.leave(rest);
+            key
+        }
         Err(error) => {
-            index.leave(Places::of(&manifest, |pack| own(pack, &keys.scope, keys.generation)));
+            rest.add(&manifest, |pack| own(pack, &keys.scope, keys.generation));
+            index.leave(rest);
             return Err(error);
         }
     };
@@ -340,6 +345,8 @@ struct Described {
     bytes: Vec<u8>,
     /// Of the bytes, and of the content.
     digests: (Digest, Digest),
+    /// Chunks that are stored and are none of its.
+    rest: Places,
 }
 
 /// Describes a tree. The description of a large one takes most of the room
@@ -351,6 +358,7 @@ fn described(
     found: Vec<(String, Found)>,
 ) -> Result<Described, PublishError> {
     let mut entries = Vec::with_capacity(found.len());
+    let mut used = vec![false; tree.places.len()];
     for (number, (path, found)) in found.into_iter().enumerate() {
         let node = match found {
             Found::Dir { mode } => Node::Dir { mode },
@@ -358,6 +366,9 @@ fn described(
             Found::File { mode, size, mtime_ms } => {
                 let numbers = tree.of(number);
                 let mut chunks = Vec::with_capacity(numbers.len());
+                for number in numbers {
+                    used.get_mut(*number as usize).into_iter().for_each(|used| *used = true);
+                }
                 let placed = numbers.iter().filter_map(|number| tree.chunk(*number));
                 chunks.extend(placed.map(|chunk| lineage.related(chunk, tree.sealing.as_deref())));
                 Node::File { mode, size, mtime_ms, chunks }
@@ -366,7 +377,8 @@ fn described(
         entries.push(Entry { path, node });
     }
     let sealing = tree.sealing.clone();
-    drop(tree);
+    let rest = tree.places.only((0..).zip(&used).filter_map(|(number, used)| (!used).then_some(number)));
+    drop((tree, used));
     let bases = lineage.into_bases();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let About { kind, step, name, single_file, created_ms } = about;
@@ -383,7 +395,7 @@ fn described(
         return Err(ManifestError::TooLarge(bytes.len() as u64).into());
     }
     let digests = (Digest::of(&bytes), manifest.content_digest());
-    Ok(Described { manifest, bytes, digests })
+    Ok(Described { manifest, bytes, digests, rest })
 }
 
 fn lost(error: &io::Error) -> PublishError {

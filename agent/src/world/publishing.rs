@@ -212,7 +212,7 @@ impl Publishing {
         let digest = published.manifest_digest.to_string();
         let entry = Entry { key: key.clone(), digest: digest.clone(), step, relative, token };
         let outcome = self.committing(dir, work, &courier, entry).await;
-        self.committed(work, &published.manifest, &outcome);
+        self.committed(work, &published, &outcome);
         match outcome {
             Commit::Durable if is_checkpoint => {
                 courier.knows(&published.manifest);

@@ -59,10 +59,7 @@ impl Places {
     #[must_use]
     pub fn of(manifest: &Manifest, wanted: impl Fn(&ObjectKey) -> bool) -> Self {
         let mut places = Self::default();
-        // A difference is not told without its base.
-        for chunk in manifest.chunks().filter(|chunk| wanted(&chunk.pack) && chunk.base.is_none()) {
-            places.insert(chunk.digest, &chunk.place());
-        }
+        places.add(manifest, wanted);
         places
     }
 
@@ -82,6 +79,30 @@ impl Places {
             return if wanted { Self::default() } else { self };
         }
         self.keep(|_, cipher| cipher.is_some() == wanted)
+    }
+
+    /// Those of these numbers that lie anywhere, with no more names of packs than
+    /// they need.
+    pub(crate) fn only(&self, numbers: impl Iterator<Item = u32>) -> Self {
+        let mut only = Self::default();
+        for (digest, place) in numbers.filter_map(|number| self.get(number)) {
+            only.insert(digest, &place);
+        }
+        only
+    }
+
+    /// No more than so many, those that were taken last.
+    pub(crate) fn newest(self, most: usize) -> Self {
+        let all = self.places.len();
+        if all <= most { self } else { self.only((all - most) as u32..all as u32) }
+    }
+
+    /// Takes the chunks of a tree that lie in packs of this kind.
+    pub(crate) fn add(&mut self, manifest: &Manifest, wanted: impl Fn(&ObjectKey) -> bool) {
+        // A difference is not told without its base.
+        for chunk in manifest.chunks().filter(|chunk| wanted(&chunk.pack) && chunk.base.is_none()) {
+            self.insert(chunk.digest, &chunk.place());
+        }
     }
 
     fn keep(self, wanted: impl Fn(&Place, Option<Digest>) -> bool) -> Self {

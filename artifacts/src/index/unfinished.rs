@@ -16,12 +16,13 @@ use crate::store::{Store, StoreError};
 
 /// Packs whose ends are read after a restart: 128 GiB.
 const PACKS: usize = 16_384;
-/// Chunks kept.
+/// Chunks kept; over it the oldest are sent again.
 const CHUNKS: usize = 1_000_000;
 /// The end of a pack that is read at once: most hold fewer chunks.
 const TAIL: u64 = 8 << 10;
 
-/// Chunks of one generation that are stored and that no manifest names.
+/// Chunks of one generation that are stored and that no manifest that counts
+/// names.
 #[derive(Debug, Default)]
 pub struct Unfinished(Mutex<Places>);
 
@@ -59,10 +60,19 @@ impl Unfinished {
         Ok(Self(Mutex::new(places)))
     }
 
-    /// Keeps the chunks that this tree has in its own generation: it is stored
-    /// and nobody said yet that it counts.
+    /// Keeps the chunks that this tree has in its own generation, too: it is
+    /// stored and nobody said yet that it counts. What was stored before it is
+    /// as much there: the results that go with a save hold none of its chunks.
     pub fn add(&self, manifest: &Manifest, scope: &str, generation: u64) {
-        self.leave(Places::of(manifest, |pack| own(pack, scope, generation)));
+        let mut places = self.take();
+        places.add(manifest, |pack| own(pack, scope, generation));
+        self.leave(places);
+    }
+
+    /// Forgets what lies in other packs.
+    pub fn retain(&self, wanted: impl Fn(&ObjectKey) -> bool) {
+        let kept = self.take().within(wanted);
+        self.leave(kept);
     }
 
     /// Forgets everything: it is named by a manifest that counts, or what is
@@ -88,7 +98,7 @@ impl Unfinished {
     }
 
     fn leave(&self, places: Places) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = places.newest(CHUNKS);
     }
 }
 

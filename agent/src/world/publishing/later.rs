@@ -103,7 +103,9 @@ impl Publishing {
         let Settled { entry, answer } = settled;
         let attempt = &work.attempt_id;
         let Entry { key, step, relative, token, .. } = entry;
-        if !matches!(answer, Commit::Durable) {
+        if matches!(answer, Commit::Durable) {
+            self.tell(attempt, |told| told.left.settled(&key));
+        } else {
             // What comes next must not rest on what did not become durable.
             self.tell(attempt, |told| told.left.forget());
             self.keyframes.unsure(attempt);

@@ -3,12 +3,13 @@
 //! again. Never what led to a commit that was not taken, time after time: what
 //! the store no longer has is sent again then.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::index::Unfinished;
 use artifacts::seal::Sealing;
-use artifacts::{Digest, Manifest, StoreError};
+use artifacts::{Digest, Kind, ObjectKey, Published, StoreError};
 use proto::v1;
 
 use super::Publishing;
@@ -28,9 +29,38 @@ pub(super) struct Left {
     /// What the secret that its chunks are named with makes of nothing; `None`:
     /// they are not sealed.
     named: Option<Digest>,
+    /// The newest save and the newest results that nobody answered for.
+    waiting: Vec<Waiting>,
+}
+
+/// A tree that is stored and waits for its commit.
+struct Waiting {
+    key: String,
+    kind: Kind,
+    packs: BTreeSet<ObjectKey>,
 }
 
 impl Left {
+    fn waits(&mut self, published: &Published) {
+        let (key, kind) = (published.manifest_key.to_string(), published.manifest.kind);
+        self.waiting.retain(|other| other.kind != kind);
+        self.waiting.push(Waiting { key, kind, packs: published.manifest.packs().into_iter().collect() });
+    }
+
+    /// What was stored earlier became durable: once nothing waits any more, packs
+    /// that only older trees name may be deleted, and are not referred to.
+    pub(super) fn settled(&mut self, key: &str) {
+        if self.waiting.last().is_none_or(|last| last.key != key) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let packs: BTreeSet<ObjectKey> = waiting.into_iter().flat_map(|waiting| waiting.packs).collect();
+        if let Some(chunks) = &self.chunks {
+            // What a later publish left lies in packs with higher numbers.
+            chunks.retain(|pack| packs.contains(pack) || packs.last().is_none_or(|last| pack > last));
+        }
+    }
+
     /// Nothing of it is believed any more.
     pub(super) fn forget(&mut self) {
         if let Some(chunks) = &self.chunks {
@@ -90,16 +120,20 @@ impl Publishing {
 
     /// What was published and asked to be committed: what is durable, the index
     /// knows; what nobody answered for is not sent again.
-    pub(super) fn committed(&self, work: &v1::Work, manifest: &Manifest, outcome: &Commit) {
+    pub(super) fn committed(&self, work: &v1::Work, published: &Published, outcome: &Commit) {
         self.tell(&work.attempt_id, |told| {
-            let Some(chunks) = &told.left.chunks else { return };
+            let Some(chunks) = told.left.chunks.clone() else { return };
             told.left.failed = if matches!(outcome, Commit::Again(_)) { told.left.failed + 1 } else { 0 };
             let waits = matches!(outcome, Commit::Unknown(_));
             if waits || (1..TRIES).contains(&told.left.failed) {
-                chunks.add(manifest, &work.run_id, work.generation);
+                chunks.add(&published.manifest, &work.run_id, work.generation);
             } else {
                 chunks.clear();
                 told.left.failed = 0;
+                told.left.waiting.clear();
+            }
+            if waits {
+                told.left.waits(published);
             }
         });
     }

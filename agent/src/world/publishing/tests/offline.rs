@@ -292,6 +292,45 @@ async fn results_whose_commit_comes_to_nothing_are_told_and_published_again() {
     assert!(matches!(outputs().await, Published::Durable { .. }));
 }
 
+/// Bytes in packs of the run.
+async fn packed(night: &Night) -> u64 {
+    let mut bytes = 0;
+    for key in night.hub.objects.list("run/g0000000000000001/p").await.unwrap() {
+        bytes += night.hub.objects.size(&key).await.unwrap().unwrap();
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn results_that_are_stored_between_two_saves_have_neither_sent_anew() {
+    let night = Night::new();
+    assert!(matches!(night.save("step-1.json", "{}").await, Published::Durable { .. }));
+    night.hub.is(NOT_CONNECTED);
+    let mut noise = vec![0; 3 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let text = artifacts::Digest::of(&noise).to_string();
+    let big = format!("[\"{}\"", noise.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    // A checkpoint with results of its own, twice, without anybody's answer.
+    std::fs::create_dir_all(night.place.dir.outputs()).unwrap();
+    let mut before = 0;
+    for step in 2..5 {
+        std::fs::write(night.place.dir.outputs().join("r.txt"), format!("{step} {text}")).unwrap();
+        let saved = night.save(&format!("step-{step}.json"), &format!("{big}, {step}]")).await;
+        assert!(matches!(saved, Published::Stored { .. }), "{saved:?}");
+        let after = packed(&night).await;
+        assert!(step == 2 || after - before < 1 << 20, "step {step}: {} bytes were sent", after - before);
+        before = after;
+    }
+    // Somebody answers, and is away again: the newest is known still.
+    night.hub.is(ANSWERS);
+    assert_eq!(night.settle().await.left, 0);
+    night.hub.is(NOT_CONNECTED);
+    assert!(matches!(night.save("step-5.json", &format!("{big}, 5]")).await, Published::Stored { .. }));
+    assert!(packed(&night).await - before < 1 << 20);
+    night.hub.is(ANSWERS);
+    assert_eq!(night.settle().await.left, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_controller_that_says_nothing_costs_seconds_and_not_minutes() {
     let night = Night::new();
