@@ -19,8 +19,9 @@ async fn a_tree_that_no_manifest_can_hold_is_refused_before_a_byte_is_sent() {
     let root = dir.path().join("step-7");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("a"), b"comes first").unwrap();
-    // A hole: nothing is read of it, or this would take hours.
-    fs::File::create(root.join("b")).unwrap().set_len(3 << 40).unwrap();
+    // A hole, of chunks as large as they come: nothing is read of it, or this
+    // would take hours.
+    fs::File::create(root.join("b")).unwrap().set_len(4 << 40).unwrap();
     let (store, selection) = (MemoryStore::default(), Selection::checkpoint(&root, Some(7), 1).unwrap());
     let outcome = publish(&selection, &mut keys(), &store, &MemoryIndex::default()).await;
     assert!(matches!(outcome, Err(PublishError::Manifest(ManifestError::TooLarge(_)))), "{outcome:?}");

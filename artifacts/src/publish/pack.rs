@@ -83,6 +83,9 @@ pub(super) struct Cut {
     chunks: Vec<u32>,
     /// Where the chunks of each entry end.
     ends: Vec<usize>,
+    /// Which places are some entry's, and how many.
+    pub(super) used: Vec<bool>,
+    distinct: u64,
     /// How they are sealed, if they are.
     pub(super) sealing: Option<Arc<Sealing>>,
 }
@@ -93,6 +96,9 @@ impl Cut {
             self.ends.resize(entry + 1, self.chunks.len());
         }
         self.chunks.push(number);
+        let at = number as usize;
+        self.used.resize(self.used.len().max(at + 1), false);
+        self.distinct += u64::from(!std::mem::replace(&mut self.used[at], true));
         self.ends[entry] = self.chunks.len();
     }
 
@@ -113,9 +119,11 @@ impl Cut {
         self.sealing.as_ref().map_or(*digest, |sealing| sealing.name(digest))
     }
 
-    /// Bytes of a manifest that a chunk takes at least.
+    /// Bytes that a manifest has at least. A sealed one tells each chunk once,
+    /// however often it occurs; within it, as in any other, each time.
     fn least(&self) -> u64 {
-        if self.sealing.is_some() { seal::LEAST_PER_CHUNK } else { LEAST_PER_CHUNK }
+        let told = self.sealing.as_ref().map_or(0, |_| self.distinct * seal::LEAST_PER_CHUNK);
+        told.max(self.chunks.len() as u64 * LEAST_PER_CHUNK)
     }
 }
 
@@ -276,7 +284,7 @@ impl<'a> Packer<'a> {
                 fresh.push(piece);
             }
         }
-        let least = self.tree.chunks.len() as u64 * self.tree.least();
+        let least = self.tree.least();
         if least > MAX_BYTES {
             return Err(ManifestError::TooLarge(least).into());
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,9 +14,9 @@ use super::base::{Keyframe, Related, Relations};
 use super::pack::{Batch, Piece};
 use super::{PublishError, Selection};
 use crate::beneath::{Beneath, Opened};
-use crate::chunk::{Chunker, Cuts, few, outline};
+use crate::chunk::{Chunker, Cuts, MAX, few, outline};
 use crate::identity::Identity;
-use crate::manifest::{Kind, MAX_BYTES, ManifestError};
+use crate::manifest::{Kind, LEAST_PER_CHUNK, MAX_BYTES, ManifestError};
 use crate::path::{PathError, check_link, check_path};
 
 /// Descriptors held from the first look to the last; more files than this are
@@ -34,7 +35,8 @@ pub(super) enum Found {
 }
 
 enum Item {
-    File { identity: Identity, held: Option<File> },
+    /// `data`: bytes that the file system has room for; fewer where there are holes.
+    File { identity: Identity, data: u64, held: Option<File> },
     Dir { identity: Identity },
     Link { target: String },
 }
@@ -127,12 +129,20 @@ impl Scan {
     }
 
     /// Finds out before hours of sending that no manifest can hold the tree.
+    /// The chunks of holes are one and the same: each takes room where entries
+    /// are described, and none where a sealed tree tells its chunks.
     fn fits(&self, per_chunk: u64) -> Result<(), PublishError> {
-        let least = self.items.iter().map(|(path, item)| match item {
-            Item::File { identity, .. } => path.len() as u64 + few(identity.size) * per_chunk,
-            Item::Dir { .. } | Item::Link { .. } => path.len() as u64,
-        });
-        let least = least.fold(0, u64::saturating_add);
+        let (mut told, mut described) = (0_u64, 0_u64);
+        for (path, item) in &self.items {
+            described = described.saturating_add(path.len() as u64);
+            if let Item::File { identity, data, .. } = item {
+                let data = identity.size.min(*data);
+                let holes = (identity.size - data) / MAX as u64;
+                told = told.saturating_add(few(data) * per_chunk);
+                described = described.saturating_add((few(data) + holes) * LEAST_PER_CHUNK);
+            }
+        }
+        let least = told.max(described);
         if least > MAX_BYTES { Err(ManifestError::TooLarge(least).into()) } else { Ok(()) }
     }
 
@@ -165,11 +175,11 @@ impl Scan {
         while let Some((path, item)) = self.items.get(self.next) {
             let number = self.next;
             self.next += 1;
-            let Item::File { identity, held } = item else { continue };
+            let Item::File { identity, held, .. } = item else { continue };
             let file = match held {
                 Some(file) => file.try_clone().map_err(|e| failed(path, e))?,
                 None => match look_again(&mut self.dirs, path, true)? {
-                    Item::File { identity: now, held: Some(file) } if now == *identity => file,
+                    Item::File { identity: now, held: Some(file), .. } if now == *identity => file,
                     _ => return Err(changed(path)),
                 },
             };
@@ -195,7 +205,7 @@ impl Scan {
         for (path, item) in self.items {
             let now = look_again(&mut dirs, &path, false)?;
             let node = match (item, now) {
-                (Item::File { identity, held }, Item::File { identity: now, .. }) if now == identity => {
+                (Item::File { identity, held, .. }, Item::File { identity: now, .. }) if now == identity => {
                     let meta = held.map(|file| file.metadata()).transpose().map_err(|e| failed(&path, e))?;
                     if meta.is_some_and(|meta| Identity::of(&meta) != identity) {
                         return Err(changed(&path));
@@ -245,7 +255,9 @@ fn look(dirs: &mut Beneath, path: &str, hold: bool) -> Result<Item, PublishError
             let meta = file.metadata().map_err(|e| failed(path, e))?;
             let identity = Identity::of(&meta);
             if meta.is_file() {
-                Ok(Item::File { identity, held: hold.then_some(file) })
+                // A block is 512 bytes here, whatever the file system's are.
+                let data = meta.blocks().saturating_mul(512);
+                Ok(Item::File { identity, data, held: hold.then_some(file) })
             } else if meta.is_dir() {
                 Ok(Item::Dir { identity })
             } else {

@@ -98,3 +98,64 @@ async fn only_bytes_that_travelled_tell_how_fast_the_link_is() {
         assert_eq!(landed.next, number + 1);
     }
 }
+
+/// The same chunk, over and over, as the holes of a file have it.
+struct Same(usize);
+
+#[async_trait]
+impl Pieces for Same {
+    async fn next(&mut self) -> Result<Vec<Piece>, PublishError> {
+        let mut batch = Batch::default();
+        while !batch.full() && self.0 > 0 {
+            self.0 -= 1;
+            batch.add(0, b"the same", None);
+        }
+        Ok(batch.into_pieces())
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_occurs_often_is_charged_as_it_is_written_down() {
+    use crate::seal::{Keyring, PrivateKey, ProjectSecret, Sealed, Sealing};
+    let (store, index) = (MemoryStore::default(), MemoryIndex::default());
+    let own = PrivateKey::generate().unwrap();
+    let to = [own.public().unwrap()];
+    let sealing = Arc::new(Sealing::new(&ProjectSecret::from_bytes([1; 32]), &to).unwrap());
+    let mut keys = KeySpace { scope: "run".into(), generation: 1, pack_seq: 0, manifest_seq: 0 };
+    // As distinct chunks they would take more than a manifest may.
+    let count = MAX_BYTES as usize / seal::LEAST_PER_CHUNK as usize + 50_000;
+    let mut packer = Packer::new(&mut keys, &store, &index, Where::Here).with(None, Some(sealing.clone()));
+    packer.drain(&mut Same(count)).await.unwrap();
+    let about = About {
+        kind: Kind::Checkpoint,
+        step: Some(1),
+        name: String::new(),
+        single_file: false,
+        created_ms: 1,
+    };
+    let size = count as u64 * 8;
+    let found = vec![("state.bin".to_owned(), Found::File { mode: 0o644, size, mtime_ms: 1 })];
+    let published = finish(packer, about, found).await.unwrap();
+    let key = published.manifest_key;
+    let length = store.size(&key).await.unwrap().unwrap();
+    assert!(length < 4 << 20, "{length}");
+    let sealed = Sealed::parse(&store.get(&key, 0, length).await.unwrap()).unwrap();
+    let mut ring = Keyring::default();
+    ring.add_private(own).unwrap();
+    assert_eq!(ring.open(&key, &sealed).unwrap().total_bytes(), size);
+    // And what no reader would take is refused before all of it was read.
+    let mut packer = Packer::new(&mut keys, &store, &index, Where::Here).with(None, Some(sealing));
+    let refused = packer.drain(&mut Same(MAX_BYTES as usize)).await.unwrap_err();
+    assert!(matches!(refused, PublishError::Manifest(ManifestError::TooLarge(_))), "{refused}");
+}
+
+#[test]
+fn holes_are_not_charged_as_chunks_of_their_own_before_they_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.bin");
+    let size = 400 << 30;
+    assert!(few(size) * seal::LEAST_PER_CHUNK > MAX_BYTES);
+    std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+    let selection = Selection::checkpoint(&path, Some(1), 1).unwrap();
+    assert!(Scan::open(&selection, seal::LEAST_PER_CHUNK).is_ok());
+}
