@@ -358,7 +358,6 @@ fn described(
     found: Vec<(String, Found)>,
 ) -> Result<Described, PublishError> {
     let mut entries = Vec::with_capacity(found.len());
-    let mut used = vec![false; tree.places.len()];
     for (number, (path, found)) in found.into_iter().enumerate() {
         let node = match found {
             Found::Dir { mode } => Node::Dir { mode },
@@ -366,9 +365,6 @@ fn described(
             Found::File { mode, size, mtime_ms } => {
                 let numbers = tree.of(number);
                 let mut chunks = Vec::with_capacity(numbers.len());
-                for number in numbers {
-                    used.get_mut(*number as usize).into_iter().for_each(|used| *used = true);
-                }
                 let placed = numbers.iter().filter_map(|number| tree.chunk(*number));
                 chunks.extend(placed.map(|chunk| lineage.related(chunk, tree.sealing.as_deref())));
                 Node::File { mode, size, mtime_ms, chunks }
@@ -377,8 +373,9 @@ fn described(
         entries.push(Entry { path, node });
     }
     let sealing = tree.sealing.clone();
-    let rest = tree.places.only((0..).zip(&used).filter_map(|(number, used)| (!used).then_some(number)));
-    drop((tree, used));
+    let unused = |number: &u32| !tree.used.get(*number as usize).copied().unwrap_or_default();
+    let rest = tree.places.only((0..tree.places.len() as u32).filter(unused));
+    drop(tree);
     let bases = lineage.into_bases();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let About { kind, step, name, single_file, created_ms } = about;
@@ -388,7 +385,11 @@ fn described(
     // Nothing is published that a reader would refuse.
     manifest.check()?;
     let bytes = match sealing {
-        Some(sealing) => sealing.manifest(&manifest)?,
+        Some(sealing) => sealing.manifest(&manifest).map_err(|error| match error {
+            // It will never fit: not as if only the sealing had failed.
+            SealError::Manifest(error) => PublishError::Manifest(error),
+            other => PublishError::Seal(other),
+        })?,
         None => manifest.to_bytes(),
     };
     if bytes.len() as u64 > MAX_BYTES {

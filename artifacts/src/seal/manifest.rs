@@ -150,10 +150,15 @@ fn packed(mut plain: Zeroizing<Vec<u8>>, manifest: &[u8]) -> Result<Vec<u8>, Sea
 
 /// Seals the manifest of a tree to recipients, under a key of its own.
 pub(super) fn encode(tree: &Manifest, recipients: &[PublicKey]) -> Result<Vec<u8>, SealError> {
+    let inner = tree.to_bytes();
+    // Names compress well: what is sealed may be short, and no reader opens it.
+    if inner.len() as u64 > MAX_BYTES {
+        return Err(ManifestError::TooLarge(inner.len() as u64).into());
+    }
     let packs = tree.packs();
     let (rows, keys) = told(tree, &packs)?;
     let clear = |key: &ManifestKey| clear_text(tree, (&packs, &rows), key, recipients);
-    assemble(clear, || packed(keys, &tree.to_bytes()))
+    assemble(clear, move || packed(keys, &inner))
 }
 
 /// The clear part of a tree whose key this is.
