@@ -125,7 +125,9 @@ pub(crate) async fn check_stored(
     let mut needed = tree.ends();
     let told = match told::told(core, key, tree) {
         Ok(told) => told,
-        Err(why) => return Ok(Err(why)),
+        // The same, of what is within a sealed one.
+        Err(error) if is_passing(&error) => return Err(CoreError::Impossible(error.to_string())),
+        Err(error) => return Ok(Err(error.to_string())),
     };
     // Of the others an earlier commit has found that they are there.
     needed.retain(|pack, end| core.known.size_of(pack).is_none_or(|size| size < *end));
@@ -163,7 +165,7 @@ async fn sizes(
 }
 
 /// Whether a manifest is a later version's.
-const fn is_later(error: &ManifestError) -> bool {
+pub(crate) const fn is_later(error: &ManifestError) -> bool {
     matches!(error, ManifestError::Version(_) | ManifestError::Codec(_))
 }
 

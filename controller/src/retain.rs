@@ -323,7 +323,11 @@ async fn packs_of(core: &Core, key: &str) -> Result<Vec<String>, Unread> {
     }
     let bytes = core.objects.get(&key, 0, size).await.map_err(passing)?;
     // What is sealed names its packs in the clear.
-    let tree = Description::parse(&bytes).map_err(|_| Unread::Gone)?;
+    let tree = Description::parse(&bytes).map_err(|error| match crate::durable::is_later(&error) {
+        // It names packs all the same: nothing is deleted until it can be read.
+        true => Unread::Passing(CoreError::Impossible(format!("{key}: {error}"))),
+        false => Unread::Gone,
+    })?;
     Ok(tree.packs().iter().map(ToString::to_string).collect())
 }
 

@@ -298,6 +298,9 @@ impl Sealed {
         let plain = self.unpacked(opened)?;
         let (keys, manifest) = plain.split_at(self.chunks.len() * KEY_BYTES);
         let mut tree = Manifest::parse_inner(manifest)?;
+        if tree.version > crate::manifest::VERSION {
+            return Err(ManifestError::Version(tree.version).into());
+        }
         if (tree.version, tree.kind, tree.step, tree.created_ms)
             != (VERSION, self.kind, self.step, self.created_ms)
         {

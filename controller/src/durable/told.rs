@@ -161,15 +161,15 @@ pub(crate) fn opened(core: &Core, key: &ObjectKey, tree: Description) -> Result<
     }
 }
 
-/// What is told of a manifest; in words why it is refused.
-pub(super) fn told(core: &Core, key: &ObjectKey, tree: Description) -> Result<Told, String> {
+/// What is told of a manifest, or why nothing is: what a later version sealed is
+/// not damaged.
+pub(super) fn told(core: &Core, key: &ObjectKey, tree: Description) -> Result<Told, RestoreError> {
     let packs = tree.packs();
-    match opened(core, key, tree) {
-        Ok(Opened::Tree(tree)) => Ok(Told::of(&tree)),
-        Ok(Opened::Closed(sealed)) => {
+    match opened(core, key, tree)? {
+        Opened::Tree(tree) => Ok(Told::of(&tree)),
+        Opened::Closed(sealed) => {
             tracing::warn!(%key, "no key here opens a sealed manifest: only what stands in the clear was looked at");
             Ok(Told::of_sealed(&sealed, &packs))
         }
-        Err(error) => Err(error.to_string()),
     }
 }

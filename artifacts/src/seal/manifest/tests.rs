@@ -159,3 +159,45 @@ fn a_recipient_that_was_given_another_key_is_told() {
     let found = sealed.unwrap(to[0].id(), &recipient()).unwrap();
     assert!(matches!(found, Err(SealError::Damaged(_))));
 }
+
+#[test]
+fn what_a_later_version_sealed_is_told_as_that_and_not_as_damage() {
+    let clear = two();
+    let mut same_shape = two();
+    same_shape.version = 99;
+    for inner in [same_shape.to_bytes(), br#"{"version":99,"shape":"new"}"#.to_vec()] {
+        let error = opened(&forged(&clear, packed(keys(&clear), &inner).unwrap())).unwrap_err();
+        assert_eq!(error, SealError::Manifest(ManifestError::Version(99)));
+    }
+}
+
+/// Long names compress to nothing: what is sealed is far below the bound, and
+/// what it opens to is at it.
+#[test]
+fn a_writer_seals_what_its_reader_takes_and_nothing_above() {
+    let segments = format!("{}/", "n".repeat(199)).repeat(21);
+    let long = |number: usize, len: usize| {
+        let mut path = format!("{number:06}{}", &segments[..len - 6]);
+        path.replace_range(len - 1.., "n");
+        Entry { path, node: Node::Dir { mode: 0o755 } }
+    };
+    let bytes = |count: usize| tree((0..count).map(|number| long(number, 4_000)).collect()).to_bytes().len();
+    let (two, each) = (bytes(2), bytes(3) - bytes(2));
+    let count = 2 + (MAX_BYTES as usize - two) / each;
+    // The names of many are a little longer, for what is left of the last.
+    let mut lack = MAX_BYTES as usize - two - (count - 2) * each;
+    let entries = (0..count).map(|number| {
+        let more = lack.min(90);
+        lack -= more;
+        long(number, 4_000 + more)
+    });
+    let mut whole = tree(entries.collect());
+    assert_eq!(whole.to_bytes().len() as u64, MAX_BYTES);
+    let to = [recipient().public().unwrap()];
+    let bytes = encode(&whole, &to).unwrap();
+    assert!(bytes.len() < 4 << 20, "{}", bytes.len());
+    assert!(opened(&bytes).unwrap() == whole);
+    whole.entries[0] = long(0, whole.entries[0].path.len() + 1);
+    let refused = encode(&whole, &to).unwrap_err();
+    assert_eq!(refused, SealError::Manifest(ManifestError::TooLarge(MAX_BYTES + 1)));
+}

@@ -127,3 +127,27 @@ async fn a_sealed_part_that_does_not_open_is_refused() {
         bench.objects.delete(&at).await.unwrap();
     }
 }
+
+/// What it seals is `{"version":99,"shape":"new"}`, to the key of 32 sevens.
+const LATER: &str = include_str!("later-sealed.json");
+
+#[tokio::test]
+async fn what_a_later_version_sealed_waits_until_this_program_is_upgraded() {
+    let keys = |dir: &std::path::Path| {
+        let recovery = PrivateKey::from_bytes([7; 32]).to_text();
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("recovery.key"), recovery.as_bytes()).unwrap();
+        Arc::new(Keys::open(dir).unwrap())
+    };
+    let bench = Bench::of(keys, "always").await;
+    let key = ObjectKey::manifest(&bench.run.to_string(), 1, 50).unwrap();
+    bench.objects.put_if_absent(&key, LATER.as_bytes()).await.unwrap();
+    let digest = Digest::of(LATER.as_bytes()).to_string();
+    let manifest = ManifestRef { key: key.to_string(), digest, step: None };
+    // Refused would be for good.
+    let waits = bench.commit(&manifest).await.unwrap_err().to_string();
+    assert!(waits.contains("upgrade") && waits.contains(key.as_str()), "{waits}");
+    // And binding now would lose it.
+    let waits = adopt_stored(&bench.core, &bench.run().await, bench.attempt).await.unwrap_err().to_string();
+    assert!(waits.contains("upgrade") && waits.contains(key.as_str()), "{waits}");
+}
