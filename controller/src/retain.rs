@@ -242,7 +242,15 @@ impl Keeper {
             .chain(all.iter().map(String::as_str).filter(|key| !unlinked.contains(*key)))
             .collect();
         sweep.condemn(&held, now, grace.unlinked_ms, MOST);
-        sweep.condemn(&live, now, grace.leaked_ms, MOST);
+        // What is being imported grows: none of it goes before all of it was left
+        // alone for so long.
+        let imports = imports(core, &all).await?;
+        let young = |key: &str| sweep.doomed.get(key).is_some_and(|at| now < at.saturating_add(grace.leaked_ms));
+        let busy: BTreeSet<&str> =
+            imports.iter().filter(|(_, key)| young(key)).map(|(scope, _)| scope.as_str()).collect();
+        let growing = imports.iter().filter(|(scope, _)| busy.contains(scope.as_str()));
+        let held: BTreeSet<&str> = live.iter().copied().chain(growing.map(|(_, key)| key.as_str())).collect();
+        sweep.condemn(&held, now, grace.leaked_ms, MOST);
         if *sweep == before && row.version.is_some() {
             return Ok(Some(before));
         }
@@ -331,16 +339,38 @@ async fn packs_of(core: &Core, key: &str) -> Result<Vec<String>, Unread> {
     Ok(tree.packs().iter().map(ToString::to_string).collect())
 }
 
+/// Of objects that may be deleted those of runs that are not there, each with
+/// its scope.
+async fn imports(core: &Core, all: &BTreeSet<String>) -> Result<Vec<(String, String)>, CoreError> {
+    let runs: BTreeSet<String> =
+        core.all::<Run>().await?.into_iter().map(|run| run.body.id.to_string()).collect();
+    let scoped = all.iter().filter_map(|key| Some((key.split_once('/')?.0.to_owned(), key.clone())));
+    Ok(scoped.filter(|(scope, _)| !runs.contains(scope)).collect())
+}
+
 /// Every object that may be deleted at all: numbered ones of runs, but not of
-/// the generation that a run is at work in.
+/// the generation that a run is at work in; and the packs of an import that came
+/// to nothing. An import has generation 0 and no run until it is done; without a
+/// manifest nobody can make one of it. One with a manifest stays: its rows may
+/// have been lost, and it may be all that is left of a run.
 async fn deletable(core: &Core) -> Result<BTreeSet<String>, CoreError> {
     let runs: BTreeMap<String, Run> =
         core.all::<Run>().await?.into_iter().map(|run| (run.body.id.to_string(), run.body)).collect();
-    let may_go = |key: &ObjectKey| {
-        let Some(run) = runs.get(key.scope()) else { return false };
-        key.seq().is_some() && (run.status.is_final() || key.generation() < Some(run.generation.as_u64()))
-    };
     let all = core.objects.list("").await?;
+    let is = |key: &ObjectKey, wanted| matches!(key.seq(), Some((class, _)) if class == wanted);
+    let described: BTreeSet<&str> =
+        all.iter().filter(|key| is(key, ObjectClass::Manifest)).map(ObjectKey::scope).collect();
+    let may_go = |key: &ObjectKey| match runs.get(key.scope()) {
+        Some(run) => {
+            key.seq().is_some() && (run.status.is_final() || key.generation() < Some(run.generation.as_u64()))
+        }
+        None => {
+            is(key, ObjectClass::Pack)
+                && key.generation() == Some(0)
+                && key.scope().parse::<RunId>().is_ok()
+                && !described.contains(key.scope())
+        }
+    };
     Ok(all.iter().filter(|key| may_go(key)).map(ToString::to_string).collect())
 }
 

@@ -334,3 +334,38 @@ async fn the_best_by_the_named_metric_stay() {
     assert_eq!(bench.turn(NOW).await.unlinked, 4);
     assert_eq!(bench.durable().await, [2, 5, 7, 8, 9]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_import_that_died_half_way_goes_and_one_that_goes_on_does_not() {
+    let mut bench = Bench::new(0).await;
+    let put = async |scope: RunId, generation, number| {
+        let key = ObjectKey::pack(&scope.to_string(), generation, number).unwrap();
+        assert_eq!(bench.core.objects.put_if_absent(&key, b"x").await.unwrap(), Put::Created);
+        key
+    };
+    let id = |n| RunId::from_bytes([n; 16]);
+    // One that died; one that is at work; one that is whole and has no run; and
+    // what a run whose rows are gone left.
+    let died = [put(id(1), 0, 0).await, put(id(1), 0, 1).await];
+    let first = put(id(2), 0, 0).await;
+    let whole = put(id(3), 0, 0).await;
+    let manifest = ObjectKey::manifest(&id(3).to_string(), 0, 0).unwrap();
+    bench.core.objects.put_if_absent(&manifest, b"{}").await.unwrap();
+    let ran = put(id(4), 1, 1).await;
+    let core = bench.core.clone();
+    let there = async |key: &ObjectKey| core.objects.size(key).await.unwrap().is_some();
+    assert_eq!(bench.keeper.turn(&core, Grace::default()).await.unwrap().waiting, 3);
+    advance(6 * DAY).await;
+    let more = ObjectKey::pack(&id(2).to_string(), 0, 1).unwrap();
+    core.objects.put_if_absent(&more, b"x").await.unwrap();
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 0);
+    advance(DAY).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 2);
+    assert!(!there(&died[0]).await && !there(&died[1]).await);
+    for key in [&first, &more, &whole, &manifest, &ran] {
+        assert!(there(key).await, "{key}");
+    }
+    advance(7 * DAY).await;
+    assert_eq!(bench.turn(Grace::default()).await.deleted, 2, "it came to nothing, too");
+    assert!(there(&whole).await && there(&ran).await);
+}
