@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use artifacts::seal::{Keyring, MOST_RECIPIENTS, PrivateKey, ProjectSecret, PublicKey, SealError};
+use artifacts::seal::{Keyring, PrivateKey, ProjectSecret, PublicKey};
 use lifecycle::RunSpec;
 use lifecycle::spec::Encrypt;
 use proto::v1;
@@ -18,6 +18,10 @@ use zeroize::Zeroizing;
 use crate::core::{Core, CoreError};
 use crate::home::{HomeError, read_bytes, read_text, write_file};
 use crate::provider::Owner;
+
+mod recipients;
+
+pub use recipients::{Flaw, Recipients};
 
 /// The installation's secret: 32 bytes.
 const SECRET: &str = "seal.secret";
@@ -34,6 +38,8 @@ pub struct Keys {
     dir: PathBuf,
     secret: Option<Zeroizing<[u8; 32]>>,
     ring: Keyring,
+    /// The controller's own public key.
+    own: Option<PublicKey>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -62,18 +68,6 @@ fn kept_or_made(path: &Path) -> Result<PrivateKey, HomeError> {
     Ok(key)
 }
 
-/// To whom manifests are sealed, as the file says; none if it is not there.
-///
-/// # Errors
-/// Where it cannot be read.
-pub fn recipients(dir: &Path) -> Result<Vec<PublicKey>, HomeError> {
-    let path = dir.join(RECIPIENTS);
-    let text = read_text(&path)?.unwrap_or_default();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let found: Result<Vec<PublicKey>, SealError> = lines.map(str::parse).collect();
-    found.map_err(|error| damaged(path, &error))
-}
-
 fn write_recipients(dir: &Path, recipients: &[PublicKey]) -> Result<(), HomeError> {
     let mut text = "# Public keys that every sealed checkpoint can be opened with.\n".to_owned();
     for key in recipients {
@@ -90,19 +84,17 @@ impl Keys {
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
         let secret_path = dir.join(SECRET);
         let own = kept_or_made(&dir.join(OWN))?;
-        let mut known = recipients(dir)?;
+        let (public, known) = (own.public()?, Recipients::read(dir)?);
         if known.is_empty() {
             let recovery = kept_or_made(&dir.join(RECOVERY))?;
-            known = vec![own.public()?, recovery.public()?];
-            write_recipients(dir, &known)?;
-        } else if !known.contains(&own.public()?) {
+            write_recipients(dir, &[public, recovery.public()?])?;
+        } else if !known.good.contains(&public) {
             tracing::warn!(
-                "the controller's key of sealed checkpoints was lost and is made anew; older ones open with \
-                 the recovery key alone: put it into {}",
+                "the controller's key of sealed checkpoints is not among the recipients and becomes one; if it \
+                 was lost and is new, older checkpoints open with the recovery key alone: put that into {}",
                 dir.join(RECOVERY).display()
             );
-            known.push(own.public()?);
-            write_recipients(dir, &known)?;
+            recipients::prepend(dir, &public)?;
         }
         // Only now: what is sealed from here on has its recipients.
         let secret = match read_bytes(&secret_path)?.map(Zeroizing::new) {
@@ -120,7 +112,7 @@ impl Keys {
         if let Some(recovery) = kept(&dir.join(RECOVERY))? {
             ring.add_private(recovery)?;
         }
-        Ok(Self { dir: dir.to_owned(), secret: Some(Zeroizing::new(secret)), ring })
+        Ok(Self { dir: dir.to_owned(), secret: Some(Zeroizing::new(secret)), ring, own: Some(public) })
     }
 
     /// What opens manifests here.
@@ -129,18 +121,33 @@ impl Keys {
         &self.ring
     }
 
+    /// What is wrong with the recipients, and the cure, for `outlast status`.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.secret.as_ref()?;
+        match Recipients::read(&self.dir) {
+            Ok(known) => {
+                let (what, cure) = known.problem(self.own.as_ref(), &self.dir.join(RECIPIENTS))?;
+                Some(format!("{what}: {cure}"))
+            }
+            Err(error) => Some(format!("no sealed checkpoint is published: {error}")),
+        }
+    }
+
     /// What a machine needs to seal the trees of a project.
     fn material(&self, project: &str) -> Result<v1::Sealing, String> {
         let secret = self.secret.as_ref().ok_or("this controller has no keys")?;
         let secret = ProjectSecret::of_project(secret, project);
         // Read each time: a person may add one while the controller runs.
-        let recipients = recipients(&self.dir).map_err(|error| error.to_string())?;
-        if recipients.is_empty() {
-            return Err(format!("{} names no recipient", self.dir.join(RECIPIENTS).display()));
+        let recipients = Recipients::read(&self.dir).map_err(|error| error.to_string())?;
+        if !recipients.suffice(self.own.as_ref()) {
+            let path = self.dir.join(RECIPIENTS);
+            let problem = recipients.problem(self.own.as_ref(), &path).map(|(what, _)| what);
+            return Err(problem.unwrap_or_else(|| format!("{} names no recipient", path.display())));
         }
         Ok(v1::Sealing {
             secret: secret.expose().to_vec(),
-            recipients: recipients.iter().map(|key| key.as_bytes().to_vec()).collect(),
+            recipients: recipients.good.iter().map(|key| key.as_bytes().to_vec()).collect(),
         })
     }
 }
@@ -172,6 +179,7 @@ pub fn sealing(core: &Core, spec: &RunSpec) -> Result<Option<v1::Sealing>, CoreE
     if !is_sealed_run(core, spec) {
         return Ok(None);
     }
+    core.alert("keys", core.keys.trouble());
     let material = core.keys.material(&spec.project);
     material.map(Some).map_err(|why| CoreError::Impossible(format!("checkpoints cannot be sealed: {why}")))
 }
@@ -179,8 +187,12 @@ pub fn sealing(core: &Core, spec: &RunSpec) -> Result<Option<v1::Sealing>, CoreE
 /// What is known of the keys of an installation, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// To whom manifests are sealed.
-    pub recipients: Vec<PublicKey>,
+    /// To whom manifests are sealed, and lines of the file that are nobody.
+    pub recipients: Recipients,
+    /// The controller's own public key, if it is there.
+    pub own: Option<PublicKey>,
+    /// Where the file is.
+    pub path: PathBuf,
     /// The recovery key still lies beside the controller's own.
     pub recovery_is_here: bool,
 }
@@ -189,7 +201,10 @@ impl Standing {
     /// What is wrong and what to do about it.
     #[must_use]
     pub fn problem(&self) -> Option<(String, String)> {
-        if self.recipients.len() == 1 {
+        if let Some(problem) = self.recipients.problem(self.own.as_ref(), &self.path) {
+            return Some(problem);
+        }
+        if self.recipients.good.len() == 1 {
             let what = "sealed checkpoints open with one key alone: lost, they are lost";
             return Some((what.into(), "outlast keys add-recipient PUBLIC-KEY".into()));
         }
@@ -207,11 +222,13 @@ impl Standing {
 /// Where they cannot be read.
 pub fn standing(home: &Path) -> Result<Option<Standing>, HomeError> {
     let dir = home.join("keys");
-    let recipients = recipients(&dir)?;
+    let recipients = Recipients::read(&dir)?;
     if recipients.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Standing { recipients, recovery_is_here: dir.join(RECOVERY).exists() }))
+    let own = kept(&dir.join(OWN))?.map(|own| own.public()).transpose()?;
+    let recovery_is_here = dir.join(RECOVERY).exists();
+    Ok(Some(Standing { recipients, own, path: dir.join(RECIPIENTS), recovery_is_here }))
 }
 
 /// Writes the recovery key to a file that must not exist, durably and for its
@@ -247,29 +264,19 @@ pub fn export_recovery(home: &Path, to: &Path) -> Result<PublicKey, HomeError> {
 /// Adds a recipient to those that manifests are sealed to from now on.
 ///
 /// # Errors
-/// Where there are too many, or the file cannot be written.
+/// Where nobody can be sealed to with it, there are too many, or the file cannot be
+/// written.
 pub fn add_recipient(home: &Path, key: PublicKey) -> Result<(), HomeError> {
-    let dir = home.join("keys");
-    let mut known = recipients(&dir)?;
-    if known.is_empty() {
-        return Err(damaged(dir.join(RECIPIENTS), &"no controller has run here yet: start it once"));
-    }
-    if known.contains(&key) {
-        return Ok(());
-    }
-    if known.len() >= MOST_RECIPIENTS {
-        return Err(damaged(
-            dir.join(RECIPIENTS),
-            &format!("there are {MOST_RECIPIENTS} recipients already"),
-        ));
-    }
-    known.push(key);
-    write_recipients(&dir, &known)
+    recipients::append(&home.join("keys"), &key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn good(dir: &Path) -> Vec<PublicKey> {
+        Recipients::read(dir).unwrap().good
+    }
 
     fn made() -> (tempfile::TempDir, PathBuf) {
         let home = tempfile::tempdir().unwrap();
@@ -310,7 +317,7 @@ mod tests {
         assert_eq!(kept(&out).unwrap().unwrap().public().unwrap(), public);
         assert_eq!(problem(home.path()), None);
         assert!(export_recovery(home.path(), &home.path().join("again")).is_err());
-        assert!(recipients(&dir).unwrap().contains(&public), "it is sealed to, as before");
+        assert!(good(&dir).contains(&public), "it is sealed to, as before");
         assert_eq!(Keys::open(&dir).unwrap().material("p").unwrap().recipients.len(), 2);
         assert!(!dir.join(RECOVERY).exists(), "and is not made anew");
     }
@@ -319,19 +326,52 @@ mod tests {
     fn a_lost_key_of_the_controller_is_replaced_and_the_others_stay() {
         let (home, dir) = made();
         Keys::open(&dir).unwrap();
-        let before = recipients(&dir).unwrap();
+        let before = good(&dir);
         fs::remove_file(dir.join(OWN)).unwrap();
         Keys::open(&dir).unwrap();
-        let after = recipients(&dir).unwrap();
-        assert_eq!((after.len(), &after[..2]), (3, &before[..]));
+        let after = good(&dir);
+        assert_eq!((after.len(), &after[1..]), (3, &before[..]));
         add_recipient(home.path(), PublicKey::from_bytes([9; 32])).unwrap();
         add_recipient(home.path(), PublicKey::from_bytes([9; 32])).unwrap();
-        assert_eq!(recipients(&dir).unwrap().len(), 4);
+        assert_eq!(good(&dir).len(), 4);
         fs::write(dir.join(RECIPIENTS), format!("{}\n", before[0])).unwrap();
         let standing = standing(home.path()).unwrap().unwrap();
         assert!(standing.problem().unwrap().0.contains("one key alone"));
-        fs::write(dir.join(RECIPIENTS), "x\n").unwrap();
-        assert!(Keys::open(&dir).is_err());
+    }
+
+    #[test]
+    fn a_mistake_in_the_recipients_is_told_with_its_line_and_blocks_no_more_than_it_must() {
+        let (home, dir) = made();
+        let keys = Keys::open(&dir).unwrap();
+        assert_eq!(keys.trouble(), None);
+        let path = dir.join(RECIPIENTS);
+        let before = fs::read_to_string(&path).unwrap();
+        let low = PublicKey::from_bytes([0; 32]);
+        assert!(add_recipient(home.path(), low).unwrap_err().to_string().contains("low order"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
+        fs::write(&path, format!("{before}{low}\n")).unwrap();
+        assert_eq!(keys.material("p").unwrap().recipients.len(), 2, "the others are sealed to");
+        let told = keys.trouble().unwrap();
+        assert!(told.contains("line 4: ") && told.contains("take it out"), "{told}");
+        let (what, cure) = standing(home.path()).unwrap().unwrap().problem().unwrap();
+        assert!(what.contains("line 4: ") && cure.contains("line 4 of"), "{what} {cure}");
+        let third = PrivateKey::generate().unwrap().public().unwrap();
+        assert!(add_recipient(home.path(), third).unwrap_err().to_string().contains("line 4"));
+        // Too many: the first are sealed to; a new own key is among them.
+        let many: String = (0..17)
+            .map(|_| format!("{}\n", PrivateKey::generate().unwrap().public().unwrap()))
+            .collect();
+        fs::write(&path, format!("# mine\n{many}")).unwrap();
+        assert!(keys.material("p").is_err(), "the controller could not open it");
+        let keys = Keys::open(&dir).unwrap();
+        assert_eq!(keys.material("p").unwrap().recipients.len(), 16);
+        assert!(keys.trouble().unwrap().contains("(and 1 more lines): one recipient more"));
+        // Nobody at all: nothing is sealed, and the controller starts all the same.
+        fs::write(&path, "x\n").unwrap();
+        let keys = Keys::open(&dir).unwrap();
+        assert!(keys.material("p").unwrap_err().contains("line 2"));
+        assert!(keys.trouble().unwrap().contains("no sealed checkpoint is published"));
+        assert!(fs::read_to_string(&path).unwrap().ends_with("x\n"), "no line is taken out");
     }
 
     #[test]

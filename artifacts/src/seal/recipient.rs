@@ -54,6 +54,20 @@ impl PrivateKey {
     }
 }
 
+impl PublicKey {
+    /// Whether something can be sealed to it: with a key of low order nobody
+    /// agrees on any secret.
+    ///
+    /// # Errors
+    /// Where nothing can.
+    pub fn check(&self) -> Result<(), SealError> {
+        // Whose key it is makes no difference to that.
+        let any = private(&[1; KEY_BYTES])?;
+        let agreed = agree(&any, self, (self, self)).map(drop);
+        agreed.map_err(|_| SealError::Key("that public key is of low order: nothing can be sealed to it"))
+    }
+}
+
 /// The key that both sides come to; used for one message, so that its nonce may
 /// be nothing.
 fn agree(
@@ -125,7 +139,13 @@ mod tests {
     #[test]
     fn a_public_key_without_order_is_refused() {
         let key = ManifestKey::fresh().unwrap();
-        assert!(wrap(&key, &PublicKey::from_bytes([0; 32])).is_err());
+        let mut one = [0; 32];
+        one[0] = 1;
+        for low in [[0; 32], one] {
+            assert!(wrap(&key, &PublicKey::from_bytes(low)).is_err());
+            assert!(PublicKey::from_bytes(low).check().is_err());
+        }
+        assert!(PrivateKey::generate().unwrap().public().unwrap().check().is_ok());
     }
 
     /// As python3-cryptography has it.

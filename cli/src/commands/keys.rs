@@ -58,15 +58,20 @@ fn show(ctx: &Context, as_json: bool) -> anyhow::Result<ExitCode> {
     if as_json {
         let recipients: Vec<_> = found
             .recipients
+            .good
             .iter()
             .map(|key| json!({"id": key.id().to_string(), "public": key.to_string()}))
             .collect();
-        let problem = found.problem().map(|(what, _)| what);
-        ctx.printer.json(&json!({"recipients": recipients, "problem": problem}));
+        let flaws: Vec<_> =
+            found.recipients.flaws.iter().map(|flaw| json!({"line": flaw.line, "why": flaw.why})).collect();
+        let (problem, cure) = found.problem().unzip();
+        ctx.printer.json(
+            &json!({"recipients": recipients, "flaws": flaws, "problem": problem, "cure": cure}),
+        );
         return Ok(ExitCode::Ok);
     }
     let rows: Vec<Vec<String>> =
-        found.recipients.iter().map(|key| vec![key.id().to_string(), key.to_string()]).collect();
+        found.recipients.good.iter().map(|key| vec![key.id().to_string(), key.to_string()]).collect();
     ctx.printer.table(&["ID", "PUBLIC KEY"], &rows);
     if let Some((what, cure)) = found.problem() {
         ctx.printer.warn(&what);

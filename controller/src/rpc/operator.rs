@@ -428,6 +428,7 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::ControllerView>, Status> {
         operator_of(&self.core, &request)?;
         let core = &self.core;
+        core.alert("keys", core.keys.trouble());
         let runs: Vec<Versioned<Run>> = core.all().await?;
         let machines: Vec<Versioned<Machine>> = core.all().await?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
