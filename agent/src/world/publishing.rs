@@ -71,6 +71,8 @@ struct Told {
     left: Left,
     /// What trees are sealed with.
     sealing: Option<Arc<Sealing>>,
+    /// The controller takes nothing else any more.
+    must_seal: bool,
     /// Names the result files that were published last.
     outputs: Option<String>,
 }
@@ -226,7 +228,11 @@ impl Publishing {
             Commit::Superseded => Published::Superseded,
             // A controller that is older than the one whose format was asked
             // for: not for good.
-            Commit::Refused(why) if why.contains("this program reads up to") => Published::Later(why),
+            Commit::Refused(why)
+                if why.contains("this program reads up to") || self.seals_now(attempt, &why) =>
+            {
+                Published::Later(why)
+            }
             Commit::Refused(why) => Published::Refused(why),
             Commit::Again(why) => Published::Later(why),
             Commit::Unknown(_) => Published::Stored { key, digest, step },

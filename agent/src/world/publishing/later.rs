@@ -116,7 +116,9 @@ impl Publishing {
             // Not the checkpoint's fault: a controller older than the one whose
             // format was asked for, or a pack that is gone and is sent anew.
             Commit::Refused(why)
-                if why.contains("this program reads up to") || why.ends_with("is missing") =>
+                if why.contains("this program reads up to")
+                    || why.ends_with("is missing")
+                    || self.seals_now(attempt, &why) =>
             {
                 Published::Later(why)
             }

@@ -9,7 +9,21 @@ use proto::v1;
 
 use super::Publishing;
 
+/// How a controller says that a tree in the clear is not taken: the attempt was
+/// assigned when its run was not to be sealed, and now it is.
+const TO_BE_SEALED: &str = "the run's trees are to be sealed";
+
 impl Publishing {
+    /// Whether a refusal is about nothing but that: what was stored is published
+    /// again, sealed, and nothing more in the clear, whatever the assignment says.
+    pub(super) fn seals_now(&self, attempt: &str, why: &str) -> bool {
+        let now = why.starts_with(TO_BE_SEALED);
+        if now {
+            self.tell(attempt, |told| told.must_seal = true);
+        }
+        now
+    }
+
     /// Takes the keys of an attempt into memory, and with them a change of
     /// recipients.
     pub fn entrust(&self, work: &v1::Work) {
@@ -22,11 +36,11 @@ impl Publishing {
 
     /// What seals; `None`: this attempt's trees are not sealed.
     pub(super) fn sealing(&self, work: &v1::Work) -> Result<Option<Arc<Sealing>>, String> {
-        match self.tell(&work.attempt_id, |told| told.sealing.clone()) {
-            None if work.sealed => {
+        match self.tell(&work.attempt_id, |told| (told.sealing.clone(), told.must_seal)) {
+            (None, must) if must || work.sealed => {
                 Err("checkpoints are sealed, and the keys come with the connection".into())
             }
-            known => Ok(known),
+            (known, _) => Ok(known),
         }
     }
 }
