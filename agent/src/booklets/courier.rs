@@ -2,6 +2,7 @@
 //! most one booklet, asks for the next in time, and remembers what was stored
 //! until somebody says that it is durable.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use artifacts::store::booklet::BookletStore;
 use artifacts::store::booklet::plan::Next;
 use artifacts::{KeySpace, Manifest, ObjectKey, StoreError};
 use proto::v1;
+use tokio::time::{Instant, timeout};
 
 use super::Connect;
 use super::numbers::Numbers;
@@ -31,6 +33,9 @@ const BOOKLET: &str = "booklet.json";
 const COMMIT: Duration = Duration::from_secs(180);
 /// The same where a publish waits for it that need not.
 const COMMIT_SOON: Duration = Duration::from_secs(30);
+/// A commit that is not answered within that goes on beside the others for so
+/// long, and is asked for anew then.
+const COMMIT_BESIDE: Duration = Duration::from_mins(30);
 /// For a booklet: thousands of signatures. Shorter where one is held still:
 /// a publish waits for it.
 const BOOKLETS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(8));
@@ -72,10 +77,29 @@ pub struct Courier {
     /// What is written of numbers. Locked while it is being written: nobody
     /// puts an object under a number that is not.
     numbers: tokio::sync::Mutex<Option<Numbers>>,
-    /// Commits are asked for one after the other.
-    turn: tokio::sync::Mutex<()>,
+    /// Commits are asked for one after the other, but for one that takes long:
+    /// the controller looks at thousands of packs, and the others need not wait.
+    turn: tokio::sync::Mutex<Option<Slow>>,
     /// And so are publishes: two would use the same numbers.
     publishing: tokio::sync::Mutex<()>,
+}
+
+/// A commit that nobody has answered yet, and from when on it is given up.
+struct Slow {
+    key: String,
+    answer: Pin<Box<dyn Future<Output = Commit> + Send>>,
+    until: Instant,
+}
+
+impl Slow {
+    /// The answer, if it is there.
+    async fn look(&mut self) -> Option<Commit> {
+        match timeout(Duration::ZERO, &mut self.answer).await {
+            Ok(answer) => Some(answer),
+            Err(_) if Instant::now() >= self.until => Some(Commit::Unknown("no answer in half an hour".into())),
+            Err(_) => None,
+        }
+    }
 }
 
 /// What became of something that was stored.
@@ -229,7 +253,7 @@ impl Courier {
             (memory.rate.measured(), if holds { BOOKLETS.1 } else { BOOKLETS.0 })
         };
         let ask = BookletAsk { next, measured };
-        let handed = tokio::time::timeout(limit, self.parts.gateway.booklet(&self.parts.work, &ask));
+        let handed = timeout(limit, self.parts.gateway.booklet(&self.parts.work, &ask));
         match handed.await.unwrap_or_else(|_| Handed::Unknown("no answer in time".into())) {
             Handed::Booklet { booklet, valid_ms, covers_ms } => {
                 self.hold(Held { booklet: *booklet, got_ms: now_ms, valid_ms, covers_ms }).await;
@@ -283,39 +307,67 @@ impl Courier {
     }
 
     async fn settle_within(&self, limit: Duration) -> Vec<Settled> {
-        let _turn = self.turn.lock().await;
+        let mut slow = self.turn.lock().await;
         let mut settled = Vec::new();
+        if let Some(one) = slow.as_mut()
+            && let Some(answer) = one.look().await
+        {
+            let key = std::mem::take(&mut one.key);
+            *slow = None;
+            if !self.answered(&key, answer, &mut settled) {
+                self.keep_pending().await;
+                return settled;
+            }
+        }
         loop {
-            let Some(entry) = self.memory().pending.first().cloned() else { break };
+            let beside = slow.as_ref().map(|slow| slow.key.clone());
+            let Some(entry) = self.memory().pending.next(beside.as_deref()).cloned() else { break };
             if !self.parts.gateway.reachable() {
                 break;
             }
-            let asked = self.parts.gateway.commit(&self.parts.work, &entry.key, &entry.digest);
-            let answer = tokio::time::timeout(limit, asked).await;
-            let answer = answer.unwrap_or_else(|_| Commit::Unknown("no answer in time".into()));
-            let after = self.memory().pending.answered(&entry.key, answer);
-            match after {
-                Some(After::Settled(entry, answer)) => {
-                    // What is wrong may be wrong for all: the others wait.
-                    let again = matches!(answer, Commit::Again(_));
-                    if !matches!(answer, Commit::Durable) {
-                        // What these rest on may be what is wrong.
-                        self.memory().known = Arc::default();
-                    }
-                    settled.push(Settled { entry: *entry, answer });
-                    if again {
-                        break;
-                    }
+            let (gateway, work) = (self.parts.gateway.clone(), self.parts.work.clone());
+            let (key, digest) = (entry.key.clone(), entry.digest);
+            let mut answer: Pin<Box<dyn Future<Output = Commit> + Send>> =
+                Box::pin(async move { gateway.commit(&work, &key, &digest).await });
+            // Who is silent to two is silent to all.
+            let limit = if slow.is_some() { limit.min(COMMIT_SOON) } else { limit };
+            let answer = match timeout(limit, &mut answer).await {
+                Ok(answer) => answer,
+                Err(_) if slow.is_none() => {
+                    tracing::warn!(key = entry.key, "a commit takes long: the others go on");
+                    *slow = Some(Slow { key: entry.key, answer, until: Instant::now() + COMMIT_BESIDE });
+                    continue;
                 }
-                Some(After::Waits(why)) => {
-                    tracing::info!(why, key = entry.key, "stored, and not yet durable");
-                    break;
-                }
-                None => break,
+                Err(_) => Commit::Unknown("no answer in time".into()),
+            };
+            if !self.answered(&entry.key, answer, &mut settled) {
+                break;
             }
         }
         self.keep_pending().await;
         settled
+    }
+
+    /// Takes note of an answer; whether the next may be asked for.
+    fn answered(&self, key: &str, answer: Commit, settled: &mut Vec<Settled>) -> bool {
+        let after = self.memory().pending.answered(key, answer);
+        match after {
+            Some(After::Settled(entry, answer)) => {
+                // What is wrong may be wrong for all: the others wait.
+                let again = matches!(answer, Commit::Again(_));
+                if !matches!(answer, Commit::Durable) {
+                    // What these rest on may be what is wrong.
+                    self.memory().known = Arc::default();
+                }
+                settled.push(Settled { entry: *entry, answer });
+                !again
+            }
+            Some(After::Waits(why)) => {
+                tracing::info!(why, key, "stored, and not yet durable");
+                false
+            }
+            None => false,
+        }
     }
 
     /// How many are stored and not durable.

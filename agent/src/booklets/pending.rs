@@ -57,10 +57,16 @@ impl Pending {
         self.entries.remove(old.unwrap_or(0))
     }
 
-    /// The one to be committed next.
+    /// The one to be committed next, beside one that is still being asked for.
+    /// Where steps do not tell which of two saves is the newer, the order of
+    /// their commits does: then it waits.
     #[must_use]
-    pub fn first(&self) -> Option<&Entry> {
-        self.entries.front()
+    pub fn next(&self, asked: Option<&str>) -> Option<&Entry> {
+        let is_asked = |entry: &&Entry| Some(entry.key.as_str()) == asked;
+        let next = self.entries.iter().find(|entry| !is_asked(entry))?;
+        let Some(slow) = self.entries.iter().find(is_asked) else { return Some(next) };
+        let results = slow.relative.is_empty() || next.relative.is_empty();
+        (results || (slow.step.is_some() && next.step > slow.step)).then_some(next)
     }
 
     /// Takes note of the answer to the commit of `key`; nothing if it fell off
@@ -132,6 +138,28 @@ mod tests {
         assert_eq!(Pending::read(b"[]"), None);
     }
 
+    #[test]
+    fn only_what_is_newer_by_its_step_goes_on_beside_one_that_is_asked_for() {
+        let list = |entries: &[(Option<u64>, &str)]| {
+            let mut pending = Pending::default();
+            for (number, (step, relative)) in entries.iter().enumerate() {
+                let (key, relative) = (number.to_string(), (*relative).to_owned());
+                let (digest, token) = (String::new(), String::new());
+                pending.push(Entry { key, digest, step: *step, relative, token });
+            }
+            pending.next(Some("0")).map(|entry| entry.key.clone())
+        };
+        let one = Some("1".to_owned());
+        assert_eq!(list(&[(Some(1), "a")]), None);
+        assert_eq!(list(&[(Some(1), "a"), (Some(2), "b")]), one);
+        assert_eq!(list(&[(Some(1), "a"), (None, "")]), one, "results");
+        assert_eq!(list(&[(None, ""), (Some(1), "a")]), one);
+        assert_eq!(list(&[(Some(2), "a"), (Some(2), "b")]), None);
+        assert_eq!(list(&[(None, "a"), (None, "b")]), None);
+        assert_eq!(list(&[(None, "a"), (Some(3), "b")]), None);
+        assert_eq!(list(&[(Some(1), "a"), (None, "b"), (Some(3), "c")]), None, "in order");
+    }
+
     proptest! {
         /// Each is settled once, in order, however often nobody answers; and
         /// what was kept is what is left.
@@ -155,7 +183,7 @@ mod tests {
                     _ => Commit::Unknown("x".into()),
                 };
                 let waits = matches!(answer, Commit::Unknown(_));
-                let key = pending.first().map(|entry| entry.key.clone()).unwrap_or_default();
+                let key = pending.next(None).map(|entry| entry.key.clone()).unwrap_or_default();
                 match pending.answered(&key, answer) {
                     Some(After::Settled(entry, _)) => settled.push(entry.step.unwrap()),
                     Some(After::Waits(_)) => prop_assert!(waits),
@@ -164,7 +192,7 @@ mod tests {
             }
             prop_assert_eq!(settled.len() + pending.len(), stored as usize);
             prop_assert!(settled.iter().copied().eq(0..settled.len() as u64));
-            prop_assert_eq!(pending.first().and_then(|e| e.step), (settled.len() < stored as usize).then_some(settled.len() as u64));
+            prop_assert_eq!(pending.next(None).and_then(|e| e.step), (settled.len() < stored as usize).then_some(settled.len() as u64));
         }
     }
 }

@@ -19,6 +19,10 @@ const SILENT: u8 = 2;
 /// Commits are answered with what passes.
 const CONTENDED: u8 = 3;
 const SUPERSEDES: u8 = 4;
+/// The first commit takes ten minutes; all else is answered.
+const SLOW: u8 = 5;
+/// Takes nothing in the clear.
+const SEALS: u8 = 6;
 
 /// A controller in one of these moods, and the bucket behind it.
 struct Hub {
@@ -27,6 +31,7 @@ struct Hub {
     mood: AtomicU8,
     committed: Mutex<Vec<String>>,
     through: Mutex<Vec<String>>,
+    slow: Mutex<Option<String>>,
 }
 
 impl Hub {
@@ -34,7 +39,14 @@ impl Hub {
         let objects = MemoryStore::default();
         let bucket = SimulatedBucket::new(objects.clone(), [3; 32], os::unix_ms);
         let (committed, through) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { bucket, objects, mood: AtomicU8::new(ANSWERS), committed, through })
+        let slow = Mutex::default();
+        Arc::new(Self { bucket, objects, mood: AtomicU8::new(ANSWERS), committed, through, slow })
+    }
+
+    async fn is_sealed(&self, key: &str) -> bool {
+        let key: ObjectKey = key.parse().unwrap();
+        let size = self.objects.size(&key).await.unwrap().unwrap();
+        artifacts::seal::has_sealed_shape(&key, &self.objects.get(&key, 0, size).await.unwrap())
     }
 
     fn is(&self, mood: u8) {
@@ -93,6 +105,14 @@ impl Gateway for Hub {
             Err(error) => Commit::Unknown(error.to_string()),
             Ok(CONTENDED) => Commit::Again("the rows kept changing".into()),
             Ok(SUPERSEDES) => Commit::Superseded,
+            Ok(SEALS) if !self.is_sealed(key).await => {
+                Commit::Refused("the run's trees are to be sealed, and this one is not".into())
+            }
+            Ok(SLOW) if self.slow.lock().unwrap().get_or_insert_with(|| key.to_owned()) == key => {
+                tokio::time::sleep(Duration::from_mins(10)).await;
+                self.committed.lock().unwrap().push(key.to_owned());
+                Commit::Durable
+            }
             Ok(_) => {
                 self.committed.lock().unwrap().push(key.to_owned());
                 Commit::Durable
@@ -350,4 +370,47 @@ async fn a_disk_that_takes_no_more_numbers_keeps_nobody_from_storing() {
     assert!(matches!(night.save("step-1.json", "{}").await, Published::Durable { .. }));
     assert!(matches!(night.save("step-2.json", "[2]").await, Published::Durable { .. }));
     assert_eq!(night.hub.committed().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_takes_long_holds_up_no_other() {
+    let night = Night::new();
+    night.hub.is(SLOW);
+    assert!(matches!(night.save("step-1.json", "[1]").await, Published::Stored { .. }));
+    let began = tokio::time::Instant::now();
+    assert!(matches!(night.save("step-2.json", "[2]").await, Published::Durable { .. }));
+    assert!(matches!(night.save("step-3.json", "[3]").await, Published::Durable { .. }));
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert_eq!((night.settle().await.left, night.hub.committed().len()), (1, 2));
+    // It is asked for once, and its answer counts whenever it comes.
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    let settled = night.settle().await;
+    assert_eq!((steps(&settled), settled.left), (vec![Some(1)], 0));
+    assert_eq!(night.hub.committed().len(), 3);
+    assert_eq!(night.state("step-1.json"), "published");
+}
+
+#[tokio::test]
+async fn a_run_that_is_to_be_sealed_from_now_on_loses_no_save_in_the_clear() {
+    let night = Night::new();
+    assert!(matches!(night.save("step-1.json", "[1]").await, Published::Durable { .. }));
+    night.hub.is(NOT_CONNECTED);
+    assert!(matches!(night.save("step-2.json", "[2]").await, Published::Stored { .. }));
+    night.hub.is(SEALS);
+    let settled = night.settle().await;
+    assert!(matches!(settled.outcomes[..], [Published::Later(_)]) && settled.left == 0, "{settled:?}");
+    let later = night.save("step-3.json", "[3]").await;
+    assert!(matches!(&later, Published::Later(why) if why.contains("keys come")), "{later:?}");
+    // The keys come with the next assignment.
+    let sealing = v1::Sealing { secret: vec![1; 32], recipients: vec![public(), public()] };
+    night.place.publishing.entrust(&v1::Work { sealing: Some(sealing), ..night.work.clone() });
+    for name in ["step-2.json", "step-3.json"] {
+        let saved = night.publish(name).await;
+        assert!(matches!(saved, Published::Durable { .. }), "{saved:?}");
+    }
+    assert_eq!(night.hub.committed().len(), 3);
+}
+
+fn public() -> Vec<u8> {
+    artifacts::seal::PrivateKey::generate().unwrap().public().unwrap().as_bytes().to_vec()
 }
