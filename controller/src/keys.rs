@@ -358,9 +358,8 @@ mod tests {
         let third = PrivateKey::generate().unwrap().public().unwrap();
         assert!(add_recipient(home.path(), third).unwrap_err().to_string().contains("line 4"));
         // Too many: the first are sealed to; a new own key is among them.
-        let many: String = (0..17)
-            .map(|_| format!("{}\n", PrivateKey::generate().unwrap().public().unwrap()))
-            .collect();
+        let many: String =
+            (0..17).map(|_| format!("{}\n", PrivateKey::generate().unwrap().public().unwrap())).collect();
         fs::write(&path, format!("# mine\n{many}")).unwrap();
         assert!(keys.material("p").is_err(), "the controller could not open it");
         let keys = Keys::open(&dir).unwrap();

@@ -245,7 +245,8 @@ impl Keeper {
         // What is being imported grows: none of it goes before all of it was left
         // alone for so long.
         let imports = imports(core, &all).await?;
-        let young = |key: &str| sweep.doomed.get(key).is_some_and(|at| now < at.saturating_add(grace.leaked_ms));
+        let young =
+            |key: &str| sweep.doomed.get(key).is_some_and(|at| now < at.saturating_add(grace.leaked_ms));
         let busy: BTreeSet<&str> =
             imports.iter().filter(|(_, key)| young(key)).map(|(scope, _)| scope.as_str()).collect();
         let growing = imports.iter().filter(|(scope, _)| busy.contains(scope.as_str()));

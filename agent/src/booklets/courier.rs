@@ -96,7 +96,9 @@ impl Slow {
     async fn look(&mut self) -> Option<Commit> {
         match timeout(Duration::ZERO, &mut self.answer).await {
             Ok(answer) => Some(answer),
-            Err(_) if Instant::now() >= self.until => Some(Commit::Unknown("no answer in half an hour".into())),
+            Err(_) if Instant::now() >= self.until => {
+                Some(Commit::Unknown("no answer in half an hour".into()))
+            }
             Err(_) => None,
         }
     }

@@ -36,9 +36,17 @@ pub(super) enum Found {
 
 enum Item {
     /// `data`: bytes that the file system has room for; fewer where there are holes.
-    File { identity: Identity, data: u64, held: Option<File> },
-    Dir { identity: Identity },
-    Link { target: String },
+    File {
+        identity: Identity,
+        data: u64,
+        held: Option<File>,
+    },
+    Dir {
+        identity: Identity,
+    },
+    Link {
+        target: String,
+    },
 }
 
 /// A selection that is being read.

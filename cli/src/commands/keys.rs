@@ -65,9 +65,8 @@ fn show(ctx: &Context, as_json: bool) -> anyhow::Result<ExitCode> {
         let flaws: Vec<_> =
             found.recipients.flaws.iter().map(|flaw| json!({"line": flaw.line, "why": flaw.why})).collect();
         let (problem, cure) = found.problem().unzip();
-        ctx.printer.json(
-            &json!({"recipients": recipients, "flaws": flaws, "problem": problem, "cure": cure}),
-        );
+        ctx.printer
+            .json(&json!({"recipients": recipients, "flaws": flaws, "problem": problem, "cure": cure}));
         return Ok(ExitCode::Ok);
     }
     let rows: Vec<Vec<String>> =

@@ -46,7 +46,9 @@ impl Recipients {
                     found.good.push(key);
                     continue;
                 }
-                Ok(_) => format!("one recipient more than the {MOST_RECIPIENTS} that a manifest has room for"),
+                Ok(_) => {
+                    format!("one recipient more than the {MOST_RECIPIENTS} that a manifest has room for")
+                }
                 Err(error) => error.to_string(),
             };
             found.flaws.push(Flaw { line, why });
@@ -95,7 +97,8 @@ impl Recipients {
 pub(super) fn prepend(dir: &Path, key: &PublicKey) -> Result<(), HomeError> {
     let path = dir.join(RECIPIENTS);
     let text = read_text(&path)?.unwrap_or_default();
-    let remarks: usize = text.split_inclusive('\n').take_while(|line| line.starts_with('#')).map(str::len).sum();
+    let remarks: usize =
+        text.split_inclusive('\n').take_while(|line| line.starts_with('#')).map(str::len).sum();
     let (remarks, lines) = text.split_at(remarks);
     write_file(&path, format!("{remarks}{key}\n{lines}").as_bytes(), 0o600)
 }
