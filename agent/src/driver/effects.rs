@@ -394,7 +394,7 @@ async fn finish_once(
     last: &Last,
 ) -> Settled {
     let mut facts = Vec::new();
-    let mut unpublished = None;
+    let (mut unpublished, mut gone) = (None, None);
     let mut left = world.candidates(work.clone(), true).await;
     for text in world.remarks(&work.attempt_id) {
         facts.push(Kind::Note(v1::Note { level: "warning".into(), text }));
@@ -421,6 +421,8 @@ async fn finish_once(
                 facts.push(stored_fact(key, step));
             }
             Ok(Published::Superseded) => return Settled { facts, ..Settled::default() },
+            // It was whole and is not sent: looked at again, or nobody would ever hear of it.
+            Ok(Published::Gone) => gone = Some(candidate.name),
             Ok(_) => {}
             Err(why) => unpublished = Some(format!("checkpoint {} was not published: {why}", candidate.name)),
         }
@@ -431,7 +433,9 @@ async fn finish_once(
     let cancelled = || last.cancelled.load(Ordering::Relaxed);
     let settled = settle_last(world, work, gateway, cancelled).await;
     facts.extend(settled.facts);
-    Settled { unpublished: unpublished.or(settled.unpublished), again: settled.again, facts }
+    let again = settled.again || gone.is_some();
+    let gone = gone.map(|name| format!("checkpoint {name} changed each time while it was read"));
+    Settled { unpublished: unpublished.or(settled.unpublished).or(gone), again, facts }
 }
 
 /// The last words of the error stream.

@@ -17,6 +17,8 @@ struct Machine {
     settlements: Mutex<Vec<Published>>,
     /// The save is to be published, for the first time or again.
     open: Mutex<bool>,
+    /// So often it becomes another one while it is read.
+    changes: Mutex<u32>,
     published: Mutex<u32>,
 }
 
@@ -55,6 +57,11 @@ impl World for Machine {
         if std::mem::take(&mut *self.open.lock().unwrap()) { vec![save] } else { Vec::new() }
     }
     async fn publish(&self, _: v1::Work, _: Candidate, _: SharedGateway) -> Published {
+        let mut changes = self.changes.lock().unwrap();
+        if *changes > 0 {
+            *changes -= 1;
+            return Published::Gone;
+        }
         *self.published.lock().unwrap() += 1;
         Published::Stored { key: "k".into(), digest: "d".into(), step: Some(9) }
     }
@@ -62,6 +69,10 @@ impl World for Machine {
         Published::Gone
     }
     async fn settle(&self, _: v1::Work, _: SharedGateway, _: bool) -> Settlement {
+        if *self.published.lock().unwrap() == 0 {
+            *self.open.lock().unwrap() = true;
+            return Settlement { outcomes: Vec::new(), left: 0 };
+        }
         let outcome = self.settlements.lock().unwrap().pop();
         *self.open.lock().unwrap() = matches!(outcome, Some(Published::Later(_)));
         Settlement { outcomes: outcome.into_iter().collect(), left: 0 }
@@ -74,10 +85,16 @@ impl World for Machine {
 
 /// What is told at the end, how often the save was published, and whether it
 /// is durable.
-async fn ends(mut settlements: Vec<Published>) -> (Option<String>, u32, bool) {
+async fn ends(settlements: Vec<Published>) -> (Option<String>, u32, bool) {
+    ends_after(0, settlements).await
+}
+
+/// The same of a save that changes so often while it is read.
+async fn ends_after(changes: u32, mut settlements: Vec<Published>) -> (Option<String>, u32, bool) {
     settlements.reverse();
     let settlements = Mutex::new(settlements);
-    let machine = Machine { settlements, open: Mutex::new(true), published: Mutex::default() };
+    let (open, changes) = (Mutex::new(true), Mutex::new(changes));
+    let machine = Machine { settlements, open, changes, published: Mutex::default() };
     let gateway: SharedGateway = Arc::new(RemoteStore::newest(watch::channel(None).1));
     let last = Last { durable: None, step: Some(9), cancelled: Arc::new(AtomicBool::new(false)) };
     let (unpublished, facts) = finish(&machine, v1::Work::default(), gateway, last).await;
@@ -97,4 +114,14 @@ async fn a_last_save_whose_commit_comes_to_nothing_is_published_again() {
     let (why, published, durable) = ends((0..20).map(|_| later()).collect()).await;
     assert!(why.is_some_and(|why| why.contains("durable")) && !durable);
     assert_eq!(published, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_save_that_could_not_be_read_is_looked_at_again_and_never_passed_over_in_silence() {
+    let durable = || vec![Published::Durable { key: "k".into(), step: Some(9) }];
+    assert_eq!(ends_after(1, durable()).await, (None, 1, true));
+    assert_eq!(ends_after(4, durable()).await, (None, 1, true));
+    let (why, published, durable) = ends_after(u32::MAX, durable()).await;
+    assert_eq!(why.as_deref(), Some("checkpoint step-9 changed each time while it was read"));
+    assert_eq!((published, durable), (0, false));
 }

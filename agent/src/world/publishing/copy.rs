@@ -137,7 +137,60 @@ impl Copier<'_> {
             }
             io::copy(&mut &source, &mut File::create(to)?)?;
         }
+        let meta = source.metadata()?;
+        // Layouts tell a finished save by what was written last, and a directory
+        // lists its files in any order: times of copying would tell of neither.
+        File::options().write(true).open(to)?.set_modified(meta.modified()?)?;
         // The manifest keeps modes.
-        fs::set_permissions(to, source.metadata()?.permissions())
+        fs::set_permissions(to, meta.permissions())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    /// The seal of a save is newer than what it seals, in whatever order a file
+    /// system lists them to whoever copies.
+    #[test]
+    fn a_copy_is_as_old_as_what_it_was_made_of() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(root.path(), "a");
+        let last = dir.checkpoints().join("last");
+        fs::create_dir_all(&last).unwrap();
+        for (name, age) in [
+            ("__0_0.distcp", 90),
+            ("__1_0.distcp", 80),
+            ("__1.metadata", 70),
+            ("__0.metadata", 60),
+            ("__2_0.distcp", 50),
+            ("__2.metadata", 40),
+        ] {
+            fs::write(last.join(name), name).unwrap();
+            let file = File::options().write(true).open(last.join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            if age == 60 {
+                fs::set_permissions(last.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o400))
+                    .unwrap();
+            }
+        }
+        let before = look(&last).unwrap();
+        let Taken::Copy(copy) = take(&dir, (&last, "@/last"), None, &before, false).unwrap() else {
+            panic!("it did not change")
+        };
+        let times = |place: &Path| -> Vec<(std::ffi::OsString, SystemTime, fs::Permissions)> {
+            let mut all: Vec<_> = fs::read_dir(place)
+                .unwrap()
+                .map(|entry| entry.unwrap())
+                .map(|entry| (entry.file_name(), entry.metadata().unwrap()))
+                .map(|(name, meta)| (name, meta.modified().unwrap(), meta.permissions()))
+                .collect();
+            all.sort_by(|a, b| a.0.cmp(&b.0));
+            all
+        };
+        assert_eq!(times(&copy.path), times(&last));
+        assert!(matches!(Judge::default().judge(&copy.path), Completeness::Complete { .. }));
     }
 }
