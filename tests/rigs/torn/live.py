@@ -2,7 +2,8 @@
 again from the store by the reader that knows nothing of the product, and loaded as its framework loads it.
 
 torn      a durable checkpoint, or what a later attempt was given to go on from, does not hold what was to be saved
-missed    a save had returned before its program died, and neither it nor a newer one is durable
+missed    a save had returned before its program died, and neither it nor a newer one is durable; or the last program,
+          which ends well, left a save that is not
 """
 
 import json
@@ -69,21 +70,28 @@ def run(home, kind, seed, megabytes, place, writers, counts, problems):
     if listed.returncode != 0:
         raise SystemExit(f"torn: {name} has no list of checkpoints: {listed.stderr}{ended.stderr[-2000:]}")
     durable = [one for one in json.loads(listed.stdout) if one["state"] == "COMMITTED"]
+    held = set()
     for number, one in enumerate(durable):
         path = restore(home, one["key"], place / f"{kind}-restored" / str(number))
         counts["durable"] += 1
-        if not writers.holds(kind, str(path), seed, megabytes):
+        if writers.holds(kind, str(path), seed, megabytes):
+            held.add(writers.step_of(kind, str(path)))
+        else:
             problems.append(f"torn: seed {seed}, {kind}: durable step {one.get('step')}, {one['name']}")
     lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
     counts["resumed"] += sum(words[1] == "resumed" for words in lines)
     problems += [f"torn: seed {seed}, {kind}: resumed from {words[2]}" for words in lines if words[1] == "TORN"]
+    if ended.returncode != 0:
+        problems.append(f"seed {seed}, {kind}: the run did not end well: {ended.stderr[-1000:]}")
+        return
+    # Whoever saves over the only one may lose it with the next save, but not where nobody died.
+    left = [int(words[2]) for words in lines if words[1] == "saved" and int(words[0]) >= LIVES]
+    if not left or left[-1] not in held:
+        problems.append(f"missed: seed {seed}, {kind}: {left[-1:]} was saved last, {sorted(held)} are durable")
     saved = [int(words[2]) for words in lines if words[1] == "saved"]
     newest = max((int(one["step"]) for one in durable if one.get("step") is not None), default=0)
-    # Whoever saves over the only one may die within the next.
-    if "over" not in kind and saved and newest < max(saved):
+    if saved and newest < max(saved):
         problems.append(f"missed: seed {seed}, {kind}: step {max(saved)} was saved, step {newest} is durable")
-    if not durable:
-        problems.append(f"missed: seed {seed}, {kind}: nothing is durable: {ended.stderr[-1000:]}")
 
 
 def runs(program, seed, megabytes, place, writers, counts, problems):
@@ -91,5 +99,7 @@ def runs(program, seed, megabytes, place, writers, counts, problems):
     try:
         for kind in KINDS:
             run(home, kind, seed, megabytes, place, writers, counts, problems)
+        if not counts["resumed"]:
+            problems.append(f"seed {seed}: no program went on from a checkpoint: the rig showed nothing")
     finally:
         home.end()

@@ -267,6 +267,11 @@ def holds(kind, path, seed, megabytes):
         return False
 
 
+def step_of(kind, path):
+    """The step that a whole checkpoint says that it holds."""
+    return int(numpy.asarray(KINDS[kind][2](path)["step"]).reshape(-1)[0])
+
+
 def train(kind, log, seed, megabytes, lives):
     """Goes on from what it is given, writes down what it found and saved, and is killed in the middle of a save."""
     name, save, _ = KINDS[kind]
@@ -280,8 +285,9 @@ def train(kind, log, seed, megabytes, lives):
     step = 1
     if resume:
         note("resumed" if holds(kind, resume, seed, megabytes) else "TORN", resume)
-        step = int(numpy.asarray(KINDS[kind][2](resume)["step"]).reshape(-1)[0]) + 1
-    last = step + draw.randrange(3, 6)
+        step = step_of(kind, resume) + 1
+    # Each dies later than the one before, whatever became durable: two that fail alike at one step end the run.
+    last = step + 1 + 2 * life + draw.randrange(2)
     while True:
         path = os.path.join(os.environ["OUTLAST_CHECKPOINT_DIR"], name.format(step))
         parts = arrays(seed, step, megabytes)
