@@ -79,17 +79,10 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
             None => {}
             Some(ours) => {
                 if let Some(status) = ours.child.try_wait()? {
-                    if status.code() != Some(i32::from(controller::command::EXIT_HELD)) {
-                        let full = ExitCode::CannotWrite;
-                        let (code, what) = if status.code() == Some(i32::from(full.code())) {
-                            (full, "the disk is full or cannot be written".to_owned())
-                        } else {
-                            (ExitCode::Unreachable, status.to_string())
-                        };
+                    if let Some((code, what)) = failed_start(status.code(), status) {
                         let why = format!("the controller could not start ({what})");
                         return Err(ours.explain(code, &why).into());
                     }
-                    // Another one was faster.
                     started = None;
                 }
             }
@@ -105,6 +98,22 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
             });
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Why a controller that was started here and ended is none to wait for: what
+/// it says to the shell, and in words. `None`: another one was faster, or
+/// somebody had this one end in good order before it answered here, such as a
+/// program of another build; whoever serves next is waited for, or started.
+fn failed_start(code: Option<i32>, status: impl std::fmt::Display) -> Option<(ExitCode, String)> {
+    let full = ExitCode::CannotWrite;
+    match code {
+        Some(0) => None,
+        Some(code) if code == i32::from(controller::command::EXIT_HELD) => None,
+        Some(code) if code == i32::from(full.code()) => {
+            Some((full, "the disk is full or cannot be written".to_owned()))
+        }
+        _ => Some((ExitCode::Unreachable, status.to_string())),
     }
 }
 
@@ -251,6 +260,18 @@ mod tests {
         assert!(!is_free(dir.path()).unwrap());
         lock.unlock().unwrap();
         assert!(is_free(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_controller_that_was_told_to_end_did_not_fail_to_start() {
+        let why = |code| failed_start(code, "its status").map(|(code, what)| (code.code(), what));
+        assert_eq!(why(Some(0)), None, "a program of another build replaces it");
+        assert_eq!(why(Some(i32::from(controller::command::EXIT_HELD))), None);
+        let full = ExitCode::CannotWrite.code();
+        assert_eq!(why(Some(i32::from(full))).unwrap().0, full);
+        for code in [Some(1), Some(101), None] {
+            assert_eq!(why(code), Some((ExitCode::Unreachable.code(), "its status".to_owned())));
+        }
     }
 
     #[test]
