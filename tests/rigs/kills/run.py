@@ -6,10 +6,10 @@
 A run saves ten times a second; `outlast tidy --grace 0s` lets go of its old checkpoints all the time and deletes what
 nothing needs. Meanwhile SIGKILL comes at random moments to the controller (commit, retention, deletion), the agent
 (publishing), the whole machine (the next one restores) and `tidy` itself. Some checkpoints are pinned on the way.
-After six machines within an hour a run waits for a person, who is this rig: `outlast resume`. But for that it must
-have gone on by itself in the end. No attempt may be lost whose machine was not killed, and every checkpoint that is
-listed as durable, and every pinned one, must come back from the store as its step says. The restorer is
-artifacts/examples/restore_tree.rs.
+After six machines within an hour a run waits for a person, who is this rig: `outlast resume`. But for that it must go
+on by itself: something newer becomes durable all the time. No attempt may be lost whose machine was not killed, and
+every checkpoint that is listed as durable, and every pinned one, must come back from the store as its step says. The
+restorer is artifacts/examples/restore_tree.rs.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 240
+# A run whose machines are lost one after the other without a durable step between them is given up: fewer are killed.
+FRUITLESS = 4
 CONFIG = """[run]
 command = ["python3", "train.py"]
 [environment]
@@ -52,7 +54,7 @@ class Lab:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("OUTLAST_")}
         self.env["OUTLAST_HOME"] = str(place / "home")
         self.over, self.tidies, self.current = threading.Event(), Counter(), None
-        self.storms = 0
+        self.storms, self.newest, self.moved, self.fruitless = 0, 0, time.monotonic(), 0
 
     def call(self, *args, check=True):
         said = subprocess.run([self.program, *args], capture_output=True, text=True, env=self.env, timeout=PATIENCE)
@@ -96,9 +98,16 @@ class Lab:
 
     def go_on(self, run):
         """Answers as a person would who knows why six machines of a run were lost within an hour."""
-        if self.json("status", run)["run"]["state"] == "WAITING":
+        now = self.json("status", run)["run"]
+        if now["ended_ms"]:
+            raise SystemExit(f"kills: the run has ended: {now['state']}, {now['reason']}")
+        if now["state"] == "WAITING":
             self.call("resume", run, "--detach")
             self.storms += 1
+        if (now["durable_step"] or 0) > self.newest:
+            self.newest, self.moved, self.fruitless = now["durable_step"], time.monotonic(), 0
+        if time.monotonic() - self.moved > PATIENCE:
+            raise SystemExit(f"kills: nothing became durable for {PATIENCE} s, in {now['state']}")
 
     def until(self, what, run, look):
         ends = time.monotonic() + PATIENCE
@@ -106,8 +115,6 @@ class Lab:
             if (found := look()) is not None:
                 return found
             if what != "the end of the run":
-                if self.json("status", run)["run"]["ended_ms"]:
-                    break
                 self.go_on(run)
             time.sleep(0.1)
         told = self.call("status", run, check=False).stdout + self.call("events", run, check=False).stdout[-4000:]
@@ -141,11 +148,16 @@ def strike(lab, draw, counts):
         victims = [lab.current.pid] if lab.current and lab.current.poll() is None else []
     elif what == "agent":
         victims = lab.doing("agent")
+    elif lab.fruitless >= FRUITLESS:
+        victims = []
     else:
         victims = lab.doing("guard") + lab.doing("agent") + lab.doing("keeper")
         victims += [pid for pid, words in lab.processes() if "train.py" in words]
     if any([kill(pid) for pid in victims]):
         counts[what] += 1
+        lab.fruitless += what == "machine"
+        with open(lab.place / "kills.log", "a") as log:
+            print(int(time.time() * 1000), what, *victims, file=log)
 
 
 def check(lab, run, restorer, pinned):
