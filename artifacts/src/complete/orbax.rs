@@ -1,14 +1,29 @@
 //! Orbax renames the finished directory to its number and, where a rename is
 //! not atomic, puts `commit_success.txt` into it. Its metadata tell when it was
 //! begun and, written again at the end, when it was committed.
+//!
+//! Old steps are deleted file by file and under their name (`max_to_keep`).
+//! What is left then, or after a program that died at it, tells nothing by
+//! itself: the step beside it tells what it has lost.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::directory::{Listing, unless_missing};
+use super::directory::{Listing, number, unless_missing};
 use super::{Completeness, Reason, incomplete};
+use crate::path::parent;
 
 pub(super) const FORMAT: &str = "orbax";
 const METADATA: &str = "_CHECKPOINT_METADATA";
+const COMMITTED: &str = "commit_success.txt";
+/// What one release writes into each step, or into each item of one.
+const MARKS: [&str; 4] = [METADATA, COMMITTED, "_METADATA", "manifest.ocdbt"];
+/// Entries looked at beside a step, and the newest steps of these.
+const BESIDE: usize = 10_000;
+const NEWEST: usize = 4;
 
 #[derive(Deserialize)]
 struct Times {
@@ -17,7 +32,10 @@ struct Times {
 }
 
 pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
-    if dir.has("commit_success.txt") {
+    if let Some(lost) = lost(dir) {
+        return incomplete(Reason::waits_for(&lost));
+    }
+    if dir.has(COMMITTED) {
         return unless_missing(None, FORMAT);
     }
     if !dir.has(METADATA) {
@@ -32,4 +50,44 @@ pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
         }
         _ => unless_missing(None, FORMAT),
     }
+}
+
+/// A file that is not there and that the step beside it has in the same place.
+fn lost(dir: &Listing) -> Option<String> {
+    let beside = beside(dir)?;
+    let mut places = BTreeSet::from([""]);
+    for member in &dir.files {
+        let mut place = parent(&member.path);
+        while places.insert(place) {
+            place = parent(place);
+        }
+    }
+    // Marks lie in the step, in an item, or in what one process wrote of it.
+    places.retain(|place| place.matches('/').count() < 2);
+    let marks = places.into_iter().flat_map(|place| MARKS.map(|mark| within(place, mark)));
+    let mut lost = marks.filter(|path| !dir.has(path) && beside.join(path).is_file());
+    let name = beside.file_name().unwrap_or_default().to_string_lossy();
+    lost.next().map(|path| format!("`{path}`, which `{name}` beside it has"))
+}
+
+/// The newest other step that Orbax saved in the same place under such a name.
+fn beside(dir: &Listing) -> Option<PathBuf> {
+    let label = dir.name.trim_end_matches(|c: char| c.is_ascii_digit());
+    if label == dir.name {
+        return None;
+    }
+    let above = dir.path.parent().filter(|above| *above != Path::new(""))?;
+    let entries = fs::read_dir(above).ok()?.take(BESIDE).flatten();
+    let mut steps: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok().filter(|name| *name != dir.name)?;
+            Some((number(&name, label, "")?, entry.path()))
+        })
+        .collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    steps.into_iter().take(NEWEST).map(|(_, path)| path).find(|path| path.join(METADATA).is_file())
+}
+
+fn within(place: &str, name: &str) -> String {
+    if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") }
 }

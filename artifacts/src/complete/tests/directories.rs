@@ -116,3 +116,41 @@ fn megatron_orbax_and_tensorflow() {
     dir.put("t/checkpoint", "model_checkpoint_path: \"ckpt-5\"\n");
     assert_eq!(dir.judge("t"), complete("tensorflow"));
 }
+
+/// Orbax deletes an old step under its name. Whatever a directory lists first,
+/// and wherever its program dies at that: once a mark is gone, it is no checkpoint.
+#[test]
+fn what_is_left_of_a_step_that_orbax_deletes_is_none() {
+    let dir = Dir::new();
+    let marks = ["_CHECKPOINT_METADATA", "commit_success.txt", "default/_METADATA", "default/manifest.ocdbt"];
+    let data = ["default/d/0a", "default/ocdbt.process_0/d/0b", "default/ocdbt.process_0/manifest.ocdbt"];
+    let save = |step: &str| {
+        for file in marks.iter().chain(&data) {
+            dir.put(&format!("{step}/{file}"), r#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2}"#);
+        }
+    };
+    let all = ["7", "8", "9"];
+    all.into_iter().for_each(save);
+    assert!(all.iter().all(|step| dir.judge(step) == complete("orbax")));
+    for file in [&marks[..], &data[2..]].concat() {
+        dir.remove(&format!("7/{file}"));
+        dir.incomplete("7", &format!("`{file}`, which `9` beside it has"));
+        save("7");
+    }
+    // In the order of one listing, to the last file.
+    for file in marks.iter().chain(&data) {
+        dir.remove(&format!("7/{file}"));
+        assert!(torn_file(&dir.judge("7")), "without {file}");
+    }
+    // The newest is measured by the one before; what saves other items is none the less whole.
+    dir.put("10/_CHECKPOINT_METADATA", r#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2}"#);
+    dir.incomplete("10", "`commit_success.txt`, which `9` beside it has");
+    dir.put("10/commit_success.txt", "");
+    dir.put("10/other/state", "x");
+    assert_eq!(dir.judge("10"), complete("orbax"));
+    // Another series, and a name without a step, have nothing to do with it.
+    for other in ["run-1/state", "best/state"] {
+        dir.put(other, "x");
+        assert!(matches!(dir.judge(other.split('/').next().unwrap()), Completeness::Unknown { .. }));
+    }
+}
