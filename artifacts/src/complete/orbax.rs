@@ -21,6 +21,8 @@ const METADATA: &str = "_CHECKPOINT_METADATA";
 const COMMITTED: &str = "commit_success.txt";
 /// What one release writes into each step, or into each item of one.
 const MARKS: [&str; 4] = [METADATA, COMMITTED, "_METADATA", "manifest.ocdbt"];
+/// Where an item, or a process for it, writes its data.
+const DATA: &str = "d";
 /// Entries looked at beside a step, and the newest steps of these.
 const BESIDE: usize = 10_000;
 const NEWEST: usize = 4;
@@ -29,6 +31,9 @@ const NEWEST: usize = 4;
 struct Times {
     init_timestamp_nsecs: Option<u64>,
     commit_timestamp_nsecs: Option<u64>,
+    /// By the names of the items; of older releases it is a text or not there.
+    #[serde(default)]
+    item_handlers: serde_json::Value,
 }
 
 pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
@@ -43,16 +48,20 @@ pub(super) fn judge(dir: &Listing) -> Option<Completeness> {
     }
     // Earlier releases tell no times: there, the name without its temporary
     // ending came by rename.
-    let times: Option<Times> = dir.text(METADATA).and_then(|text| serde_json::from_str(&text).ok());
-    match times {
-        Some(Times { init_timestamp_nsecs: Some(_), commit_timestamp_nsecs: None }) => {
+    match times(dir) {
+        Some(Times { init_timestamp_nsecs: Some(_), commit_timestamp_nsecs: None, .. }) => {
             incomplete(Reason::Uncommitted { file: METADATA.into() })
         }
         _ => unless_missing(None, FORMAT),
     }
 }
 
-/// A file that is not there and that the step beside it has in the same place.
+fn times(dir: &Listing) -> Option<Times> {
+    serde_json::from_str(&dir.text(METADATA)?).ok()
+}
+
+/// What is not there and what the step beside it has in the same place: a mark,
+/// all data of an item, or all of an item that it says to have.
 fn lost(dir: &Listing) -> Option<String> {
     let beside = beside(dir)?;
     let mut places = BTreeSet::from([""]);
@@ -62,12 +71,18 @@ fn lost(dir: &Listing) -> Option<String> {
             place = parent(place);
         }
     }
-    // Marks lie in the step, in an item, or in what one process wrote of it.
-    places.retain(|place| place.matches('/').count() < 2);
-    let marks = places.into_iter().flat_map(|place| MARKS.map(|mark| within(place, mark)));
-    let mut lost = marks.filter(|path| !dir.has(path) && beside.join(path).is_file());
+    let items = times(dir).map(|times| times.item_handlers).unwrap_or_default();
+    let items = items.as_object().into_iter().flat_map(|items| items.keys());
+    let items = items.filter(|item| !matches!(item.as_str(), "" | "." | "..") && !item.contains('/'));
+    // Both lie in the step, in an item, or in what one process wrote of it.
+    let above = |place: &&&str| place.matches('/').count() < 2;
+    let data = places.iter().filter(above).map(|place| within(place, DATA));
+    let mut gone = items.cloned().chain(data).filter(|place| !places.contains(place.as_str()));
+    let gone = gone.find(|place| fs::read_dir(beside.join(place)).is_ok_and(|mut any| any.next().is_some()));
+    let marks = places.iter().filter(above).flat_map(|place| MARKS.map(|mark| within(place, mark)));
+    let mut marks = marks.filter(|path| !dir.has(path) && beside.join(path).is_file());
     let name = beside.file_name().unwrap_or_default().to_string_lossy();
-    lost.next().map(|path| format!("`{path}`, which `{name}` beside it has"))
+    gone.or_else(|| marks.next()).map(|path| format!("`{path}`, which `{name}` beside it has"))
 }
 
 /// The newest other step that Orbax saved in the same place under such a name.

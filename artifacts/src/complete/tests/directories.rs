@@ -124,9 +124,10 @@ fn what_is_left_of_a_step_that_orbax_deletes_is_none() {
     let dir = Dir::new();
     let marks = ["_CHECKPOINT_METADATA", "commit_success.txt", "default/_METADATA", "default/manifest.ocdbt"];
     let data = ["default/d/0a", "default/ocdbt.process_0/d/0b", "default/ocdbt.process_0/manifest.ocdbt"];
+    let told = r#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2, "item_handlers": {"default": "x", "no": "x"}}"#;
     let save = |step: &str| {
         for file in marks.iter().chain(&data) {
-            dir.put(&format!("{step}/{file}"), r#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2}"#);
+            dir.put(&format!("{step}/{file}"), told);
         }
     };
     let all = ["7", "8", "9"];
@@ -135,6 +136,11 @@ fn what_is_left_of_a_step_that_orbax_deletes_is_none() {
     for file in [&marks[..], &data[2..]].concat() {
         dir.remove(&format!("7/{file}"));
         dir.incomplete("7", &format!("`{file}`, which `9` beside it has"));
+        save("7");
+    }
+    for place in ["default/d", "default/ocdbt.process_0/d", "default"] {
+        fs::remove_dir_all(dir.0.path().join("7").join(place)).unwrap();
+        dir.incomplete("7", &format!("`{place}`, which `9` beside it has"));
         save("7");
     }
     // In the order of one listing, to the last file.
