@@ -130,8 +130,11 @@ def tell(kind, seed, directory, said, writer, running, dead, writers, counts, pr
         if taken and not whole:
             problems.append(f"torn: {where}")
         elif not taken and whole and (dead or name != running) and "temporary name" not in why:
-            # Orbax writes nothing more into what it has renamed, and the rest closes what it wrote.
-            problems.append(f"missed: {where}")
+            # Orbax writes nothing more into what it has renamed, and the rest closes what it wrote. What it has begun
+            # to delete is no checkpoint any more, though all data may still be there.
+            steps = sorted((other for other in said if kind == "orbax" and other.isdigit()), key=int)
+            if name not in steps[: -writers.KEPT]:
+                problems.append(f"missed: {where}")
         elif taken:
             counts["whole"] += 1
     # Whoever keeps only the newest takes others away: what is gone is not judged.

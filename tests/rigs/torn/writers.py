@@ -211,6 +211,8 @@ def load_distributed(path):
 
 
 _MANAGERS = {}
+# Steps that Orbax keeps; the next older one is what it deletes.
+KEPT = 3
 
 
 def orbax(path, parts):
@@ -221,7 +223,7 @@ def orbax(path, parts):
 
     root, step = os.path.split(path)
     if root not in _MANAGERS:
-        options = ocp.CheckpointManagerOptions(max_to_keep=3, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=True)
         _MANAGERS[root] = ocp.CheckpointManager(os.path.abspath(root), options=options)
     _MANAGERS[root].save(int(step), args=ocp.args.StandardSave(dict(parts)))
     _MANAGERS[root].wait_until_finished()
