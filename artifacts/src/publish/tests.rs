@@ -108,7 +108,7 @@ impl Pieces for Same {
         let mut batch = Batch::default();
         while !batch.full() && self.0 > 0 {
             self.0 -= 1;
-            batch.add(0, b"the same", None);
+            batch.add(0, b"the same".to_vec(), None);
         }
         Ok(batch.into_pieces())
     }
