@@ -55,6 +55,7 @@ pub async fn commit(
     if key.scope() != row.body.run.to_string() || key.generation() != Some(generation.as_u64()) {
         return Ok(Outcome::Refused("the key is not of this run and generation".into()));
     }
+    let mut looked = crate::retain::looking(core).await?;
     let (tree, found) = match check_stored(core, &key, &manifest.digest).await? {
         Ok(checked) => checked,
         Err(why) => return Ok(Outcome::Refused(why)),
@@ -62,7 +63,7 @@ pub async fn commit(
     for _ in 0..8 {
         let run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
         if let Some(fenced) = fenced(&run.body, attempt, generation) {
-            note_stray(core, &row.body, manifest, &tree).await?;
+            note_stray(core, &row.body, manifest, &tree, looked).await?;
             return Ok(fenced);
         }
         // An agent that does not know how to seal; what it stored counts for nothing.
@@ -74,11 +75,11 @@ pub async fn commit(
             return Ok(Outcome::Durable);
         }
         let changes = changes_for(core, run, &row.body, manifest, &tree);
-        let changes = match crate::retain::naming(core, changes, &tree.packs).await? {
+        let changes = match crate::retain::naming(core, changes, &tree.packs, &mut looked).await? {
             Ok(changes) => changes,
             // Not the checkpoint's fault: published again it refers to others.
             Err(pack) => {
-                tracing::info!(pack, "a commit names a pack that is being deleted");
+                tracing::info!(pack, "a commit names a pack that is deleted or being deleted");
                 return Err(CoreError::Contended);
             }
         };
@@ -140,6 +141,13 @@ pub(crate) async fn check_stored(
         }
     }
     Ok(Ok((told, found)))
+}
+
+/// One of these packs that the store does not have, whatever is known of it.
+pub(crate) async fn absent(core: &Core, packs: &[String]) -> Result<Option<String>, CoreError> {
+    let keys: Vec<ObjectKey> = packs.iter().filter_map(|pack| pack.parse().ok()).collect();
+    let found = sizes(core, keys.iter()).await?;
+    Ok(found.into_iter().find(|(_, size)| size.is_none()).map(|(pack, _)| pack.to_string()))
 }
 
 /// The sizes of packs, asked for side by side: there may be thousands.
@@ -218,6 +226,7 @@ async fn note_stray(
     attempt: &Attempt,
     manifest: &ManifestRef,
     tree: &Told,
+    mut looked: crate::retain::Looked,
 ) -> Result<(), CoreError> {
     if tree.kind != TreeKind::Checkpoint || core.load::<Checkpoint>(&manifest.key).await?.is_some() {
         return Ok(());
@@ -239,7 +248,7 @@ async fn note_stray(
         trouble: String::new(),
     });
     let actor = format!("machine:{}", attempt.machine);
-    let Ok(changes) = crate::retain::naming(core, Changes::default(), &tree.packs).await? else {
+    let Ok(changes) = crate::retain::naming(core, Changes::default(), &tree.packs, &mut looked).await? else {
         return Ok(());
     };
     let changes = changes.put(&stray).note(

@@ -67,23 +67,45 @@ pub struct Judged {
     pub reasons: BTreeSet<Reason>,
 }
 
-/// Commits that name these packs take part in the sweep: the changes may only
-/// happen while the record is as it was read.
+/// How many objects were gone when somebody began to look for packs: that takes
+/// minutes where there are thousands, and what was found first may go meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Looked(u64);
+
+/// To be asked before packs are looked for that a commit will name.
 ///
 /// # Errors
-/// Where the store fails. `Ok(Err(pack))`: that pack is being deleted, and
-/// what names it must be published again.
+/// Where the store fails.
+pub(crate) async fn looking(core: &Core) -> Result<Looked, CoreError> {
+    Ok(Looked(leaving(core).await?.body.sweep.deleted))
+}
+
+/// Commits that name these packs take part in the sweep: the changes may only
+/// happen while the record is as it was read. If anything was deleted since the
+/// packs were looked for, they are looked for again.
+///
+/// # Errors
+/// Where a store fails. `Ok(Err(pack))`: that pack is gone or going, and what
+/// names it must be published again.
 pub(crate) async fn naming(
     core: &Core,
     changes: Changes,
     packs: &[String],
+    looked: &mut Looked,
 ) -> Result<Result<Changes, String>, CoreError> {
     let mut leaving = leaving(core).await?;
-    Ok(match leaving.body.sweep.name(packs.iter().map(String::as_str)) {
-        Err(pack) => Err(pack.to_owned()),
-        Ok(true) => Ok(changes.put(&leaving)),
-        Ok(false) => Ok(changes.expect(&leaving)),
-    })
+    let changes = match leaving.body.sweep.name(packs.iter().map(String::as_str)) {
+        Err(pack) => return Ok(Err(pack.to_owned())),
+        Ok(true) => changes.put(&leaving),
+        Ok(false) => changes.expect(&leaving),
+    };
+    if leaving.body.sweep.deleted != looked.0 {
+        if let Some(pack) = crate::durable::absent(core, packs).await? {
+            return Ok(Err(pack));
+        }
+        *looked = Looked(leaving.body.sweep.deleted);
+    }
+    Ok(Ok(changes))
 }
 
 async fn leaving(core: &Core) -> Result<Versioned<Leaving>, CoreError> {

@@ -2,7 +2,8 @@
 //! a machine may be about to refer to a pack that nobody else needs any more;
 //! so a pack is *doomed* first, can be taken back by any commit that names it,
 //! and only after the grace period, looked at afresh, *going*: from then on no
-//! commit may name it. Pure; one record of the store, changed only together
+//! commit may name it. A pack that is gone is in neither list: whoever looked for
+//! it before must look again if anything was deleted since. Pure; one record of the store, changed only together
 //! with the commit or the sweep that depends on it.
 //!
 //! ```text
@@ -24,6 +25,9 @@ pub struct Sweep {
     /// Being deleted.
     #[serde(default)]
     pub going: BTreeSet<String>,
+    /// How many are gone for ever.
+    #[serde(default)]
+    pub deleted: u64,
 }
 
 impl Sweep {
@@ -76,7 +80,7 @@ impl Sweep {
 
     /// The pack's object is gone.
     pub fn gone(&mut self, pack: &str) {
-        self.going.remove(pack);
+        self.deleted += u64::from(self.going.remove(pack));
     }
 }
 
@@ -102,7 +106,8 @@ mod tests {
         sweep.doom(["a"], &BTreeSet::new(), 120);
         assert!(sweep.doomed.is_empty(), "what goes is not doomed again");
         sweep.gone("a");
-        assert_eq!(sweep, Sweep::default());
+        sweep.gone("a");
+        assert_eq!(sweep, Sweep { deleted: 1, ..Sweep::default() });
     }
 
     #[test]
@@ -113,8 +118,8 @@ mod tests {
         assert!(sweep.going.is_empty());
     }
 
-    /// One step of somebody. A publisher looks packs up, and later commits; a
-    /// sweeper reads the record, later the rows, and later writes.
+    /// One step of somebody. A publisher looks packs up; its commit finds, one
+    /// after the other, that they are there, and is written later; a sweeper reads the record, later the rows, and later writes.
     #[derive(Debug, Clone)]
     enum Step {
         /// Publisher `0..3` decides to refer to pack `n`, where it still is
@@ -122,6 +127,8 @@ mod tests {
         Refer(usize, u8),
         /// It puts a pack of its own.
         Put(usize, u8),
+        /// All that it refers to is found.
+        Check(usize),
         Commit(usize),
         /// The oldest manifest is let go.
         Unlink,
@@ -136,6 +143,7 @@ mod tests {
         let step = prop_oneof![
             3 => (0..3_usize, 0..6_u8).prop_map(|(who, pack)| Step::Refer(who, pack)),
             2 => (0..3_usize, 0..6_u8).prop_map(|(who, pack)| Step::Put(who, pack)),
+            3 => (0..3_usize).prop_map(Step::Check),
             3 => (0..3_usize).prop_map(Step::Commit),
             2 => Just(Step::Unlink),
             2 => Just(Step::Begin),
@@ -155,10 +163,12 @@ mod tests {
     }
 
     /// The database and the object store, with a publisher's and a sweeper's
-    /// half-done work. `careless`: commits do not ask the record.
+    /// half-done work. `careless`: commits do not ask the record. `hasty`: they do
+    /// not look again when something was deleted.
     #[derive(Default)]
     struct World {
         careless: bool,
+        hasty: bool,
         now: u64,
         version: u64,
         record: Sweep,
@@ -167,14 +177,21 @@ mod tests {
         objects: BTreeSet<String>,
         offered: BTreeSet<String>,
         drafts: [Vec<String>; 3],
+        /// How many were gone before all of a draft was found.
+        found: [Option<u64>; 3],
         sweep: Option<Look>,
     }
 
     impl World {
+        fn all_there(&self, draft: &[String]) -> bool {
+            draft.iter().all(|pack| self.objects.contains(pack))
+        }
+
         fn commit(&mut self, who: usize) {
+            let Some(deleted) = self.found[who].take() else { return };
             let draft = std::mem::take(&mut self.drafts[who]);
-            if draft.is_empty() || draft.iter().any(|pack| !self.objects.contains(pack)) {
-                return; // presence is checked just before
+            if !self.hasty && deleted != self.record.deleted && !self.all_there(&draft) {
+                return;
             }
             let mut record = self.record.clone();
             match record.name(draft.iter().map(String::as_str)) {
@@ -196,12 +213,19 @@ mod tests {
                 Step::Refer(who, n) => {
                     if let Some(pack) = self.offered.iter().nth(*n as usize).cloned() {
                         self.drafts[*who].push(pack);
+                        self.found[*who] = None;
                     }
                 }
                 Step::Put(who, n) => {
                     let pack = format!("p{number}-{n}");
                     self.objects.insert(pack.clone());
                     self.drafts[*who].push(pack);
+                    self.found[*who] = None;
+                }
+                Step::Check(who) => {
+                    let draft = &self.drafts[*who];
+                    let there = !draft.is_empty() && self.all_there(draft);
+                    self.found[*who] = there.then_some(self.record.deleted);
                 }
                 Step::Commit(who) => self.commit(*who),
                 Step::Unlink => drop((!self.manifests.is_empty()).then(|| self.manifests.remove(0))),
@@ -247,18 +271,23 @@ mod tests {
 
     #[test]
     fn the_record_is_what_keeps_a_late_commit_whole() {
-        let ends_whole = |careless| {
-            let mut world = World { careless, ..World::default() };
+        let ends_whole = |careless, hasty, last: [Step; 2]| {
+            let mut world = World { careless, hasty, ..World::default() };
             let sweep = [Step::Begin, Step::Look, Step::Write];
-            let mut steps = vec![Step::Put(0, 0), Step::Commit(0), Step::Unlink, Step::Refer(1, 0)];
+            let mut steps = vec![Step::Put(0, 0), Step::Check(0), Step::Commit(0), Step::Unlink];
+            steps.push(Step::Refer(1, 0));
             steps.extend(sweep.iter().cloned());
-            steps.push(Step::Wait(60));
+            steps.extend([Step::Wait(60), Step::Check(1)]);
             steps.extend(sweep);
-            steps.extend([Step::Commit(1), Step::Delete]);
+            steps.extend(last);
             steps.iter().enumerate().for_each(|(number, step)| world.step(step, number));
             world.is_whole()
         };
-        assert!(ends_whole(false) && !ends_whole(true));
+        let before = [Step::Commit(1), Step::Delete];
+        assert!(ends_whole(false, false, before.clone()) && !ends_whole(true, false, before));
+        // It was there when it was looked for, which took long.
+        let after = [Step::Delete, Step::Commit(1)];
+        assert!(ends_whole(false, false, after.clone()) && !ends_whole(false, true, after));
     }
 
     proptest! {

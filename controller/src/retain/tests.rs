@@ -212,6 +212,40 @@ async fn a_commit_takes_back_what_is_doomed_and_is_refused_what_goes() {
     assert!(matches!(refused, Err(CoreError::Contended)), "{refused:?}");
 }
 
+/// Looking for thousands of packs takes minutes: what was found first may be
+/// deleted before the commit that names it is written.
+#[tokio::test(start_paused = true)]
+async fn what_was_there_when_it_was_looked_for_and_is_deleted_is_not_named() {
+    let mut bench = Bench::new(0).await;
+    bench.saves(1..=3).await;
+    bench.change(succeeded).await;
+    let packs: Vec<String> =
+        (1..=3).map(|seq| ObjectKey::pack(&bench.run.to_string(), 1, seq).unwrap().to_string()).collect();
+    let looked = looking(&bench.core).await.unwrap();
+    let keys: Vec<String> = bench
+        .core
+        .of_run::<Checkpoint>(bench.run)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.body.manifest.key)
+        .collect();
+    for key in &keys[1..] {
+        crate::durable::condemn(&bench.core, "test", key, "x", None).await.unwrap();
+    }
+    let mut deleted = 0;
+    for _ in 0..3 {
+        deleted += bench.turn(NOW).await.deleted;
+    }
+    assert_eq!(deleted, 4, "two packs and two manifests");
+    let name = async |packs: &[String]| {
+        let mut looked = looked;
+        naming(&bench.core, Changes::default(), packs, &mut looked).await.unwrap().map(drop)
+    };
+    assert_eq!(name(&packs).await, Err(packs[1].clone()));
+    assert_eq!(name(&packs[..1]).await, Ok(()), "what is there is named, whatever else went");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_leaked_goes_after_a_week_and_chunks_of_it_are_offered_no_more() {
     let mut bench = Bench::new(0).await;

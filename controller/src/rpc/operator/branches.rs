@@ -118,6 +118,7 @@ impl OperatorService {
             let (source, tree) = self.source(ask.source_key, ask.source_digest).await?;
             (source, durable::packs(&tree))
         };
+        let mut looked = crate::retain::looking(core).await?;
         let (tree, _) = durable::check_stored(core, &key, &ask.manifest_digest)
             .await?
             .map_err(|why| Status::failed_precondition(format!("the checkpoint: {why}")))?;
@@ -142,7 +143,7 @@ impl OperatorService {
             let mut changes = Changes::default().put(&run).put(&row);
             changes.0.chunks.clone_from(&tree.chunks);
             let changes = changes.note(core, actor, "imported", &manifest.key, Some(id), detail.clone());
-            let Ok(changes) = crate::retain::naming(core, changes, &packs).await? else {
+            let Ok(changes) = crate::retain::naming(core, changes, &packs, &mut looked).await? else {
                 return Err(Status::aborted("a part of it is being deleted; import it again"));
             };
             if core.commit(changes).await? {

@@ -67,6 +67,8 @@ impl OperatorService {
         let run = Versioned::new(row(core, id, Submission { packs: Vec::new(), ..wish })?);
         let origin = run.body.fork.as_ref().map(|fork| &fork.checkpoint.key);
         let detail = json!({"name": run.body.name, "parent": parent, "forked_from": origin});
+        // Its source was looked for a moment ago, and source trees are not deleted.
+        let mut looked = crate::retain::looking(core).await?;
         for _ in 0..8 {
             let mut changes =
                 Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail.clone());
@@ -81,7 +83,7 @@ impl OperatorService {
                 // another version, and must look again.
                 changes = changes.put(&from);
             }
-            let Ok(changes) = crate::retain::naming(core, changes, &packs).await? else {
+            let Ok(changes) = crate::retain::naming(core, changes, &packs, &mut looked).await? else {
                 return Err(Status::aborted("a part of the source tree is being deleted; submit again"));
             };
             if core.commit(changes).await? {
