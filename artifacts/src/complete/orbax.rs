@@ -4,7 +4,8 @@
 //!
 //! Old steps are deleted file by file and under their name (`max_to_keep`).
 //! What is left then, or after a program that died at it, tells nothing by
-//! itself: the step beside it tells what it has lost.
+//! itself: a later step beside it tells what it has lost. The last one is never
+//! measured by another: it may be the first that was saved with other settings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,19 +86,21 @@ fn lost(dir: &Listing) -> Option<String> {
     gone.or_else(|| marks.next()).map(|path| format!("`{path}`, which `{name}` beside it has"))
 }
 
-/// The newest other step that Orbax saved in the same place under such a name.
+/// The newest later step that Orbax saved in the same place under such a name.
 fn beside(dir: &Listing) -> Option<PathBuf> {
     let label = dir.name.trim_end_matches(|c: char| c.is_ascii_digit());
     if label == dir.name {
         return None;
     }
+    let own = number(&dir.name, label, "")?;
     let above = dir.path.parent().filter(|above| *above != Path::new(""))?;
     let entries = fs::read_dir(above).ok()?.take(BESIDE).flatten();
     let mut steps: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok().filter(|name| *name != dir.name)?;
+            let name = entry.file_name().into_string().ok()?;
             Some((number(&name, label, "")?, entry.path()))
         })
+        .filter(|(step, _)| *step > own)
         .collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
     steps.into_iter().take(NEWEST).map(|(_, path)| path).find(|path| path.join(METADATA).is_file())

@@ -148,12 +148,16 @@ fn what_is_left_of_a_step_that_orbax_deletes_is_none() {
         dir.remove(&format!("7/{file}"));
         assert!(torn_file(&dir.judge("7")), "without {file}");
     }
-    // The newest is measured by the one before; what saves other items is none the less whole.
+    // The newest is measured by none: it may be the first with other settings. What
+    // saves other items is none the less whole.
     dir.put("10/_CHECKPOINT_METADATA", r#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2}"#);
-    dir.incomplete("10", "`commit_success.txt`, which `9` beside it has");
-    dir.put("10/commit_success.txt", "");
     dir.put("10/other/state", "x");
     assert_eq!(dir.judge("10"), complete("orbax"));
+    assert_eq!(dir.judge("9"), complete("orbax"));
+    dir.put("11/_CHECKPOINT_METADATA", told);
+    dir.put("11/commit_success.txt", "");
+    dir.incomplete("10", "`commit_success.txt`, which `11` beside it has");
+    assert_eq!(dir.judge("11"), complete("orbax"));
     // Another series, and a name without a step, have nothing to do with it.
     for other in ["run-1/state", "best/state"] {
         dir.put(other, "x");
