@@ -29,9 +29,14 @@ pub fn fingerprint(root: &Path, paths: &[String], now: SystemTime) -> Option<Dig
     let share = paths.len().div_ceil(threads).max(MANY);
     // In the order of paths: the state must not depend on how many looked.
     let states: Option<Vec<Vec<u8>>> = std::thread::scope(|scope| {
-        let looking = |paths| scope.spawn(move || look(root, paths, now));
-        let looking: Vec<_> = paths.chunks(share).map(looking).collect();
-        looking.into_iter().map(|thread| thread.join().ok().flatten()).collect()
+        let mut shares = paths.chunks(share);
+        let own = shares.next().unwrap_or_default();
+        let begin = |paths| std::thread::Builder::new().spawn_scoped(scope, move || look(root, paths, now));
+        // Where no thread is to be had, nothing is known.
+        let others: Vec<_> = shares.map(begin).collect::<Result<_, _>>().ok()?;
+        let first = look(root, own, now);
+        let others = others.into_iter().map(|thread| thread.join().ok().flatten());
+        std::iter::once(first).chain(others).collect()
     });
     let mut hasher = blake3::Hasher::new_derive_key("outlast state of a source tree, version 1");
     for state in states? {

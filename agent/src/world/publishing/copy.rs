@@ -86,6 +86,8 @@ pub(super) fn take(
     });
     match copied {
         Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(Taken::NoRoom),
+        // Where files cannot be dated no copy can be judged: it is read where it lies.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Taken::NoRoom),
         // What goes away while it is copied is being changed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Changed),
         copied => copied?,
@@ -140,7 +142,8 @@ impl Copier<'_> {
         let meta = source.metadata()?;
         // Layouts tell a finished save by what was written last, and a directory
         // lists its files in any order: times of copying would tell of neither.
-        File::options().write(true).open(to)?.set_modified(meta.modified()?)?;
+        let dated = meta.modified().and_then(|then| File::options().write(true).open(to)?.set_modified(then));
+        dated.map_err(|_| io::ErrorKind::Unsupported)?;
         // The manifest keeps modes.
         fs::set_permissions(to, meta.permissions())
     }

@@ -27,7 +27,13 @@ impl Publishing {
     /// Takes the keys of an attempt into memory, and with them a change of
     /// recipients.
     pub fn entrust(&self, work: &v1::Work) {
-        let Some(given) = &work.sealing else { return };
+        let Some(given) = &work.sealing else {
+            if !work.sealed {
+                // Whoever assigns it says that it is not to be sealed, or no more.
+                self.tell(&work.attempt_id, |told| told.must_seal = false);
+            }
+            return;
+        };
         match read(given) {
             Ok(sealing) => self.tell(&work.attempt_id, |told| told.sealing = Some(Arc::new(sealing))),
             Err(why) => tracing::error!(why, "checkpoints are to be sealed and cannot be"),
@@ -77,5 +83,13 @@ mod tests {
         assert!(publishing.sealing(&work(None)).unwrap().is_some());
         publishing.forget("");
         assert!(publishing.sealing(&work(None)).is_err());
+        // Refused in the clear, and later not to be sealed after all.
+        assert!(!publishing.seals_now("", "the manifest is too large"));
+        assert!(publishing.sealing(&v1::Work::default()).unwrap().is_none());
+        assert!(publishing.seals_now("", "the run's trees are to be sealed, and this one is not"));
+        publishing.entrust(&work(None));
+        assert!(publishing.sealing(&v1::Work::default()).is_err());
+        publishing.entrust(&v1::Work::default());
+        assert!(publishing.sealing(&v1::Work::default()).unwrap().is_none());
     }
 }
