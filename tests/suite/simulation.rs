@@ -22,7 +22,7 @@ fn logged() {
 fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let first = number("SIM_FIRST_SEED").unwrap_or(1);
-    first..first + number("SIM_SEEDS").unwrap_or(20)
+    first..first + number("SIM_SEEDS").unwrap_or(5)
 }
 
 #[test]
