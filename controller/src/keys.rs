@@ -364,7 +364,7 @@ mod tests {
         assert!(keys.material("p").is_err(), "the controller could not open it");
         let keys = Keys::open(&dir).unwrap();
         assert_eq!(keys.material("p").unwrap().recipients.len(), 16);
-        assert!(keys.trouble().unwrap().contains("(and 1 more lines): one recipient more"));
+        assert!(keys.trouble().unwrap().contains("(and 1 more): one recipient more"));
         // Nobody at all: nothing is sealed, and the controller starts all the same.
         fs::write(&path, "x\n").unwrap();
         let keys = Keys::open(&dir).unwrap();

@@ -434,7 +434,11 @@ async fn finish_once(
     let settled = settle_last(world, work, gateway, cancelled).await;
     facts.extend(settled.facts);
     let again = settled.again || gone.is_some();
-    let gone = gone.map(|name| format!("checkpoint {name} changed each time while it was read"));
+    let gone = gone.map(|name| {
+        format!(
+            "checkpoint {name} changed or went away each time it was read: does something still write there?"
+        )
+    });
     Settled { unpublished: unpublished.or(settled.unpublished).or(gone), again, facts }
 }
 

@@ -58,6 +58,19 @@ impl Store for Hole {
     }
 }
 
+/// Publishes what was packed as one file.
+async fn one_file(packer: Packer<'_>, size: u64) -> Published {
+    let about = About {
+        kind: Kind::Checkpoint,
+        step: Some(1),
+        name: String::new(),
+        single_file: false,
+        created_ms: 1,
+    };
+    let found = vec![("state.bin".to_owned(), Found::File { mode: 0o644, size, mtime_ms: 1 })];
+    finish(packer, about, found).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_quarter_of_a_terabyte_is_published_in_96_mib() {
     let before = peak_kib();
@@ -68,15 +81,7 @@ async fn a_quarter_of_a_terabyte_is_published_in_96_mib() {
     packer.drain(&mut Many { left: count }).await.unwrap();
     let large = count.div_ceil(50_000);
     let size = (count - large) * 8 + large * MAX as u64;
-    let about = About {
-        kind: Kind::Checkpoint,
-        step: Some(1),
-        name: String::new(),
-        single_file: false,
-        created_ms: 1,
-    };
-    let found = vec![("state.bin".to_owned(), Found::File { mode: 0o644, size, mtime_ms: 1 })];
-    let published = finish(packer, about, found).await.unwrap();
+    let published = one_file(packer, size).await;
     assert_eq!(published.total_bytes, size);
     let took = peak_kib() - before;
     println!("{count} chunks: {took} KiB");
@@ -126,16 +131,8 @@ async fn a_chunk_that_occurs_often_is_charged_as_it_is_written_down() {
     let count = MAX_BYTES as usize / seal::LEAST_PER_CHUNK as usize + 50_000;
     let mut packer = Packer::new(&mut keys, &store, &index, Where::Here).with(None, Some(sealing.clone()));
     packer.drain(&mut Same(count)).await.unwrap();
-    let about = About {
-        kind: Kind::Checkpoint,
-        step: Some(1),
-        name: String::new(),
-        single_file: false,
-        created_ms: 1,
-    };
     let size = count as u64 * 8;
-    let found = vec![("state.bin".to_owned(), Found::File { mode: 0o644, size, mtime_ms: 1 })];
-    let published = finish(packer, about, found).await.unwrap();
+    let published = one_file(packer, size).await;
     let key = published.manifest_key;
     let length = store.size(&key).await.unwrap().unwrap();
     assert!(length < 4 << 20, "{length}");

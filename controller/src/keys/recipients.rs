@@ -80,7 +80,7 @@ impl Recipients {
         let Flaw { line, why } = self.flaws.first()?;
         let more = match self.flaws.len() - 1 {
             0 => String::new(),
-            more => format!(" (and {more} more lines)"),
+            more => format!(" (and {more} more)"),
         };
         let comes = if self.suffice(own) {
             format!("checkpoints are sealed to the other {} alone", self.good.len())

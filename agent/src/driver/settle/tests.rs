@@ -122,6 +122,6 @@ async fn a_last_save_that_could_not_be_read_is_looked_at_again_and_never_passed_
     assert_eq!(ends_after(1, durable()).await, (None, 1, true));
     assert_eq!(ends_after(4, durable()).await, (None, 1, true));
     let (why, published, durable) = ends_after(u32::MAX, durable()).await;
-    assert_eq!(why.as_deref(), Some("checkpoint step-9 changed each time while it was read"));
+    assert!(why.is_some_and(|why| why.starts_with("checkpoint step-9 changed or went away each time")));
     assert_eq!((published, durable), (0, false));
 }
