@@ -13,9 +13,11 @@ use async_trait::async_trait;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod local;
+mod route;
 mod simulated;
 
 pub use local::{LocalConfig, LocalProvider};
+pub use route::{HostKeys, RouteError, SshAddress, SshRoute};
 pub use simulated::{Fault, Faults, SimulatedConfig, SimulatedProvider};
 
 /// How the agent on a machine and the controller find each other.
@@ -23,6 +25,9 @@ pub use simulated::{Fault, Faults, SimulatedConfig, SimulatedProvider};
 pub enum Reach {
     /// The agent dials the controller's address.
     MachineDials,
+    /// The controller dials the machine over SSH, brings the agent there and
+    /// carries its connections ([`Provider::route`]).
+    ControllerDials,
 }
 
 /// A machine to make.
@@ -33,7 +38,8 @@ pub struct CreateRequest {
     /// The label it is found by later.
     pub label: String,
     /// The first-boot script. It holds the one-time join secret: it must never
-    /// be in an argument list or a log.
+    /// be in an argument list or a log. Empty where the controller dials
+    /// ([`Reach::ControllerDials`]): it brings everything itself, later.
     pub user_data: String,
 }
 
@@ -153,6 +159,12 @@ pub trait Provider: Send + Sync {
     fn name(&self) -> &'static str;
     /// How its machines are reached.
     fn reach(&self) -> Reach;
+    /// How SSH comes to one machine now. Asked before every connection, since
+    /// an address may change; it should be answered from what is known.
+    async fn route(&self, instance: &str) -> Result<SshRoute, RouteError> {
+        let _ = instance;
+        Err(RouteError::Never(format!("machines of `{}` are not reached over SSH", self.name())))
+    }
     /// Whose machines they are.
     fn owner(&self) -> Owner {
         Owner::Me
