@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Driver, Parts};
 use crate::guard::Farewell;
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity::{self, CarrierKind, Identity, IdentityError, MachineFile};
 use crate::uplink::{self, Carrier};
 use crate::world::machine::Machine;
 use crate::{guard, os, query};
@@ -30,6 +30,9 @@ pub enum AppError {
     /// The guard that started it has ended meanwhile.
     #[error("the guard that started this agent is gone: the next one starts its own")]
     Abandoned,
+    /// The socket for what the controller brings.
+    #[error("cannot listen for the controller's connections")]
+    Listen(#[source] std::io::Error),
     /// The runtime or the signals.
     #[error("the runtime cannot be built")]
     Runtime(#[source] std::io::Error),
@@ -70,11 +73,12 @@ async fn serve(state: &Path) -> Result<(), AppError> {
     let listening = query::bind(state, file.health_listen.as_deref()).await;
     let health_endpoint = listening.as_ref().map_or_else(String::new, |at| at.endpoint.clone());
     let answers = answers(listening, &file, own.subscribe(), reports, turned_ms.clone());
+    let (carrier, serving) = carrier(state, &file)?;
     let config = uplink::Config {
         hub: file.hub_id,
         machine: file.machine_id.clone(),
         pin: file.ca_spki_sha256,
-        carrier: Carrier::dial(file.endpoints, file.join_endpoints),
+        carrier,
         incarnation,
         clock: Arc::new(SystemTime::now),
         max_backoff: MAX_BACKOFF,
@@ -100,6 +104,7 @@ async fn serve(state: &Path) -> Result<(), AppError> {
     let mut term = signal(SignalKind::terminate()).map_err(AppError::Runtime)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(answers);
+    tasks.spawn(serving);
     tasks.spawn(link);
     tasks.spawn(driver.run(stop.clone()));
     tokio::select! {
@@ -119,11 +124,32 @@ async fn serve(state: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
+/// How the controller is reached, and what must run for that. Never ends.
+fn carrier(
+    state: &Path,
+    file: &MachineFile,
+) -> Result<(Carrier, impl Future<Output = ()> + Send + use<>), AppError> {
+    let (carrier, serving) = match file.carrier {
+        CarrierKind::Dial => (Carrier::dial(file.endpoints.clone(), file.join_endpoints.clone()), None),
+        CarrierKind::Accepted => {
+            let (slots, serving) = uplink::listen(state).map_err(AppError::Listen)?;
+            (Carrier::accepted(slots), Some(serving))
+        }
+    };
+    let serving = async move {
+        match serving {
+            Some(serving) => serving.await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok((carrier, serving))
+}
+
 /// Answers for the machine's health. Never ends: without it the agent works
 /// as well.
 fn answers(
     listening: Option<query::Listening>,
-    file: &identity::MachineFile,
+    file: &MachineFile,
     held: watch::Receiver<identity::Held>,
     reports: watch::Receiver<v1::HealthReport>,
     turned_ms: Arc<AtomicU64>,

@@ -46,6 +46,27 @@ pub fn hidden(verb: &str, dir: &Path) -> ExitCode {
     }
 }
 
+/// Joins the standard streams to the agent of a state directory: what the
+/// controller runs over SSH.
+#[must_use]
+pub fn link(dir: &Path, lane: &str) -> ExitCode {
+    let say = |text: &str| {
+        // Nobody is left to be told where this fails.
+        let _ = writeln!(std::io::stderr(), "link: {text}");
+    };
+    let Ok(lane) = lane.parse() else {
+        say("a lane is join, control or bulk");
+        return ExitCode::from(64);
+    };
+    match crate::link::run(dir, lane) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
 fn guard(dir: &Path) -> Result<(), String> {
     let exe = std::env::current_exe().map_err(|e| format!("the program's own file: {e}"))?;
     let config = GuardConfig { state_dir: dir.to_owned(), exe, log: dir.join("agent.log") };
@@ -87,8 +108,8 @@ fn refused(why: &str) -> ExitCode {
 }
 
 /// The whole of `outlast-agent`: `guard --state DIR`, `agent --state DIR`,
-/// `keeper --attempt DIR`, `agent --version`, and for the programs of runs
-/// `ckpt done PATH [--step N]`.
+/// `keeper --attempt DIR`, `link --state DIR --lane join|control|bulk`,
+/// `agent --version`, and for the programs of runs `ckpt done PATH [--step N]`.
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -97,6 +118,7 @@ pub fn main() -> ExitCode {
         ["--version"] | ["agent", "--version"] => version(),
         ["ckpt", "done", path] => checkpoint_done(path, None),
         ["ckpt", "done", path, "--step", step] => checkpoint_done(path, Some(step)),
+        ["link", "--state", dir, "--lane", lane] => link(Path::new(dir), lane),
         [verb, "--state" | "--attempt", dir] => hidden(verb, Path::new(dir)),
         _ => hidden("", Path::new("")),
     }

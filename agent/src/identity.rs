@@ -23,9 +23,14 @@ pub struct MachineFile {
     pub machine_id: String,
     /// The installation it belongs to.
     pub hub_id: HubId,
-    /// `host:port` of the agents' listener.
+    /// Who dials whom.
+    #[serde(default)]
+    pub carrier: CarrierKind,
+    /// `host:port` of the agents' listener; none where the controller dials.
+    #[serde(default)]
     pub endpoints: Vec<String>,
-    /// `host:port` of the join listener.
+    /// `host:port` of the join listener; none where the controller dials.
+    #[serde(default)]
     pub join_endpoints: Vec<String>,
     /// The root's key, SHA-256 hex.
     pub ca_spki_sha256: String,
@@ -35,6 +40,17 @@ pub struct MachineFile {
     /// Absent: nobody is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_listen: Option<String>,
+}
+
+/// Who dials whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CarrierKind {
+    /// This machine dials the controller.
+    #[default]
+    Dial,
+    /// The controller dials over SSH, and this machine takes what comes.
+    Accepted,
 }
 
 /// Why the machine has no identity.

@@ -12,6 +12,7 @@ pub mod booklets;
 pub mod driver;
 pub mod gateway;
 pub mod identity;
+pub mod link;
 pub mod query;
 pub mod uplink;
 pub mod world;

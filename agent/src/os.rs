@@ -34,7 +34,7 @@ pub use files::{
 };
 pub use kernel_log::KernelLog;
 pub use limits::{own_ceilings, with_open_files};
-pub use lines::{LineRequest, LineServer, ask};
+pub use lines::{LineRequest, LineServer, ask, connect, listen};
 pub use nice::{set_session_nice, set_thread_nice};
 pub use oom::OomCounters;
 pub use renames::Renames;

@@ -3,17 +3,14 @@
 //! again with full-jitter back-off. It decides nothing about attempts, and no
 //! heartbeat is made here: a driver that hangs must look hung.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lifecycle::HubId;
 use proto::channel::Channel;
+use proto::link::Lane;
 use proto::tls::WallClock;
 use proto::v1::agent_link_client::AgentLinkClient;
 use proto::v1::{self, up};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -21,43 +18,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::identity::Identity;
 
-/// A byte stream of any kind.
-pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+mod accepted;
+mod carrier;
 
-type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
-
-/// How a lane's byte stream comes about: dialled, or handed in.
-pub type Dialler = Arc<dyn Fn() -> Dialled + Send + Sync>;
-
-/// Where the lanes lead.
-#[derive(Clone)]
-pub struct Carrier {
-    /// For display: "dial" or "accepted".
-    pub name: &'static str,
-    /// Control and bulk, a connection each.
-    pub link: Dialler,
-    /// The join service.
-    pub join: Dialler,
-}
-
-impl Carrier {
-    /// Straight TCP to the first endpoint that answers.
-    #[must_use]
-    pub fn dial(endpoints: Vec<String>, join_endpoints: Vec<String>) -> Self {
-        let lane = |list: Vec<String>| -> Dialler {
-            let list: Arc<[String]> = list.into();
-            Arc::new(move || {
-                let list = list.clone();
-                Box::pin(async move {
-                    let stream = proto::channel::connect_first(list).await?;
-                    Ok(Box::new(stream) as Box<dyn Io>)
-                })
-            })
-        };
-        Self { name: "dial", link: lane(endpoints), join: lane(join_endpoints) }
-    }
-}
+pub use accepted::{Slots, listen};
+pub use carrier::{Carrier, Dialled, Dialler, Io};
 
 /// What the driver hears.
 #[derive(Debug)]
@@ -217,6 +182,7 @@ impl Task {
         }
         let tls = proto::tls::join_client(&self.config.pin, self.config.clock.clone())?;
         let name = proto::tls::expected_name(self.config.hub)?;
+        self.config.carrier.ready(Lane::Join).await;
         let join = self.config.carrier.join.clone();
         let channel = proto::channel::over("the join service", move || join(), tls, name).await?;
         self.identity.obtain(channel).await?;
@@ -226,18 +192,24 @@ impl Task {
 
     async fn session(&mut self) -> Result<(), LinkError> {
         let renew_after = self.ensure_identity().await?;
+        // The controller may be away for long, where it is the one that dials.
+        self.config.carrier.ready(Lane::Control).await;
         let now = (self.config.clock)();
         let Some((credentials, ca, _)) = self.identity.usable(now) else {
             return Err(LinkError::Ended("the certificate is not valid by this machine's clock".into()));
         };
         let tls = proto::tls::client(ca, credentials, self.config.clock.clone())?;
         let name = proto::tls::expected_name(self.config.hub)?;
-        let lane = || {
-            let link = self.config.carrier.link.clone();
-            proto::channel::over("the controller", move || link(), tls.clone(), name.clone())
+        let carrier = &self.config.carrier;
+        let (link, dial) = (carrier.control.clone(), carrier.bulk.clone());
+        let control =
+            proto::channel::over("the controller", move || link(), tls.clone(), name.clone()).await?;
+        let bulk = match carrier.handed {
+            None => proto::channel::over("the controller", move || dial(), tls, name).await?,
+            // It comes over a connection of its own, perhaps later: a machine
+            // that can speak must not wait for the way of its checkpoints.
+            Some(_) => proto::channel::later(move || dial(), tls, name),
         };
-        let control = lane().await?;
-        let bulk = lane().await?;
         let (out, outbound) = mpsc::channel(QUEUE);
         let hello = v1::Hello {
             machine_id: self.config.machine.clone(),

@@ -72,6 +72,13 @@ fn hidden(argv: &[OsString]) -> Option<std::process::ExitCode> {
     if matches!(argv, [_, verb, flag] if verb == "agent" && flag == "--version") {
         return Some(agent::command::version());
     }
+    if let [_, verb, state, dir, flag, lane] = argv
+        && verb == "link"
+        && state == "--state"
+        && flag == "--lane"
+    {
+        return Some(agent::command::link(Path::new(dir), &lane.to_string_lossy()));
+    }
     let [_, verb, flag, dir] = argv else { return None };
     let (verb, flag, dir) = (verb.to_str()?, flag.to_str()?, Path::new(dir));
     match (verb, flag) {

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,20 +84,48 @@ where
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connector = tower::service_fn(move |_: Uri| {
+    endpoint()
+        .connect_with_connector(connector(dial, tls, name))
+        .await
+        .map_err(|source| ConnectError { to: to.to_owned(), source })
+}
+
+/// As [`over`], connected when it is first asked, and not before: for a way
+/// that may come up later than others.
+pub fn later<D, F, S>(dial: D, tls: Arc<ClientConfig>, name: ServerName<'static>) -> Channel
+where
+    D: Fn() -> F + Send + Sync + Clone + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    endpoint().connect_with_connector_lazy(connector(dial, tls, name))
+}
+
+type Secured<S> = TokioIo<tokio_rustls::client::TlsStream<S>>;
+type Connecting<S> = Pin<Box<dyn Future<Output = io::Result<Secured<S>>> + Send>>;
+
+/// Dials, and speaks TLS there, within the time that a connection may take.
+fn connector<D, F, S>(
+    dial: D,
+    tls: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> impl tower::Service<Uri, Response = Secured<S>, Error = io::Error, Future = Connecting<S>> + Send
+where
+    D: Fn() -> F + Send + Sync + Clone + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tower::service_fn(move |_: Uri| {
         let (dial, tls, name) = (dial.clone(), TlsConnector::from(tls.clone()), name.clone());
-        async move {
+        let connecting: Connecting<S> = Box::pin(async move {
             let secured = async { tls.connect(name, dial().await?).await };
             let stream = tokio::time::timeout(CONNECT_TIMEOUT, secured)
                 .await
                 .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))??;
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        }
-    });
-    endpoint()
-        .connect_with_connector(connector)
-        .await
-        .map_err(|source| ConnectError { to: to.to_owned(), source })
+            Ok(TokioIo::new(stream))
+        });
+        connecting
+    })
 }
 
 /// Dials the first of `endpoints` (`host:port`) that answers.

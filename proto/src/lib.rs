@@ -7,6 +7,7 @@ pub mod channel;
 pub mod convert;
 pub mod gateway;
 pub mod identity;
+pub mod link;
 pub mod pki;
 pub mod resolve;
 mod secret;

@@ -30,13 +30,37 @@ fn fitting(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     Ok((PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name), Some(dir)))
 }
 
+/// Connects to a socket, however long its path is.
+///
+/// # Errors
+/// As `connect(2)`.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (short, _open) = fitting(path)?;
+    UnixStream::connect(short)
+}
+
+/// Listens at `path` (mode 0600, however long), taking the place of a dead
+/// socket. Never blocks.
+///
+/// # Errors
+/// As `bind(2)`; a file that is no socket is left alone and refused.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let (short, _open) = fitting(path)?;
+    let listener = UnixListener::bind(&short)?;
+    std::fs::set_permissions(&short, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// Sends one line and gives the line that comes back.
 ///
 /// # Errors
 /// When nobody listens, or no whole answer came within the time.
 pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
-    let (short, _open) = fitting(path)?;
-    let mut stream = UnixStream::connect(short)?;
+    let mut stream = connect(path)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
@@ -115,14 +139,7 @@ impl LineServer {
     /// # Errors
     /// As `bind(2)`; a file that is no socket is left alone and refused.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
-            std::fs::remove_file(path)?;
-        }
-        let (short, _open) = fitting(path)?;
-        let listener = UnixListener::bind(&short)?;
-        std::fs::set_permissions(&short, std::fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { path: path.to_path_buf(), listener, connections: Vec::new() })
+        Ok(Self { path: path.to_path_buf(), listener: listen(path)?, connections: Vec::new() })
     }
 
     /// The descriptors to wait on.

@@ -100,7 +100,7 @@ pub(super) async fn agent(state: PathBuf, machine: Arc<Machine>, seed: u64) -> t
         hub: file.hub_id,
         machine: file.machine_id.clone(),
         pin: file.ca_spki_sha256,
-        carrier: Carrier { name: "simulated", link: lane(AGENTS), join: lane(JOIN) },
+        carrier: Carrier::over("simulated", lane(AGENTS), lane(JOIN)),
         incarnation,
         clock: Arc::new(wall),
         max_backoff: Duration::from_secs(5),
