@@ -15,6 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::carrier;
 use crate::clock::{Clock, Entropy};
 use crate::core::{BootSettings, Core, CoreError, Parts};
 use crate::home::{Home, HomeError, Rendezvous};
@@ -150,6 +151,7 @@ fn build_core(
     at: &Rendezvous,
     store: Arc<SqliteStore>,
     objects: Arc<dyn artifacts::Store>,
+    more: Providers,
 ) -> Result<Arc<Core>, AppError> {
     let local = LocalProvider::new(LocalConfig {
         root: home.path("machines"),
@@ -157,6 +159,8 @@ fn build_core(
         usd_per_hour: 0.0,
     });
     let local: Arc<dyn Provider> = Arc::new(local);
+    let mut providers = more;
+    providers.entry("local".to_owned()).or_insert(local);
     let authority =
         proto::pki::Authority::load(home.hub, home.authority.root_pem(), home.authority.key_pem())
             .map_err(HomeError::from)?;
@@ -166,7 +170,7 @@ fn build_core(
         label_key: home.label_key,
         store,
         objects,
-        providers: BTreeMap::from([("local".to_owned(), local)]),
+        providers,
         clock,
         entropy: Entropy::System,
         keys: Arc::new(crate::keys::Keys::open(&home.path("keys"))?),
@@ -193,18 +197,30 @@ async fn open_objects(
     Ok(Box::pin(objects::open(&config.home, &env, &|| clock.wall_ms(), rows)).await?)
 }
 
+/// Sources of machines by name.
+pub type Providers = BTreeMap<String, Arc<dyn Provider>>;
+
 /// Runs a controller until it is told to end.
 ///
 /// # Errors
 /// Where it cannot start, or a server fails.
 pub async fn run(config: Config) -> Result<(), AppError> {
+    run_with(config, Providers::new()).await
+}
+
+/// As [`run`], with more providers than the usual ones, or others under their
+/// names.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(config: Config, more: Providers) -> Result<(), AppError> {
     let clock = Clock::system();
     let started_ms = clock.wall_ms();
     let home = Home::open(&config.home, clock.wall())?;
     let doors = open_doors(&home, &config.build_id).await?;
     let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
     let objects = open_objects(&config, &*store, &clock).await?;
-    let core = build_core(&home, &config, clock, &doors.rendezvous, store, objects)?;
+    let core = build_core(&home, &config, clock, &doors.rendezvous, store, objects, more)?;
     ingest::cut_to_durable(&core).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -219,9 +235,12 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     tasks.spawn(crate::capsule::gather::keep(core.clone(), stop.clone()));
     tasks.spawn(crate::retain::run(core.clone(), stop.clone()));
     tasks.spawn(crate::verify::run(core.clone(), stop.clone()));
+    let (carrying, carried) = carrier::doors();
+    let (carrier_core, carrier_home, carrier_stop) = (core.clone(), config.home.clone(), stop.clone());
+    tasks.spawn(async move { carrier::run(carrier_core, carrying, &carrier_home, carrier_stop).await });
     let build = Build { id: config.build_id, schema: crate::store::SCHEMA, started_ms };
     let at = doors.rendezvous.clone();
-    let servers = Box::pin(serve_all(&home, &core, &tasks, &stop, doors, build));
+    let servers = Box::pin(serve_all(&home, &core, &tasks, &stop, (doors, carried), build));
     home.announce(&at)?;
     tracing::info!(pid = at.pid, agents = at.agents, operators = at.operators, "serving");
     let ended = tokio::select! {
@@ -242,7 +261,7 @@ async fn serve_all(
     core: &Arc<Core>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    doors: Doors,
+    (doors, carried): (Doors, carrier::Let),
     build: Build,
 ) -> Result<(), AppError> {
     let own = home.server_credentials(core.clock.wall())?;
@@ -250,10 +269,9 @@ async fn serve_all(
     let wall: proto::tls::WallClock = Arc::new(move || clock.wall());
     let mutual = proto::tls::server(home.authority.root_pem(), &own, wall.clone())?;
     let joining = proto::tls::join_server(&own, wall)?;
-    let raw = TcpListenerStream::new;
     let until = || stop.clone().cancelled_owned();
     let operators = proto::serve::operators(
-        proto::accept::incoming(raw(doors.operators), mutual.clone(), Some(core.hub)),
+        proto::accept::incoming(TcpListenerStream::new(doors.operators), mutual.clone(), Some(core.hub)),
         OperatorService::new(core.clone(), tasks.clone(), stop.clone(), build),
         Gateway::new(core.clone(), tasks.clone()),
         until(),
@@ -261,11 +279,11 @@ async fn serve_all(
     let agents = serve_agents(
         core.clone(),
         tasks,
-        proto::accept::incoming(raw(doors.agents), mutual, Some(core.hub)),
+        proto::accept::incoming(carrier::incoming(doors.agents, carried.agents), mutual, Some(core.hub)),
         stop.clone(),
     );
     let join = proto::serve::join(
-        proto::accept::incoming(raw(doors.join), joining, None),
+        proto::accept::incoming(carrier::incoming(doors.join, carried.join), joining, None),
         JoinService::new(core.clone()),
         until(),
     );

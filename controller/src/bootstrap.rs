@@ -79,6 +79,8 @@ impl fmt::Debug for FirstBoot<'_> {
 struct MachineFile<'a> {
     machine_id: &'a str,
     hub_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carrier: Option<&'a str>,
     endpoints: &'a [String],
     join_endpoints: &'a [String],
     ca_spki_sha256: &'a str,
@@ -131,6 +133,45 @@ pub fn render_cloud_config(boot: &FirstBoot<'_>) -> Result<String, BootstrapErro
     })
 }
 
+/// The machine file, one line of JSON, of a machine that the controller dials:
+/// it knows no address.
+pub fn carried_machine_file(
+    machine_id: &str,
+    hub_id: &str,
+    ca_spki_sha256: &str,
+    cache_dir: &Path,
+) -> Result<String, BootstrapError> {
+    let id = "26 characters of a-z and 2-7";
+    require(is_id(machine_id), "machine id", id)?;
+    require(is_id(hub_id), "hub id", id)?;
+    require(is_token(ca_spki_sha256, 32, b"+/=-_:"), "root key hash", "SHA-256 in hex or base64")?;
+    let cache_dir = path(cache_dir, "cache path")?;
+    in_json(&MachineFile {
+        machine_id,
+        hub_id,
+        carrier: Some("accepted"),
+        endpoints: &[],
+        join_endpoints: &[],
+        ca_spki_sha256,
+        cache_dir,
+        health_listen: None,
+    })
+}
+
+fn in_json(file: &MachineFile<'_>) -> Result<String, BootstrapError> {
+    serde_json::to_string(file)
+        .map_err(|_| BootstrapError::Invalid { field: "machine file", expected: "text" })
+}
+
+fn require(ok: bool, field: &'static str, expected: &'static str) -> Result<(), BootstrapError> {
+    if ok { Ok(()) } else { Err(BootstrapError::Invalid { field, expected }) }
+}
+
+fn is_token(text: &str, least: usize, more: &[u8]) -> bool {
+    (least..=256).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+}
+
 /// Replaces each `@{NAME}` in one pass, so that a value is never searched.
 fn fill(template: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, BootstrapError> {
     let mut parts = template.split("@{");
@@ -152,9 +193,6 @@ fn quote(text: &str) -> String {
 }
 
 fn check<'a>(boot: &FirstBoot<'a>) -> Result<Checked<'a>, BootstrapError> {
-    let require = |ok: bool, field, expected| {
-        if ok { Ok(()) } else { Err(BootstrapError::Invalid { field, expected }) }
-    };
     let id = "26 characters of a-z and 2-7";
     require(is_id(boot.machine_id), "machine id", id)?;
     require(is_id(boot.hub_id), "hub id", id)?;
@@ -164,12 +202,8 @@ fn check<'a>(boot: &FirstBoot<'a>) -> Result<Checked<'a>, BootstrapError> {
     };
     require(usable(boot.endpoints), "endpoints", addresses)?;
     require(usable(boot.join_endpoints), "join endpoints", addresses)?;
-    let token = |text: &str, least: usize, more: &[u8]| {
-        (least..=256).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
-    };
-    require(token(boot.join_secret, 16, b"-_"), "join secret", "16 to 256 letters, digits, `-` and `_`")?;
-    require(token(boot.ca_spki_sha256, 32, b"+/=-_:"), "root key hash", "SHA-256 in hex or base64")?;
+    require(is_token(boot.join_secret, 16, b"-_"), "join secret", "16 to 256 letters, digits, `-` and `_`")?;
+    require(is_token(boot.ca_spki_sha256, 32, b"+/=-_:"), "root key hash", "SHA-256 in hex or base64")?;
     let agent_exe = path(boot.agent_exe, "agent path")?;
     let cache_dir = path(boot.cache_dir, "cache path")?;
     let state_dir = boot.state_dir.map(|dir| path(dir, "state path")).transpose()?;
@@ -178,14 +212,14 @@ fn check<'a>(boot: &FirstBoot<'a>) -> Result<Checked<'a>, BootstrapError> {
     let file = MachineFile {
         machine_id: boot.machine_id,
         hub_id: boot.hub_id,
+        carrier: None,
         endpoints: boot.endpoints,
         join_endpoints: boot.join_endpoints,
         ca_spki_sha256: boot.ca_spki_sha256,
         cache_dir,
         health_listen: boot.health_listen,
     };
-    let machine_json = serde_json::to_string(&file)
-        .map_err(|_| BootstrapError::Invalid { field: "machine file", expected: "text" })?;
+    let machine_json = in_json(&file)?;
     Ok(Checked { machine_json, join_secret: boot.join_secret, agent_exe, state_dir })
 }
 

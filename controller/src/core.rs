@@ -121,6 +121,8 @@ pub struct Core {
     pub known: crate::known::Known,
     /// Verifications that were asked for.
     pub verify: crate::verify::Desk,
+    /// Why machines that this controller dials are not reached.
+    pub carried: crate::carrier::Troubles,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
     /// The reconciler's last tick.
     ticked_ms: AtomicU64,
@@ -186,6 +188,7 @@ impl Core {
             capsules: crate::capsule::gather::Waiting::default(),
             known: crate::known::Known::default(),
             verify: crate::verify::Desk::default(),
+            carried: crate::carrier::Troubles::default(),
             presence: Mutex::default(),
             ticked_ms: AtomicU64::new(0),
             watching_ms: AtomicU64::new(0),

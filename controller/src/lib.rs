@@ -10,6 +10,7 @@ pub mod plan;
 
 pub mod best;
 pub mod capsule;
+pub mod carrier;
 pub mod core;
 pub mod durable;
 pub mod execute;

@@ -10,12 +10,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+mod children;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod local;
 mod route;
 mod simulated;
 
+pub(crate) use children::end_group;
 pub use local::{LocalConfig, LocalProvider};
 pub use route::{HostKeys, RouteError, SshAddress, SshRoute};
 pub use simulated::{Fault, Faults, SimulatedConfig, SimulatedProvider};

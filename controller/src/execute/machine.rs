@@ -11,7 +11,9 @@ use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
 use crate::model::{Attempt, JoinRight, Machine, Run, Versioned};
 use crate::plan;
-use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence};
+use crate::provider::{
+    CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence, Reach,
+};
 
 /// The provider whose machines are directories of this computer.
 const LOCAL: &str = "local";
@@ -28,7 +30,11 @@ pub(super) async fn step(
 ) -> Result<(), CoreError> {
     let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
     if let MachineEvent::Lose(cause) = &event {
-        row.body.reason = cause.to_string();
+        row.body.reason = match core.carried.of(id) {
+            // Why nobody came to it says more than that it did not come.
+            Some(trouble) if *cause == LossCause::NeverJoined => format!("{cause}: {trouble}"),
+            _ => cause.to_string(),
+        };
     }
     row.body.status = row.body.status.apply(event)?;
     let run = row.body.run;
@@ -122,25 +128,42 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         return Ok(());
     }
     let provider = core.provider(&row.body.provider)?;
-    let secret = data_encoding::BASE32_NOPAD.encode(&core.entropy.bytes::<32>()?).to_lowercase();
     let now = core.clock.wall_ms();
     row.body.status = row.body.status.apply(MachineEvent::Call)?;
     row.body.called_ms = now;
+    let run = row.body.run;
+    let mut changes = Changes::default().put(&row);
+    let user_data = match provider.reach() {
+        Reach::MachineDials => {
+            let (right, script) = first_boot(core, &row.body, now)?;
+            changes = changes.put(&right);
+            script
+        }
+        // What it must know is brought to it later, and the right to join is
+        // made then: no provider ever sees it.
+        Reach::ControllerDials => String::new(),
+    };
+    let changes = changes.note(core, SELF, "calling", id, Some(run), json!({}));
+    if !core.commit(changes).await? {
+        return Ok(());
+    }
+    let request = CreateRequest { machine_id: id.to_string(), label: row.body.label.clone(), user_data };
+    let outcome = provider.create(&request).await;
+    record_create(core, id, outcome).await
+}
+
+/// The right to join, once, and the script that holds its secret.
+fn first_boot(core: &Core, machine: &Machine, now: u64) -> Result<(Versioned<JoinRight>, String), CoreError> {
+    let secret = data_encoding::BASE32_NOPAD.encode(&core.entropy.bytes::<32>()?).to_lowercase();
     let right = Versioned::new(JoinRight {
-        machine: id,
+        machine: machine.id,
         secret_sha256: proto::pki::sha256_hex(secret.as_bytes()),
         expires_ms: now + core.clocks.boot_deadline_ms + JOIN_MARGIN_MS,
         used_by: None,
         used_ms: 0,
     });
-    let run = row.body.run;
-    let changes =
-        Changes::default().put(&row).put(&right).note(core, SELF, "calling", id, Some(run), json!({}));
-    if !core.commit(changes).await? {
-        return Ok(());
-    }
-    let user_data = bootstrap::render(&FirstBoot {
-        machine_id: &id.to_string(),
+    let script = bootstrap::render(&FirstBoot {
+        machine_id: &machine.id.to_string(),
         hub_id: &core.hub.to_string(),
         endpoints: &core.boot.endpoints,
         join_endpoints: &core.boot.join_endpoints,
@@ -151,12 +174,10 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         state_dir: None,
         // A machine of this computer is asked on loopback; others through the
         // controller.
-        health_listen: (row.body.provider == LOCAL).then_some("127.0.0.1:0"),
+        health_listen: (machine.provider == LOCAL).then_some("127.0.0.1:0"),
     })
     .map_err(|e| CoreError::Impossible(format!("first-boot data cannot be rendered: {e}")))?;
-    let request = CreateRequest { machine_id: id.to_string(), label: row.body.label.clone(), user_data };
-    let outcome = provider.create(&request).await;
-    record_create(core, id, outcome).await
+    Ok((right, script))
 }
 
 async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Result<(), CoreError> {

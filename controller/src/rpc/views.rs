@@ -186,6 +186,11 @@ fn attempt(core: &Core, run: &Run, a: &Attempt) -> v1::AttemptView {
 /// A machine.
 #[must_use]
 pub fn machine(core: &Core, m: &Machine) -> v1::MachineView {
+    let reason = match core.carried.of(m.id) {
+        Some(trouble) if m.reason.is_empty() => trouble,
+        Some(trouble) => format!("{}; {trouble}", m.reason),
+        None => m.reason.clone(),
+    };
     v1::MachineView {
         id: m.id.to_string(),
         provider: m.provider.clone(),
@@ -197,7 +202,7 @@ pub fn machine(core: &Core, m: &Machine) -> v1::MachineView {
         usd_per_hour: m.usd_per_hour,
         cost_usd: m.cost_usd(core.clock.wall_ms()),
         provider_says: String::new(),
-        reason: m.reason.clone(),
+        reason,
     }
 }
 
