@@ -8,6 +8,7 @@ mod agents;
 mod answers;
 mod booklets;
 mod care;
+mod carried;
 mod controllers;
 mod disk;
 mod failures;

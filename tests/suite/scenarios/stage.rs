@@ -178,6 +178,11 @@ impl Stage {
         Self { dir, exe, home, calls: AtomicU32::new(0) }
     }
 
+    /// The program's own file here.
+    pub(super) fn exe(&self) -> &Path {
+        &self.exe
+    }
+
     /// A path outside of every machine and of the data directory.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
