@@ -210,11 +210,11 @@ mod tests {
     #[test]
     fn a_login_that_prints_things_is_understood_and_half_an_answer_is_none() {
         let answer =
-            b"Welcome!\n\x1b[0moutlast-said system Linux x86_64\r\nmotd\noutlast-said base /root/.outlast\n\
+            b"Welcome!\n\x1b[0moutlast-said system Linux x86_64\r\nmotd\noutlast-said base /srv/outlast\n\
             outlast-said agent abc\noutlast-said done\nbye\n";
         let look = look_of(&said(answer)).unwrap();
         assert_eq!((look.system.as_str(), look.machine.as_str()), ("Linux", "x86_64"));
-        assert_eq!((look.base.as_str(), look.agents), ("/root/.outlast", vec!["abc".to_owned()]));
+        assert_eq!((look.base.as_str(), look.agents), ("/srv/outlast", vec!["abc".to_owned()]));
         for bad in ["", "outlast-said base /x\n", "outlast-said system Linux x86_64\n", "outlast-said \n"] {
             assert!(look_of(&said(bad.as_bytes())).is_err(), "{bad}");
         }

@@ -239,6 +239,6 @@ mod tests {
             assert!(base(&bad).is_err(), "{dir}");
         }
         assert_eq!(base(&route()).unwrap(), ".outlast");
-        assert_eq!(base(&SshRoute { base: "/root/.outlast".into(), ..route() }).unwrap(), "/root/.outlast");
+        assert_eq!(base(&SshRoute { base: "/srv/outlast".into(), ..route() }).unwrap(), "/srv/outlast");
     }
 }
