@@ -155,6 +155,8 @@ fn write_down(world: &mut World, request: &Request, route: Route, fault: Option<
         Ok(body) if request.body.len() <= 16_384 => body,
         _ => Value::Null,
     };
+    let query = request.query.iter().filter(|(key, _)| key != "api_key");
+    let query = query.map(|(key, value)| (key.clone(), value.as_str().into())).collect();
     let creates = matches!(route.op, Op::Create | Op::Launch);
     let made = creates.then(|| answer.value()["new_contract"].as_u64()).flatten();
     let closed = matches!(answer.delivery, Delivery::Close { .. });
@@ -164,6 +166,7 @@ fn write_down(world: &mut World, request: &Request, route: Route, fault: Option<
         op: route.op.name(),
         method: request.method.clone(),
         path: request.path.clone(),
+        query,
         body,
         status: if closed { 0 } else { answer.status },
         fault: fault.map(Fault::name),

@@ -64,6 +64,17 @@ class Judge:
             for item in value[:3]:
                 self.compare(name, path + "[]", schema["items"], item, whole)
 
+    def example(self, described: str, key: str, row: dict) -> None:
+        """Where there is an example only: each of its fields is there, of the same kind where it says one."""
+        content = self.description["paths"][described]["post"]["responses"]["200"]["content"]["application/json"]
+        kinds = lambda value: {kind for kind, fits in TYPES.items() if fits(value)} - {"integer"}
+        for field, value in content["example"][key].items():
+            self.compared += 1
+            if field not in row:
+                self.problems.append(f"{described}: {field} of the example is missing")
+            elif value is not None and row[field] is not None and not kinds(value) & kinds(row[field]):
+                self.problems.append(f"{described}: {field} is {row[field]!r}, in the example {value!r}")
+
     def answer(self, fake: Fake, method: str, described: str, path: str, body=None, whole: bool = False):
         fake.advance(61)
         status, kind, text = fake.ask(method.upper(), path, body)
@@ -88,6 +99,7 @@ def main() -> None:
     try:
         ask = lambda *words, **more: judge.answer(fake, *words, **more)
         offers = ask("post", "/api/v0/bundles", "/api/v0/bundles/", {"rentable": {"eq": True}}, whole=True)["offers"]
+        judge.example("/api/v0/bundles", "offers", offers[0])
         ask("post", "/api/v0/bundles", "/api/v0/bundles/", {"nonsense": {"eq": True}})
         ask("post", "/api/v0/ssh", "/api/v0/ssh/", {"ssh_key": "ssh-ed25519 AAAA a"})
         ask("post", "/api/v0/ssh", "/api/v0/ssh/", {})

@@ -59,6 +59,7 @@ class Rig:
         self.checks.that(f"{name}: sends", sent == sends, f"sent {sent}, wanted {sends}; {said}")
         self.checks.that(f"{name}: prints", says in said.out + said.err, f"wanted {says!r}; {said}")
         self.checks.table.append((name, [call["status"] for call in calls], said.code))
+        self.queries = [call["query"] for call in calls]
         return said
 
     def offer(self, **fields) -> int:
@@ -102,10 +103,11 @@ def creating(rig: Rig) -> tuple:
     second = rig.command(words, [("PUT", f"/api/v0/asks/{ask}/", body)]).json["new_contract"]
     rig.checks.that("create: a bid", rig.fake.instance(second)["claim"] == "bid")
     asks = [rig.offer(), rig.offer()]
-    words = ["create", "instances", *map(str, asks), "--image", "x", "--raw"]
+    words = ["create", "instances", *map(str, asks), "--image", "x"]
     body = {**body, "image": "x", "price": None, "disk": 10, "ids": asks}
-    said = rig.command(words, [("POST", "/api/v0/asks/bulk/", body)])
-    rig.checks.that("create instances: two", len(said.json["new_contracts"]) == 2, said)
+    rig.command(words, [("POST", "/api/v0/asks/bulk/", body)], "Started. {")
+    made = [row["ask"] for row in rig.fake.state()["instances"] if row["image"] == "x"]
+    rig.checks.that("create instances: two", sorted(made) == sorted(asks), made)
     rig.offer(gpu_name="H200", price=0.01, num_gpus=2)
     words = ["launch", "instance", "-g", "H200", "-n", "2", "-i", "x", "-d", "16", "--label", "launched", "--raw"]
     rig.fake.advance(61)
@@ -123,6 +125,8 @@ def looking(rig: Rig, first: int) -> None:
     """Lists, filters, pages, one instance and its address."""
     page = ("GET", "/api/v1/instances/", None)
     said = rig.command(["show", "instances", "--raw"], [page])
+    query = {"select_filters": "{}", "order_by": '[{"col": "id", "dir": "asc"}]', "limit": "25"}
+    rig.checks.that("show instances: query", rig.queries == [query], rig.queries)
     rig.checks.that("show instances: all of them", len(said.json) == 5, said)
     row = next(row for row in said.json if row["id"] == first)
     rig.checks.that("show instances: runs", row["actual_status"] == "running" and row["intended_status"] == "running", row)
@@ -144,9 +148,10 @@ def looking(rig: Rig, first: int) -> None:
     rig.checks.that("show instances: pages", len(seen) == 5 and len(set(seen)) == 5, seen)
     one = ("GET", f"/api/v0/instances/{first}/", None)
     said = rig.command(["show", "instance", str(first), "--raw"], [one])
+    rig.checks.that("show instance: query", rig.queries == [{"owner": "me"}], rig.queries)
     rig.checks.that("show instance: row", said.json["label"] == "run-1" and said.json["dph_base"] == 0.36, said)
     port = said.json["ports"]["22/tcp"][0]["HostPort"]
-    rig.command(["show", "instance", str(first)], [one], "RTX 4090")
+    rig.command(["show", "instance", str(first)], [one], "RTX_4090")
     said = rig.command(["ssh-url", str(first)], [page])
     rig.checks.that("ssh-url", said.out.strip().endswith(f":{port}") and said.out.startswith("ssh://root@203.0.113."), said)
     rig.command(["scp-url", str(first)], [], "scp://root@")
@@ -238,6 +243,9 @@ def paying(rig: Rig) -> None:
     window = ["-s", str(now - 7 * 86400), "-e", str(now)]
     charges = [("GET", "/api/v0/charges/", None)]
     said = rig.command(["show", "invoices-v1", "--charges", *window, "-l", "100", "--raw"], charges)
+    days = f'{{"day": {{"gte": {window[1]}, "lte": {window[3]}}}}}'
+    query = {"select_filters": days, "latest_first": "false", "limit": "100", "format": "table"}
+    rig.checks.that("show invoices-v1: query", rig.queries == [query], rig.queries)
     row = next(row for row in said.json["results"] if row["source"] == f"instance-{number}")
     rig.checks.that("show invoices-v1: amount", abs(row["amount"] - want) < 0.0006, (row, want))
     rig.command(["show", "invoices-v1", "--charges", *window, "--no-color"], charges, f"${want:.3f}")
@@ -265,7 +273,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print every command and what was answered")
     options = parser.parse_args()
     program = with_vastai(options.venv.resolve())
-    fake = Fake(options.program.resolve(), "--offers", "300", "--seed", "11")
+    fake = Fake(options.program.resolve(), "--offers", "600", "--seed", "11")
     client = Client(program, fake.url)
     rig = Rig(fake, client)
     try:

@@ -41,8 +41,8 @@ pub(super) const fn interval(op: Op) -> Option<u64> {
 /// What is remembered of calls.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limits {
-    /// When an identity may call an endpoint again.
-    next: BTreeMap<(Op, String), u64>,
+    /// When an identity last called an endpoint, and when it may again.
+    next: BTreeMap<(Op, String), (u64, u64)>,
     searches: BTreeMap<String, VecDeque<u64>>,
     today: (u64, u32),
 }
@@ -57,20 +57,22 @@ impl Limits {
         daily: Option<u32>,
     ) -> Result<(), Box<Response>> {
         if self.next.len() + self.searches.len() > MOST {
-            self.next.retain(|_, at| *at > now);
+            self.next.retain(|_, (_, next)| *next > now);
             self.searches.clear();
         }
         if op == Op::Search {
             return self.search(identity, now, daily);
         }
         let Some(interval) = interval(op) else { return Ok(()) };
-        let next = self.next.entry((op, identity.to_owned())).or_insert(0);
+        let (last, next) = self.next.entry((op, identity.to_owned())).or_insert((0, 0));
         if now < *next {
             if matches!(op, Op::Create | Op::CreateBulk) {
-                *next = (*next).max(*next - interval + CREATE_PENALTY_MS);
+                // From the last good one, however often it is tried.
+                *next = *last + CREATE_PENALTY_MS;
             }
             return Err(Box::new(too_frequent(interval)));
         }
+        *last = now;
         *next = now + interval;
         Ok(())
     }

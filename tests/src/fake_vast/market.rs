@@ -142,12 +142,15 @@ fn draw(random: &mut fastrand::Rng, id: u64, ask: u64, now: u64) -> Machine {
     });
     let host = json!({
         "machine_id": id, "host_id": 60_000 + id % 97, "bundle_id": 500_000_000 + id,
-        "reliability": 0.9 + 0.0999 * random.f64(), "verification": if verified { "verified" } else { "unverified" },
+        "reliability": cent(0.9 + 0.0999 * random.f64()), "verification": if verified { "verified" } else { "unverified" },
         "static_ip": random.bool(), "public_ipaddr": format!("203.0.113.{}", id % 250 + 1),
         "direct_port_count": random.u32(0..250), "geolocation": place, "datacenter": random.bool(),
         "hosting_type": 0, "external": false, "vms_enabled": false, "cluster_id": null, "resource_type": "gpu",
         "credit_discount_max": 0.4, "logo": "/static/logos/vastai_small2.png", "webpage": null,
         "time_remaining": "", "time_remaining_isbid": "",
+        "geolocode": 42, "hostname": null, "vericode": u8::from(verified), "is_vm_deverified": false,
+        "reliability_mult": 0.95, "expected_reliability": 0.95, "avail_vol_ask_id": null, "avail_vol_dph": null,
+        "avail_vol_size": null, "nw_disk_min_bw": null, "nw_disk_max_bw": null, "nw_disk_avg_bw": null,
     });
     let mut fields = Row::new();
     for part in [gpu, computer, host] {
@@ -228,6 +231,13 @@ pub(super) fn offer(world: &World, machine: &Machine, bid: bool, disk_gb: f64) -
         ("flops_per_dphtotal", json!(per_total("total_flops", &row))),
         ("score", json!(per_total("dlperf", &row) * 2.0)),
         ("country_code", json!(country(&row))),
+        ("bundled_results", Value::Null),
+        ("rn", json!(1)),
+        ("vram_costperhour", json!(0.0)),
+        ("dph_total_adj", json!(total)),
+        ("discount_rate", json!(0.0)),
+        ("discounted_hourly", json!(0.0)),
+        ("discounted_dph_total", json!(total)),
         ("reliability2", row.get("reliability").cloned().unwrap_or_default()),
         ("verified", json!(row.get("verification").and_then(Value::as_str) == Some("verified"))),
         ("search", cost(gpu, disk)),

@@ -227,6 +227,8 @@ pub(super) struct Call {
     pub(super) op: &'static str,
     pub(super) method: String,
     pub(super) path: String,
+    /// But for a key.
+    pub(super) query: Map<String, Value>,
     pub(super) body: Value,
     /// 0: the connection was closed without an answer.
     pub(super) status: u16,

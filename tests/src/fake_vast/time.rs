@@ -132,19 +132,16 @@ fn run(world: &mut World, id: u64) {
 
 /// A status by force of a fault.
 pub(super) fn become_status(world: &mut World, id: u64, status: Status, message: Option<String>) {
+    let Some(instance) = world.live.get_mut(&id) else { return };
+    // What became this does not go on by itself.
+    instance.cancel_boot();
     if status == Status::Running {
         return run(world, id);
     }
-    let Some(instance) = world.live.get_mut(&id) else { return };
-    let ran = instance.status == Some(Status::Running);
-    if ran && matches!(status, Status::Stopped | Status::Exited) {
+    if instance.status == Some(Status::Running) && matches!(status, Status::Stopped | Status::Exited) {
         tell(world, id, "stop");
     }
     let Some(instance) = world.live.get_mut(&id) else { return };
-    // What became this does not go on by itself.
-    if status != Status::Loading && status != Status::Frozen {
-        instance.cancel_boot();
-    }
     instance.status = Some(status);
     instance.message = message.or_else(|| instance.message.take());
 }

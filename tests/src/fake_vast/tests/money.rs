@@ -106,6 +106,7 @@ fn a_lie_about_the_price_shows_in_the_instance() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn a_bill_does_not_depend_on_how_time_is_cut(
         steps in prop::collection::vec(1_u64..500_000, 1..40),

@@ -227,11 +227,12 @@ fn keys_of_the_account_reach_new_instances_only() {
 fn every_call_is_written_down() {
     let mut lab = Lab::new();
     let id = lab.created(1, &json!({}));
-    lab.call("GET", "/api/v0/nonsense", &Value::Null);
+    lab.call("GET", "/api/v0/nonsense?a=b&api_key=secret", &Value::Null);
     let journal = lab.call("GET", "/control/journal", &Value::Null).value();
     let calls = journal["calls"].as_array().expect("a list");
     let ops: Vec<&str> = calls.iter().filter_map(|call| call["op"].as_str()).collect();
     assert_eq!(ops, ["search", "create", "unknown"]);
     assert_eq!((calls[1]["instance"].as_u64(), calls[1]["body"]["label"].clone()), (Some(id), json!("l")));
+    assert_eq!(calls[2]["query"], json!({"a": "b"}), "a key is not written down");
     assert_eq!(journal["counts"]["create"]["200"], 1);
 }

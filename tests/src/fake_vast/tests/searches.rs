@@ -127,6 +127,7 @@ fn naive(row: &Value, field: &str, op: &str, want: &Value) -> bool {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn searches_find_what_a_naive_reading_finds(
         conditions in prop::collection::vec(condition(), 0..4),
