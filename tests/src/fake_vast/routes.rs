@@ -42,6 +42,8 @@ pub(super) enum Op {
     Secrets,
     Volumes,
     Result,
+    /// Answered with success and nothing else.
+    Stub,
     Unknown,
 }
 
@@ -86,6 +88,7 @@ impl Op {
             Self::Secrets => "secrets",
             Self::Volumes => "volumes",
             Self::Result => "result",
+            Self::Stub => "stub",
             Self::Unknown => "unknown",
         }
     }
@@ -141,6 +144,13 @@ const TABLE: &[(&str, &str, Op)] = &[
     ("PUT", "/api/v0/instances/request_logs/#/", Op::Logs),
     ("PUT", "/api/v0/instances/command/#/", Op::Execute),
     ("PUT", "/api/v0/commands/copy_direct/", Op::Copy),
+    ("DELETE", "/api/v0/commands/copy_direct/", Op::Stub),
+    ("PUT", "/api/v0/commands/rsync/", Op::Copy),
+    ("DELETE", "/api/v0/commands/rsync/", Op::Stub),
+    ("POST", "/api/v0/commands/rclone/", Op::Stub),
+    ("GET", "/api/v0/users/me/machine-earnings", Op::Stub),
+    ("GET", "/api/v0/instance_backups/", Op::Stub),
+    ("POST", "/api/v0/webhooks/", Op::Stub),
     ("GET", "/api/v0/ssh/", Op::SshList),
     ("POST", "/api/v0/ssh/", Op::SshCreate),
     ("PUT", "/api/v0/ssh/#/", Op::SshUpdate),

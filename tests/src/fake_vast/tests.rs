@@ -28,12 +28,12 @@ impl Lab {
     fn new() -> Self {
         let mut lab = Self { world: World::new(START, KEY, 7), now: START };
         lab.world.options_mut().limits = false;
-        lab.machine(json!({"machine_id": 1}));
+        lab.machine(&json!({"machine_id": 1}));
         lab
     }
 
     /// A machine, the given values apart as that of `new`.
-    fn machine(&mut self, given: Value) {
+    fn machine(&mut self, given: &Value) {
         let mut machine = json!({"gpu_name": "RTX 4090", "num_gpus": 1, "price": 0.36, "min_bid": 0.1,
             "storage_cost": 0.72, "storage_cost_stopped": 1.44, "inet_up_cost": 0.01, "inet_down_cost": 0.02,
             "disk_space": 500, "reliability": 0.99, "verification": "verified", "direct_port_count": 10,

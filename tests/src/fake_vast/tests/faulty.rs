@@ -23,7 +23,7 @@ fn a_lost_reply_has_its_effect_or_not() {
         assert_eq!(state["instances"].as_array().map(Vec::len), Some(effect), "{kind}");
         assert_eq!(state["journal"]["calls"][1]["fault"], kind["kind"]);
         // Once means once.
-        lab.machine(json!({"machine_id": 2}));
+        lab.machine(&json!({"machine_id": 2}));
         assert_eq!(lab.create(2, &json!({})).status, 200, "{kind}");
     }
 }
@@ -70,10 +70,10 @@ fn a_contract_in_an_error_is_a_stopped_instance_that_costs() {
 fn lists_can_lie() {
     let mut lab = Lab::new();
     for machine in 1..=4 {
-        lab.machine(json!({"machine_id": machine}));
+        lab.machine(&json!({"machine_id": machine}));
         lab.created(machine, &json!({}));
     }
-    let mut list = |lab: &mut Lab, fault: Value| {
+    let list = |lab: &mut Lab, fault: Value| {
         lab.fault("list", &fault);
         lab.call("GET", "/api/v1/instances/", &Value::Null).value()
     };
@@ -95,7 +95,7 @@ fn rules_count_and_draw() {
         &json!({"add": [
         {"on": ["show"], "skip": 1, "times": 2, "fault": {"kind": "status", "code": 500}}]}),
     );
-    let mut show = |lab: &mut Lab| lab.call("GET", "/api/v0/instances/1/", &Value::Null).status;
+    let show = |lab: &mut Lab| lab.call("GET", "/api/v0/instances/1/", &Value::Null).status;
     let seen: Vec<u16> = (0..5).map(|_| show(&mut lab)).collect();
     assert_eq!(seen, [200, 500, 500, 200, 200]);
     // The same seed draws the same, and one of two is about one of two.

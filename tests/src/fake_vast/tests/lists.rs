@@ -23,7 +23,7 @@ fn filled(count: u64, labels: u64) -> Lab {
     let mut lab = Lab::new();
     for machine in 1..=count {
         let gpu = if machine % 3 == 0 { "H100 SXM" } else { "RTX 4090" };
-        lab.machine(json!({"machine_id": machine, "gpu_name": gpu}));
+        lab.machine(&json!({"machine_id": machine, "gpu_name": gpu}));
         lab.created(machine, &json!({"label": format!("run-{}", machine % labels)}));
     }
     lab

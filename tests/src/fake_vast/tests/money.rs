@@ -68,7 +68,7 @@ fn a_destroyed_instance_costs_nothing_more() {
 #[test]
 fn credit_that_runs_out_stops_all_at_its_millisecond_and_disks_go_on() {
     let mut lab = Lab::new();
-    lab.machine(json!({"machine_id": 2}));
+    lab.machine(&json!({"machine_id": 2}));
     let first = lab.created(1, &json!({}));
     let second = lab.created(2, &json!({}));
     lab.pass(60_000);

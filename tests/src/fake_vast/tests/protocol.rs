@@ -35,7 +35,7 @@ fn keys_open_what_they_may() {
     let mine = lab.create(1, &json!({})).value();
     let (id, own) =
         (mine["new_contract"].clone(), mine["instance_api_key"].as_str().expect("a key").to_owned());
-    lab.machine(json!({"machine_id": 2}));
+    lab.machine(&json!({"machine_id": 2}));
     let other = lab.created(2, &json!({}));
     let mut ask = |key: &str, method: &str, path: &str| {
         handle(&mut lab.world, lab.now, &Request::new(method, path, key, &json!({"state": "stopped"}))).status
@@ -137,7 +137,7 @@ fn calls_that_come_too_early_are_refused_by_endpoint_and_identity() {
 fn ten_searches_a_minute_and_a_quota_a_day() {
     let mut lab = Lab::new();
     lab.world.options_mut().limits = true;
-    let mut search = |lab: &mut Lab| lab.call("POST", "/api/v0/bundles/", &json!({}));
+    let search = |lab: &mut Lab| lab.call("POST", "/api/v0/bundles/", &json!({}));
     for _ in 0..10 {
         assert_eq!(search(&mut lab).status, 200);
         lab.pass(1_000);
@@ -153,7 +153,7 @@ fn ten_searches_a_minute_and_a_quota_a_day() {
     let (name, reset) = &refused.headers[0];
     assert_eq!(*name, "X-RateLimit-Reset");
     let reset: u64 = reset.parse().expect("seconds");
-    assert!(reset % 86_400 == 0 && reset * 1000 > lab.now);
+    assert!(reset.is_multiple_of(86_400) && reset * 1000 > lab.now);
     lab.pass(reset * 1000 - lab.now);
     assert_eq!(search(&mut lab).status, 200);
 }
@@ -163,7 +163,7 @@ fn charges_are_what_was_measured() {
     let mut lab = Lab::new();
     let mut ids = Vec::new();
     for machine in 1..=5 {
-        lab.machine(json!({"machine_id": machine}));
+        lab.machine(&json!({"machine_id": machine}));
         ids.push(lab.created(machine, &json!({"label": format!("l{machine}")})));
     }
     lab.pass(10 * 3_600_000);
@@ -201,7 +201,7 @@ fn keys_of_the_account_reach_new_instances_only() {
     lab.call("POST", "/api/v0/ssh/", &json!({"ssh_key": "ssh-ed25519 AAAA one"}));
     let listed = lab.call("GET", "/api/v0/ssh/", &Value::Null).value();
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "the same key twice is one: {listed}");
-    lab.machine(json!({"machine_id": 2}));
+    lab.machine(&json!({"machine_id": 2}));
     let after = lab.created(2, &json!({}));
     let keys = |lab: &mut Lab, id: u64| {
         let answer = lab.call("GET", &format!("/api/v0/instances/{id}/ssh/"), &Value::Null).value();

@@ -126,7 +126,7 @@ fn a_stopped_instance_waits_for_gpus_that_are_taken() {
 #[test]
 fn a_contract_ends_and_is_removed_two_days_later() {
     let mut lab = Lab::new();
-    lab.machine(json!({"machine_id": 1, "duration": 3600}));
+    lab.machine(&json!({"machine_id": 1, "duration": 3600}));
     let id = lab.created(1, &json!({}));
     lab.pass(3_600_000);
     assert_eq!(lab.status(id), "stopped");
