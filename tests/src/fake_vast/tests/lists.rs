@@ -100,6 +100,7 @@ proptest! {
             arguments.extend(token.take().map(|token| ("after_token", token)));
             let page = list(&mut lab, &arguments);
             seen.extend(ids(&page));
+            prop_assert!(seen.len() as u64 <= count, "a row comes twice");
             match page["next_token"].as_str() {
                 Some(next) => token = Some(next.to_owned()),
                 None => break,

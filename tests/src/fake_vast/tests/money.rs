@@ -96,6 +96,18 @@ fn credit_that_runs_out_stops_all_at_its_millisecond_and_disks_go_on() {
 }
 
 #[test]
+fn a_jump_over_the_end_of_credit_bills_no_more_than_small_steps() {
+    let mut lab = Lab::new();
+    let id = lab.created(1, &json!({}));
+    lab.pass(60_000);
+    lab.control("account", &json!({"credit": 0.37}));
+    // An hour of running, then 99 of a stopped disk.
+    lab.pass(100 * HOUR);
+    assert_eq!(lab.status(id), "stopped");
+    near(lab.state()["credit"].as_f64().expect("a number"), -1.98);
+}
+
+#[test]
 fn a_lie_about_the_price_shows_in_the_instance() {
     let mut lab = Lab::new();
     lab.fault("create", &json!({"kind": "dearer", "factor": 1.5}));
@@ -111,12 +123,16 @@ proptest! {
     fn a_bill_does_not_depend_on_how_time_is_cut(
         steps in prop::collection::vec(1_u64..500_000, 1..40),
         acts in prop::collection::vec(0_u8..5, 1..6),
+        poor: bool,
     ) {
         // The same moments for what is done; once straight, once step by step.
         let whole: u64 = steps.iter().sum();
         let run = |cut: bool| {
             let mut lab = Lab::new();
             let id = lab.created(1, &json!({"price": 0.2, "cancel_unavail": false}));
+            if poor {
+                lab.control("account", &json!({"credit": 0.05}));
+            }
             for act in &acts {
                 if cut {
                     for step in &steps { lab.pass(*step); }
