@@ -108,7 +108,11 @@ pub fn exit_code(run: &v1::RunView) -> ExitCode {
 /// Whether nothing of a machine is left that could cost money.
 #[must_use]
 pub fn is_released(machine: &v1::MachineView) -> bool {
-    matches!(machine.state.as_str(), "DESTROYED" | "REJECTED" | "ABANDONED")
+    is_over(&machine.state)
+}
+
+fn is_over(state: &str) -> bool {
+    matches!(state, "DESTROYED" | "REJECTED" | "ABANDONED")
 }
 
 impl Report {
@@ -149,7 +153,7 @@ impl Report {
             printer.note(&line);
         }
         if !self.machines_released {
-            let left = self.machines.iter().filter(|machine| machine.state != "DESTROYED");
+            let left = self.machines.iter().filter(|machine| !is_over(&machine.state));
             let named: Vec<String> = left.map(|m| format!("{} ({})", m.id, m.state)).collect();
             printer.warn(&format!("machines not confirmed gone: {}", named.join(", ")));
             printer.help("the controller goes on removing them: outlast machines");

@@ -185,6 +185,16 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
         // A lost attempt leaves RUNNING with its own transaction.
         return Ok(());
     };
+    let exit = exit.clone();
+    // What it stored and could not tell of is listed before the run ends for
+    // good: later nobody looks. It ended all the same where that cannot be.
+    match durable::adopt_stored(core, &run.body, attempt.body.id).await {
+        Ok(0) => {}
+        Ok(_) => run = core.need(&id.to_string()).await?,
+        Err(error) => {
+            tracing::warn!(run = %id.short(), %error, "what it stored last may be missing from the list");
+        }
+    }
     run.body.exit = Some(exit.clone());
     let lacking = &attempt.body.unpublished;
     // What was ended for want of progress did not succeed, whatever its code.

@@ -146,6 +146,9 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
         MachineState::Intent => out.push(Action::Create(id)),
         MachineState::Calling | MachineState::Unknown => out.push(Action::Resolve(id)),
         MachineState::Created => out.push(Action::Boot(id)),
+        // Why it was lost is on its row only while it is there: what ran on it
+        // learns that first.
+        MachineState::Lost { .. } if run.is_some_and(|run| mourns(world, run, id)) => {}
         MachineState::Lost { .. } => out.push(Action::Release(id, "it is lost")),
         MachineState::Destroying => out.push(Action::Destroy(id)),
         MachineState::Booting | MachineState::Ready | MachineState::Suspect => {
@@ -166,6 +169,13 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
         }
         MachineState::Rejected { .. } | MachineState::Abandoned | MachineState::Destroyed => {}
     }
+}
+
+/// Whether a run has yet to hear that its attempt's machine is lost; it does
+/// in this very pass.
+fn mourns(world: &Snapshot, run: &Run, machine: MachineId) -> bool {
+    let bound = world.bound_of(run).filter(|attempt| !attempt.status.is_final());
+    run.status == RunState::Running && bound.is_some_and(|attempt| attempt.machine == machine)
 }
 
 /// Why a machine that exists serves nothing, if so.

@@ -392,6 +392,9 @@ async fn deletable(core: &Core) -> Result<BTreeSet<String>, CoreError> {
                 && key.generation() == Some(0)
                 && key.scope().parse::<RunId>().is_ok()
                 && !described.contains(key.scope())
+                // After a restore from a backup rows may be missing, and what
+                // was never adopted may name a part of such an import.
+                && core.restore_count == 0
         }
     };
     Ok(all.iter().filter(|key| may_go(key)).map(ToString::to_string).collect())

@@ -101,8 +101,10 @@ fn an_end_without_the_killer_has_no_such_evidence() {
 fn a_fork_storm_stays_within_its_processes_and_is_ended() {
     let test = "a_fork_storm_stays_within_its_processes_and_is_ended";
     let mut machine = Machine::new();
+    // The program forks once, before the storm: a fork of its own that was
+    // refused would end it.
     let mut spec = machine.spec(
-        "trap '' TERM; for i in 1 2 3; do (while :; do sleep 5 & done) 2>> refused & done; exec sleep 600",
+        "trap '' TERM; (for i in 1 2 3; do (while :; do sleep 5 & done) & done) 2>> refused & exec sleep 600",
     );
     spec.limits.pids = Some(40);
     let client = machine.start_spec(&spec);
