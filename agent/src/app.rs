@@ -173,7 +173,7 @@ fn absolute(path: &Path) -> PathBuf {
 /// What programs get of this machine's environment: enough to find tools,
 /// nothing that could be a secret of the agent.
 fn inherited() -> BTreeMap<String, String> {
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 15] = [
         "PATH",
         "HOME",
         "LANG",
@@ -185,6 +185,7 @@ fn inherited() -> BTreeMap<String, String> {
         "SHELL",
         "LD_LIBRARY_PATH",
         "CUDA_HOME",
+        "CUDA_DEVICE_ORDER",
         "CUDA_VISIBLE_DEVICES",
         "NVIDIA_VISIBLE_DEVICES",
         "OPENBLAS_CORETYPE",

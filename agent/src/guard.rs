@@ -9,6 +9,7 @@ mod notify;
 pub(crate) mod program;
 mod record;
 mod shutdown;
+mod slot;
 mod watch;
 
 use std::fs::{File, OpenOptions};
@@ -96,6 +97,18 @@ pub enum GuardError {
         /// The directory.
         state_dir: PathBuf,
     },
+    /// There may be only one per slot of a host.
+    #[error("another guard holds the slot of {}", lock.display())]
+    SlotTaken {
+        /// The slot's lock.
+        lock: PathBuf,
+    },
+    /// The host gave the slot to no machine, or to another one.
+    #[error("the slot is not claimed by this machine: {}", claim.display())]
+    SlotNotOurs {
+        /// The slot's claim.
+        claim: PathBuf,
+    },
     /// The system refused something that a guard cannot do without.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -160,6 +173,7 @@ pub fn run(config: GuardConfig) -> Result<(), GuardError> {
     let Some(_lock) = FileLock::try_take(&lock).map_err(io("lock", &lock))? else {
         return Err(GuardError::AlreadyRunning { state_dir });
     };
+    let _slot = slot::of_environment()?;
     os::adopt_orphans().map_err(io("adopt the orphans of", &state_dir))?;
     let signals = Signals::install().map_err(io("handle signals for", &state_dir))?;
     let own = os::ProcessRef::own().and_then(|own| serde_json::to_vec(&own).ok()).unwrap_or_default();

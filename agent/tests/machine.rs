@@ -226,6 +226,31 @@ fn output(dir: &Path, stream: Stream) -> (Vec<u8>, Vec<(u64, u64)>) {
 }
 
 #[test]
+fn the_guard_of_a_slot_holds_its_lock_as_long_as_it_lives() {
+    let machine = Machine::new();
+    let slot = machine.state.with_file_name("slot");
+    let lock = machine.state.with_file_name("0.lock");
+    fs::create_dir(&slot).unwrap();
+    fs::write(lock.with_extension("claim"), format!("machine {}\n", machine.id)).unwrap();
+    let mut guard = Command::new(&machine.exe)
+        .args(["guard", "--state"])
+        .arg(&slot)
+        .env("OUTLAST_MACHINE_ID", &machine.id)
+        .env("OUTLAST_SLOT_LOCK", &lock)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let agent = pid_in(&slot, "began");
+    let held = || os::FileLock::try_take(&lock).unwrap().is_none();
+    assert!(held());
+    guard.kill().unwrap();
+    guard.wait().unwrap();
+    assert!(agent.is_alive() && !held(), "no other process has it from its guard");
+}
+
+#[test]
 fn exit_codes_and_signals_are_those_of_the_program() {
     let mut machine = Machine::new();
     for code in [0, 1, 42, 255] {

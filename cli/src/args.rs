@@ -12,7 +12,7 @@ mod values;
 
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb};
-pub use machines::{HealthArgs, MachinesVerb, UpgradeArgs};
+pub use machines::{HealthArgs, MachinesVerb, OffersArgs, UpgradeArgs};
 pub use runs::{
     DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs, SyncArgs, WhyArgs,
 };
@@ -70,6 +70,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show machines that could be rented now for this project
+    Offers(OffersArgs),
     /// Show how a machine is: load, memory, disks, GPUs, alerts
     Health(HealthArgs),
     /// Show the checkpoints of a run

@@ -15,6 +15,7 @@ pub mod health;
 pub mod keys;
 pub mod logs;
 pub mod machines;
+pub mod offers;
 pub mod pull;
 pub mod resume;
 pub mod run;
@@ -56,6 +57,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
             Box::pin(machines::upgrade(ctx, args)).await
         }
         Verb::Machines { verb: None, all, json } => machines::perform(ctx, all, json).await,
+        Verb::Offers(args) => Box::pin(offers::perform(ctx, args)).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
         Verb::Checkpoints { run, explain: false, tree: true, json } => {
             checkpoints::tree::perform(ctx, &run, json).await

@@ -22,6 +22,7 @@ mod layers;
 mod limits;
 mod local;
 mod logs;
+mod machine;
 mod near;
 mod pattern;
 mod problem;
@@ -53,6 +54,7 @@ pub use health::Health;
 pub use limits::Limits;
 pub use local::Local;
 pub use logs::Logs;
+pub use machine::Machine;
 pub use problem::ConfigErrors;
 pub use project::Project;
 pub use retry::Retry;
@@ -101,6 +103,8 @@ pub struct Config {
     pub retry: Retry,
     /// `[budget]`
     pub budget: Budget,
+    /// `[machine]`
+    pub machine: Machine,
     /// `[logs]`
     pub logs: Logs,
     /// `[health]`
@@ -171,7 +175,7 @@ impl fmt::Display for Origin {
 
 impl Config {
     /// The sections by their names, in the order in which they are shown.
-    fn sections(&self) -> [(&'static str, &dyn Section); 13] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 14] {
         [
             ("project", &self.project),
             ("run", &self.run),
@@ -182,6 +186,7 @@ impl Config {
             ("artifacts", &self.artifacts),
             ("retry", &self.retry),
             ("budget", &self.budget),
+            ("machine", &self.machine),
             ("logs", &self.logs),
             ("health", &self.health),
             ("hang", &self.hang),
@@ -200,6 +205,7 @@ impl Config {
             "artifacts" => &mut self.artifacts,
             "retry" => &mut self.retry,
             "budget" => &mut self.budget,
+            "machine" => &mut self.machine,
             "logs" => &mut self.logs,
             "health" => &mut self.health,
             "hang" => &mut self.hang,
@@ -326,6 +332,8 @@ impl Loaded {
             retry: RetrySpec { failures: config.retry.failures, losses: config.retry.losses },
             provider: config.run.provider.to_owned(),
             max_usd: config.budget.max_usd,
+            max_usd_per_hour: config.budget.max_usd_per_hour,
+            machine: config.machine.spec.clone(),
             usd_per_hour: Some(config.local.usd_per_hour).filter(|usd| *usd > 0.0),
             grace_seconds: config.run.grace.as_secs(),
             spool_bytes: config.logs.spool.unwrap_or(0),

@@ -216,3 +216,28 @@ fn the_doctor_names_what_is_wrong_with_the_store_and_the_cure() {
     assert!(said.contains("cannot be reached") && said.contains("help: check `endpoint`"), "{said}");
     assert!(!said.contains("s3cr3t") && !data.contains("s3cr3t"));
 }
+
+#[test]
+fn the_doctor_names_what_is_wrong_with_each_host_and_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("home")).unwrap();
+    let file = dir.path().join("home/providers.toml");
+    std::fs::write(&file, "[ssh.hosts.lab]\nslots = 0\n").unwrap();
+    let bad = outlast(dir.path(), &["doctor"]);
+    assert_eq!(code(&bad), 78);
+    let said = text(&bad.stderr);
+    assert!(
+        said.contains("line 2: `ssh.hosts.lab.slots`") && said.contains("has no `destination`"),
+        "{said}"
+    );
+    std::fs::write(&file, "[ssh.hosts.lab]\ndestination = \"127.0.0.1\"\nport = 1\n").unwrap();
+    let away = outlast(dir.path(), &["doctor", "--json"]);
+    assert_eq!(code(&away), 78);
+    let told: serde_json::Value = serde_json::from_slice(&away.stdout).unwrap();
+    let host = &told["ssh"]["hosts"][0];
+    assert_eq!(
+        (host["name"].as_str(), host["ok"].as_bool(), host["free"].as_u64()),
+        (Some("lab"), Some(false), None)
+    );
+    assert!(text(&away.stderr).contains("host lab: "), "{}", text(&away.stderr));
+}

@@ -22,7 +22,8 @@ use crate::home::{Home, HomeError, Rendezvous};
 use crate::ingest;
 use crate::liveness::Clocks;
 use crate::objects::{self, ObjectsError};
-use crate::provider::{LocalConfig, LocalProvider, Provider};
+use crate::provider::ssh::{self, SshProvider};
+use crate::provider::{LocalConfig, LocalProvider, Provider, VastConfig, VastProvider, settings};
 use crate::reconcile;
 use crate::rpc::gateway::Gateway;
 use crate::rpc::join::JoinService;
@@ -56,6 +57,9 @@ pub enum AppError {
     /// The artifact store.
     #[error("the artifact store cannot be opened")]
     Objects(#[from] ObjectsError),
+    /// The settings of sources of machines.
+    #[error(transparent)]
+    Providers(#[from] settings::SettingsErrors),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] proto::tls::TlsError),
@@ -68,6 +72,9 @@ pub enum AppError {
     /// A server.
     #[error("a server failed")]
     Serve(#[from] proto::serve::ServeError),
+    /// A source of machines.
+    #[error("{0}")]
+    Provider(String),
     /// Start-up work.
     #[error(transparent)]
     Core(#[from] CoreError),
@@ -144,6 +151,34 @@ async fn open_doors(home: &Home, build: &str) -> Result<Doors, AppError> {
     Ok(Doors { operators, agents, join, rendezvous })
 }
 
+/// Every source of machines that is set up. A file that cannot be used is an
+/// error: there may be machines that only it leads to.
+fn providers(home: &Home, config: &Config) -> Result<BTreeMap<String, Arc<dyn Provider>>, AppError> {
+    let local = LocalProvider::new(LocalConfig {
+        root: home.path("machines"),
+        // Each run says what an hour of this computer counts as.
+        usd_per_hour: 0.0,
+    });
+    let mut all: BTreeMap<String, Arc<dyn Provider>> =
+        BTreeMap::from([("local".to_owned(), Arc::new(local) as _)]);
+    let env = |name: &str| std::env::var(name).ok();
+    let found = ssh::configured(&config.home, &home.hub.to_string(), &env)?;
+    if !found.hosts.is_empty() {
+        all.insert("ssh".to_owned(), Arc::new(SshProvider::new(found)));
+    }
+    let vast = VastProvider::new(
+        VastConfig {
+            url: None,
+            keys: home.path("keys"),
+            boot_deadline: Duration::from_millis(config.clocks.boot_deadline_ms),
+            pace_percent: 100,
+        },
+        env,
+    );
+    all.insert("vast".to_owned(), Arc::new(vast.map_err(AppError::Provider)?));
+    Ok(all)
+}
+
 fn build_core(
     home: &Home,
     config: &Config,
@@ -153,14 +188,8 @@ fn build_core(
     objects: Arc<dyn artifacts::Store>,
     more: Providers,
 ) -> Result<Arc<Core>, AppError> {
-    let local = LocalProvider::new(LocalConfig {
-        root: home.path("machines"),
-        // Each run says what an hour of this computer counts as.
-        usd_per_hour: 0.0,
-    });
-    let local: Arc<dyn Provider> = Arc::new(local);
-    let mut providers = more;
-    providers.entry("local".to_owned()).or_insert(local);
+    let mut all = providers(home, config)?;
+    all.extend(more);
     let authority =
         proto::pki::Authority::load(home.hub, home.authority.root_pem(), home.authority.key_pem())
             .map_err(HomeError::from)?;
@@ -170,7 +199,7 @@ fn build_core(
         label_key: home.label_key,
         store,
         objects,
-        providers,
+        providers: all,
         clock,
         entropy: Entropy::System,
         keys: Arc::new(crate::keys::Keys::open(&home.path("keys"))?),

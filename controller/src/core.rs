@@ -364,7 +364,13 @@ impl Core {
     pub fn provider(&self, name: &str) -> Result<Arc<dyn Provider>, CoreError> {
         self.providers.get(name).cloned().ok_or_else(|| {
             let known: Vec<_> = self.providers.keys().map(String::as_str).collect();
-            CoreError::Impossible(format!("there is no provider `{name}`; known: {}", known.join(", ")))
+            let how = match name {
+                "ssh" => {
+                    "; name hosts in providers.toml of the data directory, then `outlast controller stop`: it starts anew"
+                }
+                _ => "",
+            };
+            CoreError::Impossible(format!("there is no provider `{name}`; known: {}{how}", known.join(", ")))
         })
     }
 }

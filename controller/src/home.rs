@@ -266,6 +266,15 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
     }
 }
 
+/// Which installation a data directory belongs to, if it was used before.
+/// Disturbs no controller that holds it.
+#[must_use]
+pub fn hub_of(root: &Path) -> Option<HubId> {
+    let file = root.join("hub.json");
+    let text = read_text(&file).ok()??;
+    parse::<HubFile>(&file, &text).ok().map(|file| file.hub)
+}
+
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, HomeError> {
     let Some(bytes) = read_bytes(path)? else { return Ok(None) };
     String::from_utf8(bytes)

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod model;
+pub mod money;
 
 pub mod liveness;
 pub mod plan;

@@ -45,6 +45,8 @@ impl Default for Clocks {
 /// What is known of a machine besides its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Observation {
+    /// How much longer than others its provider lets it boot.
+    pub boots_longer_ms: u64,
     /// Milliseconds since its agent was last heard, or since this controller
     /// started, whichever is less.
     pub silent_ms: u64,
@@ -134,7 +136,9 @@ pub fn judge(
     }
     let due = due(seen);
     match state {
-        MachineState::Booting if age_ms >= clocks.boot_deadline_ms => Verdict::Lost(LossCause::NeverJoined),
+        MachineState::Booting if age_ms >= clocks.boot_deadline_ms.saturating_add(seen.boots_longer_ms) => {
+            Verdict::Lost(LossCause::NeverJoined)
+        }
         MachineState::Booting if age_ms >= PROBE_EVERY_MS && due => Verdict::Probe,
         MachineState::Ready if seen.silent_ms >= clocks.suspect_ms => Verdict::Suspect,
         MachineState::Ready if seen.broke && !seen.attached && due => Verdict::Probe,
@@ -362,7 +366,7 @@ mod tests {
             silent in 0u64..30_000, broke: bool, asked in proptest::option::of(0u64..5_000),
         ) {
             let clocks = Clocks::default();
-            let seen = Observation { silent_ms: silent, attached: false, broke, provider: None, asked_ms_ago: asked, farewell: false };
+            let seen = Observation { silent_ms: silent, attached: false, broke, provider: None, asked_ms_ago: asked, farewell: false, boots_longer_ms: 0 };
             for state in [MachineState::Ready, MachineState::Suspect] {
                 let verdict = judge(&state, &seen, silent, false, &clocks);
                 prop_assert!(!matches!(verdict, Verdict::Lost(_) | Verdict::GiveUp));
@@ -372,7 +376,7 @@ mod tests {
         #[test]
         fn what_speaks_is_never_lost(provider in proptest::option::of(0u8..3)) {
             let word = provider.map(|w| [ProviderWord::Alive, ProviderWord::Terminal, ProviderWord::Absent][w as usize]);
-            let seen = Observation { silent_ms: 10, attached: true, broke: false, provider: word, asked_ms_ago: Some(9), farewell: false };
+            let seen = Observation { silent_ms: 10, attached: true, broke: false, provider: word, asked_ms_ago: Some(9), farewell: false, boots_longer_ms: 0 };
             prop_assert_eq!(judge(&MachineState::Ready, &seen, 10, false, &Clocks::default()), Verdict::Fine);
         }
     }

@@ -9,18 +9,23 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use lifecycle::spec::MachineSpec;
 
 mod children;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod local;
 mod route;
+pub mod settings;
 mod simulated;
+pub mod ssh;
+mod vast;
 
 pub(crate) use children::end_group;
 pub use local::{LocalConfig, LocalProvider};
 pub use route::{HostKeys, RouteError, SshAddress, SshRoute};
 pub use simulated::{Fault, Faults, SimulatedConfig, SimulatedProvider};
+pub use vast::{VastConfig, VastProvider};
 
 /// How the agent on a machine and the controller find each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,19 @@ pub struct CreateRequest {
     /// be in an argument list or a log. Empty where the controller dials
     /// ([`Reach::ControllerDials`]): it brings everything itself, later.
     pub user_data: String,
+    /// What the machine must be; for providers that have many kinds.
+    pub machine: MachineSpec,
+    /// The most that an hour of it may cost, in US dollars; `None`: anything.
+    pub max_usd_per_hour: Option<f64>,
+}
+
+/// What a machine costs, as its provider says now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Terms {
+    /// US dollars an hour while it runs, its disk included.
+    pub usd_per_hour: f64,
+    /// The provider's own words for its state.
+    pub said: String,
 }
 
 impl fmt::Debug for CreateRequest {
@@ -51,8 +69,37 @@ impl fmt::Debug for CreateRequest {
             .field("machine_id", &self.machine_id)
             .field("label", &self.label)
             .field("user_data", &format_args!("({} bytes, hidden)", self.user_data.len()))
+            .field("machine", &self.machine)
+            .field("max_usd_per_hour", &self.max_usd_per_hour)
             .finish()
     }
+}
+
+/// A machine that could be rented now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// The provider's number for it.
+    pub id: String,
+    /// The kind of its GPUs, and how many.
+    pub gpu: String,
+    /// How many.
+    pub gpus: u32,
+    /// Bytes of each.
+    pub gpu_memory_bytes: u64,
+    /// Where it stands.
+    pub place: String,
+    /// The physical machine, as the provider numbers it.
+    pub machine: String,
+    /// 0 to 1, in the provider's own measure.
+    pub reliability: f64,
+    /// US dollars an hour, disk included.
+    pub usd_per_hour: f64,
+    /// US dollars for each gigabyte to the machine.
+    pub down_usd_per_gb: f64,
+    /// US dollars for each gigabyte from the machine.
+    pub up_usd_per_gb: f64,
+    /// The provider's own measure of speed for each dollar an hour; 0: not told.
+    pub speed_per_usd: f64,
 }
 
 /// What became of a create call.
@@ -173,8 +220,45 @@ pub trait Provider: Send + Sync {
     }
     /// What makes a repeated create safe.
     fn idempotency(&self) -> Idempotency;
-    /// The price of one machine.
+    /// Whether its machines cost money that somebody bills: then nothing is
+    /// made without a cap.
+    fn is_paid(&self) -> bool {
+        false
+    }
+    /// The price of one machine, where all cost the same; 0 where none has a
+    /// price, or each its own ([`Provider::terms`]).
     fn usd_per_hour(&self) -> f64;
+    /// Whether it can be asked for machines at all.
+    ///
+    /// # Errors
+    /// What is missing, where it was looked for and how to get it.
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Machines that could be rented now for `machine` under a price, the best
+    /// first.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    async fn offers(
+        &self,
+        machine: &MachineSpec,
+        max_usd_per_hour: Option<f64>,
+    ) -> Result<Vec<Offer>, String> {
+        let _ = (machine, max_usd_per_hour);
+        Err(format!("`{}` has no offers: its machines are there or not", self.name()))
+    }
+    /// What one machine costs, read back from the provider; `None`: it does not
+    /// say.
+    async fn terms(&self, instance: &str) -> Option<Terms> {
+        let _ = instance;
+        None
+    }
+    /// How much longer than others its machines may take from their creation
+    /// until their agent is there, in milliseconds: they fetch an image first.
+    fn boots_longer_ms(&self) -> u64 {
+        0
+    }
     /// How long after a create a list may still lack the machine.
     fn settle_window_ms(&self) -> u64;
     /// Makes a machine.

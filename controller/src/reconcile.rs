@@ -38,7 +38,9 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
         let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
         if live {
             let age = now_ms.saturating_sub(machine.created_ms).min(up_ms);
-            world.seen.push((machine.id, core.observe(machine.id), age));
+            let mut seen = core.observe(machine.id);
+            seen.boots_longer_ms = core.providers.get(&machine.provider).map_or(0, |p| p.boots_longer_ms());
+            world.seen.push((machine.id, seen, age));
             world.machines.push(machine);
         } else {
             world.spent.push((machine.run, machine.cost_usd(now_ms)));

@@ -13,9 +13,11 @@ use crate::retention::score::Best;
 pub mod difference;
 mod health;
 mod limits;
+mod machine;
 
 pub use health::{HangAction, HangSpec, HealthSpec};
 pub use limits::LimitSpec;
+pub use machine::{MachineSpec, Market};
 
 /// Everything that decides how a run is carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +52,12 @@ pub struct RunSpec {
     /// The run's hard cap in US dollars; `None` is no cap.
     #[serde(default)]
     pub max_usd: Option<f64>,
+    /// The most that an hour of its machine may cost, in US dollars.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_usd_per_hour: Option<f64>,
+    /// What its machine must be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub machine: MachineSpec,
     /// What an hour of a machine without a price of its own (`local`) counts
     /// as, in US dollars.
     #[serde(default)]

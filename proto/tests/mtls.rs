@@ -91,6 +91,7 @@ service! {
     outputs(v1::Selector) -> v1::OutputsReply,
     events(v1::EventsRequest) -> v1::EventList,
     drain(v1::DrainRequest) -> v1::DrainReply,
+    offers(v1::OffersRequest) -> v1::OfferList,
     health(v1::HealthOf) -> v1::HealthReply,
     why(v1::WhyRequest) -> v1::WhyReply,
     upgrade_machine(v1::UpgradeRequest) -> v1::UpgradeReply,

@@ -26,4 +26,5 @@ mod stage;
 mod strangers;
 mod trees;
 mod upgrade;
+mod vast;
 mod why;

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::installation::ConfigArgs;
+use crate::commands::offers::OfferOrder;
+
 /// `outlast machines`
 #[derive(Debug, Subcommand)]
 pub enum MachinesVerb {
@@ -23,6 +26,32 @@ pub struct UpgradeArgs {
     /// The new program [default on this computer: this very program]
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outlast offers`
+///
+/// What is asked for stands in outlast.toml: [run] provider, [machine], and
+/// [budget] max_usd_per_hour. Nothing is rented.
+#[derive(Debug, clap::Args)]
+pub struct OffersArgs {
+    /// The directory of the source tree
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Where machines come from [default: the configured provider]
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// What comes first
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = OfferOrder::Choice)]
+    pub sort: OfferOrder,
+    /// Show so many [default: 20]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

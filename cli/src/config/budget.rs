@@ -10,27 +10,32 @@ use super::section::Section;
 pub struct Budget {
     /// The hard cap in US dollars; `None` is no cap.
     pub max_usd: Option<f64>,
+    /// The most that an hour of its machine may cost; `None` is no ceiling.
+    pub max_usd_per_hour: Option<f64>,
 }
 
 impl Section for Budget {
     fn keys(&self) -> &'static [&'static str] {
-        &["max_usd"]
+        &["max_usd", "max_usd_per_hour"]
     }
 
     fn set(&mut self, key: &str, field: &mut Field<'_>) {
-        if key != "max_usd" {
-            return;
-        }
-        let Some(usd) = field.number("5.00") else { return };
+        let (slot, example) = match key {
+            "max_usd" => (&mut self.max_usd, "5.00"),
+            "max_usd_per_hour" => (&mut self.max_usd_per_hour, "0.60"),
+            _ => return,
+        };
+        let Some(usd) = field.number(example) else { return };
         let checked = if usd > 0.0 {
             Some(usd)
         } else {
-            field.refuse("must be more than 0", "leave it out for no cap, for example: max_usd = 5.00")
+            let help = format!("leave it out for no cap, for example: {key} = {example}");
+            field.refuse("must be more than 0", help)
         };
-        assign(&mut self.max_usd, checked.map(Some));
+        assign(slot, checked.map(Some));
     }
 
-    fn get(&self, _key: &str) -> Json {
-        json!(self.max_usd)
+    fn get(&self, key: &str) -> Json {
+        if key == "max_usd" { json!(self.max_usd) } else { json!(self.max_usd_per_hour) }
     }
 }

@@ -13,7 +13,7 @@ use super::section::Section;
 use super::value::{Name, Node, Value};
 
 /// The providers that machines can come from.
-const PROVIDERS: [(&str, &str); 1] = [("local", "local")];
+const PROVIDERS: [(&str, &str); 3] = [("local", "local"), ("ssh", "ssh"), ("vast", "vast")];
 
 /// What is run, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -129,6 +129,18 @@ failures = 0
 losses = 4
 [budget]
 max_usd = 5
+max_usd_per_hour = 0.75
+[machine]
+gpus = ["RTX_4090", "RTX 3090"]
+gpu_count = 2
+gpu_memory = "24GB"
+memory = "64GB"
+cpus = 8
+disk = "50GB"
+regions = ["no", "SE"]
+reliability = 0.95
+image = "pytorch/pytorch:latest"
+market = "interruptible"
 [logs]
 spool = "2GiB"
 [health]
@@ -175,6 +187,16 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.artifacts, ["results/**"]);
     assert_eq!((spec.retry.failures, spec.retry.losses), (0, Some(4)));
     assert_eq!((spec.max_usd, spec.spool_bytes), (Some(5.0), 2 << 30));
+    assert_eq!(spec.max_usd_per_hour, Some(0.75));
+    let machine = &spec.machine;
+    assert_eq!(machine.gpus, ["RTX_4090", "RTX 3090"]);
+    assert_eq!((machine.gpu_count, machine.cpus, machine.min_reliability), (2, 8, 0.95));
+    assert_eq!((machine.gpu_memory_bytes, machine.memory_bytes), (24_000_000_000, 64_000_000_000));
+    assert_eq!((machine.disk_bytes, machine.regions.join(" ")), (50_000_000_000, "NO SE".into()));
+    assert_eq!(
+        (machine.image.as_str(), machine.market),
+        ("pytorch/pytorch:latest", lifecycle::spec::Market::Interruptible)
+    );
     let health = &spec.health;
     assert_eq!((health.interval_seconds, health.forecast_seconds), (5, 1_200));
     assert_eq!((health.disk_percent, health.inodes_percent, health.memory_percent), (80.0, 85.5, 92.0));

@@ -63,6 +63,8 @@ impl Core {
         };
         let silent_ms = entry.heard_ms.map_or(up, |at| now.saturating_sub(at));
         Observation {
+            // Each provider says that itself.
+            boots_longer_ms: 0,
             silent_ms,
             attached: entry.attached,
             broke: entry.broke,

@@ -17,6 +17,8 @@ use crate::provider::{
 
 /// The provider whose machines are directories of this computer.
 const LOCAL: &str = "local";
+/// A price may differ from the one agreed by what rounding makes of it.
+const PRICE_SLACK: f64 = 1.001;
 /// A join secret lives this much longer than the boot deadline.
 const JOIN_MARGIN_MS: u64 = 600_000;
 
@@ -91,8 +93,13 @@ pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result
 pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&run_id.to_string()).await?;
     let provider = core.provider(&run.body.spec.provider)?;
-    let price = provider.usd_per_hour();
-    let price = if price > 0.0 { price } else { run.body.spec.usd_per_hour.unwrap_or(0.0) };
+    let spec = &run.body.spec;
+    // What the machine may cost counts until its real price is known (I16).
+    let price = match provider.usd_per_hour() {
+        fixed if fixed > 0.0 => fixed,
+        _ if provider.is_paid() => spec.max_usd_per_hour.unwrap_or(0.0),
+        _ => spec.usd_per_hour.unwrap_or(0.0),
+    };
     let id = MachineId::from_bytes(core.entropy.bytes()?);
     let now = core.clock.wall_ms();
     run.body.creates_ms.retain(|at| at + plan::HOUR_MS > now);
@@ -147,9 +154,17 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
     if !core.commit(changes).await? {
         return Ok(());
     }
-    let request = CreateRequest { machine_id: id.to_string(), label: row.body.label.clone(), user_data };
+    let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
+    let request = CreateRequest {
+        machine_id: id.to_string(),
+        label: row.body.label.clone(),
+        user_data,
+        machine: wanted.body.spec.machine.clone(),
+        max_usd_per_hour: wanted.body.spec.max_usd_per_hour,
+    };
     let outcome = provider.create(&request).await;
-    record_create(core, id, outcome).await
+    record_create(core, id, outcome).await?;
+    read_price(core, id).await
 }
 
 /// The right to join, once, and the script that holds its secret.
@@ -178,6 +193,37 @@ fn first_boot(core: &Core, machine: &Machine, now: u64) -> Result<(Versioned<Joi
     })
     .map_err(|e| CoreError::Impossible(format!("first-boot data cannot be rendered: {e}")))?;
     Ok((right, script))
+}
+
+/// Reads back what a machine of a paid provider really costs. One that is
+/// dearer than its run allows was not rented for that: it is left, and said so.
+async fn read_price(core: &Core, id: MachineId) -> Result<(), CoreError> {
+    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
+    let provider = core.provider(&row.body.provider)?;
+    let Some(instance) = row.body.instance.clone().filter(|_| provider.is_paid()) else { return Ok(()) };
+    let Some(terms) = provider.terms(&instance).await else { return Ok(()) };
+    let run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
+    let most = run.body.spec.max_usd_per_hour;
+    let dear = most.is_some_and(|most| terms.usd_per_hour > most * PRICE_SLACK);
+    if terms.usd_per_hour.to_bits() == row.body.usd_per_hour.to_bits() || row.body.status.is_final() {
+        return Ok(());
+    }
+    let offered = row.body.usd_per_hour;
+    row.body.usd_per_hour = terms.usd_per_hour;
+    let mut verb = "priced";
+    if dear && !row.body.condemned {
+        verb = "dearer-than-offered";
+        row.body.condemned = true;
+        row.body.reason = format!(
+            "{}it costs ${:.4}/h, and max_usd_per_hour is ${:.4}",
+            plan::UNFIT,
+            terms.usd_per_hour,
+            most.unwrap_or_default()
+        );
+    }
+    let detail = json!({"usd_per_hour": terms.usd_per_hour, "before": offered, "said": terms.said});
+    core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(row.body.run), detail)).await?;
+    Ok(())
 }
 
 async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Result<(), CoreError> {
@@ -270,6 +316,7 @@ pub(super) async fn probe(core: &Core, id: MachineId) -> Result<(), CoreError> {
     };
     core.provider_said(id, word);
     core.wake.notify_one();
+    read_price(core, id).await?;
     explain(core, id).await
 }
 
@@ -379,6 +426,11 @@ pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError>
     Ok(())
 }
 
+async fn has_machines(core: &Core, provider: &str) -> Result<bool, CoreError> {
+    let all: Vec<Versioned<Machine>> = core.all().await?;
+    Ok(all.iter().any(|row| row.body.provider == provider && !row.body.status.is_final()))
+}
+
 /// Compares the provider's list with the rows: what carries this hub's label
 /// and serves no row is destroyed. A partial list or an error proves nothing.
 ///
@@ -387,6 +439,10 @@ pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError>
 pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
     let mut orphans = 0;
     for (name, provider) in &core.providers {
+        // Whoever never gave a key has no machines there to look for.
+        if provider.ready().is_err() && !has_machines(core, name).await? {
+            continue;
+        }
         let Listing::Complete(instances) = provider.list(&label::prefix(core.hub)).await else {
             core.alert(&format!("sweep {name}"), Some(format!("provider `{name}` could not be listed")));
             continue;

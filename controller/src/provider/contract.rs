@@ -36,7 +36,13 @@ pub fn machine_id(n: usize) -> String {
 /// A request to make a machine.
 #[must_use]
 pub fn request(machine_id: &str, label: &str, user_data: &str) -> CreateRequest {
-    CreateRequest { machine_id: machine_id.into(), label: label.into(), user_data: user_data.into() }
+    CreateRequest {
+        machine_id: machine_id.into(),
+        label: label.into(),
+        user_data: user_data.into(),
+        machine: lifecycle::spec::MachineSpec::default(),
+        max_usd_per_hour: None,
+    }
 }
 
 async fn create(provider: &dyn Provider, request: &CreateRequest) -> String {

@@ -17,7 +17,7 @@ use crate::bench::{MACHINE, at_work, parts};
 use crate::clock::Clock;
 use crate::core::Parts;
 use crate::model::Checkpoint;
-use crate::provider::{CreateOutcome, CreateRequest, Provider, SimulatedConfig, SimulatedProvider};
+use crate::provider::{CreateOutcome, Provider, SimulatedConfig, SimulatedProvider};
 
 /// How the store answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,8 +177,7 @@ async fn a_store_that_never_answers_holds_up_nobody_elses_run() {
             // Only now, so that no order of actions can have done it before.
             let (other, id) = (RunId::from_bytes([17; 16]), MachineId::from_bytes([19; 16]));
             let label = crate::label::write(core.hub, id, &core.label_key);
-            let request =
-                CreateRequest { machine_id: "m".repeat(26), label: label.clone(), user_data: String::new() };
+            let request = crate::provider::contract::request(&"m".repeat(26), &label, "");
             let CreateOutcome::Created { instance } = provider.create(&request).await else {
                 panic!("no machine was made");
             };

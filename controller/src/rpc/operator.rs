@@ -330,6 +330,11 @@ impl Operator for OperatorService {
         Ok(Response::new(v1::MachineList { machines }))
     }
 
+    async fn offers(&self, request: Request<v1::OffersRequest>) -> Result<Response<v1::OfferList>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::offers::list(&self.core, request.into_inner()).await?))
+    }
+
     async fn list_checkpoints(
         &self,
         request: Request<v1::Selector>,

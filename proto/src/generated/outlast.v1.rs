@@ -3742,6 +3742,56 @@ pub struct EventList {
     pub verdict: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OffersRequest {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    /// A MachineSpec as JSON, at most 64 KiB.
+    #[prost(string, tag = "2")]
+    pub machine_json: ::prost::alloc::string::String,
+    /// Dollars; 0 is no ceiling.
+    #[prost(double, tag = "3")]
+    pub max_usd_per_hour: f64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Offer {
+    /// The provider's number for it; used once and only for a short while.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub gpu: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub gpus: u32,
+    #[prost(uint64, tag = "4")]
+    pub gpu_memory_bytes: u64,
+    #[prost(string, tag = "5")]
+    pub place: ::prost::alloc::string::String,
+    /// The physical machine, as the provider numbers it.
+    #[prost(string, tag = "6")]
+    pub machine: ::prost::alloc::string::String,
+    /// 0 to 1, in the provider's own measure.
+    #[prost(double, tag = "7")]
+    pub reliability: f64,
+    /// What an hour would cost, disk included: the bid for interruptible ones.
+    #[prost(double, tag = "8")]
+    pub usd_per_hour: f64,
+    /// For each gigabyte, to the machine and from it.
+    #[prost(double, tag = "9")]
+    pub down_usd_per_gb: f64,
+    #[prost(double, tag = "10")]
+    pub up_usd_per_gb: f64,
+    /// The provider's own measure of speed for each dollar an hour; 0: not told.
+    #[prost(double, tag = "11")]
+    pub speed_per_usd: f64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OfferList {
+    #[prost(message, repeated, tag = "1")]
+    pub offers: ::prost::alloc::vec::Vec<Offer>,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(serde::Serialize)]
@@ -4317,6 +4367,28 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Machines that could be rented now, the best first.
+        pub async fn offers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OffersRequest>,
+        ) -> std::result::Result<tonic::Response<super::OfferList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Offers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Offers"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What a machine last said of its health.
         pub async fn health(
             &mut self,
@@ -4529,6 +4601,11 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::ControllerView>, tonic::Status>;
+        /// Machines that could be rented now, the best first.
+        async fn offers(
+            &self,
+            request: tonic::Request<super::OffersRequest>,
+        ) -> std::result::Result<tonic::Response<super::OfferList>, tonic::Status>;
         /// What a machine last said of its health.
         async fn health(
             &self,
@@ -5565,6 +5642,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Offers" => {
+                    #[allow(non_camel_case_types)]
+                    struct OffersSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::OffersRequest>
+                    for OffersSvc<T> {
+                        type Response = super::OfferList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OffersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::offers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OffersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

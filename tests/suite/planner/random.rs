@@ -198,6 +198,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     let silence = prop::sample::select(vec![0u64, 500, 3_000, 30_000, 900_000]);
     (silence, any::<bool>(), any::<bool>(), proptest::option::of(word), proptest::option::of(0u64..3_000))
         .prop_map(|(silent_ms, attached, broke, provider, asked_ms_ago)| Observation {
+            boots_longer_ms: 0,
             silent_ms,
             attached,
             broke,

@@ -99,6 +99,7 @@ impl World {
             return Observation { silent_ms: self.up_ms, ..Observation::default() };
         };
         Observation {
+            boots_longer_ms: 0,
             silent_ms: self.up_ms - entry.heard_ms.unwrap_or(0),
             attached: entry.attached,
             broke: entry.broke,

@@ -206,7 +206,7 @@ impl Drop for Controller {
 
 /// Puts an agent for this computer where controllers look for it. Without its
 /// debug information, which would only make it slow on its way.
-fn give_agent(home: &Path) {
+pub(super) fn give_agent(home: &Path) {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let dir = home.join("agents").join(proto::VERSION).join(target);
     let file = dir.join("outlast-agent");

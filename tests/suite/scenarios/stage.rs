@@ -38,6 +38,8 @@ pub(super) struct Stage {
     /// The data directory.
     pub(super) home: PathBuf,
     calls: AtomicU32,
+    /// Variables of every call.
+    vars: Vec<(String, String)>,
 }
 
 /// How a call ended.
@@ -127,7 +129,7 @@ pub(super) fn wait_or<T>(
 }
 
 /// The repository, also where it was moved after the tests were built.
-fn repository() -> PathBuf {
+pub(super) fn repository() -> PathBuf {
     let manifest =
         std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
     PathBuf::from(manifest).parent().expect("the tests are a folder of the repository").to_owned()
@@ -175,7 +177,13 @@ impl Stage {
         if fs::hard_link(&built, &exe).is_err() {
             fs::copy(&built, &exe).unwrap();
         }
-        Self { dir, exe, home, calls: AtomicU32::new(0) }
+        Self { dir, exe, home, calls: AtomicU32::new(0), vars: Vec::new() }
+    }
+
+    /// With more variables for every call, and for what the first one starts.
+    pub(super) fn with(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.vars.extend(vars);
+        self
     }
 
     /// The program's own file here.
@@ -215,6 +223,8 @@ impl Stage {
         }
         command.args(args).env("OUTLAST_HOME", &self.home).current_dir(self.dir.path());
         command.env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
+        command.env_remove("VAST_API_KEY").env_remove("VAST_URL").env("HOME", self.dir.path());
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -282,11 +292,9 @@ impl Stage {
     pub(super) fn ended(&self, run: &str) -> Value {
         let look = || {
             let detail = self.status(run);
-            let gone = detail["machines"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|machine| matches!(machine["state"].as_str(), Some("DESTROYED" | "REJECTED")));
+            let gone = detail["machines"].as_array().unwrap().iter().all(|machine| {
+                matches!(machine["state"].as_str(), Some("DESTROYED" | "REJECTED" | "ABANDONED"))
+            });
             (is_over(&detail) && gone).then_some(detail)
         };
         let tell = || format!("{:#}\n{}", self.status(run), self.story(run));

@@ -57,7 +57,9 @@ impl OperatorService {
 
     pub(super) async fn submit_run(&self, actor: &str, wish: Submission) -> Result<Run, Status> {
         let core = &self.core;
-        core.provider(&wish.spec.provider)?;
+        let provider = core.provider(&wish.spec.provider)?;
+        crate::money::is_capped(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
+        provider.ready().map_err(Status::failed_precondition)?;
         let all: Vec<Versioned<Run>> = core.all().await?;
         if let Some(same) = all.iter().find(|r| r.body.token == wish.token) {
             return Ok(same.body.clone());

@@ -1,0 +1,121 @@
+//! `[machine]`: what a rented machine must be.
+
+use lifecycle::spec::{MachineSpec, Market};
+use serde_json::{Value as Json, json};
+
+use super::field::{Field, assign};
+use super::quantity::write_size;
+use super::section::Section;
+
+/// Names in one list at most.
+const NAMES_MAX: usize = 32;
+/// Longest name taken.
+const NAME_MAX: usize = 64;
+/// Longest name of an image that registries take (OCI distribution, with tag
+/// and digest).
+const IMAGE_MAX: usize = 512;
+const LEAST_DISK: u64 = 10_000_000_000;
+const MARKETS: [(&str, Market); 2] =
+    [("on-demand", Market::OnDemand), ("interruptible", Market::Interruptible)];
+
+/// What is asked of a machine.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Machine {
+    /// As the controller takes it.
+    pub spec: MachineSpec,
+}
+
+impl Machine {
+    fn reliability(field: &mut Field<'_>) -> Option<f64> {
+        let part = field.number("0.98")?;
+        if (0.0..=1.0).contains(&part) {
+            return Some(part + 0.0);
+        }
+        field.refuse("must be from 0 to 1", "for example: reliability = 0.98")
+    }
+
+    fn names(field: &mut Field<'_>, example: &str) -> Option<Vec<String>> {
+        let list: Vec<String> =
+            field.strings(example)?.into_iter().map(|(text, _)| text.trim().to_owned()).collect();
+        let odd =
+            |text: &String| text.is_empty() || text.len() > NAME_MAX || text.chars().any(char::is_control);
+        if list.len() > NAMES_MAX || list.iter().any(odd) {
+            let help =
+                format!("at most {NAMES_MAX} names of 1 to {NAME_MAX} characters, for example: {example}");
+            return field.refuse("holds no usable names", help);
+        }
+        Some(list)
+    }
+
+    /// A country by its two letters.
+    fn regions(field: &mut Field<'_>) -> Option<Vec<String>> {
+        let list = Self::names(field, "[\"NO\", \"SE\"]")?;
+        if list.iter().any(|code| code.len() != 2 || !code.chars().all(|c| c.is_ascii_alphabetic())) {
+            let help = "countries by their two letters (ISO 3166), for example: regions = [\"NO\", \"SE\"]";
+            return field.refuse("holds no country's code", help);
+        }
+        Some(list.iter().map(|code| code.to_ascii_uppercase()).collect())
+    }
+
+    fn image(field: &mut Field<'_>) -> Option<String> {
+        let image = field.string("\"pytorch/pytorch:latest\"")?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':' | '@');
+        if image.len() <= IMAGE_MAX && image.chars().all(fits) && !image.starts_with('-') {
+            return Some(image);
+        }
+        field.refuse("is not the name of an image", "for example: image = \"pytorch/pytorch:latest\"")
+    }
+}
+
+impl Section for Machine {
+    fn keys(&self) -> &'static [&'static str] {
+        &[
+            "gpus",
+            "gpu_count",
+            "gpu_memory",
+            "memory",
+            "cpus",
+            "disk",
+            "regions",
+            "reliability",
+            "image",
+            "market",
+        ]
+    }
+
+    fn set(&mut self, key: &str, field: &mut Field<'_>) {
+        let spec = &mut self.spec;
+        match key {
+            "gpus" => assign(&mut spec.gpus, Self::names(field, "[\"RTX_4090\", \"RTX_3090\"]")),
+            "gpu_count" => assign(&mut spec.gpu_count, field.count(1, "1")),
+            "gpu_memory" => assign(&mut spec.gpu_memory_bytes, field.size(1, "\"24GB\"")),
+            "memory" => assign(&mut spec.memory_bytes, field.size(1, "\"64GB\"")),
+            "cpus" => assign(&mut spec.cpus, field.count(1, "8")),
+            "disk" => assign(&mut spec.disk_bytes, field.size(LEAST_DISK, "\"40GB\"")),
+            "regions" => assign(&mut spec.regions, Self::regions(field)),
+            "reliability" => assign(&mut spec.min_reliability, Self::reliability(field)),
+            "image" => assign(&mut spec.image, Self::image(field)),
+            "market" => assign(&mut spec.market, field.choice(&MARKETS)),
+            _ => {}
+        }
+    }
+
+    fn get(&self, key: &str) -> Json {
+        let spec = &self.spec;
+        let size = |bytes: u64| if bytes == 0 { Json::Null } else { json!(write_size(bytes)) };
+        match key {
+            "gpus" => json!(spec.gpus),
+            "gpu_count" => json!(spec.gpu_count),
+            "gpu_memory" => size(spec.gpu_memory_bytes),
+            "memory" => size(spec.memory_bytes),
+            "cpus" if spec.cpus == 0 => Json::Null,
+            "cpus" => json!(spec.cpus),
+            "disk" => size(spec.disk_bytes),
+            "regions" => json!(spec.regions),
+            "reliability" => json!(spec.min_reliability),
+            "image" if spec.image.is_empty() => Json::Null,
+            "image" => json!(spec.image),
+            _ => json!(MARKETS.iter().find(|(_, market)| *market == spec.market).map(|(word, _)| word)),
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Machines rented from Vast.ai's hosts. There is no token that makes a second
+//! create harmless: a machine is found again by its label alone, so an answer
+//! that was lost is told as unknown and never asked for again.
+//!
+//! The host's root can read everything on such a machine: nothing is put there
+//! that another run needs. The account's key never leaves this process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lifecycle::spec::{MachineSpec, Market};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::{
+    CreateOutcome, CreateRequest, DestroyOutcome, HostKeys, Idempotency, Instance, InstanceState, Listing,
+    Owner, Presence, Provider, Reach, RouteError, SshAddress, SshRoute, Terms,
+};
+
+mod answer;
+mod http;
+mod identity;
+mod instance;
+mod key;
+mod offer;
+mod pace;
+
+use answer::{Failure, Kind};
+use http::{Call, Http};
+use instance::{One, Row};
+use offer::Offer;
+use pace::Op;
+
+/// The vendor's address.
+const BASE: &str = "https://console.vast.ai";
+/// Offers tried for one machine: each is used once and may be gone.
+const TRIES: usize = 5;
+/// Pages of a list read at most: 25 machines each.
+const PAGES: usize = 400;
+/// The image that is started where none is named.
+const IMAGE: &str = "pytorch/pytorch:latest";
+/// Where everything of ours lies on a machine, below the home of its user.
+const ROOT: &str = ".outlast";
+/// A bid this much above the lowest is not outbid at once.
+const BID_ABOVE: f64 = 1.1;
+/// Images of many gigabytes come over a host's own link.
+const BOOTS_LONGER_MS: u64 = 600_000;
+/// What was said of a machine so long ago is still good for its address.
+const FRESH: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(60);
+const ONSTART: &str = include_str!("../../../cloud-init/vast-onstart.sh.tmpl");
+
+/// What a [`VastProvider`] needs to know.
+#[derive(Debug, Clone)]
+pub struct VastConfig {
+    /// The vendor's address; `None`: `VAST_URL`, else its own.
+    pub url: Option<String>,
+    /// Where this installation keeps its key pair and the machines' host keys.
+    pub keys: PathBuf,
+    /// How long a machine has from its creation until an agent is there; after
+    /// that it ends itself.
+    pub boot_deadline: Duration,
+    /// The vendor's least intervals between calls, in percent of those that it
+    /// publishes: 100, but for a stand-in that has none.
+    pub pace_percent: u32,
+}
+
+/// A [`Provider`] of machines at Vast.ai.
+#[derive(Debug)]
+pub struct VastProvider {
+    http: Http,
+    key: key::Places,
+    config: VastConfig,
+    base: String,
+    /// Why the address cannot be used.
+    unusable: Option<String>,
+    /// What was last said of each machine, for questions that need not be
+    /// answered to the second.
+    seen: std::sync::Mutex<BTreeMap<u64, (Instant, Row)>>,
+    /// The public key that the account is known to have.
+    registered: Mutex<Option<String>>,
+}
+
+impl VastProvider {
+    /// For the account whose key the environment or the vendor's own files
+    /// hold. Nothing is asked until it is needed.
+    ///
+    /// # Errors
+    /// Where there is no TLS to be had.
+    pub fn new(config: VastConfig, env: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let base = config.url.clone().or_else(|| env("VAST_URL")).unwrap_or_else(|| BASE.to_owned());
+        let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+        // A key in the clear would be anybody's. Who has no use for Vast.ai is
+        // not troubled with it.
+        let safe = base.starts_with("https://") || local.iter().any(|own| base.starts_with(own));
+        let unusable = (!safe).then(|| {
+            format!("the address of Vast.ai must begin with https://, or name this computer: `{base}`")
+        });
+        Ok(Self {
+            http: Http::new(&base, PATIENCE, config.pace_percent)?,
+            key: key::Places::of(env),
+            config,
+            base,
+            unusable,
+            seen: std::sync::Mutex::default(),
+            registered: Mutex::new(None),
+        })
+    }
+
+    fn key(&self) -> Result<Zeroizing<String>, Failure> {
+        let key = self.unusable.clone().map_or_else(|| self.key.key(), Err);
+        key.map_err(|text| Failure { kind: Kind::Key, text, contract: None })
+    }
+
+    async fn read(&self, op: Op, path: String) -> Result<Value, Failure> {
+        self.http.read(&self.key()?, &Call::get(op, path)).await
+    }
+
+    async fn write(&self, op: Op, method: Method, path: String, body: &Value) -> Result<Value, Failure> {
+        self.http.once(&self.key()?, &Call { op, method, path, body: Some(body) }).await
+    }
+
+    /// The machines to be had for `spec`, the best first.
+    async fn search(&self, spec: &MachineSpec, most: Option<f64>) -> Result<Vec<Offer>, Failure> {
+        let question = offer::question(spec, most);
+        // A search changes nothing: it may be repeated though it is a POST.
+        let call = Call {
+            op: Op::Search,
+            method: Method::POST,
+            path: "/api/v0/bundles/".into(),
+            body: Some(&question),
+        };
+        let answer = self.http.read(&self.key()?, &call).await?;
+        offer::read(&answer, spec, most).ok_or_else(|| unclear("the search"))
+    }
+
+    async fn show(&self, id: u64) -> Result<One, Failure> {
+        let one = match self.read(Op::Show, format!("/api/v0/instances/{id}/?owner=me")).await {
+            Ok(answer) => instance::one(&answer, id),
+            Err(Failure { kind: Kind::NotFound, .. }) => One::Gone,
+            Err(failure) => return Err(failure),
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, (at, _)| at.elapsed() < FRESH);
+        if let One::Is(row) = &one {
+            seen.insert(id, (Instant::now(), (**row).clone()));
+        }
+        Ok(one)
+    }
+
+    /// As [`VastProvider::show`], or what was said a moment ago: calls are
+    /// counted, and three parts of the program ask for the same machine.
+    async fn show_lately(&self, id: u64) -> Result<One, Failure> {
+        let known = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.get(&id).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, row)| row.clone())
+        };
+        match known {
+            Some(row) => Ok(One::Is(Box::new(row))),
+            None => self.show(id).await,
+        }
+    }
+
+    /// All machines of the account, and whether that is all.
+    async fn all(&self) -> Result<(Vec<Row>, bool), Failure> {
+        let (mut rows, mut torn, mut total) = (Vec::new(), false, None);
+        let mut after = String::new();
+        for _ in 0..PAGES {
+            let order = r#"[{"col": "id", "dir": "asc"}]"#;
+            let query =
+                [("select_filters", "{}"), ("order_by", order), ("limit", "25"), ("after_token", &after)];
+            let query: Vec<String> = query
+                .iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| format!("{name}={}", escaped(value)))
+                .collect();
+            let answer = self.read(Op::List, format!("/api/v1/instances/?{}", query.join("&"))).await?;
+            let page = instance::page(&answer).ok_or_else(|| unclear("the list"))?;
+            let empty = page.rows.is_empty();
+            rows.extend(page.rows);
+            torn |= page.torn;
+            total = page.total.or(total);
+            match page.next {
+                // A token that leads nowhere must not be followed for ever.
+                Some(next) if next != after && !empty => after = next,
+                Some(_) => return Ok((rows, false)),
+                None => {
+                    let whole = instance::whole(&rows, total, torn);
+                    return Ok((rows, whole));
+                }
+            }
+        }
+        Ok((rows, false))
+    }
+
+    /// The account knows this installation's public key: only then can a new
+    /// machine be reached.
+    async fn register_key(&self) -> Result<(), Failure> {
+        let mut registered = self.registered.lock().await;
+        let public = identity::public(&self.config.keys).await.map_err(|text| Failure {
+            kind: Kind::Invalid,
+            text,
+            contract: None,
+        })?;
+        if registered.as_deref() == Some(public.as_str()) {
+            return Ok(());
+        }
+        let known = self.read(Op::Keys, "/api/v0/ssh/".into()).await?;
+        if !identity::knows(&known, &public) {
+            self.write(Op::Keys, Method::POST, "/api/v0/ssh/".into(), &json!({ "ssh_key": public })).await?;
+        }
+        *registered = Some(public);
+        Ok(())
+    }
+
+    fn order(&self, request: &CreateRequest, offer: &Offer) -> Value {
+        let spec = &request.machine;
+        let deadline = self.config.boot_deadline + Duration::from_millis(BOOTS_LONGER_MS);
+        let deadline = deadline.as_secs().to_string();
+        let onstart = ONSTART
+            .replace("@{MACHINE}", &request.machine_id)
+            .replace("@{DEADLINE}", &deadline)
+            .replace("@{API}", &self.base);
+        let price = (spec.market == Market::Interruptible).then(|| bid(offer, request.max_usd_per_hour));
+        json!({
+            "client_id": "me",
+            "image": if spec.image.is_empty() { IMAGE } else { &spec.image },
+            "env": {},
+            "price": price,
+            "disk": offer::disk_gb(spec),
+            "label": request.label,
+            "onstart": onstart,
+            "force": false,
+            // Without it a stopped machine is left behind that bills its disk.
+            "cancel_unavail": true,
+            "target_state": "running",
+            "runtype": "ssh_direc ssh_proxy",
+        })
+    }
+
+    /// A machine that was made though the call failed is not wanted.
+    async fn undo(&self, contract: u64) -> Result<(), String> {
+        match self.destroy(&contract.to_string()).await {
+            DestroyOutcome::Accepted | DestroyOutcome::Absent => Ok(()),
+            DestroyOutcome::Unknown(why) => {
+                Err(format!("machine {contract} was made and may be there: {why}"))
+            }
+        }
+    }
+}
+
+/// The bid for an offer: a little above the lowest, never above the ceiling
+/// with the disk.
+fn bid(offer: &Offer, most: Option<f64>) -> f64 {
+    let wished = offer.min_bid.max(0.001) * BID_ABOVE;
+    let bid = most.map_or(wished, |most| wished.min(most - offer.stopped_usd_per_hour));
+    (bid * 10_000.0).floor().max(10.0) / 10_000.0
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size of memory, checked")]
+fn shown(offer: &Offer, market: Market) -> super::Offer {
+    super::Offer {
+        id: offer.ask.to_string(),
+        gpu: offer.gpu.clone(),
+        gpus: offer.gpus,
+        gpu_memory_bytes: offer.gpu_memory_bytes as u64,
+        place: offer.place.clone(),
+        machine: offer.machine.to_string(),
+        reliability: offer.reliability,
+        usd_per_hour: offer::price(offer, market),
+        down_usd_per_gb: offer.down_usd_per_gb,
+        up_usd_per_gb: offer.up_usd_per_gb,
+        speed_per_usd: offer.speed_per_usd,
+    }
+}
+
+fn unclear(what: &str) -> Failure {
+    let text = format!("Vast.ai's answer to {what} is not what it documents");
+    Failure { kind: Kind::Unknown, text, contract: None }
+}
+
+/// Percent-encoding of a query's value (RFC 3986, section 2).
+fn escaped(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        _ => format!("%{b:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+fn number(instance: &str) -> Option<u64> {
+    instance.parse().ok().filter(|id| *id > 0)
+}
+
+#[async_trait]
+impl Provider for VastProvider {
+    fn name(&self) -> &'static str {
+        "vast"
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::ControllerDials
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::Stranger
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::LabelOnly
+    }
+
+    fn is_paid(&self) -> bool {
+        true
+    }
+
+    fn usd_per_hour(&self) -> f64 {
+        0.0
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.key().map(drop).map_err(|failure| failure.text)
+    }
+
+    async fn offers(&self, spec: &MachineSpec, most: Option<f64>) -> Result<Vec<super::Offer>, String> {
+        let found = self.search(spec, most).await.map_err(|failure| failure.text)?;
+        Ok(found.iter().map(|offer| shown(offer, spec.market)).collect())
+    }
+
+    fn settle_window_ms(&self) -> u64 {
+        120_000
+    }
+
+    fn boots_longer_ms(&self) -> u64 {
+        BOOTS_LONGER_MS
+    }
+
+    async fn create(&self, request: &CreateRequest) -> CreateOutcome {
+        let rejected = |reason: String| CreateOutcome::Rejected { reason };
+        if let Err(failure) = self.register_key().await {
+            return rejected(failure.text);
+        }
+        let spec = &request.machine;
+        let offers = match self.search(spec, request.max_usd_per_hour).await {
+            Ok(offers) => offers,
+            Err(failure) => return rejected(failure.text),
+        };
+        let mut why = format!("Vast.ai has no offer for {}", wish(spec, request.max_usd_per_hour));
+        for offer in offers.iter().take(TRIES) {
+            let path = format!("/api/v0/asks/{}/", offer.ask);
+            match self.write(Op::Create, Method::PUT, path, &self.order(request, offer)).await {
+                Ok(answer) => {
+                    return match answer.get("new_contract").and_then(answer::id) {
+                        Some(id) => CreateOutcome::Created { instance: id.to_string() },
+                        None => CreateOutcome::Unknown { reason: unclear("the order").text },
+                    };
+                }
+                Err(Failure { kind, text, contract }) => {
+                    if let Some(contract) = contract
+                        && let Err(reason) = self.undo(contract).await
+                    {
+                        return CreateOutcome::Unknown { reason };
+                    }
+                    match kind {
+                        Kind::OfferGone => why = text,
+                        // A machine named in the answer is gone again.
+                        Kind::Unknown if contract.is_none() => {
+                            return CreateOutcome::Unknown { reason: text };
+                        }
+                        _ => return rejected(text),
+                    }
+                }
+            }
+        }
+        rejected(why)
+    }
+
+    async fn list(&self, label_prefix: &str) -> Listing {
+        let (rows, whole) = match self.all().await {
+            Ok(all) => all,
+            Err(failure) => return Listing::Error(failure.text),
+        };
+        let ours = rows.into_iter().filter(|row| row.label.starts_with(label_prefix));
+        let mut found: Vec<Instance> =
+            ours.map(|row| Instance { id: row.id.to_string(), label: row.label, state: row.state }).collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found.dedup_by(|a, b| a.id == b.id);
+        if whole { Listing::Complete(found) } else { Listing::Partial(found) }
+    }
+
+    async fn get(&self, instance: &str) -> Presence {
+        let Some(id) = number(instance) else {
+            return Presence::Error(format!("`{}` is no machine of Vast.ai", answer::printable(instance)));
+        };
+        match self.show(id).await {
+            Ok(One::Is(row)) => Presence::Present(row.state),
+            Ok(One::Gone) => Presence::Absent,
+            Ok(One::Unclear) => Presence::Error(unclear("the question for one machine").text),
+            Err(failure) => Presence::Error(failure.text),
+        }
+    }
+
+    async fn terms(&self, instance: &str) -> Option<Terms> {
+        let Ok(One::Is(row)) = self.show_lately(number(instance)?).await else { return None };
+        Some(Terms { usd_per_hour: row.usd_per_hour?, said: row.said })
+    }
+
+    async fn route(&self, instance: &str) -> Result<SshRoute, RouteError> {
+        let not_yet = |why: String| RouteError::NotYet(why);
+        let id = number(instance).ok_or_else(|| RouteError::Never("this is no machine of Vast.ai".into()))?;
+        let row = match self.show_lately(id).await {
+            Ok(One::Is(row)) => row,
+            Ok(One::Gone) => return Err(RouteError::Never("the machine is gone".into())),
+            Ok(One::Unclear) => return Err(not_yet(unclear("the question for one machine").text)),
+            Err(failure) => return Err(not_yet(failure.text)),
+        };
+        if row.state != InstanceState::Up {
+            return Err(not_yet(row.said));
+        }
+        let at =
+            |(host, port): (String, u16)| SshAddress { host, port: Some(port), user: Some("root".into()) };
+        let (direct, proxy) = (row.direct.map(at), row.proxy.map(at));
+        let (address, fallback) = match (direct, proxy) {
+            (Some(direct), proxy) => (direct, proxy),
+            (None, Some(proxy)) => (proxy, None),
+            (None, None) => return Err(not_yet("it runs and has no address yet".into())),
+        };
+        Ok(SshRoute {
+            address,
+            fallback,
+            identity: Some(identity::file(&self.config.keys)),
+            host_keys: HostKeys::PinFirst {
+                known_hosts: self.config.keys.join("vast_known_hosts"),
+                name: format!("vast-{id}"),
+            },
+            options: vec!["IdentitiesOnly=yes".into()],
+            base: ROOT.into(),
+            env: BTreeMap::new(),
+        })
+    }
+
+    async fn destroy(&self, instance: &str) -> DestroyOutcome {
+        let Some(id) = number(instance) else {
+            return DestroyOutcome::Unknown(format!(
+                "`{}` is no machine of Vast.ai",
+                answer::printable(instance)
+            ));
+        };
+        let path = format!("/api/v0/instances/{id}/");
+        match self.write(Op::Destroy, Method::DELETE, path, &json!({})).await {
+            Ok(_) => DestroyOutcome::Accepted,
+            Err(Failure { kind: Kind::NotFound, .. }) => DestroyOutcome::Absent,
+            Err(failure) => DestroyOutcome::Unknown(failure.text),
+        }
+    }
+
+    async fn sabotage(&self, instance: &str) -> Result<(), String> {
+        match self.destroy(instance).await {
+            DestroyOutcome::Accepted => Ok(()),
+            DestroyOutcome::Absent => Err("there is no such machine".into()),
+            DestroyOutcome::Unknown(reason) => Err(reason),
+        }
+    }
+}
+
+/// What was asked for, in words.
+fn wish(spec: &MachineSpec, most: Option<f64>) -> String {
+    let gpus = if spec.gpus.is_empty() { "any GPU".to_owned() } else { spec.gpus.join(" or ") };
+    let place =
+        if spec.regions.is_empty() { String::new() } else { format!(" in {}", spec.regions.join(" or ")) };
+    let price = most.map_or_else(String::new, |most| format!(" under ${most}/h"));
+    format!("{} x {gpus}{place}{price}, reliability {} or more", spec.gpu_count, spec.min_reliability)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! What a machine must be for a run: asked of providers that rent out many
+//! kinds. Wishes are in the user's order of preference; limits are limits.
+
+use serde::{Deserialize, Serialize};
+
+/// What is asked of a rented machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineSpec {
+    /// GPU types as the provider names them, the preferred first; empty: any.
+    pub gpus: Vec<String>,
+    /// GPUs of one machine.
+    pub gpu_count: u32,
+    /// Memory of each GPU in bytes at least; 0: any.
+    pub gpu_memory_bytes: u64,
+    /// The machine's own memory in bytes at least; 0: any.
+    pub memory_bytes: u64,
+    /// Processor cores at least; 0: any.
+    pub cpus: u32,
+    /// Disk of the machine in bytes, for its whole life.
+    pub disk_bytes: u64,
+    /// Regions by country code (ISO 3166), the preferred first; empty: any.
+    pub regions: Vec<String>,
+    /// Lowest reliability in the provider's own measure, 0 to 1.
+    pub min_reliability: f64,
+    /// The image that the machine starts with, as a registry names it.
+    pub image: String,
+    /// Whether the provider may take the machine back.
+    pub market: Market,
+}
+
+/// Gigabyte of 10^9 bytes.
+const GB: u64 = 1_000_000_000;
+
+impl Default for MachineSpec {
+    fn default() -> Self {
+        Self {
+            gpus: Vec::new(),
+            gpu_count: 1,
+            gpu_memory_bytes: 0,
+            memory_bytes: 0,
+            cpus: 0,
+            disk_bytes: 40 * GB,
+            regions: Vec::new(),
+            min_reliability: 0.98,
+            image: String::new(),
+            market: Market::OnDemand,
+        }
+    }
+}
+
+/// How a machine is rented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Market {
+    /// Kept until it is given back.
+    #[default]
+    OnDemand,
+    /// Cheaper, and taken back when another pays more.
+    Interruptible,
+}

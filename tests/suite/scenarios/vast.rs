@@ -1,0 +1,211 @@
+//! A training on machines rented from the fake Vast: real SSH servers in
+//! namespaces without a network, rented, reached, outbid, replaced, paid and
+//! destroyed by the real program.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::carried::give_agent;
+use super::processes::{kill_all, processes};
+use super::stage::{Stage, program, repository, wait};
+
+/// Counts steps and saves every tenth, as far as its gate lets it.
+const PROGRAM: &str = r#"#!/bin/sh
+i=0
+from=${OUTLAST_RESUME_FROM:-}
+[ -d "$from" ] && from=$(ls -d "$from"/* | tail -n 1)
+[ -n "$from" ] && i=$(cat "$from")
+echo "begins at $i" >>"$STARTS"
+while [ "$i" -lt 60 ]; do
+  while [ "$i" -ge "$(cat "$GATE")" ]; do sleep 0.1; done
+  i=$((i + 1))
+  echo "step=$i loss=0.$i"
+  if [ $((i % 10)) = 0 ]; then
+    echo "$i" >"$OUTLAST_CHECKPOINT_DIR/.part"
+    mv "$OUTLAST_CHECKPOINT_DIR/.part" "$OUTLAST_CHECKPOINT_DIR/step-$i.txt"
+  fi
+  sleep 0.05
+done
+mkdir -p "$OUTLAST_OUTPUT_DIR"
+echo "done at $i" >"$OUTLAST_OUTPUT_DIR/summary.txt"
+"#;
+const SETTINGS: &str = "[run]\ncommand = [\"sh\", \"program.sh\"]\nprovider = \"vast\"\n[environment]\nkind = \"none\"\n\
+                        [checkpoints]\nquiet = \"1s\"\n[machine]\nreliability = 0.5\ndisk = \"20GB\"\n";
+const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
+
+/// The fake vendor, with real machines behind it.
+struct Vendor {
+    child: Child,
+    port: u16,
+    machines: PathBuf,
+}
+
+impl Vendor {
+    /// `None`, and a word on why, where machines cannot be made here.
+    fn start(stage: &Stage, test: &str) -> Option<Self> {
+        let found = |tool: &str| {
+            Path::new("/usr/sbin").join(tool).exists() || Path::new("/usr/bin").join(tool).exists()
+        };
+        let missing: Vec<&str> = ["sshd", "ssh-keygen", "unshare", "nsenter", "ip", "python3"]
+            .into_iter()
+            .filter(|t| !found(t))
+            .collect();
+        if !nix::unistd::geteuid().is_root() || !missing.is_empty() {
+            println!("{test}: skipped: machines need root and {missing:?}");
+            return None;
+        }
+        let machines = stage.path("vast");
+        fs::create_dir_all(&machines).unwrap();
+        let mut child = Command::new(program().with_file_name("fake-vast"))
+            .args(["--offers", "40", "--speed", "20", "--until-stdin-closes", "--machines"])
+            .arg(&machines)
+            .arg("--boot")
+            .arg(repository().join("tests/rigs/vast/machine.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let port = u16::try_from(said["port"].as_u64().unwrap()).unwrap();
+        Some(Self { child, port, machines })
+    }
+
+    fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(
+            stream,
+            "{method} /control/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn state(&self) -> Value {
+        self.control("GET", "state", &json!({}))
+    }
+
+    /// What is rented now.
+    fn rented(&self) -> Vec<Value> {
+        self.state()["instances"].as_array().unwrap().clone()
+    }
+
+    fn environment(&self) -> [(String, String); 2] {
+        [
+            ("VAST_URL".into(), format!("http://127.0.0.1:{}", self.port)),
+            ("VAST_API_KEY".into(), "test-key".into()),
+        ]
+    }
+}
+
+impl Drop for Vendor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // What the vendor did not end itself: with its first process a machine ends.
+        let place = self.machines.display().to_string();
+        kill_all(|| {
+            processes(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains(&place)
+            })
+        });
+    }
+}
+
+struct Project {
+    root: PathBuf,
+    gate: PathBuf,
+    starts: PathBuf,
+}
+
+impl Project {
+    fn new(stage: &Stage, caps: &str) -> Self {
+        let (gate, starts) = (stage.path("gate"), stage.path("starts"));
+        fs::write(&gate, "20").unwrap();
+        let env = format!("env = {{ GATE = {gate:?}, STARTS = {starts:?} }}\n");
+        let settings = SETTINGS.replace("[environment]", &format!("{env}[environment]"));
+        let root =
+            stage.project("p", &[("program.sh", PROGRAM), ("outlast.toml", &format!("{settings}{caps}"))]);
+        Self { root, gate, starts }
+    }
+}
+
+#[test]
+fn a_run_outlives_a_rented_machine_that_is_outbid_and_nothing_stays_rented() {
+    let stage = Stage::new();
+    let test = "a_run_outlives_a_rented_machine_that_is_outbid_and_nothing_stays_rented";
+    let Some(vendor) = Vendor::start(&stage, test) else { return };
+    let stage = stage.with(vendor.environment());
+    give_agent(&stage.home);
+    let project = Project::new(&stage, CAPS);
+
+    let offers = stage.ok(&["offers", project.root.to_str().unwrap(), "--json"]).json();
+    assert!(
+        offers.as_array().unwrap().iter().all(|o| o["usd_per_hour"].as_f64().unwrap() <= 5.0),
+        "{offers}"
+    );
+
+    let run = stage.submit(&project.root, &[]);
+    stage.when_durable(&run, 20);
+    let rented = vendor.rented();
+    assert_eq!(rented.len(), 1, "{rented:#?}");
+    let label = rented[0]["label"].as_str().unwrap();
+    assert!(label.starts_with("outlast:") && label.len() == 57, "{label}");
+    // Its machine has no network: nothing but the link over SSH led here.
+    let machines = stage.ok(&["machines", "--json"]).json();
+    assert_eq!(machines[0]["provider"], "vast", "{machines:#}");
+    let first = rented[0]["id"].as_u64().unwrap();
+
+    vendor.control("POST", &format!("instances/{first}"), &json!({"outbid": true, "for_ms": 600_000}));
+    // Its processes have ended with it: only the next machine passes the gate.
+    wait("its loss", || (vendor.rented().iter().all(|one| one["id"] != first)).then_some(()));
+    fs::write(&project.gate, "60").unwrap();
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
+    assert_eq!(detail["attempts"][1]["resumed_step"], 20, "{detail:#}");
+    assert_eq!(fs::read_to_string(&project.starts).unwrap(), "begins at 0\nbegins at 20\n");
+
+    // Every one of them is gone at the vendor, not only in the books here.
+    let state = wait("nothing rented", || Some(vendor.state()).filter(|s| s["instances"] == json!([])));
+    let ended = state["ended"].as_array().unwrap();
+    assert_eq!(ended.len(), 2, "{state:#}");
+    let billed: f64 = ended.iter().map(|one| one["cost"]["total"].as_f64().unwrap()).sum();
+    assert!(billed > 0.0);
+    stage.verify();
+    // The vendor ends machines after it has answered.
+    wait("the end of the machines", || (fs::read_dir(&vendor.machines).unwrap().count() == 0).then_some(()));
+}
+
+#[test]
+fn nothing_is_rented_without_caps_or_without_a_key() {
+    let stage = Stage::new();
+    let Some(vendor) = Vendor::start(&stage, "nothing_is_rented_without_caps_or_without_a_key") else {
+        return;
+    };
+    let [url, key] = vendor.environment();
+    let project = Project::new(&stage, "");
+    let stage = stage.with([url]);
+    let path = project.root.to_str().unwrap();
+    let refused = stage.call(&["run", path, "-d", "--set", "budget.max_usd=1"]);
+    assert!(refused.code != 0 && refused.stderr.contains("max_usd_per_hour"), "{refused:?}");
+    let keyless =
+        stage.call(&["run", path, "-d", "--set", "budget.max_usd=1", "--set", "budget.max_usd_per_hour=1"]);
+    assert!(keyless.code != 0 && keyless.stderr.contains("VAST_API_KEY"), "{keyless:?}");
+    assert!(!keyless.stderr.contains(&key.1));
+    assert_eq!(vendor.state()["journal"]["counts"].get("create"), None);
+    assert!(stage.ok(&["status", "--all", "--json"]).json().as_array().unwrap().is_empty());
+}
