@@ -90,10 +90,9 @@ start)
 	unit=outlast-$id
 	started=
 	if [ -n "${OUTLAST_SLOT_LOCK:-}" ]; then
-		# Held by the guard for as long as it lives. A lock that is held already
-		# is that of a guard that runs.
-		exec 8>>"$OUTLAST_SLOT_LOCK"
-		flock -n 8 || exec 8>&-
+		# The guard takes the slot's lock itself, in its own session: held here
+		# too, it could never have it.
+		:
 	elif [ "$(loginctl show-user "$(id -un)" -p Linger --value 2>/dev/null)" = yes ]; then
 		if systemctl --user is-active --quiet "$unit" 2>/dev/null ||
 			systemd-run --user --quiet --collect --unit="$unit" -p KillMode=process -p Delegate=yes \

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub bound: Vec<Attempt>,
     /// Machines that are not final.
     pub machines: Vec<Machine>,
+    /// Machines of those attempts that are gone already, and why they were lost.
+    pub gone: Vec<(MachineId, String)>,
     /// What past machines of those runs have cost, in dollars.
     pub spent: Vec<(RunId, f64)>,
     /// What is seen of each machine, beside its age in milliseconds.
@@ -146,9 +148,6 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
         MachineState::Intent => out.push(Action::Create(id)),
         MachineState::Calling | MachineState::Unknown => out.push(Action::Resolve(id)),
         MachineState::Created => out.push(Action::Boot(id)),
-        // Why it was lost is on its row only while it is there: what ran on it
-        // learns that first.
-        MachineState::Lost { .. } if run.is_some_and(|run| mourns(world, run, id)) => {}
         MachineState::Lost { .. } => out.push(Action::Release(id, "it is lost")),
         MachineState::Destroying => out.push(Action::Destroy(id)),
         MachineState::Booting | MachineState::Ready | MachineState::Suspect => {
@@ -169,13 +168,6 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
         }
         MachineState::Rejected { .. } | MachineState::Abandoned | MachineState::Destroyed => {}
     }
-}
-
-/// Whether a run has yet to hear that its attempt's machine is lost; it does
-/// in this very pass.
-fn mourns(world: &Snapshot, run: &Run, machine: MachineId) -> bool {
-    let bound = world.bound_of(run).filter(|attempt| !attempt.status.is_final());
-    run.status == RunState::Running && bound.is_some_and(|attempt| attempt.machine == machine)
 }
 
 /// Why a machine that exists serves nothing, if so.
@@ -254,7 +246,7 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                     }
                     Some((state, true)) if state.is_up() => want_machine(world, run, out),
                     Some((state, _)) if state.is_up() => {}
-                    _ => out.push(Action::LoseAttempt(run.id, remembered(machine))),
+                    _ => out.push(Action::LoseAttempt(run.id, remembered(world, attempt.machine))),
                 }
             }
         },
@@ -288,11 +280,15 @@ fn unfit(world: &Snapshot, run: &Run) -> Option<Action> {
     (machine.status.is_up() && !machine.condemned).then_some(Action::Condemn(run.id, machine.id))
 }
 
-/// Why a machine was lost that is being removed by now: its row has it in words.
-fn remembered(machine: Option<&Machine>) -> LossCause {
+/// Why a machine was lost that is being removed by now, or is gone: its row has
+/// it in words.
+fn remembered(world: &Snapshot, machine: MachineId) -> LossCause {
     use LossCause as C;
     let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell];
-    let said = |cause: &C| machine.is_some_and(|m| m.reason == cause.to_string());
+    let there = world.machines.iter().find(|m| m.id == machine).map(|m| &m.reason);
+    let gone = || world.gone.iter().find(|(id, _)| *id == machine).map(|(_, reason)| reason);
+    let reason = there.or_else(gone);
+    let said = |cause: &C| reason.is_some_and(|reason| *reason == cause.to_string());
     all.into_iter().find(said).unwrap_or(C::Gone)
 }
 
@@ -344,10 +340,14 @@ fn over_budget(world: &Snapshot, run: &Run) -> bool {
         .sum();
     // What has no machine now will have one of its own price (I16: nothing is
     // made that the cap cannot bear).
-    let hourly = if hourly > 0.0 { hourly } else { run.spec.usd_per_hour.unwrap_or(0.0) };
+    let hourly = match hourly {
+        some if some > 0.0 => some,
+        _ => run.spec.usd_per_hour.or(run.spec.max_usd_per_hour).unwrap_or(0.0),
+    };
     #[expect(clippy::cast_precision_loss, reason = "two minutes and a grace fit")]
     let reserve = hourly * (TEARDOWN_MS + run.spec.grace_seconds * 1_000) as f64 / 3_600_000.0;
-    world.cost(run.id) + reserve >= cap && hourly > 0.0
+    let spent = world.cost(run.id);
+    spent + reserve >= cap && (hourly > 0.0 || spent > 0.0)
 }
 
 /// How a run ends that was asked to stop.

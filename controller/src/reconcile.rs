@@ -3,7 +3,7 @@
 //! Actions run side by side, at most one per machine and one per run: nothing
 //! that waits for a provider or the store of objects is awaited in the loop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
     let now_ms = core.clock.wall_ms();
     let mut world = Snapshot { now_ms, alarmed_ms_ago: core.alarmed_ms_ago(), ..Snapshot::default() };
     let all: Vec<Versioned<Machine>> = core.all().await?;
+    let mut ended = BTreeMap::new();
     for machine in all.into_iter().map(|row| row.body) {
         let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
         if live {
@@ -44,6 +45,7 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
             world.machines.push(machine);
         } else {
             world.spent.push((machine.run, machine.cost_usd(now_ms)));
+            ended.insert(machine.id, machine.reason);
         }
     }
     let with_machines: BTreeSet<RunId> = world.machines.iter().map(|m| m.run).collect();
@@ -54,6 +56,9 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
         if let Some(id) = run.bound
             && let Some(attempt) = core.load::<Attempt>(&id.to_string()).await?
         {
+            if let Some(reason) = ended.remove(&attempt.body.machine) {
+                world.gone.push((attempt.body.machine, reason));
+            }
             world.bound.push(attempt.body);
         }
         world.runs.push(run);

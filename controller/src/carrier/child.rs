@@ -73,8 +73,9 @@ impl Drop for Group {
 
 /// A running client.
 pub(super) struct Ssh {
-    child: Child,
+    // Before the client: while it is not reaped its number is its own.
     group: Group,
+    child: Child,
     tail: Tail,
     reading: JoinSet<()>,
 }
@@ -99,6 +100,7 @@ impl Ssh {
         };
         let mut child = Command::new(&program)
             .args(arguments)
+            .env_remove("VAST_API_KEY")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

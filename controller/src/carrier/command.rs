@@ -125,6 +125,7 @@ pub(super) fn arguments(
         "ForwardAgent=no",
         "ForwardX11=no",
         "PermitLocalCommand=no",
+        "RemoteCommand=none",
         "RequestTTY=no",
         "EscapeChar=none",
         "LogLevel=ERROR",

@@ -17,6 +17,8 @@ use crate::provider::{
 
 /// The provider whose machines are directories of this computer.
 const LOCAL: &str = "local";
+/// A list that takes longer is as good as none.
+const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 /// A price may differ from the one agreed by what rounding makes of it.
 const PRICE_SLACK: f64 = 1.001;
 /// A join secret lives this much longer than the boot deadline.
@@ -276,7 +278,10 @@ pub(super) async fn resolve(core: &Core, id: MachineId) -> Result<(), CoreError>
     core.provider_said(id, None);
     let listing = provider.list(&row.body.label).await;
     let found = match &listing {
-        Listing::Complete(all) | Listing::Partial(all) => all.iter().find(|i| i.label == row.body.label),
+        Listing::Complete(all) | Listing::Partial(all) => {
+            let ours = all.iter().filter(|i| i.label == row.body.label);
+            ours.min_by_key(|i| i.state == InstanceState::Terminal)
+        }
         Listing::Error(_) => None,
     };
     let run = row.body.run;
@@ -443,17 +448,26 @@ pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
         if provider.ready().is_err() && !has_machines(core, name).await? {
             continue;
         }
-        let Listing::Complete(instances) = provider.list(&label::prefix(core.hub)).await else {
-            core.alert(&format!("sweep {name}"), Some(format!("provider `{name}` could not be listed")));
-            continue;
+        // Whoever does not answer holds up nothing else for long.
+        let listed = tokio::time::timeout(LIST_PATIENCE, provider.list(&label::prefix(core.hub))).await;
+        let (instances, all) = match listed {
+            Ok(Listing::Complete(instances)) => (instances, true),
+            // What is in a part of a list is there, whatever else is.
+            Ok(Listing::Partial(instances)) => (instances, false),
+            Ok(Listing::Error(_)) | Err(_) => (Vec::new(), false),
         };
-        core.alert(&format!("sweep {name}"), None);
+        let trouble = (!all).then(|| format!("provider `{name}` could not be listed in full"));
+        core.alert(&format!("sweep {name}"), trouble);
         for instance in instances {
             let Some(id) = label::read(&instance.label, core.hub, &core.label_key) else { continue };
             let row: Option<Versioned<Machine>> = core.load(&id.to_string()).await?;
-            let wanted = row
-                .as_ref()
-                .is_some_and(|r| !r.body.status.is_final() && r.body.status != MachineState::Abandoned);
+            let wanted = row.as_ref().is_some_and(|r| {
+                let live = !r.body.status.is_final() && r.body.status != MachineState::Abandoned;
+                // Two under one label: an order that came twice. One of them is
+                // the machine.
+                let open = matches!(r.body.status, MachineState::Calling | MachineState::Unknown);
+                live && (open || r.body.instance.as_ref().is_none_or(|known| *known == instance.id))
+            });
             if wanted {
                 continue;
             }

@@ -47,12 +47,15 @@ const PAGES: usize = 400;
 const IMAGE: &str = "pytorch/pytorch:latest";
 /// Where everything of ours lies on a machine, below the home of its user.
 const ROOT: &str = ".outlast";
-/// A bid this much above the lowest is not outbid at once.
-const BID_ABOVE: f64 = 1.1;
 /// Images of many gigabytes come over a host's own link.
 const BOOTS_LONGER_MS: u64 = 600_000;
 /// What was said of a machine so long ago is still good for its address.
 const FRESH: Duration = Duration::from_secs(3);
+/// And so long where the vendor does not answer: a machine whose address is
+/// known is not lost because of that.
+const KEPT: Duration = Duration::from_hours(6);
+/// An address that worked is asked for anew after this.
+const ADDRESS: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 const ONSTART: &str = include_str!("../../../cloud-init/vast-onstart.sh.tmpl");
 
@@ -95,10 +98,14 @@ impl VastProvider {
     /// Where there is no TLS to be had.
     pub fn new(config: VastConfig, env: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let base = config.url.clone().or_else(|| env("VAST_URL")).unwrap_or_else(|| BASE.to_owned());
-        let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+        let base = base.trim_end_matches('/').to_owned();
         // A key in the clear would be anybody's. Who has no use for Vast.ai is
         // not troubled with it.
-        let safe = base.starts_with("https://") || local.iter().any(|own| base.starts_with(own));
+        let safe = reqwest::Url::parse(&base).is_ok_and(|url| match url.scheme() {
+            "https" => true,
+            "http" => matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")),
+            _ => false,
+        });
         let unusable = (!safe).then(|| {
             format!("the address of Vast.ai must begin with https://, or name this computer: `{base}`")
         });
@@ -147,24 +154,27 @@ impl VastProvider {
             Err(failure) => return Err(failure),
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, (at, _)| at.elapsed() < FRESH);
-        if let One::Is(row) = &one {
-            seen.insert(id, (Instant::now(), (**row).clone()));
+        seen.retain(|_, (at, _)| at.elapsed() < KEPT);
+        match &one {
+            One::Is(row) => drop(seen.insert(id, (Instant::now(), (**row).clone()))),
+            One::Gone => drop(seen.remove(&id)),
+            One::Unclear => {}
         }
         Ok(one)
     }
 
     /// As [`VastProvider::show`], or what was said a moment ago: calls are
     /// counted, and three parts of the program ask for the same machine.
-    async fn show_lately(&self, id: u64) -> Result<One, Failure> {
-        let known = {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.get(&id).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, row)| row.clone())
-        };
-        match known {
+    async fn show_lately(&self, id: u64, age: Duration) -> Result<One, Failure> {
+        match self.known(id, age) {
             Some(row) => Ok(One::Is(Box::new(row))),
             None => self.show(id).await,
         }
+    }
+
+    fn known(&self, id: u64, age: Duration) -> Option<Row> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&id).filter(|(at, _)| at.elapsed() < age).map(|(_, row)| row.clone())
     }
 
     /// All machines of the account, and whether that is all.
@@ -227,7 +237,8 @@ impl VastProvider {
             .replace("@{MACHINE}", &request.machine_id)
             .replace("@{DEADLINE}", &deadline)
             .replace("@{API}", &self.base);
-        let price = (spec.market == Market::Interruptible).then(|| bid(offer, request.max_usd_per_hour));
+        let price =
+            (spec.market == Market::Interruptible).then(|| offer::bid(offer, request.max_usd_per_hour));
         json!({
             "client_id": "me",
             "image": if spec.image.is_empty() { IMAGE } else { &spec.image },
@@ -245,38 +256,19 @@ impl VastProvider {
     }
 
     /// A machine that was made though the call failed is not wanted.
-    async fn undo(&self, contract: u64) -> Result<(), String> {
+    async fn undo(&self, contract: u64, label: &str) -> Result<(), String> {
+        // A number in an answer may be anybody's machine.
+        match self.show(contract).await {
+            Ok(One::Is(row)) if row.label == label => {}
+            Ok(One::Gone) => return Ok(()),
+            _ => return Err(format!("machine {contract} was named in an error and cannot be told for ours")),
+        }
         match self.destroy(&contract.to_string()).await {
             DestroyOutcome::Accepted | DestroyOutcome::Absent => Ok(()),
             DestroyOutcome::Unknown(why) => {
                 Err(format!("machine {contract} was made and may be there: {why}"))
             }
         }
-    }
-}
-
-/// The bid for an offer: a little above the lowest, never above the ceiling
-/// with the disk.
-fn bid(offer: &Offer, most: Option<f64>) -> f64 {
-    let wished = offer.min_bid.max(0.001) * BID_ABOVE;
-    let bid = most.map_or(wished, |most| wished.min(most - offer.stopped_usd_per_hour));
-    (bid * 10_000.0).floor().max(10.0) / 10_000.0
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size of memory, checked")]
-fn shown(offer: &Offer, market: Market) -> super::Offer {
-    super::Offer {
-        id: offer.ask.to_string(),
-        gpu: offer.gpu.clone(),
-        gpus: offer.gpus,
-        gpu_memory_bytes: offer.gpu_memory_bytes as u64,
-        place: offer.place.clone(),
-        machine: offer.machine.to_string(),
-        reliability: offer.reliability,
-        usd_per_hour: offer::price(offer, market),
-        down_usd_per_gb: offer.down_usd_per_gb,
-        up_usd_per_gb: offer.up_usd_per_gb,
-        speed_per_usd: offer.speed_per_usd,
     }
 }
 
@@ -330,11 +322,12 @@ impl Provider for VastProvider {
 
     async fn offers(&self, spec: &MachineSpec, most: Option<f64>) -> Result<Vec<super::Offer>, String> {
         let found = self.search(spec, most).await.map_err(|failure| failure.text)?;
-        Ok(found.iter().map(|offer| shown(offer, spec.market)).collect())
+        Ok(found.iter().map(|offer| offer::shown(offer, spec.market)).collect())
     }
 
     fn settle_window_ms(&self) -> u64 {
-        120_000
+        // Counted from before the search: the order itself may be minutes later.
+        300_000
     }
 
     fn boots_longer_ms(&self) -> u64 {
@@ -351,7 +344,7 @@ impl Provider for VastProvider {
             Ok(offers) => offers,
             Err(failure) => return rejected(failure.text),
         };
-        let mut why = format!("Vast.ai has no offer for {}", wish(spec, request.max_usd_per_hour));
+        let mut why = format!("Vast.ai has no offer for {}", offer::wish(spec, request.max_usd_per_hour));
         for offer in offers.iter().take(TRIES) {
             let path = format!("/api/v0/asks/{}/", offer.ask);
             match self.write(Op::Create, Method::PUT, path, &self.order(request, offer)).await {
@@ -363,7 +356,7 @@ impl Provider for VastProvider {
                 }
                 Err(Failure { kind, text, contract }) => {
                     if let Some(contract) = contract
-                        && let Err(reason) = self.undo(contract).await
+                        && let Err(reason) = self.undo(contract, &request.label).await
                     {
                         return CreateOutcome::Unknown { reason };
                     }
@@ -407,18 +400,25 @@ impl Provider for VastProvider {
     }
 
     async fn terms(&self, instance: &str) -> Option<Terms> {
-        let Ok(One::Is(row)) = self.show_lately(number(instance)?).await else { return None };
+        let Ok(One::Is(row)) = self.show_lately(number(instance)?, FRESH).await else { return None };
+        // Until it runs the vendor may name its disk's price alone.
+        if row.state != InstanceState::Up {
+            return None;
+        }
         Some(Terms { usd_per_hour: row.usd_per_hour?, said: row.said })
     }
 
     async fn route(&self, instance: &str) -> Result<SshRoute, RouteError> {
         let not_yet = |why: String| RouteError::NotYet(why);
         let id = number(instance).ok_or_else(|| RouteError::Never("this is no machine of Vast.ai".into()))?;
-        let row = match self.show_lately(id).await {
-            Ok(One::Is(row)) => row,
+        let row = match self.show_lately(id, ADDRESS).await {
+            Ok(One::Is(row)) => *row,
             Ok(One::Gone) => return Err(RouteError::Never("the machine is gone".into())),
             Ok(One::Unclear) => return Err(not_yet(unclear("the question for one machine").text)),
-            Err(failure) => return Err(not_yet(failure.text)),
+            Err(failure) => match self.known(id, KEPT) {
+                Some(row) => row,
+                None => return Err(not_yet(failure.text)),
+            },
         };
         if row.state != InstanceState::Up {
             return Err(not_yet(row.said));
@@ -467,15 +467,6 @@ impl Provider for VastProvider {
             DestroyOutcome::Unknown(reason) => Err(reason),
         }
     }
-}
-
-/// What was asked for, in words.
-fn wish(spec: &MachineSpec, most: Option<f64>) -> String {
-    let gpus = if spec.gpus.is_empty() { "any GPU".to_owned() } else { spec.gpus.join(" or ") };
-    let place =
-        if spec.regions.is_empty() { String::new() } else { format!(" in {}", spec.regions.join(" or ")) };
-    let price = most.map_or_else(String::new, |most| format!(" under ${most}/h"));
-    format!("{} x {gpus}{place}{price}, reliability {} or more", spec.gpu_count, spec.min_reliability)
 }
 
 #[cfg(test)]

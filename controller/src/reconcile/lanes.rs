@@ -45,8 +45,8 @@ pub(super) fn subject_of(action: &Action) -> Option<Subject> {
         | Action::GiveUp(id)
         | Action::Release(id, _)
         | Action::Destroy(id) => Some(Subject::Machine(*id)),
-        // Both look at what was stored and never heard of, in full.
-        Action::Bind(run, _) | Action::LoseAttempt(run, _) => Some(Subject::Run(*run)),
+        // They look at what was stored and never heard of, in full.
+        Action::Bind(run, _) | Action::LoseAttempt(run, _) | Action::Settle(run) => Some(Subject::Run(*run)),
         _ => None,
     }
 }

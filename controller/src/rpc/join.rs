@@ -15,9 +15,12 @@ use tonic::{Request, Response, Status};
 
 use crate::core::{Changes, Core};
 use crate::model::{BoundKey, JoinRight, Machine, Versioned};
+use crate::provider::Owner;
 
-/// Certificates of machines on own computers.
+/// Certificates of machines on own computers and in clouds.
 const LEAF_LIFE: Duration = Duration::from_hours(24);
+/// And on those of strangers, whose root can copy every key.
+const STRANGERS_LEAF_LIFE: Duration = Duration::from_hours(4);
 const NONCE_MS: u64 = 60_000;
 const CSR_LIMIT: usize = 4_096;
 const NONCES: usize = 1_024;
@@ -35,11 +38,17 @@ impl JoinService {
         Self { core, nonces: Mutex::default() }
     }
 
-    fn certificate(&self, machine: MachineId, csr: &[u8]) -> Result<Response<v1::Certificate>, Status> {
+    async fn certificate(&self, machine: MachineId, csr: &[u8]) -> Result<Response<v1::Certificate>, Status> {
         let core = &self.core;
+        let row: Option<Versioned<Machine>> = core.load(&machine.to_string()).await?;
+        let provider = row.and_then(|row| core.providers.get(&row.body.provider));
+        let life = match provider.map(|provider| provider.owner()) {
+            Some(Owner::Stranger) => STRANGERS_LEAF_LIFE,
+            _ => LEAF_LIFE,
+        };
         let chain = core
             .authority
-            .sign_machine(machine, csr, core.clock.wall(), LEAF_LIFE)
+            .sign_machine(machine, csr, core.clock.wall(), life)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         Ok(Response::new(v1::Certificate { chain_pem: chain, ca_pem: core.authority.root_pem().to_owned() }))
     }
@@ -91,7 +100,7 @@ impl Join for JoinService {
                 // A lost reply, or a certificate that could not be written: the
                 // same key is the same machine.
                 Some(by) if *by == thumbprint => {
-                    return self.certificate(machine, &ask.csr);
+                    return self.certificate(machine, &ask.csr).await;
                 }
                 Some(_) => {
                     core.alert(
@@ -107,7 +116,7 @@ impl Join for JoinService {
                 None => {}
             }
             // Signed before it is bound: an unusable request uses nothing up.
-            let certificate = self.certificate(machine, &ask.csr)?;
+            let certificate = self.certificate(machine, &ask.csr).await?;
             right.body.used_by = Some(thumbprint.clone());
             right.body.used_ms = now;
             let key = Versioned::new(BoundKey {
@@ -172,6 +181,6 @@ impl Join for JoinService {
         }
         pki::verify_rejoin(&spki, &ask.nonce, &ask.signature)
             .map_err(|e| Status::permission_denied(e.to_string()))?;
-        self.certificate(machine, &ask.csr)
+        self.certificate(machine, &ask.csr).await
     }
 }

@@ -317,16 +317,13 @@ impl Operator for OperatorService {
         let mut rows: Vec<Machine> = self.core.all::<Machine>().await?.into_iter().map(|m| m.body).collect();
         rows.retain(|m| all || (!m.status.is_final() && m.status != MachineState::Abandoned));
         rows.sort_by_key(|m| m.created_ms);
-        let mut machines = Vec::new();
-        for row in &rows {
+        let mut said = views::words(&self.core, &rows).await?;
+        let view = |row: &Machine| {
             let mut view = views::machine(&self.core, row);
-            if let (Some(instance), false) = (&row.instance, row.status.is_final()) {
-                // Listed as the provider sees it, not as we remember it.
-                let provider = self.core.provider(&row.provider)?;
-                view.provider_says = format!("{:?}", provider.get(instance).await).to_lowercase();
-            }
-            machines.push(view);
-        }
+            view.provider_says = said.remove(&row.id).unwrap_or_default();
+            view
+        };
+        let machines = rows.iter().map(view).collect();
         Ok(Response::new(v1::MachineList { machines }))
     }
 

@@ -1,12 +1,15 @@
 //! Rows as people's tools see them.
 
+use std::collections::BTreeMap;
+
 use lifecycle::mask::Masker;
-use lifecycle::{AttemptState, CheckpointState, MachineState, RunState};
+use lifecycle::{AttemptState, CheckpointState, MachineId, MachineState, RunState};
 use proto::v1;
 
 use crate::capsule;
 use crate::core::{Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Exited, Machine, Metrics, Run, Versioned};
+use crate::provider::{Listing, Presence};
 
 /// A run with what it has cost and how fast it goes.
 ///
@@ -181,6 +184,42 @@ fn attempt(core: &Core, run: &Run, a: &Attempt) -> v1::AttemptView {
         last_error_line: a.last_error_line.clone(),
         exited_ms: a.exited.as_ref().map_or(0, |exited| exited.heard_ms),
     }
+}
+
+/// What the providers say now of machines that are not over: as they see them,
+/// not as we remember them. Several of one provider are listed together, since
+/// calls are counted there; who is missing in a list is asked for by itself.
+///
+/// # Errors
+/// Where a provider is not known.
+pub async fn words(core: &Core, rows: &[Machine]) -> Result<BTreeMap<MachineId, String>, CoreError> {
+    let word = |presence: &Presence| format!("{presence:?}").to_lowercase();
+    let mut said = BTreeMap::new();
+    let mut live: BTreeMap<&str, Vec<(&Machine, &str)>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| !row.status.is_final()) {
+        if let Some(instance) = &row.instance {
+            live.entry(&row.provider).or_default().push((row, instance));
+        }
+    }
+    for (name, machines) in live {
+        let provider = core.provider(name)?;
+        let listed = match machines.len() {
+            1 => Vec::new(),
+            _ => match provider.list(&crate::label::prefix(core.hub)).await {
+                Listing::Complete(all) | Listing::Partial(all) => all,
+                Listing::Error(_) => Vec::new(),
+            },
+        };
+        for (row, instance) in machines {
+            let found = listed.iter().find(|one| one.id == instance).map(|one| Presence::Present(one.state));
+            let presence = match found {
+                Some(presence) => presence,
+                None => provider.get(instance).await,
+            };
+            said.insert(row.id, word(&presence));
+        }
+    }
+    Ok(said)
 }
 
 /// A machine.

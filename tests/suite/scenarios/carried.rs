@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use super::processes::{kill_all, marked, processes, signal};
 use super::stage::{Stage, exchange, lines, machine_of, program, variable, wait, wait_or};
 
+mod hosts;
 mod sshd;
 
 use sshd::Sshd;

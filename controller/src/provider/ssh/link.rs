@@ -63,7 +63,7 @@ pub(super) async fn converse(
     limits: Limits,
 ) -> Result<Vec<Vec<String>>, LinkError> {
     let mut command = Command::new(program);
-    command.args(arguments).env("LC_ALL", "C").kill_on_drop(true);
+    command.args(arguments).env("LC_ALL", "C").env_remove("VAST_API_KEY").kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let missing = |error: std::io::Error| {
         let why = format!("cannot run `{}`: {error}", program.display());

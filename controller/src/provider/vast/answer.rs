@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Invalid,
     /// Too many calls: nothing was done; not again before so many milliseconds.
     Busy(u64),
+    /// Too many of our own wait for their turn: nothing was sent.
+    Queue,
     /// The day's searches are used up, until this Unix second if it is known.
     QuotaSpent(Option<u64>),
     /// Whether something was done is not known.
@@ -70,7 +72,10 @@ pub(super) fn read(raw: &Raw) -> Result<Value, Failure> {
         403 => Kind::Forbidden,
         410 => Kind::OfferGone,
         404 | 400 | 200 if gone => Kind::OfferGone,
-        404 => Kind::NotFound,
+        // A page of a proxy, or of an address that has moved, is no word on any
+        // machine.
+        404 if slug.contains("no_such") || slug.contains("not_found") => Kind::NotFound,
+        404 => Kind::Unknown,
         429 if slug == "search_quota_exceeded" || said.contains("search_quota_exceeded") => {
             Kind::QuotaSpent(raw.reset_s)
         }
@@ -144,6 +149,9 @@ mod tests {
             (410, r#"{"success":false,"error":"no_such_ask"}"#, Kind::OfferGone),
             (400, r#"{"success":false,"error":"invalid_price","msg":"too low"}"#, Kind::Invalid),
             (404, r#"{"success":false,"error":"no_such_instance"}"#, Kind::NotFound),
+            (404, r#"{"success":false,"error":"not_found","msg":"x"}"#, Kind::NotFound),
+            (404, "<html>no such page", Kind::Unknown),
+            (404, r#"{"message":"moved to v2"}"#, Kind::Unknown),
             (429, r#"{"detail":"API requests too frequent endpoint threshold=4.5"}"#, Kind::Busy(0)),
             (429, "API requests too frequent", Kind::Busy(0)),
             (429, r#"{"error":"search_quota_exceeded","msg":"x"}"#, Kind::QuotaSpent(None)),

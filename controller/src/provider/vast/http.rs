@@ -19,7 +19,7 @@ const BODY_MAX: usize = 8 << 20;
 const READS: u32 = 3;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest that a turn is waited for; more is told as busy.
-const TURN_MAX: Duration = Duration::from_secs(90);
+const TURN_MAX_MS: u64 = 90_000;
 
 /// Where calls go.
 #[derive(Debug)]
@@ -82,16 +82,18 @@ impl Http {
 
     /// One call, sent once.
     pub(super) async fn once(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Value, Failure> {
-        let (now, turn) = {
+        let turn = {
             let mut pace = self.pace.lock().await;
             let now = self.now_ms();
-            (now, pace.turn(call.op, now))
+            pace.turn(call.op, now, TURN_MAX_MS).map(|at| Duration::from_millis(at.saturating_sub(now)))
         };
-        let wait = Duration::from_millis(turn.saturating_sub(now)) * self.pace_percent / 100;
-        if wait > TURN_MAX {
-            let text = format!("Vast.ai takes no such call for another {} s", wait.as_secs());
-            return Err(Failure { kind: Kind::Busy(0), text, contract: None });
-        }
+        let wait = match turn {
+            Ok(wait) => wait * self.pace_percent / 100,
+            Err(ms) => {
+                let text = format!("Vast.ai takes no such call for another {} s", ms / 1_000);
+                return Err(Failure { kind: Kind::Queue, text, contract: None });
+            }
+        };
         tokio::time::sleep(wait).await;
         let done = match self.send(key, call).await {
             Ok(raw) => answer::read(&raw),

@@ -51,6 +51,7 @@ async fn make(keys: &Path, private: &Path) -> Result<(), String> {
     let made = tokio::process::Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", "outlast", "-f"])
         .arg(&draft)
+        .env_remove("VAST_API_KEY")
         .stdin(std::process::Stdio::null())
         .output()
         .await

@@ -35,7 +35,7 @@ pub(super) fn row(value: &Value) -> Option<Row> {
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::trim).unwrap_or_default();
     let label: String = text("label").chars().take(LABEL_MAX).collect();
     let (state, said) = state(text("actual_status"), text("intended_status"), text("status_msg"));
-    let price = value.get("dph_total").and_then(Value::as_f64).filter(|usd| usd.is_finite() && *usd >= 0.0);
+    let price = value.get("dph_total").and_then(Value::as_f64).filter(|usd| usd.is_finite() && *usd > 0.0);
     let host = |name: &str| Some(text(name)).filter(|host| is_host(host)).map(str::to_owned);
     let port = |value: &Value| id(value).and_then(|n| u16::try_from(n).ok());
     let mapped = value.get("ports").and_then(|ports| ports.get("22/tcp")).and_then(|list| list.get(0));
@@ -142,7 +142,7 @@ pub(super) fn whole(rows: &[Row], total: Option<u64>, torn: bool) -> bool {
     let mut ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
     ids.sort_unstable();
     ids.dedup();
-    !torn && total.is_none_or(|total| usize::try_from(total).is_ok_and(|total| total == ids.len()))
+    !torn && total.is_some_and(|total| usize::try_from(total).is_ok_and(|total| total == ids.len()))
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
             whole(&page.rows, page.total, page.torn)
         };
         assert!(list(json!([{"id": 1}, {"id": 2}]), json!(2)) && list(json!([]), json!(0)));
-        assert!(list(json!([{"id": 1}]), json!(null)), "no count was told");
+        assert!(!list(json!([{"id": 1}]), json!(null)) && !list(json!([]), json!(null)), "no count was told");
         assert!(!list(json!([]), json!(3)), "empty, and yet there are three");
         assert!(!list(json!([{"id": 1}, {"id": 1}]), json!(2)), "one of them twice");
         assert!(!list(json!([{"id": 1}, {}]), json!(2)), "one cannot be read");

@@ -14,6 +14,8 @@ const READ_MAX: usize = 2_000;
 const GB: f64 = 1e9;
 /// The vendor counts memory in megabytes.
 const MB: f64 = 1e6;
+/// A bid this much above the lowest is not outbid at once.
+const BID_ABOVE: f64 = 1.1;
 /// A card of 24 GB is listed with a little less than it is sold as.
 const MEMORY_SLACK: f64 = 0.97;
 /// Longest name of a kind of GPU or place that is taken from an answer.
@@ -197,6 +199,41 @@ fn sort(offers: &mut [Offer], spec: &MachineSpec) {
         let cost = |o: &Offer| price(o, spec.market);
         wish(a).cmp(&wish(b)).then(cost(a).total_cmp(&cost(b))).then(a.ask.cmp(&b.ask))
     });
+}
+
+/// The bid for an offer: a little above the lowest, never above the ceiling
+/// with the disk.
+pub(super) fn bid(offer: &Offer, most: Option<f64>) -> f64 {
+    let wished = offer.min_bid.max(0.001) * BID_ABOVE;
+    let bid = most.map_or(wished, |most| wished.min(most - offer.stopped_usd_per_hour));
+    (bid * 10_000.0).floor().max(10.0) / 10_000.0
+}
+
+/// As every provider tells of what it has.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size of memory, checked")]
+pub(super) fn shown(offer: &Offer, market: Market) -> crate::provider::Offer {
+    crate::provider::Offer {
+        id: offer.ask.to_string(),
+        gpu: offer.gpu.clone(),
+        gpus: offer.gpus,
+        gpu_memory_bytes: offer.gpu_memory_bytes as u64,
+        place: offer.place.clone(),
+        machine: offer.machine.to_string(),
+        reliability: offer.reliability,
+        usd_per_hour: price(offer, market),
+        down_usd_per_gb: offer.down_usd_per_gb,
+        up_usd_per_gb: offer.up_usd_per_gb,
+        speed_per_usd: offer.speed_per_usd,
+    }
+}
+
+/// What was asked for, in words.
+pub(super) fn wish(spec: &MachineSpec, most: Option<f64>) -> String {
+    let gpus = if spec.gpus.is_empty() { "any GPU".to_owned() } else { spec.gpus.join(" or ") };
+    let place =
+        if spec.regions.is_empty() { String::new() } else { format!(" in {}", spec.regions.join(" or ")) };
+    let price = most.map_or_else(String::new, |most| format!(" under ${most}/h"));
+    format!("{} x {gpus}{place}{price}, reliability {} or more", spec.gpu_count, spec.min_reliability)
 }
 
 #[cfg(test)]

@@ -53,17 +53,26 @@ pub(super) struct Pace {
 impl Pace {
     /// Takes the next turn of its kind and says when that is: never before
     /// `now_ms`. Turns are handed out in the order in which they are asked for.
-    pub(super) fn turn(&mut self, op: Op, now_ms: u64) -> u64 {
+    ///
+    /// # Errors
+    /// Where that is more than `most_ms` away: how far. Then no turn is taken,
+    /// or those who give up and ask again would push all turns away for ever.
+    pub(super) fn turn(&mut self, op: Op, now_ms: u64, most_ms: u64) -> Result<u64, u64> {
         let mut at = self.free_ms[op.index()].max(now_ms);
         if op == Op::Search {
             self.searches.retain(|then| then + SEARCH_WINDOW_MS + MARGIN_MS > now_ms);
             if let Some(oldest) = self.searches.len().checked_sub(SEARCHES) {
                 at = at.max(self.searches[oldest] + SEARCH_WINDOW_MS + MARGIN_MS);
             }
+        }
+        if at - now_ms > most_ms {
+            return Err(at - now_ms);
+        }
+        if op == Op::Search {
             self.searches.push(at);
         }
         self.free_ms[op.index()] = at + op.interval_ms() + if op == Op::Search { 0 } else { MARGIN_MS };
-        at
+        Ok(at)
     }
 
     /// The vendor complained all the same: nothing of this kind for so long.
@@ -84,10 +93,26 @@ mod tests {
     #[test]
     fn kinds_do_not_wait_for_each_other_and_a_refusal_delays_its_own() {
         let mut pace = Pace::default();
-        assert_eq!((pace.turn(Op::Create, 1_000), pace.turn(Op::Show, 1_000)), (1_000, 1_000));
-        assert_eq!(pace.turn(Op::Create, 1_000), 5_600);
+        let mut turn = |op, now| pace.turn(op, now, 90_000).unwrap();
+        assert_eq!((turn(Op::Create, 1_000), turn(Op::Show, 1_000)), (1_000, 1_000));
+        assert_eq!(turn(Op::Create, 1_000), 5_600);
         pace.refused(Op::Show, 2_000, 12_000);
-        assert_eq!((pace.turn(Op::Show, 2_000), pace.turn(Op::List, 2_000)), (14_000, 2_000));
+        let mut turn = |op, now| pace.turn(op, now, 90_000).unwrap();
+        assert_eq!((turn(Op::Show, 2_000), turn(Op::List, 2_000)), (14_000, 2_000));
+    }
+
+    #[test]
+    fn who_would_wait_too_long_takes_no_turn_from_those_who_come_later() {
+        for op in ALL {
+            let mut pace = Pace::default();
+            let (mut done, mut now) = (0, 0);
+            // A hundred that ask again each second until it is their turn.
+            while done < 100 {
+                done += (done..100).filter(|_| pace.turn(op, now, 90_000).is_ok()).count();
+                now += 1_000;
+                assert!(now < 1_000_000, "{op:?}: {done} after {now} ms");
+            }
+        }
     }
 
     proptest! {
@@ -100,8 +125,8 @@ mod tests {
             let mut seen: Vec<(Op, u64)> = Vec::new();
             for (op, gap) in calls {
                 now += gap;
-                let at = pace.turn(ALL[op], now);
-                prop_assert!(at >= now);
+                let Ok(at) = pace.turn(ALL[op], now, 90_000) else { continue };
+                prop_assert!(at >= now && at <= now + 90_000);
                 seen.push((ALL[op], at));
             }
             for op in ALL {

@@ -223,17 +223,25 @@ async fn offers_that_are_gone_are_followed_by_the_next_and_refusals_are_not() {
 
 #[tokio::test]
 async fn a_machine_made_by_a_call_that_failed_is_destroyed_at_once() {
-    for (answer, rejected) in [((200, r#"{"success":true}"#), true), ((502, ""), false)] {
+    let ours = wanted().label;
+    for (label, answer, deletes, rejected) in [
+        (ours.as_str(), (200, r#"{"success":true}"#), 1, true),
+        (ours.as_str(), (502, ""), 1, false),
+        ("somebody's", (200, r#"{"success":true}"#), 0, false),
+    ] {
+        let row = json!({"instances": {"id": 91, "label": label, "actual_status": "stopped"}}).to_string();
         let vendor = market(move |line| {
             Some(if line.starts_with("DELETE") {
                 (answer.0, answer.1.into())
+            } else if line.starts_with("GET /api/v0/instances/91/") {
+                (200, row.clone())
             } else {
                 (400, r#"{"success":false,"error":"bid","msg":"too low","new_contract":91}"#.into())
             })
         })
         .await;
         let outcome = vendor.provider().create(&wanted()).await;
-        assert_eq!(vendor.sent("DELETE /api/v0/instances/91/").len(), 1);
+        assert_eq!(vendor.sent("DELETE /api/v0/instances/91/").len(), deletes, "{label}");
         assert_eq!(matches!(outcome, CreateOutcome::Rejected { .. }), rejected, "{outcome:?}");
         assert_eq!(matches!(outcome, CreateOutcome::Unknown { .. }), !rejected, "{outcome:?}");
     }
@@ -250,10 +258,12 @@ async fn without_a_usable_offer_or_key_nothing_is_ordered() {
     let CreateOutcome::Rejected { reason } = keyless.create(&request).await else { panic!() };
     assert!(reason.contains("VAST_API_KEY") && reason.contains("manage-keys"), "{reason}");
     assert!(vendor.sent(ORDER).is_empty());
-    let plain = VastConfig { url: Some("http://x.example".into()), ..keyless.config };
-    let plain = VastProvider::new(plain, |_| Some("key".into())).unwrap();
-    let plain = plain.ready().unwrap_err();
-    assert!(plain.contains("https://"), "{plain}");
+    for open in ["http://x.example", "http://localhost:x@evil.example", "ftp://localhost", "localhost"] {
+        let plain = VastConfig { url: Some(open.into()), ..keyless.config.clone() };
+        let plain = VastProvider::new(plain, |_| Some("key".into())).unwrap();
+        let plain = plain.ready().unwrap_err();
+        assert!(plain.contains("https://"), "{plain}");
+    }
 }
 
 #[tokio::test]

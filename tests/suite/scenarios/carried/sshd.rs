@@ -89,6 +89,11 @@ impl Sshd {
         self.dir.join("user")
     }
 
+    /// Its own public key.
+    pub(super) fn host_key(&self) -> String {
+        fs::read_to_string(self.dir.join("host.pub")).unwrap()
+    }
+
     /// Whose login it is.
     pub(super) fn user() -> String {
         User::from_uid(Uid::effective()).unwrap().expect("a user").name
