@@ -2,7 +2,6 @@
 //! configuration asks for them. It rents nothing.
 
 use proto::v1;
-use serde::Serialize;
 
 use super::{answer, load};
 use crate::app::Context;
@@ -10,22 +9,6 @@ use crate::args::OffersArgs;
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{bytes, money};
-
-/// One machine that could be rented.
-#[derive(Debug, Serialize)]
-struct Line {
-    id: String,
-    gpu: String,
-    gpus: u32,
-    gpu_memory_bytes: u64,
-    place: String,
-    machine: String,
-    reliability: f64,
-    usd_per_hour: f64,
-    down_usd_per_gb: f64,
-    up_usd_per_gb: f64,
-    speed_per_usd: f64,
-}
 
 /// Does it.
 ///
@@ -42,41 +25,24 @@ pub async fn perform(ctx: &Context, args: OffersArgs) -> anyhow::Result<ExitCode
         max_usd_per_hour: config.budget.max_usd_per_hour.unwrap_or(0.0),
     };
     let client = Box::pin(daemon::ensure(ctx, true)).await?;
-    let found = answer(client.operator.clone().offers(ask).await)?.offers;
-    let mut lines: Vec<Line> = found.into_iter().map(line).collect();
-    sort(&mut lines, args.sort);
-    lines.truncate(args.limit.unwrap_or(20) as usize);
+    let mut offers = answer(client.operator.clone().offers(ask).await)?.offers;
+    sort(&mut offers, args.sort);
+    offers.truncate(args.limit.unwrap_or(20) as usize);
     if args.json {
-        ctx.printer.json(&lines);
+        ctx.printer.json(&offers);
         return Ok(ExitCode::Ok);
     }
-    if lines.is_empty() {
+    if offers.is_empty() {
         let help = "ask for less in [machine], or raise [budget] max_usd_per_hour: outlast config show";
         return Err(Failure::new(ExitCode::NotFound, "no machine meets the configuration now")
             .help(help)
             .into());
     }
-    let rows: Vec<Vec<String>> = lines.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = offers.iter().map(row).collect();
     let head =
         ["OFFER", "GPU", "MEMORY", "PRICE", "SPEED/$", "RELIABLE", "PLACE", "DOWN/GB", "UP/GB", "HOST"];
     ctx.printer.table(&head, &rows);
     Ok(ExitCode::Ok)
-}
-
-fn line(offer: v1::Offer) -> Line {
-    Line {
-        id: offer.id,
-        gpu: offer.gpu,
-        gpus: offer.gpus,
-        gpu_memory_bytes: offer.gpu_memory_bytes,
-        place: offer.place,
-        machine: offer.machine,
-        reliability: offer.reliability,
-        usd_per_hour: offer.usd_per_hour,
-        down_usd_per_gb: offer.down_usd_per_gb,
-        up_usd_per_gb: offer.up_usd_per_gb,
-        speed_per_usd: offer.speed_per_usd,
-    }
 }
 
 /// What comes first in the table.
@@ -92,28 +58,28 @@ pub enum OfferOrder {
     Reliability,
 }
 
-fn sort(lines: &mut [Line], order: OfferOrder) {
+fn sort(offers: &mut [v1::Offer], order: OfferOrder) {
     match order {
         OfferOrder::Choice => {}
-        OfferOrder::Price => lines.sort_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour)),
-        OfferOrder::Speed => lines.sort_by(|a, b| b.speed_per_usd.total_cmp(&a.speed_per_usd)),
-        OfferOrder::Reliability => lines.sort_by(|a, b| b.reliability.total_cmp(&a.reliability)),
+        OfferOrder::Price => offers.sort_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour)),
+        OfferOrder::Speed => offers.sort_by(|a, b| b.speed_per_usd.total_cmp(&a.speed_per_usd)),
+        OfferOrder::Reliability => offers.sort_by(|a, b| b.reliability.total_cmp(&a.reliability)),
     }
 }
 
-fn row(line: &Line) -> Vec<String> {
+fn row(offer: &v1::Offer) -> Vec<String> {
     let told = |number: f64, text: String| if number > 0.0 { text } else { "-".to_owned() };
     vec![
-        line.id.clone(),
-        format!("{} x {}", line.gpus, line.gpu),
-        bytes(line.gpu_memory_bytes),
-        format!("{}/h", money(line.usd_per_hour)),
-        told(line.speed_per_usd, format!("{:.0}", line.speed_per_usd)),
-        format!("{:.3}", line.reliability),
-        line.place.clone(),
-        format!("${:.4}", line.down_usd_per_gb),
-        format!("${:.4}", line.up_usd_per_gb),
-        line.machine.clone(),
+        offer.id.clone(),
+        format!("{} x {}", offer.gpus, offer.gpu),
+        bytes(offer.gpu_memory_bytes),
+        format!("{}/h", money(offer.usd_per_hour)),
+        told(offer.speed_per_usd, format!("{:.0}", offer.speed_per_usd)),
+        format!("{:.3}", offer.reliability),
+        offer.place.clone(),
+        format!("${:.4}", offer.down_usd_per_gb),
+        format!("${:.4}", offer.up_usd_per_gb),
+        offer.machine.clone(),
     ]
 }
 
@@ -123,14 +89,12 @@ mod tests {
 
     #[test]
     fn each_order_puts_its_best_first_and_keeps_the_rest_of_the_choice() {
-        let offer = |id: &str, usd: f64, speed: f64, reliability: f64| {
-            line(v1::Offer {
-                id: id.into(),
-                usd_per_hour: usd,
-                speed_per_usd: speed,
-                reliability,
-                ..v1::Offer::default()
-            })
+        let offer = |id: &str, usd: f64, speed: f64, reliability: f64| v1::Offer {
+            id: id.into(),
+            usd_per_hour: usd,
+            speed_per_usd: speed,
+            reliability,
+            ..v1::Offer::default()
         };
         for (order, ids) in [
             (OfferOrder::Choice, ["a", "b", "c"]),

@@ -234,14 +234,6 @@ impl Provider for LocalProvider {
         let id = instance.to_owned();
         self.blocking(move |root| destroy(root, &id)).await.unwrap_or_else(DestroyOutcome::Unknown)
     }
-
-    async fn sabotage(&self, instance: &str) -> Result<(), String> {
-        match self.destroy(instance).await {
-            DestroyOutcome::Accepted => Ok(()),
-            DestroyOutcome::Absent => Err("there is no such machine".into()),
-            DestroyOutcome::Unknown(reason) => Err(reason),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -459,14 +459,6 @@ impl Provider for VastProvider {
             Err(failure) => DestroyOutcome::Unknown(failure.text),
         }
     }
-
-    async fn sabotage(&self, instance: &str) -> Result<(), String> {
-        match self.destroy(instance).await {
-            DestroyOutcome::Accepted => Ok(()),
-            DestroyOutcome::Absent => Err("there is no such machine".into()),
-            DestroyOutcome::Unknown(reason) => Err(reason),
-        }
-    }
 }
 
 #[cfg(test)]

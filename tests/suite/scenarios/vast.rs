@@ -209,3 +209,24 @@ fn nothing_is_rented_without_caps_or_without_a_key() {
     assert_eq!(vendor.state()["journal"]["counts"].get("create"), None);
     assert!(stage.ok(&["status", "--all", "--json"]).json().as_array().unwrap().is_empty());
 }
+
+#[test]
+fn a_controller_that_is_killed_while_it_rents_has_one_machine_and_finds_it_again() {
+    let stage = Stage::new();
+    let test = "a_controller_that_is_killed_while_it_rents_has_one_machine_and_finds_it_again";
+    let Some(vendor) = Vendor::start(&stage, test) else { return };
+    let stage = stage.with(vendor.environment());
+    give_agent(&stage.home);
+    let project = Project::new(&stage, CAPS);
+    fs::write(&project.gate, "60").unwrap();
+    let run = stage.submit(&project.root, &[]);
+    // The order is on its way or was carried out: the answer may be lost.
+    let ordered = || vendor.state()["journal"]["counts"].to_string().contains("create");
+    wait("an order", || ordered().then_some(()));
+    stage.kill_controller();
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
+    let state = wait("nothing rented", || Some(vendor.state()).filter(|s| s["instances"] == json!([])));
+    assert_eq!(state["ended"].as_array().unwrap().len(), 1, "{state:#}");
+    wait("the end of the machines", || (fs::read_dir(&vendor.machines).unwrap().count() == 0).then_some(()));
+}
