@@ -13,15 +13,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadman::DeadMan;
 use crate::outbox::Settled;
 use crate::supervisor::{Input, Phase, Wish};
 use crate::uplink::Event;
-use crate::world::{SharedGateway, World};
+use crate::world::{Ending, SharedGateway, World};
 
 mod attempt;
 mod care;
 mod disk;
 mod effects;
+mod ending;
 mod pace;
 mod send;
 mod settle;
@@ -96,6 +98,8 @@ pub struct Driver {
     pace: pace::Pace,
     /// What the controller understands: `Welcome.wire`.
     wire: u32,
+    deadman: DeadMan,
+    ending: Option<Ending>,
 }
 
 impl Driver {
@@ -107,6 +111,8 @@ impl Driver {
             pace: pace::Pace::new(),
             disk: disk::OutboxDisk::new(&*parts.world),
             wire: 0,
+            deadman: DeadMan::default(),
+            ending: parts.world.ending(),
             world: parts.world,
             gateway: parts.gateway,
             up: parts.up,
@@ -139,6 +145,7 @@ impl Driver {
             self.take_up(work);
         }
         self.tell_held();
+        self.remember_deadline();
         self.care = care::Care::begin(&self.world);
         let mut scan_due = Instant::now();
         let mut sync_due = Instant::now();
@@ -231,6 +238,7 @@ impl Driver {
         self.take_care(now);
         self.watch_disk(now);
         self.beat(now);
+        self.watch_deadline();
         self.send();
         self.tell_upgrade();
     }
@@ -306,6 +314,7 @@ impl Driver {
             down::Body::Granted(granted) => {
                 if let Some(sent) = self.sent_renewals.remove(&granted.n) {
                     self.lease_until_ms = sent.saturating_add(granted.ttl_ms);
+                    self.deadman.granted(sent, granted.allowance_ms);
                 }
                 self.sent_renewals.retain(|n, _| *n > granted.n);
                 for id in std::mem::take(&mut self.waiting_for_lease) {

@@ -247,6 +247,7 @@ impl Monitor {
                 io_full: of_io.unwrap_or_default().1,
             });
 
+        (sample.net_received_bytes, sample.net_sent_bytes) = net.unzip();
         let now = Before { boottime_ms: sample.boottime_ms, cpu, disk, net };
         if let Some(before) = self.before.replace(now).filter(|b| b.boottime_ms < sample.boottime_ms) {
             let seconds = proc::to_f64(sample.boottime_ms - before.boottime_ms) / 1000.0;

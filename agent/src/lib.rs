@@ -9,6 +9,7 @@ pub mod outbox;
 
 pub mod background;
 pub mod booklets;
+pub mod deadman;
 pub mod driver;
 pub mod gateway;
 pub mod identity;

@@ -2,6 +2,7 @@
 //! knows it through this trait only, so that the same supervisor, outbox and
 //! uplink run against simulated machines.
 
+mod ending;
 pub mod layout;
 pub mod machine;
 pub mod materialise;
@@ -47,6 +48,7 @@ pub enum Piece {
 }
 
 pub use crate::spool::Written;
+pub use ending::Ending;
 pub use publishing::Relief;
 
 use crate::health::Monitor;
@@ -257,6 +259,10 @@ pub trait World: Send + Sync {
     fn keep(&self, work: &v1::Work) -> std::io::Result<()>;
     /// Takes the keys that an assignment brings into memory, and nowhere else.
     fn entrust(&self, _work: &v1::Work) {}
+    /// How the machine ends itself; `None`: never (a simulation).
+    fn ending(&self) -> Option<Ending> {
+        None
+    }
     /// Where an attempt's outbox is kept; `None` keeps it in memory.
     fn outbox(&self, attempt: &str) -> Option<std::path::PathBuf>;
     /// The disk of the outboxes, written to by a thread of its own; `None`: the

@@ -333,6 +333,8 @@ impl Loaded {
             provider: config.run.provider.to_owned(),
             max_usd: config.budget.max_usd,
             max_usd_per_hour: config.budget.max_usd_per_hour,
+            max_usd_project: config.budget.max_usd_project,
+            max_usd_day: config.budget.max_usd_day,
             machine: config.machine.spec.clone(),
             usd_per_hour: Some(config.local.usd_per_hour).filter(|usd| *usd > 0.0),
             grace_seconds: config.run.grace.as_secs(),

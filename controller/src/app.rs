@@ -184,12 +184,14 @@ fn build_core(
     config: &Config,
     clock: Clock,
     at: &Rendezvous,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     objects: Arc<dyn artifacts::Store>,
     more: Providers,
 ) -> Result<Arc<Core>, AppError> {
     let mut all = providers(home, config)?;
     all.extend(more);
+    #[cfg(feature = "failpoints")]
+    let (all, store) = crate::failpoint::arm(all, store);
     let authority =
         proto::pki::Authority::load(home.hub, home.authority.root_pem(), home.authority.key_pem())
             .map_err(HomeError::from)?;

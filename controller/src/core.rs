@@ -132,6 +132,12 @@ pub struct Core {
     /// When a mass loss was last seen; 0: never.
     alarmed_ms: AtomicU64,
     alerts: Mutex<BTreeMap<String, String>>,
+    /// How long each machine may go on without a controller, and since when
+    /// that is known.
+    allowed: Mutex<(u64, BTreeMap<MachineId, u64>)>,
+    /// Held from the question whether a cap bears one more machine until the
+    /// wish for it is recorded: two who ask at once would both be told yes.
+    pub purse: tokio::sync::Mutex<()>,
 }
 
 /// What a [`Core`] is made of.
@@ -194,6 +200,8 @@ impl Core {
             watching_ms: AtomicU64::new(0),
             alarmed_ms: AtomicU64::new(0),
             alerts: Mutex::default(),
+            allowed: Mutex::default(),
+            purse: tokio::sync::Mutex::default(),
         })
     }
 
@@ -349,6 +357,22 @@ impl Core {
                 alerts.remove(key);
             }
         }
+    }
+
+    /// Sets how long machines may go on without a controller, as of now.
+    pub fn allow(&self, allowances: Vec<(MachineId, u64)>) {
+        let now = self.clock.mono_ms();
+        *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) =
+            (now, allowances.into_iter().collect());
+    }
+
+    /// How long a machine may go on from now without a controller; `None`: as
+    /// long as it likes.
+    #[must_use]
+    pub fn allowance(&self, machine: MachineId) -> Option<u64> {
+        let allowed = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = self.clock.mono_ms().saturating_sub(allowed.0);
+        allowed.1.get(&machine).map(|ms| ms.saturating_sub(since))
     }
 
     /// The standing alerts.

@@ -200,6 +200,7 @@ fn changes_for(
         // upwards; a lower step from an older file never takes it back.
         if head.is_none_or(|h| reference.step >= h.step) {
             run.body.head = Some(reference.clone());
+            run.body.head_bytes = tree.bytes;
         }
         run.body.produced_step = run.body.produced_step.max(reference.step);
         let whose = (run_id, attempt.id, attempt.generation);

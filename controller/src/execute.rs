@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::core::{Changes, Core, CoreError};
 use crate::durable;
 use crate::model::{Attempt, Machine, Record, Run, StopReason, Versioned, Wish};
+use crate::money;
 use crate::plan::{self, Action};
 
 pub mod machine;
@@ -45,6 +46,7 @@ pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
         Action::LoseAttempt(run, cause) => lose_attempt(core, *run, *cause).await,
         Action::Settle(run) => settle(core, *run).await,
         Action::StopForBudget(run) => stop_for_budget(core, *run).await,
+        Action::Tell(run, percent) => tell(core, *run, *percent).await,
         Action::Close(run) => close(core, *run).await,
         Action::Storm(run) => storm(core, *run).await,
         Action::Answer(run) => step_run(core, *run, "deadline-answered", RunEvent::Answer).await,
@@ -237,6 +239,26 @@ async fn condemn(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), Co
     Ok(())
 }
 
+/// Another share of a cap is reached: it is journalled, once.
+async fn tell(core: &Core, id: RunId, percent: u8) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let world = crate::reconcile::snapshot(core).await?;
+    let Some((_, reached, room)) = money::news(&world).into_iter().find(|(run, ..)| *run == id) else {
+        return Ok(());
+    };
+    if run.body.told_percent >= reached || reached < percent {
+        return Ok(());
+    }
+    run.body.told_percent = reached;
+    let detail = json!({
+        "percent": reached, "of": room.scope, "max_usd": room.cap_usd, "spent_usd": room.spent_usd,
+        "kept_back_usd": room.reserved_usd,
+    });
+    let verb = format!("budget-{reached}");
+    core.commit(Changes::default().put(&run).note(core, SELF, &verb, id, Some(id), detail)).await?;
+    Ok(())
+}
+
 async fn stop_for_budget(core: &Core, id: RunId) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     if run.body.wish != Wish::Run || run.body.status.is_final() {
@@ -244,7 +266,11 @@ async fn stop_for_budget(core: &Core, id: RunId) -> Result<(), CoreError> {
     }
     run.body.wish = Wish::Stop;
     run.body.stop_reason = Some(StopReason::Budget);
-    let detail = json!({"max_usd": run.body.spec.max_usd});
+    let world = crate::reconcile::snapshot(core).await?;
+    let Some(room) = money::exhausted(&world, &run.body) else { return Ok(()) };
+    let detail = json!({
+        "max_usd": room.cap_usd, "of": room.scope, "spent_usd": room.spent_usd, "kept_back_usd": room.reserved_usd,
+    });
     let attempt = bound_attempt(core, &run.body).await?;
     if core
         .commit(Changes::default().put(&run).note(core, SELF, "budget-reached", id, Some(id), detail))

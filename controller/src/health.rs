@@ -56,6 +56,14 @@ impl Reports {
         told.report = Some((now_ms, report));
     }
 
+    /// Bytes that a machine has sent and received since its boot, as it says.
+    #[must_use]
+    pub fn traffic(&self, machine: MachineId) -> Option<(u64, u64)> {
+        let all = self.all();
+        let sample = all.get(&machine)?.report.as_ref()?.1.sample.as_ref()?;
+        sample.net_sent_bytes.zip(sample.net_received_bytes)
+    }
+
     /// Where the machine says that it can be asked itself. What is no address
     /// with a port is not kept: people's tools will connect to it.
     pub fn answers_at(&self, machine: MachineId, endpoint: &str) {

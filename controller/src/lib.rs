@@ -15,6 +15,8 @@ pub mod carrier;
 pub mod core;
 pub mod durable;
 pub mod execute;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 pub mod health;
 pub mod ingest;
 pub mod keys;

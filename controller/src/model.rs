@@ -194,6 +194,12 @@ pub struct Run {
     /// It was forked from the parent, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<Fork>,
+    /// Bytes of the newest durable checkpoint.
+    #[serde(default)]
+    pub head_bytes: u64,
+    /// The highest share of a cap, in percent, of which people were told.
+    #[serde(default)]
+    pub told_percent: u8,
     /// Names the work that it does: equal for runs that do the same. Empty for
     /// those that go on from a checkpoint of another, and in older rows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -322,8 +328,11 @@ pub struct Machine {
     /// Unix milliseconds of the confirmed absence.
     #[serde(default)]
     pub ended_ms: u64,
-    /// Price.
+    /// Price of an hour while it runs, its disk included.
     pub usd_per_hour: f64,
+    /// What it has cost, as far as it was seen.
+    #[serde(default)]
+    pub meter: lifecycle::meter::Meter,
     /// Why it is where it is, in words.
     #[serde(default)]
     pub reason: String,
@@ -341,6 +350,10 @@ impl Machine {
     /// Dollars so far.
     #[must_use]
     pub fn cost_usd(&self, now_ms: u64) -> f64 {
+        if self.meter.is_on() {
+            return self.meter.at(now_ms).total();
+        }
+        // A row of an older build, or one that nothing was ever made for.
         if self.called_ms == 0 {
             return 0.0;
         }
@@ -348,6 +361,12 @@ impl Machine {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of years fit")]
         let hours = until.saturating_sub(self.called_ms) as f64 / 3_600_000.0;
         hours * self.usd_per_hour
+    }
+
+    /// What of that fell on the day of `now_ms` (UTC).
+    #[must_use]
+    pub fn spent_today(&self, now_ms: u64) -> f64 {
+        if self.meter.is_on() { self.meter.on_day_of(now_ms) } else { self.cost_usd(now_ms) }
     }
 }
 

@@ -2,11 +2,14 @@
 //! First launch, loss, crash and a person's wish are the same path, and a
 //! second pass over the same facts after the actions yields nothing new.
 
+use std::collections::BTreeSet;
+
 use lifecycle::run::Active;
 use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
 
 use crate::liveness::{self, Clocks, Observation, ProviderWord, Verdict};
 use crate::model::{Attempt, Machine, Run, StopReason, Wish};
+use crate::money;
 
 /// Machines made for one run within an hour at most; more is a storm.
 pub const CREATES_PER_HOUR: usize = 6;
@@ -16,8 +19,6 @@ pub const HOUR_MS: u64 = 3_600_000;
 const REFUSED_MOST_MS: u64 = 60_000;
 /// How the reason of a machine begins on which its run is not tried again.
 pub const UNFIT: &str = "unfit: ";
-/// Money kept back so that a stopped run can save and be torn down.
-const TEARDOWN_MS: u64 = 120_000;
 
 /// Everything that decisions rest on.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +35,10 @@ pub struct Snapshot {
     pub gone: Vec<(MachineId, String)>,
     /// What past machines of those runs have cost, in dollars.
     pub spent: Vec<(RunId, f64)>,
+    /// What all past machines have cost, by what caps are about.
+    pub past: money::Past,
+    /// Providers whose machines somebody bills.
+    pub paid: BTreeSet<String>,
     /// What is seen of each machine, beside its age in milliseconds.
     pub seen: Vec<(MachineId, Observation, u64)>,
     /// Milliseconds since a mass loss was last seen; `None`: never.
@@ -52,10 +57,10 @@ impl Snapshot {
         run.bound.and_then(|id| self.bound.iter().find(|a| a.id == id))
     }
 
-    fn cost(&self, run: RunId) -> f64 {
-        let past: f64 = self.spent.iter().filter(|(id, _)| *id == run).map(|(_, usd)| usd).sum();
-        let live: f64 = self.machines.iter().filter(|m| m.run == run).map(|m| m.cost_usd(self.now_ms)).sum();
-        past + live
+    /// Whether somebody bills this provider's machines.
+    #[must_use]
+    pub fn is_paid(&self, provider: &str) -> bool {
+        self.paid.contains(provider)
     }
 }
 
@@ -89,6 +94,8 @@ pub enum Action {
     Settle(RunId),
     /// The cap is near: have the program save and end.
     StopForBudget(RunId),
+    /// Another share of a cap is reached, in percent: people are told.
+    Tell(RunId, u8),
     /// End a run that has no attempt any more.
     Close(RunId),
     /// The storm limit is reached: a person or the hour's end decides.
@@ -134,6 +141,9 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
     }
     for run in &world.runs {
         plan_run(world, run, &mut actions);
+    }
+    for (run, percent, _) in money::news(world) {
+        actions.push(Action::Tell(run, percent));
     }
     actions
 }
@@ -211,13 +221,11 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         return;
     }
     let bound = world.bound_of(run).filter(|a| !a.status.is_final());
-    if over_budget(world, run) && run.wish == Wish::Run {
+    if run.wish == Wish::Run && money::exhausted(world, run).is_some() {
         out.push(Action::StopForBudget(run.id));
         return;
     }
-    if run.stop_reason == Some(StopReason::Budget)
-        && run.spec.max_usd.is_some_and(|cap| world.cost(run.id) >= cap)
-    {
+    if run.stop_reason == Some(StopReason::Budget) && money::spent(world, run) {
         // It was asked to save and end, and the money for that is spent too.
         out.push(Action::Close(run.id));
         return;
@@ -325,29 +333,11 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         // pause comes from a clock that was set back.)
     } else if storm_over_ms(&run.creates_ms, world.now_ms).is_some() {
         out.push(Action::Storm(run.id));
+    } else if money::refuses(world, run).is_some() {
+        // Others keep back what this machine's end would need: it waits.
     } else {
         out.push(Action::Intend(run.id));
     }
-}
-
-fn over_budget(world: &Snapshot, run: &Run) -> bool {
-    let Some(cap) = run.spec.max_usd else { return false };
-    let hourly: f64 = world
-        .machines
-        .iter()
-        .filter(|m| m.run == run.id && m.status.may_bill())
-        .map(|m| m.usd_per_hour)
-        .sum();
-    // What has no machine now will have one of its own price (I16: nothing is
-    // made that the cap cannot bear).
-    let hourly = match hourly {
-        some if some > 0.0 => some,
-        _ => run.spec.usd_per_hour.or(run.spec.max_usd_per_hour).unwrap_or(0.0),
-    };
-    #[expect(clippy::cast_precision_loss, reason = "two minutes and a grace fit")]
-    let reserve = hourly * (TEARDOWN_MS + run.spec.grace_seconds * 1_000) as f64 / 3_600_000.0;
-    let spent = world.cost(run.id);
-    spent + reserve >= cap && (hourly > 0.0 || spent > 0.0)
 }
 
 /// How a run ends that was asked to stop.

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use lifecycle::meter::{Billed, Rates};
 use lifecycle::spec::MachineSpec;
 
 mod children;
@@ -57,8 +58,10 @@ pub struct CreateRequest {
 /// What a machine costs, as its provider says now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terms {
-    /// US dollars an hour while it runs, its disk included.
-    pub usd_per_hour: f64,
+    /// What it costs; `None`: not told now.
+    pub rates: Option<Rates>,
+    /// What of that is billed now.
+    pub billed: Billed,
     /// The provider's own words for its state.
     pub said: String,
 }
@@ -261,6 +264,16 @@ pub trait Provider: Send + Sync {
     }
     /// How long after a create a list may still lack the machine.
     fn settle_window_ms(&self) -> u64;
+    /// Everything about a create that takes time and makes nothing, such as
+    /// looking for offers: done before the machine's row says that it is being
+    /// made, so that a controller that ends meanwhile has left nothing open.
+    ///
+    /// # Errors
+    /// Why no machine is to be had.
+    async fn prepare(&self, request: &CreateRequest) -> Result<(), String> {
+        let _ = request;
+        Ok(())
+    }
     /// Makes a machine.
     async fn create(&self, request: &CreateRequest) -> CreateOutcome;
     /// The machines whose label begins so.

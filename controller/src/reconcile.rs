@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::{Changes, Core, CoreError};
 use crate::execute;
 use crate::model::{Attempt, Machine, Run, Versioned};
+use crate::money;
 use crate::plan::{Action, Snapshot, plan};
 
 mod lanes;
@@ -33,8 +34,10 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
     let up_ms = core.up_ms();
     let now_ms = core.clock.wall_ms();
     let mut world = Snapshot { now_ms, alarmed_ms_ago: core.alarmed_ms_ago(), ..Snapshot::default() };
+    world.paid = core.providers.iter().filter(|(_, p)| p.is_paid()).map(|(name, _)| name.clone()).collect();
     let all: Vec<Versioned<Machine>> = core.all().await?;
     let mut ended = BTreeMap::new();
+    let mut past: BTreeMap<RunId, f64> = BTreeMap::new();
     for machine in all.into_iter().map(|row| row.body) {
         let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
         if live {
@@ -44,12 +47,18 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
             world.seen.push((machine.id, seen, age));
             world.machines.push(machine);
         } else {
-            world.spent.push((machine.run, machine.cost_usd(now_ms)));
+            let usd = machine.cost_usd(now_ms);
+            world.spent.push((machine.run, usd));
+            *past.entry(machine.run).or_default() += usd;
+            world.past.today += machine.spent_today(now_ms);
             ended.insert(machine.id, machine.reason);
         }
     }
     let with_machines: BTreeSet<RunId> = world.machines.iter().map(|m| m.run).collect();
     for run in core.all::<Run>().await?.into_iter().map(|row| row.body) {
+        if let Some(usd) = past.get(&run.id) {
+            *world.past.by_project.entry(run.spec.project.clone()).or_default() += usd;
+        }
         if run.status.is_final() && !with_machines.contains(&run.id) {
             continue;
         }
@@ -136,6 +145,7 @@ async fn pass(core: &Arc<Core>, lanes: &mut Lanes) -> Result<(), CoreError> {
     beat(core).await?;
     let world = snapshot(core).await?;
     let actions = plan(&world, &core.clocks);
+    core.allow(money::allowances(&world));
     lanes.tell(core, &actions);
     if !actions.iter().any(|a| matches!(a, Action::Alarm(_))) {
         core.alert("mass-loss", None);

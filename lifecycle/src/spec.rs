@@ -55,6 +55,12 @@ pub struct RunSpec {
     /// The most that an hour of its machine may cost, in US dollars.
     #[serde(default, skip_serializing_if = "is_default")]
     pub max_usd_per_hour: Option<f64>,
+    /// Cap for all runs of the project together, in US dollars.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_usd_project: Option<f64>,
+    /// Cap for all runs of the installation on one day of UTC, in US dollars.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_usd_day: Option<f64>,
     /// What its machine must be.
     #[serde(default, skip_serializing_if = "is_default")]
     pub machine: MachineSpec,

@@ -50,6 +50,8 @@ pub struct Attempt {
     pub(super) settle: super::settle::Due,
     /// What the controller understands: `Welcome.wire`.
     pub(super) wire: u32,
+    /// It ended, and something that it left is on this machine alone.
+    pub(super) unpublished: bool,
     /// How it is looked after.
     pub(super) care: AttemptCare,
 }
@@ -76,12 +78,11 @@ impl Attempt {
     /// Where the outbox cannot be read.
     pub fn open(work: v1::Work, world: &dyn World, pen: Pen) -> io::Result<Self> {
         let outbox = Outbox::open(&work.attempt_id, world.outbox(&work.attempt_id).as_deref(), pen)?;
-        let reported = outbox.events().any(|bytes| {
-            matches!(
-                v1::Fact::decode(bytes).ok().and_then(|f| f.body),
-                Some(fact::Body::Event(v1::Event { kind: Some(v1::event::Kind::Ended(_)) }))
-            )
+        let ended = outbox.events().find_map(|bytes| match v1::Fact::decode(bytes).ok()?.body {
+            Some(fact::Body::Event(v1::Event { kind: Some(v1::event::Kind::Ended(ended)) })) => Some(ended),
+            _ => None,
         });
+        let reported = ended.is_some();
         let metering = Metering::restore(outbox.cursor());
         let care = AttemptCare::open(&work, world);
         let mut supervisor = Supervisor::new(reported);
@@ -105,6 +106,7 @@ impl Attempt {
             settle: super::settle::Due::now(),
             care,
             wire: 0,
+            unpublished: ended.is_some_and(|ended| !ended.unpublished.is_empty()),
             work,
         })
     }

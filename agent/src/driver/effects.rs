@@ -176,6 +176,9 @@ impl Driver {
                     oom_command: ended.oom_process.map_or_else(String::new, |(_, command)| command),
                     unapplied_limits: ended.unapplied_limits,
                 };
+                if let Some(attempt) = self.attempts.get_mut(id) {
+                    attempt.unpublished = !ended.unpublished.is_empty();
+                }
                 self.record(id, Kind::Ended(ended));
             }
         }

@@ -17,7 +17,7 @@ use super::layout::AttemptDir;
 use super::materialise::{self, Launch};
 use super::publishing::{Publishing, Relief};
 use super::{
-    Cancelled, Candidate, Ended, Failed, Output, Piece, Prepared, Program, Published, Settlement,
+    Cancelled, Candidate, Ended, Ending, Failed, Output, Piece, Prepared, Program, Published, Settlement,
     SharedGateway, World, Written,
 };
 use crate::background::Background;
@@ -175,6 +175,10 @@ fn read_file(path: &Path, offset: u64, max: usize) -> io::Result<Vec<u8>> {
 
 #[async_trait]
 impl World for Machine {
+    fn ending(&self) -> Option<Ending> {
+        Some(Ending::new(&self.state))
+    }
+
     fn held(&self) -> Vec<v1::Work> {
         let mut found = Vec::new();
         let Ok(entries) = std::fs::read_dir(self.state.join("attempts")) else { return Vec::new() };

@@ -12,17 +12,23 @@ pub struct Budget {
     pub max_usd: Option<f64>,
     /// The most that an hour of its machine may cost; `None` is no ceiling.
     pub max_usd_per_hour: Option<f64>,
+    /// The cap for all runs of the project together; `None` is no cap.
+    pub max_usd_project: Option<f64>,
+    /// The cap for everything of the installation on one day of UTC.
+    pub max_usd_day: Option<f64>,
 }
 
 impl Section for Budget {
     fn keys(&self) -> &'static [&'static str] {
-        &["max_usd", "max_usd_per_hour"]
+        &["max_usd", "max_usd_per_hour", "max_usd_project", "max_usd_day"]
     }
 
     fn set(&mut self, key: &str, field: &mut Field<'_>) {
         let (slot, example) = match key {
             "max_usd" => (&mut self.max_usd, "5.00"),
             "max_usd_per_hour" => (&mut self.max_usd_per_hour, "0.60"),
+            "max_usd_project" => (&mut self.max_usd_project, "100.00"),
+            "max_usd_day" => (&mut self.max_usd_day, "20.00"),
             _ => return,
         };
         let Some(usd) = field.number(example) else { return };
@@ -36,6 +42,11 @@ impl Section for Budget {
     }
 
     fn get(&self, key: &str) -> Json {
-        if key == "max_usd" { json!(self.max_usd) } else { json!(self.max_usd_per_hour) }
+        json!(match key {
+            "max_usd" => self.max_usd,
+            "max_usd_per_hour" => self.max_usd_per_hour,
+            "max_usd_project" => self.max_usd_project,
+            _ => self.max_usd_day,
+        })
     }
 }

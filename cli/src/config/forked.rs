@@ -70,6 +70,8 @@ fn of(spec: &RunSpec) -> Config {
     config.retry.losses = spec.retry.losses;
     config.budget.max_usd = spec.max_usd;
     config.budget.max_usd_per_hour = spec.max_usd_per_hour;
+    config.budget.max_usd_project = spec.max_usd_project;
+    config.budget.max_usd_day = spec.max_usd_day;
     config.machine.spec = spec.machine.clone();
     config.local.usd_per_hour = spec.usd_per_hour.unwrap_or(0.0);
     config.logs.spool = Some(spec.spool_bytes).filter(|bytes| *bytes > 0);
@@ -89,7 +91,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "project": "p", "name": "r", "command": ["python", "t.py", "****"], "provider": "local",
             "workdir": "src", "env": {"LR": "0.1", "TOKEN": "****"}, "pty": true, "max_usd": 3.0,
-            "max_usd_per_hour": 0.75, "machine": {"gpus": ["RTX 4090"], "gpu_count": 2, "gpu_memory_bytes": 24_000_000_000_u64,
+            "max_usd_per_hour": 0.75, "max_usd_project": 30.0, "max_usd_day": 9.0, "machine": {"gpus": ["RTX 4090"], "gpu_count": 2, "gpu_memory_bytes": 24_000_000_000_u64,
                 "memory_bytes": 64_000_000_000_u64, "cpus": 8, "disk_bytes": 50_000_000_000_u64, "regions": ["NO"],
                 "min_reliability": 0.9, "image": "a/b:c", "market": "interruptible"},
             "usd_per_hour": 0.5, "grace_seconds": 7, "spool_bytes": 2_000_000, "artifacts": ["r/**"],

@@ -130,6 +130,8 @@ losses = 4
 [budget]
 max_usd = 5
 max_usd_per_hour = 0.75
+max_usd_project = 30
+max_usd_day = 9
 [machine]
 gpus = ["RTX_4090", "RTX 3090"]
 gpu_count = 2
@@ -188,6 +190,7 @@ fn every_key_reaches_the_specification() {
     assert_eq!((spec.retry.failures, spec.retry.losses), (0, Some(4)));
     assert_eq!((spec.max_usd, spec.spool_bytes), (Some(5.0), 2 << 30));
     assert_eq!(spec.max_usd_per_hour, Some(0.75));
+    assert_eq!((spec.max_usd_project, spec.max_usd_day), (Some(30.0), Some(9.0)));
     let machine = &spec.machine;
     assert_eq!(machine.gpus, ["RTX_4090", "RTX 3090"]);
     assert_eq!((machine.gpu_count, machine.cpus, machine.min_reliability), (2, 8, 0.95));

@@ -1,6 +1,7 @@
 //! What is done to machines: wished for, created under a recorded intent,
 //! looked for when an answer was lost, probed, released, and confirmed gone.
 
+use lifecycle::meter::{Meter, Rates};
 use lifecycle::{LossCause, MachineEvent, MachineId, MachineState, RunId};
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
 use crate::model::{Attempt, JoinRight, Machine, Run, Versioned};
+use crate::money;
 use crate::plan;
 use crate::provider::{
     CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence, Reach,
@@ -19,10 +21,12 @@ use crate::provider::{
 const LOCAL: &str = "local";
 /// A list that takes longer is as good as none.
 const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-/// A price may differ from the one agreed by what rounding makes of it.
-const PRICE_SLACK: f64 = 1.001;
 /// A join secret lives this much longer than the boot deadline.
 const JOIN_MARGIN_MS: u64 = 600_000;
+
+mod look;
+
+use look::look;
 
 /// Moves a machine by one event.
 pub(super) async fn step(
@@ -91,10 +95,16 @@ pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result
     step(core, id, "lost", MachineEvent::Lose(cause), json!({"cause": cause})).await
 }
 
-/// Records the wish for a machine (I3: before anything is asked).
+/// Records the wish for a machine (I3: before anything is asked), if every cap
+/// can bear it (I16).
 pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> {
+    let _purse = core.purse.lock().await;
     let mut run: Versioned<Run> = core.need(&run_id.to_string()).await?;
     let provider = core.provider(&run.body.spec.provider)?;
+    let world = crate::reconcile::snapshot(core).await?;
+    if !money::spends(&run.body) || money::refuses(&world, &run.body).is_some() {
+        return Ok(());
+    }
     let spec = &run.body.spec;
     // What the machine may cost counts until its real price is known (I16).
     let price = match provider.usd_per_hour() {
@@ -118,6 +128,7 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
         ready_ms: 0,
         ended_ms: 0,
         usd_per_hour: price,
+        meter: Meter::default(),
         reason: String::new(),
         condemned: false,
         given_up: false,
@@ -137,12 +148,32 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         return Ok(());
     }
     let provider = core.provider(&row.body.provider)?;
+    let run = row.body.run;
+    let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
+    let mut request = CreateRequest {
+        machine_id: id.to_string(),
+        label: row.body.label.clone(),
+        user_data: String::new(),
+        machine: wanted.body.spec.machine.clone(),
+        max_usd_per_hour: wanted.body.spec.max_usd_per_hour,
+    };
+    if let Err(reason) = provider.prepare(&request).await {
+        return record_create(core, id, CreateOutcome::Rejected { reason }).await;
+    }
+    let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
+    if wanted.body.status.is_final() {
+        return Ok(());
+    }
     let now = core.clock.wall_ms();
     row.body.status = row.body.status.apply(MachineEvent::Call)?;
     row.body.called_ms = now;
-    let run = row.body.run;
+    let mut rates = money::expected(&wanted.body.spec, provider.is_paid());
+    if !provider.is_paid() {
+        rates = Rates::flat(row.body.usd_per_hour);
+    }
+    row.body.meter.begin(now, rates);
     let mut changes = Changes::default().put(&row);
-    let user_data = match provider.reach() {
+    request.user_data = match provider.reach() {
         Reach::MachineDials => {
             let (right, script) = first_boot(core, &row.body, now)?;
             changes = changes.put(&right);
@@ -156,17 +187,9 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
     if !core.commit(changes).await? {
         return Ok(());
     }
-    let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
-    let request = CreateRequest {
-        machine_id: id.to_string(),
-        label: row.body.label.clone(),
-        user_data,
-        machine: wanted.body.spec.machine.clone(),
-        max_usd_per_hour: wanted.body.spec.max_usd_per_hour,
-    };
     let outcome = provider.create(&request).await;
     record_create(core, id, outcome).await?;
-    read_price(core, id).await
+    look(core, id).await
 }
 
 /// The right to join, once, and the script that holds its secret.
@@ -197,37 +220,6 @@ fn first_boot(core: &Core, machine: &Machine, now: u64) -> Result<(Versioned<Joi
     Ok((right, script))
 }
 
-/// Reads back what a machine of a paid provider really costs. One that is
-/// dearer than its run allows was not rented for that: it is left, and said so.
-async fn read_price(core: &Core, id: MachineId) -> Result<(), CoreError> {
-    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
-    let provider = core.provider(&row.body.provider)?;
-    let Some(instance) = row.body.instance.clone().filter(|_| provider.is_paid()) else { return Ok(()) };
-    let Some(terms) = provider.terms(&instance).await else { return Ok(()) };
-    let run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
-    let most = run.body.spec.max_usd_per_hour;
-    let dear = most.is_some_and(|most| terms.usd_per_hour > most * PRICE_SLACK);
-    if terms.usd_per_hour.to_bits() == row.body.usd_per_hour.to_bits() || row.body.status.is_final() {
-        return Ok(());
-    }
-    let offered = row.body.usd_per_hour;
-    row.body.usd_per_hour = terms.usd_per_hour;
-    let mut verb = "priced";
-    if dear && !row.body.condemned {
-        verb = "dearer-than-offered";
-        row.body.condemned = true;
-        row.body.reason = format!(
-            "{}it costs ${:.4}/h, and max_usd_per_hour is ${:.4}",
-            plan::UNFIT,
-            terms.usd_per_hour,
-            most.unwrap_or_default()
-        );
-    }
-    let detail = json!({"usd_per_hour": terms.usd_per_hour, "before": offered, "said": terms.said});
-    core.commit(Changes::default().put(&row).note(core, SELF, verb, id, Some(row.body.run), detail)).await?;
-    Ok(())
-}
-
 async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Result<(), CoreError> {
     for _ in 0..8 {
         let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
@@ -252,7 +244,8 @@ async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Re
         let mut changes = Changes::default();
         let mut owner: Versioned<Run> = core.need(&run.to_string()).await?;
         if matches!(row.body.status, MachineState::Rejected { .. }) {
-            row.body.ended_ms = row.body.called_ms;
+            row.body.meter.void();
+            row.body.ended_ms = if row.body.called_ms > 0 { row.body.called_ms } else { row.body.created_ms };
             // Nothing was made: it is no part of a storm, but the next asking
             // waits longer each time.
             owner.body.creates_ms.pop();
@@ -299,6 +292,7 @@ pub(super) async fn resolve(core: &Core, id: MachineId) -> Result<(), CoreError>
         }
         row.body.status = row.body.status.apply(MachineEvent::Abandon)?;
         row.body.ended_ms = core.clock.wall_ms();
+        row.body.meter.void();
         row.body.reason = "its creation left no trace".into();
         ("abandoned", json!({}))
     };
@@ -321,7 +315,7 @@ pub(super) async fn probe(core: &Core, id: MachineId) -> Result<(), CoreError> {
     };
     core.provider_said(id, word);
     core.wake.notify_one();
-    read_price(core, id).await?;
+    look(core, id).await?;
     explain(core, id).await
 }
 
@@ -420,6 +414,7 @@ pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError>
     }
     row.body.status = row.body.status.apply(MachineEvent::ConfirmAbsence)?;
     row.body.ended_ms = core.clock.wall_ms();
+    row.body.meter.end(row.body.ended_ms);
     let run = row.body.run;
     let cost = row.body.cost_usd(row.body.ended_ms);
     let changes =
@@ -458,6 +453,9 @@ pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
         };
         let trouble = (!all).then(|| format!("provider `{name}` could not be listed in full"));
         core.alert(&format!("sweep {name}"), trouble);
+        if provider.is_paid() {
+            look::look_at_all(core, name).await?;
+        }
         for instance in instances {
             let Some(id) = label::read(&instance.label, core.hub, &core.label_key) else { continue };
             let row: Option<Versioned<Machine>> = core.load(&id.to_string()).await?;

@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lifecycle::spec::{MachineSpec, Market};
+use lifecycle::spec::MachineSpec;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -29,6 +29,7 @@ mod identity;
 mod instance;
 mod key;
 mod offer;
+mod order;
 mod pace;
 
 use answer::{Failure, Kind};
@@ -39,25 +40,21 @@ use pace::Op;
 
 /// The vendor's address.
 const BASE: &str = "https://console.vast.ai";
-/// Offers tried for one machine: each is used once and may be gone.
-const TRIES: usize = 5;
 /// Pages of a list read at most: 25 machines each.
 const PAGES: usize = 400;
-/// The image that is started where none is named.
-const IMAGE: &str = "pytorch/pytorch:latest";
 /// Where everything of ours lies on a machine, below the home of its user.
 const ROOT: &str = ".outlast";
 /// Images of many gigabytes come over a host's own link.
 const BOOTS_LONGER_MS: u64 = 600_000;
-/// What was said of a machine so long ago is still good for its address.
-const FRESH: Duration = Duration::from_secs(3);
+/// What was said of a machine so long ago is still good for its price: a list
+/// comes each minute and says it of all.
+const TERMS: Duration = Duration::from_secs(45);
 /// And so long where the vendor does not answer: a machine whose address is
 /// known is not lost because of that.
 const KEPT: Duration = Duration::from_hours(6);
 /// An address that worked is asked for anew after this.
 const ADDRESS: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
-const ONSTART: &str = include_str!("../../../cloud-init/vast-onstart.sh.tmpl");
 
 /// What a [`VastProvider`] needs to know.
 #[derive(Debug, Clone)]
@@ -88,6 +85,8 @@ pub struct VastProvider {
     seen: std::sync::Mutex<BTreeMap<u64, (Instant, Row)>>,
     /// The public key that the account is known to have.
     registered: Mutex<Option<String>>,
+    /// Offers found for machines that are about to be ordered.
+    prepared: std::sync::Mutex<BTreeMap<String, (Instant, Vec<Offer>)>>,
 }
 
 impl VastProvider {
@@ -101,22 +100,25 @@ impl VastProvider {
         let base = base.trim_end_matches('/').to_owned();
         // A key in the clear would be anybody's. Who has no use for Vast.ai is
         // not troubled with it.
-        let safe = reqwest::Url::parse(&base).is_ok_and(|url| match url.scheme() {
-            "https" => true,
-            "http" => matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")),
-            _ => false,
+        let here = reqwest::Url::parse(&base).is_ok_and(|url| {
+            url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
         });
+        let safe = here || base.starts_with("https://") && reqwest::Url::parse(&base).is_ok();
+        // Only a stand-in on this computer may be asked faster than the vendor.
+        let percent = env("VAST_PACE_PERCENT").and_then(|text| text.parse::<u32>().ok()).filter(|_| here);
+        let pace_percent = percent.unwrap_or(config.pace_percent).min(config.pace_percent);
         let unusable = (!safe).then(|| {
             format!("the address of Vast.ai must begin with https://, or name this computer: `{base}`")
         });
         Ok(Self {
-            http: Http::new(&base, PATIENCE, config.pace_percent)?,
+            http: Http::new(&base, PATIENCE, pace_percent)?,
             key: key::Places::of(env),
             config,
             base,
             unusable,
             seen: std::sync::Mutex::default(),
             registered: Mutex::new(None),
+            prepared: std::sync::Mutex::default(),
         })
     }
 
@@ -161,6 +163,14 @@ impl VastProvider {
             One::Unclear => {}
         }
         Ok(one)
+    }
+
+    /// A list says of every machine what a question for it would.
+    fn remember(&self, rows: &[Row]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            seen.insert(row.id, (Instant::now(), row.clone()));
+        }
     }
 
     /// As [`VastProvider::show`], or what was said a moment ago: calls are
@@ -228,48 +238,6 @@ impl VastProvider {
         *registered = Some(public);
         Ok(())
     }
-
-    fn order(&self, request: &CreateRequest, offer: &Offer) -> Value {
-        let spec = &request.machine;
-        let deadline = self.config.boot_deadline + Duration::from_millis(BOOTS_LONGER_MS);
-        let deadline = deadline.as_secs().to_string();
-        let onstart = ONSTART
-            .replace("@{MACHINE}", &request.machine_id)
-            .replace("@{DEADLINE}", &deadline)
-            .replace("@{API}", &self.base);
-        let price =
-            (spec.market == Market::Interruptible).then(|| offer::bid(offer, request.max_usd_per_hour));
-        json!({
-            "client_id": "me",
-            "image": if spec.image.is_empty() { IMAGE } else { &spec.image },
-            "env": {},
-            "price": price,
-            "disk": offer::disk_gb(spec),
-            "label": request.label,
-            "onstart": onstart,
-            "force": false,
-            // Without it a stopped machine is left behind that bills its disk.
-            "cancel_unavail": true,
-            "target_state": "running",
-            "runtype": "ssh_direc ssh_proxy",
-        })
-    }
-
-    /// A machine that was made though the call failed is not wanted.
-    async fn undo(&self, contract: u64, label: &str) -> Result<(), String> {
-        // A number in an answer may be anybody's machine.
-        match self.show(contract).await {
-            Ok(One::Is(row)) if row.label == label => {}
-            Ok(One::Gone) => return Ok(()),
-            _ => return Err(format!("machine {contract} was named in an error and cannot be told for ours")),
-        }
-        match self.destroy(&contract.to_string()).await {
-            DestroyOutcome::Accepted | DestroyOutcome::Absent => Ok(()),
-            DestroyOutcome::Unknown(why) => {
-                Err(format!("machine {contract} was made and may be there: {why}"))
-            }
-        }
-    }
 }
 
 fn unclear(what: &str) -> Failure {
@@ -334,44 +302,12 @@ impl Provider for VastProvider {
         BOOTS_LONGER_MS
     }
 
+    async fn prepare(&self, request: &CreateRequest) -> Result<(), String> {
+        self.seek(request).await
+    }
+
     async fn create(&self, request: &CreateRequest) -> CreateOutcome {
-        let rejected = |reason: String| CreateOutcome::Rejected { reason };
-        if let Err(failure) = self.register_key().await {
-            return rejected(failure.text);
-        }
-        let spec = &request.machine;
-        let offers = match self.search(spec, request.max_usd_per_hour).await {
-            Ok(offers) => offers,
-            Err(failure) => return rejected(failure.text),
-        };
-        let mut why = format!("Vast.ai has no offer for {}", offer::wish(spec, request.max_usd_per_hour));
-        for offer in offers.iter().take(TRIES) {
-            let path = format!("/api/v0/asks/{}/", offer.ask);
-            match self.write(Op::Create, Method::PUT, path, &self.order(request, offer)).await {
-                Ok(answer) => {
-                    return match answer.get("new_contract").and_then(answer::id) {
-                        Some(id) => CreateOutcome::Created { instance: id.to_string() },
-                        None => CreateOutcome::Unknown { reason: unclear("the order").text },
-                    };
-                }
-                Err(Failure { kind, text, contract }) => {
-                    if let Some(contract) = contract
-                        && let Err(reason) = self.undo(contract, &request.label).await
-                    {
-                        return CreateOutcome::Unknown { reason };
-                    }
-                    match kind {
-                        Kind::OfferGone => why = text,
-                        // A machine named in the answer is gone again.
-                        Kind::Unknown if contract.is_none() => {
-                            return CreateOutcome::Unknown { reason: text };
-                        }
-                        _ => return rejected(text),
-                    }
-                }
-            }
-        }
-        rejected(why)
+        self.rent(request).await
     }
 
     async fn list(&self, label_prefix: &str) -> Listing {
@@ -379,7 +315,9 @@ impl Provider for VastProvider {
             Ok(all) => all,
             Err(failure) => return Listing::Error(failure.text),
         };
-        let ours = rows.into_iter().filter(|row| row.label.starts_with(label_prefix));
+        let ours: Vec<Row> = rows.into_iter().filter(|row| row.label.starts_with(label_prefix)).collect();
+        self.remember(&ours);
+        let ours = ours.into_iter();
         let mut found: Vec<Instance> =
             ours.map(|row| Instance { id: row.id.to_string(), label: row.label, state: row.state }).collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -400,12 +338,10 @@ impl Provider for VastProvider {
     }
 
     async fn terms(&self, instance: &str) -> Option<Terms> {
-        let Ok(One::Is(row)) = self.show_lately(number(instance)?, FRESH).await else { return None };
+        let Ok(One::Is(row)) = self.show_lately(number(instance)?, TERMS).await else { return None };
         // Until it runs the vendor may name its disk's price alone.
-        if row.state != InstanceState::Up {
-            return None;
-        }
-        Some(Terms { usd_per_hour: row.usd_per_hour?, said: row.said })
+        let rates = row.rates.filter(|_| row.state == InstanceState::Up);
+        Some(Terms { rates, billed: row.billed, said: row.said })
     }
 
     async fn route(&self, instance: &str) -> Result<SshRoute, RouteError> {

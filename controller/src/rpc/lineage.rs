@@ -128,7 +128,9 @@ fn setting(path: &[String]) -> String {
         [one @ ("command" | "name" | "workdir" | "provider" | "pty")] => format!("run.{one}"),
         ["grace_seconds"] => "run.grace".into(),
         ["artifacts"] => "artifacts.globs".into(),
-        [cap @ ("max_usd" | "max_usd_per_hour")] => format!("budget.{cap}"),
+        [cap @ ("max_usd" | "max_usd_per_hour" | "max_usd_project" | "max_usd_day")] => {
+            format!("budget.{cap}")
+        }
         ["machine", "min_reliability"] => "machine.reliability".into(),
         ["machine", rest] => format!("machine.{}", rest.trim_end_matches("_bytes")),
         ["usd_per_hour"] => "local.usd_per_hour".into(),

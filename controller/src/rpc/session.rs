@@ -219,7 +219,8 @@ impl Session {
         self.core.heard(self.machine);
         attach(&self.core, self.machine).await?;
         let ttl_ms = self.core.clocks.lease_ttl_ms;
-        self.say(down::Body::Granted(v1::Granted { n: renew.n, ttl_ms })).await
+        let allowance_ms = self.core.allowance(self.machine);
+        self.say(down::Body::Granted(v1::Granted { n: renew.n, ttl_ms, allowance_ms })).await
     }
 
     async fn facts(&mut self, batch: &v1::FactBatch) -> Result<(), Status> {

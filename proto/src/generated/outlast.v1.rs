@@ -557,6 +557,11 @@ pub struct MachineSample {
     /// What could not be read, in words.
     #[prost(string, repeated, tag = "17")]
     pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Bytes since its boot, over every interface but the loopback.
+    #[prost(uint64, optional, tag = "18")]
+    pub net_sent_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "19")]
+    pub net_received_bytes: ::core::option::Option<u64>,
 }
 /// Share of time in percent over the last 10 s, as the kernel's PSI tells.
 #[derive(serde::Serialize)]
@@ -1584,6 +1589,10 @@ pub struct Granted {
     pub n: u64,
     #[prost(uint64, tag = "2")]
     pub ttl_ms: u64,
+    /// From the moment at which renewal n was sent the machine may go on so long
+    /// without another grant; then it saves and ends itself. Absent: for ever.
+    #[prost(uint64, optional, tag = "3")]
+    pub allowance_ms: ::core::option::Option<u64>,
 }
 /// The attempt's work counts no more: stop it, hand in its history.
 #[derive(serde::Serialize)]

@@ -2,20 +2,23 @@
 """A machine behind the fake Vast: namespaces of its own, with a real sshd in front.
 
 The fake calls it when an instance starts, stops, is destroyed or gets a key, with JSON on the standard input; it
-answers a start with where the sshd listens. The machine has its own processes, its own /root and no network at all:
-nothing on it can reach a port of this computer. Its first process has the environment that a container has there.
+answers a start with where the sshd listens. The machine has its own processes, its own /root and no network at all,
+but for the vendor's own address, as on a real one: nothing on it can reach another port of this computer. Its first process has the environment that a container has there.
 Needs root, `unshare`, `nsenter` and `sshd`. Everything lies below the working directory, in one folder for each
 instance.
 """
 
+import ctypes
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 ENTER = """#!/bin/sh
@@ -57,6 +60,35 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def relay(first: int, port: int) -> None:
+    """The vendor's address, inside the machine: listens there and connects from here."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net") as own, open(f"/proc/{first}/ns/net") as there:
+        if libc.setns(there.fileno(), 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        door = socket.create_server(("127.0.0.1", port))
+        if libc.setns(own.fileno(), 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+    def pump(one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    while True:
+        inner = door.accept()[0]
+        try:
+            outer = socket.create_connection(("127.0.0.1", port))
+        except OSError:
+            inner.close()
+            continue
+        for pair in ((inner, outer), (outer, inner)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
+
+
 def write_keys(folder: pathlib.Path, details: dict) -> None:
     part = folder / "authorized_keys.part"
     part.write_text("".join(f"{key}\n" for key in details["ssh_keys"]))
@@ -80,7 +112,11 @@ def start(folder: pathlib.Path, details: dict) -> None:
     )
     outer.stdout.readline()
     first = children(outer.pid)[0]
-    (folder / "pids").write_text(f"{outer.pid} {first}")
+    pids = [outer.pid, first]
+    if vendor := re.search(r"http://127\.0\.0\.1:(\d+)", details["onstart"] or ""):
+        arguments = [sys.executable, __file__, "relay", str(first), vendor[1], folder]
+        pids.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True).pid)
+    (folder / "pids").write_text(" ".join(map(str, pids)))
     env = " ".join(f"'{name}={value}'" for name, value in environment(details).items() if not name.startswith("CONTAINER"))
     enter = folder / "enter"
     enter.write_text(ENTER.format(first=first, env=env))
@@ -122,16 +158,18 @@ def stop(folder: pathlib.Path) -> None:
         if pid:
             end(pid)
     try:
-        outer, first = (folder / "pids").read_text().split()
+        outer, first, *others = (folder / "pids").read_text().split()
     except (OSError, ValueError):
         return
     # With its first process a whole machine ends, as in a power cut.
-    end(int(first))
-    end(int(outer))
+    for pid in [first, outer, *others]:
+        end(int(pid))
     (folder / "pids").unlink(missing_ok=True)
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["relay"]:
+        relay(int(sys.argv[2]), int(sys.argv[3]))
     told = json.load(sys.stdin)
     folder = pathlib.Path.cwd() / str(told["instance"])
     match told["event"]:

@@ -187,6 +187,7 @@ impl Script {
             Action::LoseAttempt(id, cause) => format!("lose the attempt of {}: {cause}", run(id)),
             Action::Settle(id) => format!("settle {}", run(id)),
             Action::StopForBudget(id) => format!("stop {} for its budget", run(id)),
+            Action::Tell(id, percent) => format!("tell that {} reached {percent} % of a cap", run(id)),
             Action::Close(id) => format!("close {}", run(id)),
             Action::Storm(id) => format!("storm: ask about {}", run(id)),
             Action::Answer(id) => format!("take the default answer for {}", run(id)),

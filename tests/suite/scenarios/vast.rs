@@ -39,7 +39,7 @@ const SETTINGS: &str = "[run]\ncommand = [\"sh\", \"program.sh\"]\nprovider = \"
 const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
 
 /// The fake vendor, with real machines behind it.
-struct Vendor {
+pub(super) struct Vendor {
     child: Child,
     port: u16,
     machines: PathBuf,
@@ -48,6 +48,10 @@ struct Vendor {
 impl Vendor {
     /// `None`, and a word on why, where machines cannot be made here.
     fn start(stage: &Stage, test: &str) -> Option<Self> {
+        Self::with(stage, test, &["--offers", "40", "--speed", "20"])
+    }
+
+    pub(super) fn with(stage: &Stage, test: &str, market: &[&str]) -> Option<Self> {
         let found = |tool: &str| {
             Path::new("/usr/sbin").join(tool).exists() || Path::new("/usr/bin").join(tool).exists()
         };
@@ -62,7 +66,8 @@ impl Vendor {
         let machines = stage.path("vast");
         fs::create_dir_all(&machines).unwrap();
         let mut child = Command::new(program().with_file_name("fake-vast"))
-            .args(["--offers", "40", "--speed", "20", "--until-stdin-closes", "--machines"])
+            .args(market)
+            .args(["--until-stdin-closes", "--machines"])
             .arg(&machines)
             .arg("--boot")
             .arg(repository().join("tests/rigs/vast/machine.py"))
@@ -77,7 +82,7 @@ impl Vendor {
         Some(Self { child, port, machines })
     }
 
-    fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(super) fn control(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(
@@ -94,16 +99,16 @@ impl Vendor {
         serde_json::from_str(text).unwrap()
     }
 
-    fn state(&self) -> Value {
+    pub(super) fn state(&self) -> Value {
         self.control("GET", "state", &json!({}))
     }
 
     /// What is rented now.
-    fn rented(&self) -> Vec<Value> {
+    pub(super) fn rented(&self) -> Vec<Value> {
         self.state()["instances"].as_array().unwrap().clone()
     }
 
-    fn environment(&self) -> [(String, String); 2] {
+    pub(super) fn environment(&self) -> [(String, String); 2] {
         [
             ("VAST_URL".into(), format!("http://127.0.0.1:{}", self.port)),
             ("VAST_API_KEY".into(), "test-key".into()),
@@ -126,14 +131,14 @@ impl Drop for Vendor {
     }
 }
 
-struct Project {
-    root: PathBuf,
-    gate: PathBuf,
+pub(super) struct Project {
+    pub(super) root: PathBuf,
+    pub(super) gate: PathBuf,
     starts: PathBuf,
 }
 
 impl Project {
-    fn new(stage: &Stage, caps: &str) -> Self {
+    pub(super) fn new(stage: &Stage, caps: &str) -> Self {
         let (gate, starts) = (stage.path("gate"), stage.path("starts"));
         fs::write(&gate, "20").unwrap();
         let env = format!("env = {{ GATE = {gate:?}, STARTS = {starts:?} }}\n");

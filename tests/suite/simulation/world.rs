@@ -153,6 +153,8 @@ pub(super) async fn submit(world: &World) -> RunId {
             step: None,
         },
         head: None,
+        head_bytes: 0,
+        told_percent: 0,
         outputs: None,
         produced_step: None,
         endings: Vec::new(),

@@ -82,10 +82,16 @@ impl Http {
 
     /// One call, sent once.
     pub(super) async fn once(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Value, Failure> {
+        self.turn(call.op).await?;
+        self.now(key, call).await
+    }
+
+    /// Waits for the next turn of a kind of call, and takes it.
+    pub(super) async fn turn(&self, op: Op) -> Result<(), Failure> {
         let turn = {
             let mut pace = self.pace.lock().await;
             let now = self.now_ms();
-            pace.turn(call.op, now, TURN_MAX_MS).map(|at| Duration::from_millis(at.saturating_sub(now)))
+            pace.turn(op, now, TURN_MAX_MS).map(|at| Duration::from_millis(at.saturating_sub(now)))
         };
         let wait = match turn {
             Ok(wait) => wait * self.pace_percent / 100,
@@ -95,6 +101,11 @@ impl Http {
             }
         };
         tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// A call whose turn was taken before.
+    pub(super) async fn now(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Value, Failure> {
         let done = match self.send(key, call).await {
             Ok(raw) => answer::read(&raw),
             Err(failure) => Err(failure),

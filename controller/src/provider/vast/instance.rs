@@ -2,6 +2,7 @@
 //! whether a list is whole. Pure. Everything may be missing, null or of another
 //! type: what cannot be read makes a list partial, never shorter.
 
+use lifecycle::meter::{Billed, Rates};
 use serde_json::Value;
 
 use super::answer::{id, printable};
@@ -23,8 +24,10 @@ pub(super) struct Row {
     pub(super) state: InstanceState,
     /// The vendor's own words for the state.
     pub(super) said: String,
-    /// Dollars an hour now; `None`: not told.
-    pub(super) usd_per_hour: Option<f64>,
+    /// What it costs while it runs; `None`: not told.
+    pub(super) rates: Option<Rates>,
+    /// What of that is billed now.
+    pub(super) billed: Billed,
     /// Where an sshd answers: straight to the machine, and by the vendor's proxy.
     pub(super) direct: Option<(String, u16)>,
     pub(super) proxy: Option<(String, u16)>,
@@ -35,7 +38,6 @@ pub(super) fn row(value: &Value) -> Option<Row> {
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::trim).unwrap_or_default();
     let label: String = text("label").chars().take(LABEL_MAX).collect();
     let (state, said) = state(text("actual_status"), text("intended_status"), text("status_msg"));
-    let price = value.get("dph_total").and_then(Value::as_f64).filter(|usd| usd.is_finite() && *usd > 0.0);
     let host = |name: &str| Some(text(name)).filter(|host| is_host(host)).map(str::to_owned);
     let port = |value: &Value| id(value).and_then(|n| u16::try_from(n).ok());
     let mapped = value.get("ports").and_then(|ports| ports.get("22/tcp")).and_then(|list| list.get(0));
@@ -47,10 +49,37 @@ pub(super) fn row(value: &Value) -> Option<Row> {
         label,
         state,
         said,
-        usd_per_hour: price,
+        rates: rates(value),
+        billed: billed(text("actual_status")),
         direct: host("public_ipaddr").zip(mapped),
         proxy: host("ssh_host").zip(proxied),
     })
+}
+
+/// What a machine costs. The disk of a stopped one may be dearer than that of
+/// one that runs: the dearer counts.
+fn rates(value: &Value) -> Option<Rates> {
+    let usd =
+        |value: Option<&Value>| value.and_then(Value::as_f64).filter(|usd| usd.is_finite() && *usd >= 0.0);
+    let inner = |part: &str| usd(value.get(part).and_then(|part| part.get("diskHour"))).unwrap_or(0.0);
+    let disk = usd(value.get("storage_total_cost")).unwrap_or(0.0);
+    let total = usd(value.get("dph_total")).filter(|usd| *usd > 0.0)?;
+    let compute = usd(value.get("dph_base")).filter(|usd| *usd > 0.0).unwrap_or(0.0).max(total - disk);
+    Some(Rates {
+        compute_usd_per_hour: compute,
+        disk_usd_per_hour: disk.max(inner("instance")).max(inner("search")),
+        up_usd_per_gb: usd(value.get("inet_up_cost")).unwrap_or(0.0),
+        down_usd_per_gb: usd(value.get("inet_down_cost")).unwrap_or(0.0),
+    })
+}
+
+/// What is billed in a state. Who is offline is not billed, it is said; but
+/// that is soon over, and is not relied upon.
+fn billed(actual: &str) -> Billed {
+    match actual {
+        "running" | "frozen" => Billed::All,
+        _ => Billed::Disk,
+    }
 }
 
 /// A host name or address, and nothing that a command line could take for an

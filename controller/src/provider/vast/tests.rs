@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use lifecycle::spec::Market;
+
+use super::order::IMAGE;
 use super::*;
 use crate::provider::contract;
 
@@ -351,7 +354,8 @@ async fn the_route_is_root_at_the_mapped_port_with_the_proxy_behind_it() {
     assert_eq!(route.address.user.as_deref(), Some("root"));
     assert_eq!(route.base, ROOT);
     assert!(matches!(route.host_keys, HostKeys::PinFirst { name, .. } if name == "vast-7"));
-    assert_eq!(provider.terms("7").await.unwrap().usd_per_hour, 0.42);
+    let told = provider.terms("7").await.unwrap();
+    assert!((told.rates.unwrap().hourly() - 0.42).abs() < 1e-9, "{told:?}");
     let loading = Vendor::new(|_| Some((200, r#"{"instances":{"id":7,"actual_status":null}}"#.into()))).await;
     assert!(matches!(loading.provider().route("7").await, Err(RouteError::NotYet(_))));
     let gone = Vendor::new(|_| Some((200, r#"{"instances":null}"#.into()))).await;

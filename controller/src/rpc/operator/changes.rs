@@ -59,6 +59,7 @@ impl OperatorService {
         let core = &self.core;
         let provider = core.provider(&wish.spec.provider)?;
         crate::money::is_capped(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
+        crate::money::is_enough(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
         provider.ready().map_err(Status::failed_precondition)?;
         let all: Vec<Versioned<Run>> = core.all().await?;
         if let Some(same) = all.iter().find(|r| r.body.token == wish.token) {
@@ -148,6 +149,8 @@ pub(super) fn row(core: &Core, id: RunId, wish: Submission) -> Result<Run, CoreE
         attempts: 0,
         source,
         head: None,
+        head_bytes: 0,
+        told_percent: 0,
         outputs: None,
         produced_step: None,
         endings: Vec::new(),

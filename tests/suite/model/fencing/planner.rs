@@ -77,6 +77,7 @@ impl Planner {
             Action::Place(_)
             | Action::Boot(_)
             | Action::StopForBudget(_)
+            | Action::Tell(..)
             | Action::Condemn(..)
             | Action::Close(_)
             | Action::Storm(_)

@@ -49,6 +49,10 @@ impl World {
             Action::Bind(run, id) => self.bind(*run, *id),
             Action::LoseAttempt(run, cause) => self.lose_attempt(*run, *cause),
             Action::Settle(run) => self.settle(*run),
+            Action::Tell(run, percent) => {
+                self.run(*run).told_percent = *percent;
+                Ok(())
+            }
             Action::StopForBudget(run) => {
                 let run = self.run(*run);
                 run.wish = Wish::Stop;
@@ -114,6 +118,7 @@ impl World {
             ready_ms: 0,
             ended_ms: 0,
             usd_per_hour: self.usd_per_hour,
+            meter: lifecycle::meter::Meter::default(),
             reason: String::new(),
             condemned: false,
             given_up: false,

@@ -1,0 +1,239 @@
+//! When a machine that hears from no controller ends by itself. The controller
+//! grants with each lease how long the machine may go on alone: its share of
+//! the money that caps leave. When that is over its programs save and end; what
+//! is in the store needs the machine no more and it is destroyed, what is not
+//! keeps its disk and only the rest stops. Pure: moments are milliseconds of
+//! the boot-time clock. It must never end a machine whose controller speaks.
+
+use serde::{Deserialize, Serialize};
+
+/// From the moment at which programs are asked to end until the machine ends,
+/// whatever they do: what the controller keeps money back for.
+pub const ENDING_MS: u64 = 300_000;
+/// A machine without work (none yet, or all of it done) whose controller is silent for so long is of no use.
+pub const IDLE_MS: u64 = 1_800_000;
+/// Between two tries to end the machine.
+const AGAIN_MS: u64 = 30_000;
+/// The deadline is written down when it moved by more.
+const WRITE_MS: u64 = 10_000;
+
+/// How a machine ends itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Nothing of it is needed: it is given back whole.
+    Destroy,
+    /// Something is on its disk alone: the disk stays, the rest stops.
+    Stop,
+}
+
+impl How {
+    /// The word for the script that does it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Destroy => "destroy",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Programs are asked to save and end.
+    Save,
+    /// The machine ends itself.
+    End(How),
+}
+
+/// What is known of the machine's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// A program runs, or something is being prepared or published.
+    pub busy: bool,
+    /// Something of an attempt is not in the store.
+    pub unpublished: bool,
+}
+
+/// What survives the agent's own restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Of which boot the moments are.
+    pub boot_id: String,
+    /// The deadline; `None`: there is none.
+    pub deadline_ms: Option<u64>,
+    /// When it was written, by the boot-time clock and by the wall clock.
+    pub at_ms: u64,
+    /// Unix milliseconds.
+    pub wall_ms: u64,
+}
+
+impl Kept {
+    /// The deadline in the clock of this boot. A machine that was off meanwhile
+    /// cost its disk, and is not given more time for that.
+    #[must_use]
+    pub fn now(&self, boot_id: &str, now_ms: u64, wall_ms: u64) -> Option<u64> {
+        let deadline = self.deadline_ms?;
+        if self.boot_id == boot_id {
+            return Some(deadline);
+        }
+        let left = deadline.saturating_sub(self.at_ms);
+        Some(now_ms.saturating_add(left.saturating_sub(wall_ms.saturating_sub(self.wall_ms))))
+    }
+}
+
+/// The dead-man switch of one machine.
+#[derive(Debug, Default)]
+pub struct DeadMan {
+    deadline_ms: Option<u64>,
+    written_ms: Option<Option<u64>>,
+    heard_ms: u64,
+    saving_since: Option<u64>,
+    tried_ms: Option<u64>,
+}
+
+impl DeadMan {
+    /// As an agent before this one left it.
+    #[must_use]
+    pub fn restored(deadline_ms: Option<u64>, now_ms: u64) -> Self {
+        Self { deadline_ms, written_ms: Some(deadline_ms), heard_ms: now_ms, ..Self::default() }
+    }
+
+    /// A renewal that was sent then was granted.
+    pub fn granted(&mut self, sent_ms: u64, allowance_ms: Option<u64>) {
+        self.heard_ms = self.heard_ms.max(sent_ms);
+        self.deadline_ms = allowance_ms.map(|ms| sent_ms.saturating_add(ms));
+        // Whoever speaks decides again; it is told of programs that have ended.
+        (self.saving_since, self.tried_ms) = (None, None);
+    }
+
+    /// The deadline, if it is to be written down now.
+    pub fn to_write(&mut self) -> Option<Option<u64>> {
+        let same = match (self.written_ms, self.deadline_ms) {
+            (Some(Some(before)), Some(now)) => before.abs_diff(now) <= WRITE_MS,
+            (Some(None), None) => true,
+            _ => false,
+        };
+        if same {
+            return None;
+        }
+        self.written_ms = Some(self.deadline_ms);
+        self.written_ms
+    }
+
+    /// What is to be done; each is told once, the end again and again.
+    pub fn step(&mut self, now_ms: u64, work: Work, can_end: bool) -> Option<Step> {
+        let over = self.deadline_ms.is_some_and(|deadline| now_ms >= deadline);
+        if !over && self.saving_since.is_none() {
+            let idle = can_end && !work.busy && !work.unpublished;
+            if idle && now_ms >= self.heard_ms.saturating_add(IDLE_MS) {
+                return self.end(now_ms, How::Destroy);
+            }
+            return None;
+        }
+        let Some(since) = self.saving_since else {
+            self.saving_since = Some(now_ms);
+            return Some(Step::Save);
+        };
+        let how = if work.busy || work.unpublished { How::Stop } else { How::Destroy };
+        if !work.busy || now_ms >= since.saturating_add(ENDING_MS) {
+            return self.end(now_ms, how);
+        }
+        None
+    }
+
+    fn end(&mut self, now_ms: u64, how: How) -> Option<Step> {
+        if self.tried_ms.is_some_and(|at| now_ms < at.saturating_add(AGAIN_MS)) {
+            return None;
+        }
+        self.tried_ms = Some(now_ms);
+        Some(Step::End(how))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BUSY: Work = Work { busy: true, unpublished: false };
+    const DONE: Work = Work { busy: false, unpublished: false };
+    const HELD: Work = Work { busy: false, unpublished: true };
+
+    #[test]
+    fn programs_save_first_and_what_is_stored_lets_the_machine_go() {
+        let mut man = DeadMan::default();
+        man.granted(1_000, Some(60_000));
+        assert_eq!(man.step(60_999, BUSY, true), None);
+        assert_eq!(man.step(61_000, BUSY, true), Some(Step::Save));
+        assert_eq!(man.step(61_500, BUSY, true), None);
+        assert_eq!(man.step(70_000, DONE, true), Some(Step::End(How::Destroy)));
+        assert_eq!(man.step(70_001, DONE, true), None);
+        assert_eq!(man.step(70_000 + AGAIN_MS, DONE, true), Some(Step::End(How::Destroy)));
+    }
+
+    #[test]
+    fn the_last_copy_keeps_its_disk_and_a_program_that_does_not_end_is_not_waited_for() {
+        let mut man = DeadMan::default();
+        man.granted(0, Some(10));
+        assert_eq!(man.step(10, BUSY, true), Some(Step::Save));
+        assert_eq!(man.step(20, HELD, true), Some(Step::End(How::Stop)));
+        let mut man = DeadMan::default();
+        man.granted(0, Some(10));
+        assert_eq!(man.step(10, BUSY, true), Some(Step::Save));
+        assert_eq!(man.step(9 + ENDING_MS, BUSY, true), None);
+        assert_eq!(man.step(10 + ENDING_MS, BUSY, true), Some(Step::End(How::Stop)));
+    }
+
+    #[test]
+    fn a_controller_that_speaks_again_and_no_cap_at_all_end_nothing() {
+        let mut man = DeadMan::default();
+        man.granted(0, Some(10));
+        assert_eq!(man.step(10, BUSY, true), Some(Step::Save));
+        man.granted(11, Some(100));
+        assert_eq!(man.step(12, BUSY, true), None);
+        man.granted(13, None);
+        assert_eq!(man.step(u64::MAX, BUSY, true), None);
+    }
+
+    #[test]
+    fn a_machine_without_work_ends_when_nobody_speaks_for_long() {
+        let mut man = DeadMan::default();
+        man.granted(0, None);
+        assert_eq!(man.step(IDLE_MS - 1, DONE, true), None);
+        assert_eq!(man.step(IDLE_MS, DONE, false), None);
+        assert_eq!(man.step(IDLE_MS, HELD, true), None);
+        assert_eq!(man.step(IDLE_MS, DONE, true), Some(Step::End(How::Destroy)));
+    }
+
+    #[test]
+    fn a_new_boot_gets_no_more_time_than_there_was() {
+        let kept = Kept { boot_id: "a".into(), deadline_ms: Some(90_000), at_ms: 30_000, wall_ms: 1_000_000 };
+        assert_eq!(kept.now("a", 40_000, 1_010_000), Some(90_000));
+        assert_eq!(kept.now("b", 5_000, 1_020_000), Some(45_000));
+        // A wall clock that went back, and one that is far ahead.
+        assert_eq!(kept.now("b", 5_000, 0), Some(65_000));
+        assert_eq!(kept.now("b", 5_000, u64::MAX), Some(5_000));
+    }
+
+    proptest! {
+        /// Nothing ends before its deadline, and the deadline is always the
+        /// newest grant's.
+        #[test]
+        fn n11_nothing_ends_before_its_allowance_is_over(
+            events in proptest::collection::vec((0u64..50_000, proptest::option::of(0u64..200_000), any::<bool>()), 1..60)
+        ) {
+            let mut man = DeadMan::default();
+            let (mut now, mut deadline) = (0, None);
+            for (pause, grant, busy) in events {
+                now += pause;
+                if let Some(allowance) = grant {
+                    man.granted(now, Some(allowance));
+                    deadline = Some(now + allowance);
+                }
+                let step = man.step(now, Work { busy, unpublished: false }, false);
+                if step.is_some() { prop_assert!(deadline.is_some_and(|at| now >= at)); }
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What caps bear, refuse, keep back and share, in tables and for any wishes.
+
+use lifecycle::{MachineId, RunId};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const HOUR: u64 = 3_600_000;
+
+fn spec(run: Option<f64>, hour: Option<f64>) -> RunSpec {
+    serde_json::from_value(json!({
+        "project": "p", "name": "n", "command": ["x"], "provider": "vast", "max_usd": run, "max_usd_per_hour": hour
+    }))
+    .unwrap()
+}
+
+fn run(n: u8, spec: &RunSpec) -> Run {
+    serde_json::from_value(json!({
+        "id": RunId::from_bytes([n; 16]), "name": format!("r{n}"), "spec": spec, "status": {"state": "running"},
+        "created_ms": 1, "generation": 0, "bound": null, "attempts": 0,
+        "source": {"key": "", "digest": ""}, "head": null, "outputs": null, "produced_step": null, "endings": [],
+        "wish": "run", "token": ""
+    }))
+    .unwrap()
+}
+
+/// A machine that runs since the hour 1 at a dollar and ten cents.
+fn machine(n: u8, run: u8) -> Machine {
+    let mut machine: Machine = serde_json::from_value(json!({
+        "id": MachineId::from_bytes([n; 16]), "provider": "vast", "label": "", "run": RunId::from_bytes([run; 16]),
+        "status": {"state": "ready"}, "instance": "1", "created_ms": HOUR, "called_ms": HOUR, "usd_per_hour": 1.1
+    }))
+    .unwrap();
+    let rates = Rates { compute_usd_per_hour: 1.0, disk_usd_per_hour: 0.1, ..Rates::default() };
+    machine.meter.begin(HOUR, rates);
+    machine.meter.look(HOUR, lifecycle::meter::Billed::All, rates);
+    machine
+}
+
+fn world(now_ms: u64, runs: Vec<Run>, machines: Vec<Machine>) -> Snapshot {
+    Snapshot { now_ms, runs, machines, paid: ["vast".to_owned()].into(), ..Snapshot::default() }
+}
+
+#[test]
+fn what_is_billed_needs_both_caps_and_says_which_are_missing() {
+    assert_eq!(is_capped(&spec(None, None), false), Ok(()));
+    assert_eq!(is_capped(&spec(Some(1.0), Some(0.5)), true), Ok(()));
+    let none = is_capped(&spec(None, None), true).unwrap_err();
+    assert!(none.contains("max_usd = ") && none.contains("max_usd_per_hour = "), "{none}");
+    let one = is_capped(&spec(Some(1.0), None), true).unwrap_err();
+    assert!(!one.contains("max_usd = ") && one.contains("max_usd_per_hour = "), "{one}");
+}
+
+#[test]
+fn a_cap_below_what_is_kept_back_is_refused_with_the_least_that_would_do() {
+    let told = is_enough(&spec(Some(0.10), Some(0.6)), true).unwrap_err();
+    assert!(told.contains("budget.max_usd must be more than $0.68"), "{told}");
+    assert_eq!(is_enough(&spec(Some(1.0), Some(0.6)), true), Ok(()));
+    assert_eq!(is_enough(&spec(Some(0.1), Some(0.6)), false), Ok(()));
+}
+
+#[test]
+fn what_is_kept_back_is_the_end_of_the_machine_and_two_days_of_its_disk() {
+    let mut owner = run(1, &spec(Some(10.0), Some(2.0)));
+    owner.spec.grace_seconds = 300;
+    owner.head_bytes = 2_000_000_000;
+    let rates = Rates {
+        compute_usd_per_hour: 0.9,
+        disk_usd_per_hour: 0.1,
+        up_usd_per_gb: 0.05,
+        down_usd_per_gb: 0.0,
+    };
+    // 20 minutes of the machine, 48 hours of its disk, the newest checkpoint once.
+    let kept = reserve(&rates, true, &owner.spec, owner.head_bytes);
+    assert!((kept - (1.0 / 3.0 + 4.8 + 0.1)).abs() < 1e-9, "{kept}");
+}
+
+#[test]
+fn a_project_and_a_day_are_shared_and_the_strictest_cap_holds() {
+    let mut first = run(1, &spec(None, Some(2.0)));
+    let mut second = run(2, &spec(None, Some(2.0)));
+    first.spec.max_usd_project = Some(50.0);
+    second.spec.max_usd_project = Some(20.0);
+    second.spec.max_usd_day = Some(13.0);
+    let mut other = run(3, &spec(None, Some(2.0)));
+    other.spec.project = "q".into();
+    let mut world =
+        world(3 * HOUR, vec![first, second, other], vec![machine(1, 1), machine(2, 2), machine(3, 3)]);
+    world.past.by_project.insert("p".into(), 3.0);
+    world.past.today = 1.0;
+    let rooms = rooms(&world, &world.runs[0]);
+    let told: Vec<_> =
+        rooms.iter().map(|r| (r.scope, r.cap_usd, r.machines, (r.spent_usd * 10.0).round())).collect();
+    assert_eq!(told, [(Scope::Project, 20.0, 2, 74.0), (Scope::Day, 13.0, 3, 76.0)]);
+    assert!(exhausted(&world, &world.runs[0]).is_some_and(|room| room.scope == Scope::Day), "{rooms:?}");
+}
+
+#[test]
+fn shares_of_a_cap_are_told_once_each_and_the_last_when_only_the_reserve_is_left() {
+    let mut owner = run(1, &spec(Some(20.0), Some(2.0)));
+    let at = |hours: u64, owner: &Run| {
+        let world = world((1 + hours) * HOUR, vec![owner.clone()], vec![machine(1, 1)]);
+        news(&world).first().map(|(_, percent, _)| *percent)
+    };
+    assert_eq!((at(9, &owner), at(10, &owner), at(14, &owner)), (None, Some(50), Some(100)));
+    owner.told_percent = 50;
+    assert_eq!(at(10, &owner), None);
+}
+
+#[test]
+fn machines_of_one_cap_share_what_is_left_of_it() {
+    let runs: Vec<Run> = (1..=5)
+        .map(|n| {
+            let mut one = run(n, &spec(None, Some(2.0)));
+            one.spec.max_usd_project = Some(100.0);
+            one
+        })
+        .collect();
+    let world = world(2 * HOUR, runs, (1..=5).map(|n| machine(n, n)).collect());
+    let room = &rooms(&world, &world.runs[0])[0];
+    let all = allowances(&world);
+    let spent_alone: f64 = all.iter().map(|(_, ms)| hours(*ms) * 1.1).sum();
+    assert_eq!(all.len(), 5);
+    assert!((spent_alone - room.left_usd()).abs() < 0.001, "{spent_alone} {room:?}");
+}
+
+proptest! {
+    /// Whatever is wished for, and whenever: what is spent and kept back stays
+    /// below the cap at every beginning, and what machines may spend alone ends
+    /// above no cap.
+    #[test]
+    fn i16_what_is_begun_fits_below_every_cap(
+        caps in proptest::collection::vec((1.0f64..40.0, 0.05f64..3.0), 1..12),
+        project in 1.0f64..60.0,
+        pauses in proptest::collection::vec(0u64..(2 * HOUR), 12),
+    ) {
+        let mut world = world(HOUR, Vec::new(), Vec::new());
+        for (n, (cap, hour)) in caps.iter().enumerate() {
+            let id = u8::try_from(n + 1).unwrap();
+            let mut wished = run(id, &spec(Some(*cap), Some(*hour)));
+            wished.spec.max_usd_project = Some(project);
+            world.runs.push(wished.clone());
+            // Nobody goes on longer than the allowance, with a controller or without.
+            let alone = allowances(&world).iter().map(|(_, ms)| *ms).min().unwrap_or(u64::MAX);
+            world.now_ms += pauses[n].min(alone);
+            if refuses(&world, &wished).is_none() {
+                let mut begun = machine(id, id);
+                let rates = expected(&wished.spec, true);
+                begun.meter = lifecycle::meter::Meter::default();
+                begun.meter.begin(world.now_ms, rates);
+                world.machines.push(begun);
+                for room in rooms(&world, &wished) {
+                    prop_assert!(room.spent_usd + room.reserved_usd <= room.cap_usd, "{room:?}");
+                }
+            }
+        }
+        // Nobody is heard of any more: each machine uses its allowance, and its end.
+        let alone = allowances(&world);
+        let before = world.clone();
+        for (id, ms) in alone {
+            let last = world.now_ms + ms;
+            let owner = world.machines.iter().find(|m| m.id == id).map(|m| m.run).unwrap();
+            let owner = before.runs.iter().find(|r| r.id == owner).unwrap().clone();
+            let begun = world.machines.iter_mut().find(|m| m.id == id).unwrap();
+            let rates = begun.meter.rates;
+            begun.meter.look(last, lifecycle::meter::Billed::All, rates);
+            begun.meter.end(last);
+            begun.status = MachineState::Destroyed;
+            // What was kept back for it is spent too.
+            world.past.today += reserve(&rates, true, &owner.spec, owner.head_bytes);
+            world.spent.push((owner.id, reserve(&rates, true, &owner.spec, owner.head_bytes) + begun.meter.at(last).total()));
+        }
+        let all: f64 = world.spent.iter().map(|(_, usd)| usd).sum();
+        if world.machines.iter().any(|m| m.meter.is_on()) {
+            prop_assert!(all <= project + 1e-6 || before.machines.is_empty(), "{all} > {project}");
+        }
+        for owner in &before.runs {
+            let mine: f64 = world.spent.iter().filter(|(id, _)| *id == owner.id).map(|(_, usd)| usd).sum();
+            prop_assert!(mine <= owner.spec.max_usd.unwrap() + 1e-6, "{mine}");
+        }
+    }
+}

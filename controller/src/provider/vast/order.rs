@@ -1,0 +1,153 @@
+//! Orders a machine: looks for offers and waits for its turn beforehand, then
+//! orders one of them, once. What was ordered and not answered is unknown.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use lifecycle::spec::Market;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::answer::{self, Failure, Kind};
+use super::http::Call;
+use super::instance::One;
+use super::offer::{self, Offer};
+use super::pace::Op;
+use super::{BOOTS_LONGER_MS, VastProvider, unclear};
+use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, Provider as _};
+
+/// Offers tried for one machine: each is used once and may be gone.
+const TRIES: usize = 5;
+/// The image that is started where none is named.
+pub(super) const IMAGE: &str = "pytorch/pytorch:latest";
+const ONSTART: &str = include_str!("../../../../cloud-init/vast-onstart.sh.tmpl");
+/// Offers that were found so long ago are looked for again.
+const STILL_GOOD: Duration = Duration::from_secs(60);
+/// Machines that may be about to be ordered at once.
+const PREPARED: usize = 256;
+
+impl VastProvider {
+    /// Finds offers and waits for the turn of the order itself. All that takes
+    /// time is done here: a controller that ends meanwhile has ordered nothing.
+    pub(super) async fn seek(&self, request: &CreateRequest) -> Result<(), String> {
+        self.register_key().await.map_err(|failure| failure.text)?;
+        let (spec, most) = (&request.machine, request.max_usd_per_hour);
+        let offers = self.search(spec, most).await.map_err(|failure| failure.text)?;
+        if offers.is_empty() {
+            return Err(format!("Vast.ai has no offer for {}", offer::wish(spec, most)));
+        }
+        self.http.turn(Op::Create).await.map_err(|failure| failure.text)?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.retain(|_, (at, _)| at.elapsed() < STILL_GOOD);
+        if prepared.len() < PREPARED {
+            prepared.insert(request.machine_id.clone(), (Instant::now(), offers));
+        }
+        Ok(())
+    }
+
+    fn take_prepared(&self, machine: &str) -> Option<Vec<Offer>> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.remove(machine).filter(|(at, _)| at.elapsed() < STILL_GOOD).map(|(_, offers)| offers)
+    }
+
+    /// Orders the best of the offers that is still there.
+    pub(super) async fn rent(&self, request: &CreateRequest) -> CreateOutcome {
+        let rejected = |reason: String| CreateOutcome::Rejected { reason };
+        let mut prepared = self.take_prepared(&request.machine_id);
+        if prepared.is_none() {
+            if let Err(why) = self.seek(request).await {
+                return rejected(why);
+            }
+            prepared = self.take_prepared(&request.machine_id);
+        }
+        let mut why = "too many machines are being ordered at once".to_owned();
+        for (n, offer) in prepared.unwrap_or_default().iter().take(TRIES).enumerate() {
+            // The turn of the first was taken beforehand.
+            if n > 0
+                && let Err(failure) = self.http.turn(Op::Create).await
+            {
+                return rejected(failure.text);
+            }
+            match self.order_one(request, offer).await {
+                Err(text) => why = text,
+                Ok(outcome) => return outcome,
+            }
+        }
+        rejected(why)
+    }
+
+    /// # Errors
+    /// Why this offer was none, where another one may be.
+    async fn order_one(&self, request: &CreateRequest, offer: &Offer) -> Result<CreateOutcome, String> {
+        let order = self.order(request, offer);
+        let path = format!("/api/v0/asks/{}/", offer.ask);
+        let call = Call { op: Op::Create, method: Method::PUT, path, body: Some(&order) };
+        let answer = match self.key() {
+            Ok(key) => self.http.now(&key, &call).await,
+            Err(failure) => Err(failure),
+        };
+        let Failure { kind, text, contract } = match answer {
+            Ok(answer) => {
+                return Ok(match answer.get("new_contract").and_then(answer::id) {
+                    Some(id) => CreateOutcome::Created { instance: id.to_string() },
+                    None => CreateOutcome::Unknown { reason: unclear("the order").text },
+                });
+            }
+            Err(failure) => failure,
+        };
+        if let Some(contract) = contract
+            && let Err(reason) = self.undo(contract, &request.label).await
+        {
+            return Ok(CreateOutcome::Unknown { reason });
+        }
+        match kind {
+            Kind::OfferGone => Err(text),
+            // A machine named in the answer is gone again.
+            Kind::Unknown if contract.is_none() => Ok(CreateOutcome::Unknown { reason: text }),
+            _ => Ok(CreateOutcome::Rejected { reason: text }),
+        }
+    }
+
+    fn order(&self, request: &CreateRequest, offer: &Offer) -> Value {
+        let spec = &request.machine;
+        let deadline = self.config.boot_deadline + Duration::from_millis(BOOTS_LONGER_MS);
+        let deadline = deadline.as_secs().to_string();
+        let onstart = ONSTART
+            .replace("@{MACHINE}", &request.machine_id)
+            .replace("@{DEADLINE}", &deadline)
+            .replace("@{API}", &self.base);
+        let price =
+            (spec.market == Market::Interruptible).then(|| offer::bid(offer, request.max_usd_per_hour));
+        json!({
+            "client_id": "me",
+            "image": if spec.image.is_empty() { IMAGE } else { &spec.image },
+            "env": {},
+            "price": price,
+            "disk": offer::disk_gb(spec),
+            "label": request.label,
+            "onstart": onstart,
+            "force": false,
+            // Without it a stopped machine is left behind that bills its disk.
+            "cancel_unavail": true,
+            "target_state": "running",
+            "runtype": "ssh_direc ssh_proxy",
+        })
+    }
+
+    /// A machine that was made though the call failed is not wanted.
+    async fn undo(&self, contract: u64, label: &str) -> Result<(), String> {
+        // A number in an answer may be anybody's machine.
+        match self.show(contract).await {
+            Ok(One::Is(row)) if row.label == label => {}
+            Ok(One::Gone) => return Ok(()),
+            _ => return Err(format!("machine {contract} was named in an error and cannot be told for ours")),
+        }
+        match self.destroy(&contract.to_string()).await {
+            DestroyOutcome::Accepted | DestroyOutcome::Absent => Ok(()),
+            DestroyOutcome::Unknown(why) => {
+                Err(format!("machine {contract} was made and may be there: {why}"))
+            }
+        }
+    }
+}
