@@ -193,6 +193,46 @@ impl Lifetimes {
     }
 }
 
+/// Where one class of ages ends and the next begins, in milliseconds.
+const AGES_MS: [u64; 3] = [20 * 60_000, 60 * 60_000, 240 * 60_000];
+/// Losses that the mean over all ages weighs as much as, within a class.
+const OTHER_AGES: f64 = 2.0;
+
+/// Lifetimes by age. Half of all spot machines are lost within the hour, and
+/// those that are not live for long: a young one is better saved more often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ByAge {
+    classes: [Lifetimes; AGES_MS.len() + 1],
+}
+
+impl ByAge {
+    /// A machine was seen from one age to another, and was then lost or not.
+    pub fn add(&mut self, from_ms: u64, to_ms: u64, lost: bool) {
+        let mut begins = 0;
+        for (class, lives) in self.classes.iter_mut().enumerate() {
+            let ends = AGES_MS.get(class).copied().unwrap_or(u64::MAX);
+            let here = to_ms.min(ends).saturating_sub(from_ms.max(begins));
+            lives.add(here, lost && (begins..ends).contains(&to_ms));
+            begins = ends;
+        }
+    }
+
+    /// Over all ages.
+    #[must_use]
+    pub fn all(&self) -> Lifetimes {
+        self.classes.iter().fold(Lifetimes::default(), Lifetimes::with)
+    }
+
+    /// Mean time between losses of machines of this age, in seconds: what was
+    /// seen of them, and of all others where that is little.
+    #[must_use]
+    pub fn mean_s(&self, age_ms: u64, prior: &Prior) -> f64 {
+        let class = AGES_MS.iter().filter(|ends| age_ms >= **ends).count();
+        let all = Prior { mean_s: self.all().mean_s(prior), weight: OTHER_AGES };
+        self.classes[class].mean_s(&all)
+    }
+}
+
 /// When to save once more where a loss was announced: seconds from now until
 /// the last save must begin, so that it is durable with as much time to spare
 /// as it takes. `None`: the window is too short for a save beside the one that
@@ -257,6 +297,23 @@ mod tests {
         }
         assert!((many.mean_s(&Prior::SPOT) - 151_200.0 / 21.0).abs() < 1e-9);
         assert!((many.mean_s(&Prior::KEPT) - (144_000.0 + 30.0 * 86_400.0) / 21.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_young_are_lost_sooner_once_that_was_seen() {
+        let mut seen = ByAge::default();
+        assert_eq!(seen.mean_s(0, &Prior::SPOT), Prior::SPOT.mean_s);
+        for _ in 0..20 {
+            seen.add(0, 10 * 60_000, true);
+            seen.add(0, 10 * 3_600_000, false);
+        }
+        assert_eq!((seen.all().losses, seen.all().up_ms), (20, 20 * (10 * 60_000 + 36_000_000)));
+        let at = |age_ms| seen.mean_s(age_ms, &Prior::SPOT);
+        // Young: ten hours and 20 losses. Old: 120 hours and none.
+        assert!(at(0) < 4_000.0 && at(0) == at(19 * 60_000), "{}", at(0));
+        assert!(at(5 * 3_600_000) > 50_000.0, "{}", at(5 * 3_600_000));
+        let mean = seen.all().mean_s(&Prior::SPOT);
+        assert!(at(0) < mean && mean < at(5 * 3_600_000));
     }
 
     #[test]

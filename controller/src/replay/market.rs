@@ -74,7 +74,7 @@ impl World<'_> {
             spot_usd: zone.map_or(self.settings.spot_usd, |zone| self.usd(zone)),
             on_demand_usd: self.settings.on_demand_usd,
             between_losses_s: zone
-                .map_or_else(|| self.exposed.mean_s(&Prior::SPOT), |zone| self.between_losses_s(zone)),
+                .map_or_else(|| self.exposed.all().mean_s(&Prior::SPOT), |zone| self.between_losses_s(zone)),
             creates_left: u32::try_from(left).unwrap_or(u32::MAX),
             delays: Delays {
                 detect_s: seconds(self.settings.detect_ms),

@@ -156,6 +156,7 @@ impl World<'_> {
         let now = self.rows.now_ms;
         self.program = Some(Program {
             machine: id,
+            born_ms: self.rows.instance(id).map_or(now, |instance| instance.born_ms),
             began_ms: now,
             base_ms: self.durable_ms(),
             phase: Phase::Computing { since_ms: now },

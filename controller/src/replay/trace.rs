@@ -88,12 +88,6 @@ impl Zone {
         (*from <= at_ms).then_some(if *to == self.end_ms { u64::MAX } else { *to })
     }
 
-    /// The next moment after this one at which it gets a machine to give.
-    pub(super) fn opens_after(&self, at_ms: u64) -> Option<u64> {
-        let next = self.up.partition_point(|(from, _)| *from <= at_ms);
-        self.up.get(next).map(|(from, _)| *from)
-    }
-
     /// Its price at this moment, if the recording has one.
     pub(super) fn usd_at(&self, at_ms: u64) -> Option<f64> {
         let next = self.prices.partition_point(|(from, _)| *from <= at_ms);
@@ -132,7 +126,6 @@ mod tests {
             [None, Some(180_000), Some(180_000), None]
         );
         assert_eq!(zone.until(240_000), Some(u64::MAX), "nobody saw it end");
-        assert_eq!(zone.opens_after(60_000), Some(240_000));
         assert_eq!(
             [0, 119_999, 120_000, 299_999].map(|at| zone.usd_at(at)),
             [Some(1.0), Some(1.0), Some(2.0), Some(1.5)]

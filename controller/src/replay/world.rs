@@ -1,7 +1,7 @@
 //! The world of one replay: time, the program, and what is counted. Events
 //! are in `happen`, what the planner wants is carried out in `perform`.
 
-use lifecycle::cadence::{self, Bounds, Lifetimes, Prior};
+use lifecycle::cadence::{self, Bounds, ByAge, Lifetimes, Prior};
 use lifecycle::{MachineId, RunState};
 
 use super::rows::{Instance, Rows};
@@ -27,6 +27,8 @@ pub(super) enum Phase {
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     pub(super) machine: MachineId,
+    /// When its machine was made.
+    pub(super) born_ms: u64,
     pub(super) began_ms: u64,
     /// Work done when the phase began.
     pub(super) base_ms: u64,
@@ -57,7 +59,7 @@ pub(super) struct World<'a> {
     /// What was seen of each zone's machines.
     pub(super) lives: Vec<Lifetimes>,
     /// What was seen of losses that cost work.
-    pub(super) exposed: Lifetimes,
+    pub(super) exposed: ByAge,
     pub(super) look_ms: u64,
     end_ms: u64,
     on_demand_spans: Vec<(u64, u64)>,
@@ -79,7 +81,7 @@ impl<'a> World<'a> {
             program: None,
             tally: Tally::default(),
             lives: vec![Lifetimes::default(); zones.len()],
-            exposed: Lifetimes::default(),
+            exposed: ByAge::default(),
             look_ms: u64::MAX,
             end_ms,
             on_demand_spans: Vec::new(),
@@ -178,7 +180,8 @@ impl<'a> World<'a> {
         if let Some(program) = self.program.take() {
             self.tally.repeated_ms += lost;
             if !kept {
-                self.exposed.add(self.rows.now_ms - program.began_ms, hit);
+                let age = |at_ms: u64| at_ms.saturating_sub(program.born_ms);
+                self.exposed.add(age(program.began_ms), age(self.rows.now_ms), hit);
             }
         }
     }
@@ -188,9 +191,10 @@ impl<'a> World<'a> {
         if self.on_demand() { self.interval_for(Prior::KEPT.mean_s) } else { self.spot_interval_ms() }
     }
 
-    /// The same on a spot machine.
+    /// The same on a spot machine: the one that it is on, or a new one.
     pub(super) fn spot_interval_ms(&self) -> u64 {
-        self.interval_for(self.exposed.mean_s(&Prior::SPOT))
+        let born = self.program.as_ref().map_or(self.rows.now_ms, |program| program.born_ms);
+        self.interval_for(self.exposed.mean_s(self.rows.now_ms - born, &Prior::SPOT))
     }
 
     fn interval_for(&self, between_losses_s: f64) -> u64 {
