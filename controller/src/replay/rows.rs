@@ -205,13 +205,16 @@ impl Rows {
             AttemptState::Ended { exit } => Some(exit.clone()),
             _ => None,
         };
-        // By name, so that what the rules of others add has its usual value.
-        let ending: Ending = serde_json::from_value(serde_json::json!({
-            "exit": exit, "fingerprint": "", "step": attempt.last_step,
-            "durable_step": self.run.head.as_ref().and_then(|head| head.step),
-            "started": attempt.program_started, "at_ms": at_ms,
-        }))?;
-        self.run.endings.push(ending);
+        self.run.endings.push(Ending {
+            exit,
+            fingerprint: retry::fingerprint(&attempt.last_error_line),
+            step: attempt.last_step,
+            durable_step: self.run.head.as_ref().and_then(|head| head.step),
+            started: attempt.program_started,
+            transient: attempt.transient,
+            hang: false,
+            at_ms,
+        });
         let surplus = self.run.endings.len().saturating_sub(ENDINGS);
         self.run.endings.drain(..surplus);
         Ok(())
