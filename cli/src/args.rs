@@ -7,6 +7,7 @@ mod artifacts;
 mod installation;
 mod machines;
 mod runs;
+mod simulate;
 mod tidy;
 mod values;
 
@@ -16,6 +17,7 @@ pub use machines::{HealthArgs, MachinesVerb, OffersArgs, UpgradeArgs};
 pub use runs::{
     DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs, SyncArgs, WhyArgs,
 };
+pub use simulate::SimulateArgs;
 pub use tidy::TidyArgs;
 pub use values::duration;
 
@@ -133,6 +135,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Replay recorded availability: what a policy would have done, and at what cost
+    Simulate(Box<SimulateArgs>),
     /// Start, stop and look after the controller
     Controller {
         /// What to do.

@@ -19,6 +19,7 @@ pub mod offers;
 pub mod pull;
 pub mod resume;
 pub mod run;
+pub mod simulate;
 pub mod status;
 pub mod stop;
 pub mod sync;
@@ -75,6 +76,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Why(args) => why::perform(ctx, &args).await,
         Verb::Events(args) => events::perform(ctx, &args).await,
         Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,
+        Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Config { verb } => config::perform(ctx, verb),
         Verb::Keys { verb } => keys::perform(ctx, &verb),

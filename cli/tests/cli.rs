@@ -2,6 +2,9 @@
 //! what it refuses, and with which exit code.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cli/simulate.rs"]
+mod simulate;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

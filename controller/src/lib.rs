@@ -8,6 +8,7 @@ pub mod money;
 
 pub mod liveness;
 pub mod plan;
+pub mod replay;
 
 pub mod best;
 pub mod capsule;

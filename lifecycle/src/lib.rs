@@ -1,14 +1,16 @@
 //! What a run, an attempt, a machine and a checkpoint are, which changes are
-//! legal, and what of a text is a secret. Pure: no clock, no disk, no network,
-//! no runtime. The controller and the agent decide with these types; they never
-//! decide beside them.
+//! legal, when to save and on which market to be, and what of a text is a
+//! secret. Pure: no clock, no disk, no network, no runtime. The controller and
+//! the agent decide with these types; they never decide beside them.
 
 pub mod attempt;
+pub mod cadence;
 pub mod cause;
 pub mod checkpoint;
 pub mod exit;
 pub mod id;
 pub mod machine;
+pub mod market;
 pub mod mask;
 pub mod meter;
 pub mod refusal;

@@ -53,7 +53,7 @@ fn print(ctx: &Context, text: &str) {
 
 /// Writes it beside its place first, so that there is a whole file or none;
 /// for its owner's eyes only.
-fn export(file: &Path, json: &str, replace: bool) -> Result<(), Failure> {
+pub(super) fn export(file: &Path, text: &str, replace: bool) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         Failure::new(ExitCode::CannotWrite, format!("cannot write {}: {error}", file.display()))
     };
@@ -66,7 +66,7 @@ fn export(file: &Path, json: &str, replace: bool) -> Result<(), Failure> {
         file.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let write = || -> io::Result<()> {
         let mut open = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
-        open.write_all(json.as_bytes())?;
+        open.write_all(text.as_bytes())?;
         open.write_all(b"\n")?;
         open.sync_all()?;
         if replace {
