@@ -8,6 +8,10 @@ use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
 use crate::liveness::{self, Clocks, Observation, ProviderWord, Verdict};
 use crate::model::{Attempt, Machine, Run, StopReason, Wish};
 
+mod notice;
+
+pub use notice::{is_leaving, may_be_left};
+
 /// Machines made for one run within an hour at most; more is a storm.
 pub const CREATES_PER_HOUR: usize = 6;
 /// The storm limit's window.
@@ -16,6 +20,8 @@ pub const HOUR_MS: u64 = 3_600_000;
 const REFUSED_MOST_MS: u64 = 60_000;
 /// How the reason of a machine begins on which its run is not tried again.
 pub const UNFIT: &str = "unfit: ";
+/// Why a machine is not used that is about to be taken.
+const LEAVES: &str = "its provider takes it";
 /// Money kept back so that a stopped run can save and be torn down.
 const TEARDOWN_MS: u64 = 120_000;
 
@@ -46,6 +52,12 @@ impl Snapshot {
             .iter()
             .find(|(machine, ..)| *machine == id)
             .map_or_else(Default::default, |(_, seen, age)| (*seen, *age))
+    }
+
+    /// The machine to bind among these: one that is ready and attached.
+    fn ready<'a>(&self, among: impl Iterator<Item = &'a Machine>) -> Option<MachineId> {
+        let ready = among.filter(|m| m.status == MachineState::Ready && self.seen(m.id).0.attached);
+        ready.map(|m| m.id).min()
     }
 
     fn bound_of(&self, run: &Run) -> Option<&Attempt> {
@@ -183,13 +195,17 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
     let bound = world.bound_of(run).filter(|a| !a.status.is_final());
     match bound {
         Some(attempt) if attempt.machine == machine.id => None,
+        Some(_) if is_leaving(machine, world.now_ms) => Some(LEAVES),
         Some(attempt) => {
             // The bound machine came back before its replacement was bound.
             let held = world.machines.iter().find(|m| m.id == attempt.machine);
-            let replaced = held.is_none_or(|m| m.given_up || !m.status.is_up());
+            let leaves = |m: &Machine| m.given_up || !m.status.is_up() || is_leaving(m, world.now_ms);
+            let replaced = held.is_none_or(leaves);
             (!replaced).then_some("the machine it was to replace came back")
         }
         None if machine.given_up => Some("it was given up"),
+        // What ended on it is settled first.
+        None if run.status != RunState::Running && is_leaving(machine, world.now_ms) => Some(LEAVES),
         None if run.wish != Wish::Run => Some("its run is being stopped"),
         None => {
             // Of several candidates the one that `want_machine` would bind
@@ -199,6 +215,7 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
                 .machines
                 .iter()
                 .filter(|m| m.run == run.id && m.status.is_hopeful() && !m.given_up && !m.condemned)
+                .filter(|m| !is_leaving(m, world.now_ms))
                 .map(|m| (!ready(m), !m.status.is_up(), m.id))
                 .min();
             first.is_some_and(|(.., id)| id != machine.id).then_some("another machine serves its run")
@@ -211,7 +228,7 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         return;
     }
     let bound = world.bound_of(run).filter(|a| !a.status.is_final());
-    if over_budget(world, run) && run.wish == Wish::Run {
+    if over_budget(world, run, 0.0) && run.wish == Wish::Run {
         out.push(Action::StopForBudget(run.id));
         return;
     }
@@ -245,7 +262,7 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                         out.push(Action::LoseAttempt(run.id, LossCause::Silent));
                     }
                     Some((state, true)) if state.is_up() => want_machine(world, run, out),
-                    Some((state, _)) if state.is_up() => {}
+                    Some((state, _)) if state.is_up() => notice::replace_early(world, run, attempt, out),
                     _ => out.push(Action::LoseAttempt(run.id, remembered(world, attempt.machine))),
                 }
             }
@@ -284,7 +301,7 @@ fn unfit(world: &Snapshot, run: &Run) -> Option<Action> {
 /// it in words.
 fn remembered(world: &Snapshot, machine: MachineId) -> LossCause {
     use LossCause as C;
-    let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell];
+    let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell, C::Noticed];
     let there = world.machines.iter().find(|m| m.id == machine).map(|m| &m.reason);
     let gone = || world.gone.iter().find(|(id, _)| *id == machine).map(|(_, reason)| reason);
     let reason = there.or_else(gone);
@@ -312,12 +329,12 @@ pub fn storm_over_ms(creates_ms: &[u64], now_ms: u64) -> Option<u64> {
 }
 
 fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
-    let mine = || world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
-    let ready = mine()
-        .filter(|m| m.status == MachineState::Ready && world.seen(m.id).0.attached)
-        .min_by_key(|m| m.id);
-    if let Some(machine) = ready {
-        out.push(Action::Bind(run.id, machine.id));
+    let mine = || {
+        let own = world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
+        own.filter(|m| !is_leaving(m, world.now_ms))
+    };
+    if let Some(machine) = world.ready(mine()) {
+        out.push(Action::Bind(run.id, machine));
     } else if mine().any(|m| m.status.is_hopeful()) {
         // One is on its way.
     } else if run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS {
@@ -330,7 +347,8 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
     }
 }
 
-fn over_budget(world: &Snapshot, run: &Run) -> bool {
+/// Whether the cap is near, with what costs `more` an hour besides.
+fn over_budget(world: &Snapshot, run: &Run, more: f64) -> bool {
     let Some(cap) = run.spec.max_usd else { return false };
     let hourly: f64 = world
         .machines
@@ -343,7 +361,7 @@ fn over_budget(world: &Snapshot, run: &Run) -> bool {
     let hourly = match hourly {
         some if some > 0.0 => some,
         _ => run.spec.usd_per_hour.or(run.spec.max_usd_per_hour).unwrap_or(0.0),
-    };
+    } + more;
     #[expect(clippy::cast_precision_loss, reason = "two minutes and a grace fit")]
     let reserve = hourly * (TEARDOWN_MS + run.spec.grace_seconds * 1_000) as f64 / 3_600_000.0;
     let spent = world.cost(run.id);

@@ -16,6 +16,7 @@ mod faulty_stores;
 mod health;
 mod hostile;
 mod losses;
+mod notices;
 mod output;
 mod persons;
 mod processes;

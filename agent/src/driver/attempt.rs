@@ -52,6 +52,8 @@ pub struct Attempt {
     pub(super) wire: u32,
     /// How it is looked after.
     pub(super) care: AttemptCare,
+    /// It was asked to save, and has not.
+    pub(super) asked: Option<super::notice::Asked>,
 }
 
 /// The wire stream of an output.
@@ -104,6 +106,7 @@ impl Attempt {
             retry_at: None,
             settle: super::settle::Due::now(),
             care,
+            asked: None,
             wire: 0,
             work,
         })
