@@ -19,7 +19,7 @@ use crate::guard::Farewell;
 use crate::identity::{self, CarrierKind, Identity, IdentityError, MachineFile};
 use crate::uplink::{self, Carrier};
 use crate::world::machine::Machine;
-use crate::{guard, os, query};
+use crate::{guard, notice, os, query};
 
 /// Why an agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -99,13 +99,15 @@ async fn serve(state: &Path) -> Result<(), AppError> {
         turned_ms,
     });
     let (leave, told) = watch::channel(None);
-    let driver = driver.hearing(told);
+    let (broker, notices) = notice::broker(notice::Place::of_environment());
+    let driver = driver.hearing(told).noticing(notices);
     let stop = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).map_err(AppError::Runtime)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(answers);
     tasks.spawn(serving);
     tasks.spawn(link);
+    tasks.spawn(broker.run());
     tasks.spawn(driver.run(stop.clone()));
     tokio::select! {
         biased;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadman::DeadMan;
+use crate::notice::Heard;
 use crate::outbox::Settled;
 use crate::supervisor::{Input, Phase, Wish};
 use crate::uplink::Event;
@@ -24,6 +25,7 @@ mod care;
 mod disk;
 mod effects;
 mod ending;
+mod notice;
 mod pace;
 mod send;
 mod settle;
@@ -95,6 +97,7 @@ pub struct Driver {
     unkept: Option<v1::Work>,
     program_due: Instant,
     guard: upgrade::GuardLink,
+    notices: notice::Notices,
     pace: pace::Pace,
     /// What the controller understands: `Welcome.wire`.
     wire: u32,
@@ -108,6 +111,7 @@ impl Driver {
     pub fn new(parts: Parts) -> Self {
         Self {
             guard: upgrade::GuardLink::new(parts.world.guard()),
+            notices: notice::Notices::default(),
             pace: pace::Pace::new(),
             disk: disk::OutboxDisk::new(&*parts.world),
             wire: 0,
@@ -159,6 +163,7 @@ impl Driver {
                 Done(Option<(String, Done)>),
                 Guard(upgrade::Heard),
                 Care(care::Heard),
+                Notice(Heard),
                 Settled(Settled),
                 Exit,
                 Look,
@@ -171,6 +176,7 @@ impl Driver {
                 Some(done) = self.jobs.join_next() => Next::Done(done.ok()),
                 heard = self.guard.next() => Next::Guard(heard),
                 heard = care::Care::next(&mut self.care) => Next::Care(heard),
+                heard = self.notices.next() => Next::Notice(heard),
                 settled = self.disk.next() => Next::Settled(settled),
                 () = exit => Next::Exit,
                 () = change => Next::Look,
@@ -207,6 +213,7 @@ impl Driver {
                     break;
                 }
                 Next::Care(heard) => self.heard(heard),
+                Next::Notice(heard) => self.noticed(heard),
                 Next::Settled(settled) => self.settled(&settled),
                 // At once, however short ago programs were looked at.
                 Next::Exit => {
@@ -237,6 +244,7 @@ impl Driver {
         }
         self.take_care(now);
         self.watch_disk(now);
+        self.watch_notices(now);
         self.beat(now);
         self.watch_deadline();
         self.send();
@@ -292,6 +300,7 @@ impl Driver {
                 self.guard.welcomed();
                 self.heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
                 self.wire = welcome.wire;
+                self.notices.again();
                 for attempt in self.attempts.values_mut() {
                     attempt.wire = welcome.wire;
                     attempt.rewind();

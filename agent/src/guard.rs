@@ -28,8 +28,8 @@ use agent::Agent;
 use notify::Notifier;
 pub(crate) use program::Outcome;
 pub(crate) use record::is_owned;
-pub use shutdown::Farewell;
 use shutdown::Place;
+pub use shutdown::{Farewell, PREEMPTED};
 
 /// The guard's socket, below the state directory.
 pub(crate) const GUARD_SOCKET: &str = "guard.sock";

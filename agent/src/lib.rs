@@ -14,6 +14,7 @@ pub mod driver;
 pub mod gateway;
 pub mod identity;
 pub mod link;
+pub mod notice;
 pub mod query;
 pub mod uplink;
 pub mod world;

@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 mod bounded;
+mod catch;
 mod cgroup;
 mod changes;
 mod clock;
@@ -23,7 +24,8 @@ mod tree;
 mod usage;
 mod writers;
 
-pub use bounded::{Ended, run_bounded};
+pub use bounded::{Ended, Kept, run_bounded};
+pub use catch::{Asking, ask_to_save};
 pub use cgroup::Cgroup;
 pub use changes::{Changes, TreeChanges};
 pub use clock::{boot_id, boottime_ms, unix_ms};

@@ -85,6 +85,34 @@ pub struct Ended {
     pub unapplied_limits: Vec<String>,
 }
 
+/// What a program is told of a notice, as JSON in `OUTLAST_NOTICE_FILE`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Warning {
+    /// Who gave it.
+    pub source: String,
+    /// `ends` or `may-end`.
+    pub kind: String,
+    /// In the source's own words.
+    pub text: String,
+    /// When the machine is taken, unix milliseconds; null: it is not told.
+    pub until_unix_ms: Option<u64>,
+    /// When it was heard.
+    pub at_unix_ms: u64,
+}
+
+/// How a program was told of a notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warned {
+    /// The file is there, and so many processes were signalled.
+    Told(usize),
+    /// An agent before this one told it.
+    Before,
+    /// The file is gone again.
+    Withdrawn,
+    /// The file could not be written; so many processes were signalled.
+    Failed(usize, String),
+}
+
 /// What preparing gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
@@ -298,6 +326,16 @@ pub trait World: Send + Sync {
     /// When the program wrote the byte at an offset that was just read.
     fn written(&self, _attempt: &str, _output: Output, _offset: u64) -> Written {
         Written::UNKNOWN
+    }
+    /// Whom the run of this assignment wants asked for notices; `None`: nobody
+    /// is (a simulation).
+    fn wants_notices(&self, _work: &v1::Work) -> Option<crate::notice::Wanted> {
+        None
+    }
+    /// Tells the running program of a notice, or (`None`) that it was taken
+    /// back.
+    async fn warn(&self, _work: v1::Work, _warning: Option<Warning>) -> Warned {
+        Warned::Told(0)
     }
     /// Output below this offset is durable at the controller.
     fn release(&self, attempt: &str, output: Output, acked: u64);

@@ -24,6 +24,7 @@ mod local;
 mod logs;
 mod machine;
 mod near;
+mod notice;
 mod pattern;
 mod problem;
 mod project;
@@ -55,6 +56,7 @@ pub use limits::Limits;
 pub use local::Local;
 pub use logs::Logs;
 pub use machine::Machine;
+pub use notice::Notice;
 pub use problem::ConfigErrors;
 pub use project::Project;
 pub use retry::Retry;
@@ -111,6 +113,8 @@ pub struct Config {
     pub health: Health,
     /// `[hang]`
     pub hang: Hang,
+    /// `[notice]`
+    pub notice: Notice,
     /// `[local]`
     pub local: Local,
 }
@@ -175,7 +179,7 @@ impl fmt::Display for Origin {
 
 impl Config {
     /// The sections by their names, in the order in which they are shown.
-    fn sections(&self) -> [(&'static str, &dyn Section); 14] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 15] {
         [
             ("project", &self.project),
             ("run", &self.run),
@@ -190,6 +194,7 @@ impl Config {
             ("logs", &self.logs),
             ("health", &self.health),
             ("hang", &self.hang),
+            ("notice", &self.notice),
             ("local", &self.local),
         ]
     }
@@ -209,6 +214,7 @@ impl Config {
             "logs" => &mut self.logs,
             "health" => &mut self.health,
             "hang" => &mut self.hang,
+            "notice" => &mut self.notice,
             "local" => &mut self.local,
             _ => return None,
         })
@@ -342,6 +348,7 @@ impl Loaded {
             limits: config.limits.spec(),
             pty: config.run.pty,
             health: config.health.spec(&config.hang),
+            notice: config.notice.spec.clone(),
         })
     }
 

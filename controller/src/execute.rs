@@ -365,8 +365,8 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
     Ok(())
 }
 
-/// Gives up the bound attempt and its silent machine in favour of another.
-/// `None`: nobody has given that machine up.
+/// Gives up the bound attempt and its machine, which is silent or about to be
+/// taken, in favour of another. `None`: nobody has given that machine up.
 async fn replace(
     core: &Core,
     run: &mut Run,
@@ -375,11 +375,12 @@ async fn replace(
     changes: Changes,
 ) -> Result<Option<Changes>, CoreError> {
     let mut machine: Versioned<Machine> = core.need(&old.body.machine.to_string()).await?;
-    let up = machine.body.status.is_up();
-    if machine.body.id == by || up && !machine.body.given_up {
+    let (up, given_up) = (machine.body.status.is_up(), machine.body.given_up);
+    let noticed = plan::may_be_left(&machine.body, core.clock.wall_ms());
+    if machine.body.id == by || up && !given_up && !noticed {
         return Ok(None);
     }
-    let cause = LossCause::Silent;
+    let cause = if noticed && !given_up { LossCause::Noticed } else { LossCause::Silent };
     old.body.status = old.body.status.apply(AttemptEvent::Lose(cause))?;
     old.body.ended_ms = core.clock.wall_ms();
     let end = ending(core, run, &old.body);

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::store::{Expect, Kind, PutRow, Row};
 
 mod fork;
+pub mod notice;
 
 pub use fork::Fork;
+pub use notice::Notice;
 
 /// A body that does not parse: another program wrote it, or a bug.
 #[derive(Debug, thiserror::Error)]
@@ -343,6 +345,9 @@ pub struct Machine {
     /// whoever is ready first is bound.
     #[serde(default)]
     pub given_up: bool,
+    /// Its provider said that it takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
 }
 record!(Machine, Machine, machine => machine.id, Some(machine.run));
 

@@ -11,6 +11,10 @@ use crate::liveness::{self, Clocks, Observation, ProviderWord, Verdict};
 use crate::model::{Attempt, Machine, Run, StopReason, Wish};
 use crate::money;
 
+mod notice;
+
+pub use notice::{is_leaving, may_be_left};
+
 /// Machines made for one run within an hour at most; more is a storm.
 pub const CREATES_PER_HOUR: usize = 6;
 /// The storm limit's window.
@@ -19,6 +23,8 @@ pub const HOUR_MS: u64 = 3_600_000;
 const REFUSED_MOST_MS: u64 = 60_000;
 /// How the reason of a machine begins on which its run is not tried again.
 pub const UNFIT: &str = "unfit: ";
+/// Why a machine is not used that is about to be taken.
+const LEAVES: &str = "its provider takes it";
 
 /// Everything that decisions rest on.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +57,12 @@ impl Snapshot {
             .iter()
             .find(|(machine, ..)| *machine == id)
             .map_or_else(Default::default, |(_, seen, age)| (*seen, *age))
+    }
+
+    /// The machine to bind among these: one that is ready and attached.
+    fn ready<'a>(&self, among: impl Iterator<Item = &'a Machine>) -> Option<MachineId> {
+        let ready = among.filter(|m| m.status == MachineState::Ready && self.seen(m.id).0.attached);
+        ready.map(|m| m.id).min()
     }
 
     fn bound_of(&self, run: &Run) -> Option<&Attempt> {
@@ -193,13 +205,17 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
     let bound = world.bound_of(run).filter(|a| !a.status.is_final());
     match bound {
         Some(attempt) if attempt.machine == machine.id => None,
+        Some(_) if is_leaving(machine, world.now_ms) => Some(LEAVES),
         Some(attempt) => {
             // The bound machine came back before its replacement was bound.
             let held = world.machines.iter().find(|m| m.id == attempt.machine);
-            let replaced = held.is_none_or(|m| m.given_up || !m.status.is_up());
+            let leaves = |m: &Machine| m.given_up || !m.status.is_up() || is_leaving(m, world.now_ms);
+            let replaced = held.is_none_or(leaves);
             (!replaced).then_some("the machine it was to replace came back")
         }
         None if machine.given_up => Some("it was given up"),
+        // What ended on it is settled first.
+        None if run.status != RunState::Running && is_leaving(machine, world.now_ms) => Some(LEAVES),
         None if run.wish != Wish::Run => Some("its run is being stopped"),
         None => {
             // Of several candidates the one that `want_machine` would bind
@@ -209,6 +225,7 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
                 .machines
                 .iter()
                 .filter(|m| m.run == run.id && m.status.is_hopeful() && !m.given_up && !m.condemned)
+                .filter(|m| !is_leaving(m, world.now_ms))
                 .map(|m| (!ready(m), !m.status.is_up(), m.id))
                 .min();
             first.is_some_and(|(.., id)| id != machine.id).then_some("another machine serves its run")
@@ -253,7 +270,7 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                         out.push(Action::LoseAttempt(run.id, LossCause::Silent));
                     }
                     Some((state, true)) if state.is_up() => want_machine(world, run, out),
-                    Some((state, _)) if state.is_up() => {}
+                    Some((state, _)) if state.is_up() => notice::replace_early(world, run, attempt, out),
                     _ => out.push(Action::LoseAttempt(run.id, remembered(world, attempt.machine))),
                 }
             }
@@ -292,7 +309,7 @@ fn unfit(world: &Snapshot, run: &Run) -> Option<Action> {
 /// it in words.
 fn remembered(world: &Snapshot, machine: MachineId) -> LossCause {
     use LossCause as C;
-    let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell];
+    let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell, C::Noticed];
     let there = world.machines.iter().find(|m| m.id == machine).map(|m| &m.reason);
     let gone = || world.gone.iter().find(|(id, _)| *id == machine).map(|(_, reason)| reason);
     let reason = there.or_else(gone);
@@ -320,12 +337,12 @@ pub fn storm_over_ms(creates_ms: &[u64], now_ms: u64) -> Option<u64> {
 }
 
 fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
-    let mine = || world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
-    let ready = mine()
-        .filter(|m| m.status == MachineState::Ready && world.seen(m.id).0.attached)
-        .min_by_key(|m| m.id);
-    if let Some(machine) = ready {
-        out.push(Action::Bind(run.id, machine.id));
+    let mine = || {
+        let own = world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
+        own.filter(|m| !is_leaving(m, world.now_ms))
+    };
+    if let Some(machine) = world.ready(mine()) {
+        out.push(Action::Bind(run.id, machine));
     } else if mine().any(|m| m.status.is_hopeful()) {
         // One is on its way.
     } else if run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS {

@@ -7,6 +7,7 @@ pub mod health;
 pub mod join;
 pub mod lineage;
 pub mod logs;
+mod notice;
 mod offers;
 pub mod operator;
 pub mod select;

@@ -59,6 +59,8 @@ pub enum LossCause {
     Operator,
     /// It said itself that it ends (shutdown, preemption), and then did.
     Farewell,
+    /// Its provider gave notice that it takes it, and another was ready.
+    Noticed,
 }
 
 impl std::fmt::Display for LossCause {
@@ -70,6 +72,7 @@ impl std::fmt::Display for LossCause {
             Self::NeverJoined => "machine never joined",
             Self::Operator => "destroyed by a person",
             Self::Farewell => "machine shut down",
+            Self::Noticed => "machine left before its provider took it",
         })
     }
 }

@@ -217,6 +217,8 @@ pub struct Evidence {
     pub disk_free: Option<u64>,
     /// What the machine said when it ended.
     pub farewell: Option<String>,
+    /// The notice of its provider that it takes the machine, in words.
+    pub notice: Option<String>,
     /// The stream broke (a reset, an end) instead of falling silent.
     pub broke: bool,
     /// Milliseconds of silence when it was given up.

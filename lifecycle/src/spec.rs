@@ -14,10 +14,12 @@ pub mod difference;
 mod health;
 mod limits;
 mod machine;
+mod notice;
 
 pub use health::{HangAction, HangSpec, HealthSpec};
 pub use limits::LimitSpec;
 pub use machine::{MachineSpec, Market};
+pub use notice::{NoticeSignal, NoticeSource, NoticeSpec};
 
 /// Everything that decides how a run is carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +87,9 @@ pub struct RunSpec {
     /// Thresholds of alerts, and what is done about a hang.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: HealthSpec,
+    /// What is done when its provider takes the machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub notice: NoticeSpec,
 }
 
 /// What an older version does not know is written only where it is used: that
@@ -259,12 +264,13 @@ impl Default for RetrySpec {
 /// The names of the contract with the trained program: the environment and
 /// nothing else (the last marks the machine's own processes). No configuration
 /// may set them.
-pub const CONTRACT: [&str; 7] = [
+pub const CONTRACT: [&str; 8] = [
     "OUTLAST_RUN_ID",
     "OUTLAST_ATTEMPT",
     "OUTLAST_GENERATION",
     "OUTLAST_CHECKPOINT_DIR",
     "OUTLAST_RESUME_FROM",
     "OUTLAST_OUTPUT_DIR",
+    "OUTLAST_NOTICE_FILE",
     "OUTLAST_MACHINE_ID",
 ];

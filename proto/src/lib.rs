@@ -41,7 +41,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What a controller says in `Welcome.wire`: it rises with every kind of fact
 /// that an earlier controller would refuse. An agent sends nothing above what
 /// its controller said.
-pub const WIRE: u32 = 2;
+pub const WIRE: u32 = 3;
 
 /// Encoding of single messages, for what is kept on disk as it travels.
 pub mod wire {

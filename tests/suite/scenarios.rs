@@ -17,6 +17,7 @@ mod health;
 mod hostile;
 mod losses;
 mod money;
+mod notices;
 mod output;
 mod persons;
 mod processes;

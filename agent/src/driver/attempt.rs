@@ -54,6 +54,8 @@ pub struct Attempt {
     pub(super) unpublished: bool,
     /// How it is looked after.
     pub(super) care: AttemptCare,
+    /// It was asked to save, and has not.
+    pub(super) asked: Option<super::notice::Asked>,
 }
 
 /// The wire stream of an output.
@@ -105,6 +107,7 @@ impl Attempt {
             retry_at: None,
             settle: super::settle::Due::now(),
             care,
+            asked: None,
             wire: 0,
             unpublished: ended.is_some_and(|ended| !ended.unpublished.is_empty()),
             work,

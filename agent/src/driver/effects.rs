@@ -13,7 +13,7 @@ use super::Driver;
 use super::settle::{Settled, settle_last, settle_strays, stored_fact};
 use crate::evidence;
 use crate::supervisor::{Effect, Input, Phase, Tell};
-use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published, Settlement};
+use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published, Settlement, Warned};
 
 /// Between two tries of a publish that nobody answered.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ pub enum Done {
     Finished(Option<String>, Vec<Kind>),
     /// The results, published because the disk is full.
     Salvaged(Published),
+    /// Telling the program of a notice.
+    Warned(Warned),
     /// Something whose end changes nothing.
     Nothing,
 }
@@ -142,6 +144,7 @@ impl Driver {
                 };
                 self.record(id, Kind::Started(started));
                 self.program_started(id, pid);
+                self.warn(id);
                 for text in self.world.unapplied_limits(id) {
                     self.record(id, Kind::Note(v1::Note { level: "warning".into(), text }));
                 }
@@ -197,6 +200,7 @@ impl Driver {
             Done::Published(candidate, outcome) => self.published(id, &candidate, outcome),
             Done::Settled(settlement) => self.settlement(id, settlement),
             Done::Salvaged(outcome) => self.salvaged(id, &outcome),
+            Done::Warned(warned) => self.warned(id, &warned),
             Done::Nothing => {}
             Done::Finished(unpublished, facts) => {
                 for kind in facts {
@@ -259,6 +263,9 @@ impl Driver {
             // A name without a step belongs to the step just reported.
             candidate.step = candidate.step.or_else(|| unnamed(step_now, durable));
             if attempt.announced.insert(candidate.token.clone(), ()).is_none() {
+                if let Some(asked) = &mut attempt.asked {
+                    asked.found(&candidate.token);
+                }
                 self.pace.found = now;
                 seen.push(v1::CheckpointSeen { name: candidate.name.clone(), step: candidate.step });
             }
@@ -293,6 +300,7 @@ impl Driver {
                 // What waited before it was committed with it, and is told now.
                 attempt.settle.soon();
                 self.record(id, stored_fact(key, step));
+                self.answered(id, step, Some(candidate));
             }
             Published::Stored { key, .. } => {
                 tracing::info!(key, "stored; it is durable once the controller answers");

@@ -77,6 +77,7 @@ impl Driver {
                         attempt.published_step = attempt.published_step.max(step);
                     }
                     self.record(id, stored_fact(key, step));
+                    self.answered(id, step, None);
                 }
                 Published::Superseded => superseded = true,
                 other => {

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::attempt::{Attempt, stream_of};
 use super::effects::{Done, Last, finish};
 use super::{Driver, LOOK};
-use crate::guard::Farewell;
+use crate::guard::{self, Farewell};
+use crate::notice::{self, Notice, Source};
 use crate::outbox::Lane;
 use crate::supervisor::Phase;
 use crate::upgrade::{self, Signs};
@@ -23,7 +24,12 @@ use crate::world::{Piece, Program, SharedGateway, World};
 
 /// Of the time until the machine ends, what a program may use to end by
 /// itself, in percent; the rest is for what it leaves.
-const PROGRAM_SHARE: u64 = 60;
+const PROGRAM_SHARE: u32 = 60;
+/// Where the machine is taken, what a program may use before that to save when
+/// it is asked to, in percent of the whole.
+const SAVE_SHARE: u32 = 35;
+/// Between two scans for what it saves then.
+const SCAN: Duration = Duration::from_millis(400);
 /// How long the farewell itself waits for its way to the controller.
 const SAY: Duration = Duration::from_secs(1);
 
@@ -166,6 +172,9 @@ impl Driver {
         let grace = Duration::from_millis(farewell.grace_ms);
         let (begun, until) = (Instant::now(), Instant::now() + grace);
         tracing::warn!(reason = farewell.reason, ?grace, "the machine is ending");
+        if farewell.reason.starts_with(guard::PREEMPTED) {
+            self.save_first(&farewell.reason, grace).await;
+        }
         if self.wire >= 1 {
             let said = v1::Farewell { reason: farewell.reason.clone() };
             let said = v1::Up { body: Some(up::Body::Farewell(said)) };
@@ -180,7 +189,8 @@ impl Driver {
             .filter(|a| matches!(a.supervisor.phase, Phase::Starting | Phase::Running))
             .map(|a| a.work.attempt_id.clone())
             .collect();
-        let share = farewell.grace_ms * PROGRAM_SHARE / 100;
+        let left = until.saturating_duration_since(Instant::now());
+        let share = u64::try_from((left * PROGRAM_SHARE / 100).as_millis()).unwrap_or(u64::MAX);
         for id in running.iter().cloned() {
             let world = self.world.clone();
             self.jobs.spawn(async move {
@@ -202,6 +212,16 @@ impl Driver {
             heard && driver.attempts.iter().all(|(id, a)| is_told(a, id, &*driver.world))
         })
         .await;
+    }
+
+    /// A machine that is taken is replaced while its programs save: a notice
+    /// like any other, and the end comes only after it.
+    async fn save_first(&mut self, reason: &str, grace: Duration) {
+        let in_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let until = (self.wall_ms)().saturating_add(in_ms);
+        self.stands(Source::Sigterm, Notice::new(notice::Kind::Ends, reason, Some(until)));
+        self.tell_notices();
+        self.ferry(Instant::now() + grace * SAVE_SHARE / 100, |driver| !driver.is_saving()).await;
     }
 
     /// Publishes what a program left.
@@ -238,8 +258,13 @@ impl Driver {
     /// Goes on with everything but the programs, until something holds or the
     /// time is over. What the controller wishes now is for another machine.
     async fn ferry(&mut self, until: Instant, mut holds: impl FnMut(&Self) -> bool) {
+        let mut scan_due = Instant::now();
         loop {
             let now = Instant::now();
+            if now >= scan_due && self.is_saving() {
+                scan_due = now + SCAN;
+                self.scan();
+            }
             for (id, attempt) in &mut self.attempts {
                 attempt.meter(id, &*self.world, &*self.wall_ms);
             }

@@ -14,7 +14,7 @@ use crate::os::{self, ProcessRef};
 /// the machine ends.
 const FAREWELL_FILE: &str = "farewell.json";
 /// For tests and for providers that announce an end: while the file that it
-/// names exists, the machine is ending.
+/// names exists, the machine is ending; where it says `preempted`, so.
 pub(super) const SIGN: &str = "OUTLAST_SHUTDOWN_SIGN";
 /// How long the agent may take, in milliseconds.
 pub(super) const GRACE: &str = "OUTLAST_SHUTDOWN_GRACE_MS";
@@ -24,12 +24,22 @@ const LOCAL: &str = "OUTLAST_MACHINE_ID";
 const SYSTEM_GRACE: Duration = Duration::from_secs(25);
 /// Below the ten seconds that container engines grant.
 const CONTAINER_GRACE: Duration = Duration::from_secs(8);
+/// Below the thirty seconds that clusters grant.
+const CLUSTER_GRACE: Duration = Duration::from_secs(25);
 const ASK: Duration = Duration::from_secs(2);
+/// How the reason of a farewell begins where somebody else takes the machine.
+pub const PREEMPTED: &str = "preempted";
+/// Of whom SIGTERM is a notice: a variable that everything there has, and what
+/// is told.
+const CLUSTERS: [(&str, &str); 2] = [
+    ("KUBERNETES_SERVICE_HOST", "preempted (SIGTERM from Kubernetes)"),
+    ("SLURM_JOB_ID", "preempted (SIGTERM from Slurm)"),
+];
 
 /// What the agent is told of the machine's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farewell {
-    /// "shutdown", "reboot" or "container-stop".
+    /// "shutdown", "reboot", "container-stop", or what begins with "preempted".
     pub reason: String,
     /// Until when the agent is let live, in milliseconds.
     pub grace_ms: u64,
@@ -59,15 +69,19 @@ struct Seen {
     scheduled: bool,
     /// The guard is the first process of its container, or its child.
     container: bool,
+    /// It runs in a cluster that ends it by SIGTERM, in words.
+    cluster: Option<&'static str>,
 }
 
 fn reason(seen: &Seen) -> Option<(&'static str, Duration)> {
     match seen {
-        Seen { injected: Some(ends), .. } => ends.then_some(("shutdown", SYSTEM_GRACE)),
+        Seen { injected: Some(false), .. } => None,
+        Seen { injected: Some(true), cluster, .. } => Some((cluster.unwrap_or("shutdown"), SYSTEM_GRACE)),
         Seen { system: Some(system), reboots, .. } if system == "stopping" => {
             Some((if *reboots { "reboot" } else { "shutdown" }, SYSTEM_GRACE))
         }
         Seen { scheduled: true, .. } => Some(("shutdown", SYSTEM_GRACE)),
+        Seen { cluster: Some(by), .. } => Some((by, CLUSTER_GRACE)),
         Seen { container: true, .. } => Some(("container-stop", CONTAINER_GRACE)),
         Seen { .. } => None,
     }
@@ -79,6 +93,7 @@ fn reason(seen: &Seen) -> Option<(&'static str, Duration)> {
 pub(super) struct Place {
     state: PathBuf,
     container: bool,
+    cluster: Option<&'static str>,
 }
 
 impl Place {
@@ -91,7 +106,9 @@ impl Place {
         // Word of an earlier guard.
         let _ = std::fs::remove_file(state.join(FAREWELL_FILE));
         let container = !local && (own == 1 || (parent == 1 && contained));
-        Self { state: state.to_owned(), container }
+        // A machine that is a directory ends by its provider's hand.
+        let of = CLUSTERS.iter().find(|(variable, _)| !local && std::env::var_os(variable).is_some());
+        Self { state: state.to_owned(), container, cluster: of.map(|(_, told)| *told) }
     }
 
     /// Leaves word for the agent if the machine is ending, and says how long
@@ -118,7 +135,10 @@ impl Place {
 
     fn seen(&self) -> Seen {
         if let Some(sign) = std::env::var_os(SIGN) {
-            return Seen { injected: Some(Path::new(&sign).exists()), ..Seen::default() };
+            let said = os::read_bounded(Path::new(&sign), 64).ok();
+            let preempted = said.as_ref().is_some_and(|said| said.trim_ascii() == PREEMPTED.as_bytes());
+            let cluster = preempted.then_some(PREEMPTED);
+            return Seen { injected: Some(said.is_some()), cluster, ..Seen::default() };
         }
         let systemd = Path::new("/run/systemd/system").exists();
         let system = systemd.then(|| ask_systemctl(&["is-system-running"])).flatten();
@@ -131,6 +151,7 @@ impl Place {
             reboots: jobs.is_some_and(|jobs| jobs.contains("reboot.target")),
             scheduled: systemd && both,
             container: self.container,
+            cluster: self.cluster,
         }
     }
 }
@@ -173,6 +194,8 @@ mod tests {
             (Seen { reboots: true, ..system("running") }, None),
             (Seen { scheduled: true, ..system("running") }, Some("shutdown")),
             (Seen { container: true, ..Seen::default() }, Some("container-stop")),
+            (Seen { cluster: Some("preempted"), container: true, ..Seen::default() }, Some("preempted")),
+            (Seen { cluster: Some("preempted"), ..system("stopping") }, Some("shutdown")),
             (Seen { injected: Some(true), ..Seen::default() }, Some("shutdown")),
             (Seen { injected: Some(false), container: true, ..system("stopping") }, None),
         ];

@@ -17,12 +17,21 @@ use super::set_nonblocking;
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Which of what it says is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Its output.
+    Stdout,
+    /// Its error stream.
+    Stderr,
+}
+
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Its exit code; `None`: a signal ended it, or its time was over.
     pub code: Option<i32>,
-    /// The beginning of what it said on stderr.
+    /// The beginning of what it said.
     pub said: String,
 }
 
@@ -36,13 +45,19 @@ pub fn run_bounded(
     env: &BTreeMap<String, String>,
     limit: Duration,
     most: usize,
+    kept: Kept,
 ) -> io::Result<Ended> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
     };
     let mut command = Command::new(program);
     command.args(arguments).current_dir(cwd).env_clear().envs(env).process_group(0);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let command = match kept {
+        Kept::Stdout => command.stdout(Stdio::piped()),
+        Kept::Stderr => command.stderr(Stdio::piped()),
+    };
+    let mut child = command.spawn()?;
     let ended = watch(&mut child, limit, most);
     // The group is named by its first process, which is not waited for yet
     // where its time was over.
@@ -60,17 +75,19 @@ type Watched = (Option<std::process::ExitStatus>, Vec<u8>);
 
 fn watch(child: &mut Child, limit: Duration, most: usize) -> io::Result<Watched> {
     let until = Instant::now() + limit;
-    let mut stderr = child.stderr.take();
-    if let Some(stderr) = &stderr {
-        set_nonblocking(stderr)?;
+    // One of the two is piped.
+    let stdout = child.stdout.take().map(std::os::fd::OwnedFd::from);
+    let pipe = stdout.or_else(|| child.stderr.take().map(std::os::fd::OwnedFd::from));
+    let mut pipe = pipe.map(std::fs::File::from);
+    if let Some(pipe) = &pipe {
+        set_nonblocking(pipe)?;
     }
     let mut said = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         let status = child.try_wait()?;
         // All is read, or it would wait for that; little is kept.
-        while let Some(got) = stderr.as_mut().and_then(|pipe| pipe.read(&mut buffer).ok()).filter(|n| *n > 0)
-        {
+        while let Some(got) = pipe.as_mut().and_then(|pipe| pipe.read(&mut buffer).ok()).filter(|n| *n > 0) {
             said.extend(buffer[..got].iter().take(most.saturating_sub(said.len())));
             if Instant::now() >= until {
                 break;
@@ -90,7 +107,7 @@ mod tests {
     fn sh(line: &str, limit: Duration) -> Ended {
         let argv = ["/bin/sh", "-c", line].map(str::to_owned);
         let env = BTreeMap::from([("A".to_owned(), "b".to_owned())]);
-        run_bounded(&argv, Path::new("/"), &env, limit, 10).unwrap()
+        run_bounded(&argv, Path::new("/"), &env, limit, 10, Kept::Stderr).unwrap()
     }
 
     #[test]
@@ -105,6 +122,9 @@ mod tests {
             sh("sleep 3600 & echo waits >&2; wait", moment),
             Ended { code: None, said: "waits".into() }
         );
-        assert!(run_bounded(&["/nowhere".into()], Path::new("/"), &BTreeMap::new(), hour, 1).is_err());
+        assert!(
+            run_bounded(&["/nowhere".into()], Path::new("/"), &BTreeMap::new(), hour, 1, Kept::Stderr)
+                .is_err()
+        );
     }
 }

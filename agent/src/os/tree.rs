@@ -12,7 +12,8 @@ use super::{Cgroup, Process, ProcessRef, marked_processes, process, processes};
 /// How often one pass looks again for processes forked while it stopped others.
 const FREEZE_ROUNDS: usize = 16;
 
-fn send(target: Process, signal: Signal) {
+/// Sends a signal to exactly this process, if it still runs.
+pub(super) fn send(target: Process, signal: Signal) {
     // Checked as late as possible: the number may belong to another by now.
     if target.pid > 1 && process(target.pid).is_some_and(|p| p.started == target.started) {
         let _ = kill(Pid::from_raw(target.pid), signal);

@@ -73,6 +73,19 @@ impl AttemptDir {
         self.source().join("results")
     }
 
+    /// Where the program hears of a notice; it is there from the start, so that
+    /// a container can have it.
+    #[must_use]
+    pub fn notice(&self) -> PathBuf {
+        self.0.join("notice")
+    }
+
+    /// `OUTLAST_NOTICE_FILE`, which is there while a notice stands.
+    #[must_use]
+    pub fn notice_file(&self) -> PathBuf {
+        self.notice().join("notice.json")
+    }
+
     /// Checkpoints that need not be published: they are, or they came with
     /// the attempt.
     #[must_use]

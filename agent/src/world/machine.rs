@@ -18,18 +18,23 @@ use super::materialise::{self, Launch};
 use super::publishing::{Publishing, Relief};
 use super::{
     Cancelled, Candidate, Ended, Ending, Failed, Output, Piece, Prepared, Program, Published, Settlement,
-    SharedGateway, World, Written,
+    SharedGateway, Warned, Warning, World, Written,
 };
 use crate::background::Background;
 use crate::evidence;
 use crate::health::{Monitor, Places};
 use crate::keeper::{ExitRecord, KeeperSpec};
+use crate::notice::Wanted;
 use crate::os;
 use crate::outbox::{Disk, Files};
 use crate::process::{KeeperClient, KeeperState, ProcessError};
 use crate::spool::{self, SpoolReader};
 
 mod hangs;
+mod warning;
+mod watches;
+
+use watches::Watches;
 
 /// A machine's files and processes.
 pub struct Machine {
@@ -47,20 +52,6 @@ pub struct Machine {
     background: Option<Background>,
     /// `None`: the system has no watches left.
     changes: OnceLock<Option<Watches>>,
-}
-
-/// What tells of changes on disk.
-struct Watches {
-    /// Output and all else.
-    any: os::Changes,
-    /// Records that were renamed into place.
-    records: os::Changes,
-}
-
-impl Watches {
-    fn begin() -> Option<Self> {
-        Some(Self { any: os::Changes::new().ok()?, records: os::Changes::renames().ok()? })
-    }
 }
 
 /// The assignment as it is kept: what the agent must know without a
@@ -388,6 +379,14 @@ impl World for Machine {
         if let Err(error) = reader.release(stream, acked) {
             tracing::warn!(%error, attempt, "acknowledged output could not be released");
         }
+    }
+
+    fn wants_notices(&self, work: &v1::Work) -> Option<Wanted> {
+        warning::wanted(self, work)
+    }
+
+    async fn warn(&self, work: v1::Work, warning: Option<Warning>) -> Warned {
+        warning::tell(self, work, warning).await
     }
 
     fn remarks(&self, attempt: &str) -> Vec<String> {

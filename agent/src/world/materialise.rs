@@ -81,7 +81,7 @@ pub async fn prepare(
             .map_err(|e| restore_failed("earlier results", &e))?;
     }
     let resume_path = resume(dir, work, &spec, &gateway, &mut prepared).await?;
-    for path in [dir.checkpoints(), dir.outputs()] {
+    for path in [dir.checkpoints(), dir.outputs(), dir.notice()] {
         std::fs::create_dir_all(&path).map_err(|e| failed("a directory of the contract", e, true))?;
     }
     let launch = environment(dir, machine, work, &spec, resume_path, cancelled, &mut prepared).await?;
@@ -272,6 +272,7 @@ async fn environment(
         ("OUTLAST_CHECKPOINT_DIR", text(&dir.checkpoints())),
         ("OUTLAST_RESUME_FROM", resume_text.clone()),
         ("OUTLAST_OUTPUT_DIR", text(&dir.outputs())),
+        ("OUTLAST_NOTICE_FILE", text(&dir.notice_file())),
         (crate::keeper::MACHINE_MARKER, machine.id.clone()),
     ];
     env.extend(contract.map(|(name, value)| (name.to_owned(), value)));
@@ -295,7 +296,7 @@ fn contained(
     base_env: &BTreeMap<String, String>,
     (command, workdir, env): (Vec<String>, PathBuf, BTreeMap<String, String>),
 ) -> Result<Launch, Failed> {
-    let mounts = [dir.source(), dir.checkpoints(), dir.resume()];
+    let mounts = [dir.source(), dir.checkpoints(), dir.resume(), dir.notice()];
     let launch = environment::contain(&ContainerRequest {
         image: &spec.environment.image,
         setup: &spec.environment.setup,

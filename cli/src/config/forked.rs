@@ -78,6 +78,7 @@ fn of(spec: &RunSpec) -> Config {
     config.health = super::Health::of(&spec.health);
     config.hang.action = spec.health.hang.action;
     config.hang.after = Duration::from_secs(spec.health.hang.after_seconds);
+    config.notice.spec = spec.notice.clone();
     config
 }
 
@@ -105,7 +106,8 @@ mod tests {
             "limits": {"memory_bytes": 5_000_000, "cpus": 1.5, "pids": 9, "open_files": 99},
             "health": {"interval_seconds": 3, "disk_percent": 1.0, "inodes_percent": 2.0, "memory_percent": 3.0,
                 "pressure_percent": 4.0, "gpu_celsius": 5.0, "forecast_seconds": 6,
-                "hang": {"action": "move", "after_seconds": 8}}
+                "hang": {"action": "move", "after_seconds": 8}},
+            "notice": {"signal": "hup", "source": "gce", "hook": ["./taken"], "file": "/run/taken"}
         }))
         .unwrap()
     }

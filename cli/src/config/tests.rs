@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lifecycle::spec::{EnvironmentKind, HangAction, RestoreMode, RunSpec};
+use lifecycle::spec::{EnvironmentKind, HangAction, NoticeSignal, NoticeSource, RestoreMode, RunSpec};
 use proptest::prelude::*;
 
 use super::layers::settings;
@@ -156,6 +156,11 @@ forecast = "20m"
 [hang]
 action = "move"
 after = "15m"
+[notice]
+signal = "usr2"
+source = "azure"
+hook = ["./taken", "--soon"]
+file = "/run/taken"
 [local]
 usd_per_hour = 0.25
 "#;
@@ -205,6 +210,9 @@ fn every_key_reaches_the_specification() {
     assert_eq!((health.disk_percent, health.inodes_percent, health.memory_percent), (80.0, 85.5, 92.0));
     assert_eq!((health.pressure_percent, health.gpu_celsius), (40.0, 85.0));
     assert_eq!((health.hang.action, health.hang.after_seconds), (HangAction::Move, 900));
+    let notice = &spec.notice;
+    assert_eq!((notice.signal, notice.source), (NoticeSignal::Usr2, NoticeSource::Azure));
+    assert_eq!((notice.hook.join(" "), notice.file.as_str()), ("./taken --soon".into(), "/run/taken"));
     assert_eq!(loaded.config.source.include, ["configs/*.bin"]);
     assert_eq!(loaded.config.source.exclude, ["data/**"]);
     assert_eq!(loaded.config.local.usd_per_hour, 0.25);

@@ -39,6 +39,7 @@ pub(super) fn of(inputs: &Inputs, output: &Output, collected: &Collected) -> Evi
         transient: a.transient,
         disk_free: collected.disk_free,
         farewell: machine.farewell,
+        notice: machine.notice,
         broke: machine.broke,
         silent_ms: machine.silent_ms,
         provider: match loss {
@@ -71,6 +72,7 @@ fn asked(inputs: &Inputs) -> Option<Asked> {
 #[derive(Default)]
 struct Heard {
     farewell: Option<String>,
+    notice: Option<String>,
     broke: bool,
     silent_ms: u64,
     provider: Option<ProviderSays>,
@@ -97,6 +99,11 @@ impl Heard {
         let text =
             |name: &str| moment.detail.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
         match moment.verb.as_str() {
+            "notice" => {
+                let ends = moment.detail.get("ends").and_then(serde_json::Value::as_bool) == Some(true);
+                self.notice = ends.then(|| notice(moment, text("source"), text("text")));
+            }
+            "notice-withdrawn" => self.notice = None,
             "farewell" => self.farewell = Some(text("reason").to_owned()),
             "suspect" | "hypothesis" | "given-up" => {
                 // The names are those of `liveness::Hypothesis`.
@@ -124,4 +131,11 @@ impl Heard {
             _ => {}
         }
     }
+}
+
+/// A notice in words, with when it was heard.
+fn notice(moment: &Moment, source: &str, text: &str) -> String {
+    let seconds = moment.at_ms / 1_000 % 86_400;
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("notice from {source} at {hour:02}:{minute:02}:{second:02} UTC: {text}")
 }

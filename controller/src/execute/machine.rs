@@ -132,6 +132,7 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
         reason: String::new(),
         condemned: false,
         given_up: false,
+        notice: None,
     });
     let detail = json!({"provider": provider.name(), "usd_per_hour": price});
     let changes =

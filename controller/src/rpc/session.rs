@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use lifecycle::{MachineEvent, MachineId, MachineState};
+use lifecycle::{LossCause, MachineEvent, MachineId, MachineState};
 use proto::convert;
 use proto::identity::Peer;
 use proto::v1::{self, agent_link_server::AgentLink, down, up};
@@ -125,6 +125,10 @@ impl Session {
                     self.core.health.said(self.machine, self.core.clock.mono_ms(), report);
                 }
                 Some(v1::Up { body: Some(up::Body::Farewell(farewell)) }) => self.farewell(&farewell).await?,
+                Some(v1::Up { body: Some(up::Body::Notice(said)) }) => {
+                    self.core.heard(self.machine);
+                    super::notice::take(&self.core, self.machine, &said).await?;
+                }
                 Some(v1::Up { body: Some(up::Body::Upgraded(outcome)) }) => {
                     self.core.health.upgraded(self.machine, outcome);
                 }
@@ -322,7 +326,9 @@ async fn attach(core: &Core, machine: MachineId) -> Result<(), Status> {
 async fn again(core: &Core, mut row: Versioned<Machine>) -> Result<(), Status> {
     const AGAIN: &str = "it spoke again";
     let lost = matches!(row.body.status, MachineState::Lost { .. } | MachineState::Destroying);
-    let asked = row.body.condemned || row.body.reason.contains(AGAIN);
+    // One that was left before its end speaks on until then.
+    let noticed = row.body.reason == LossCause::Noticed.to_string();
+    let asked = row.body.condemned || noticed || row.body.reason.contains(AGAIN);
     if !lost || asked {
         return Ok(());
     }

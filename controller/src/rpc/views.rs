@@ -9,6 +9,7 @@ use proto::v1;
 use crate::capsule;
 use crate::core::{Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Exited, Machine, Metrics, Run, Versioned};
+use crate::plan;
 use crate::provider::{Listing, Presence};
 
 /// A run with what it has cost and how fast it goes.
@@ -225,10 +226,17 @@ pub async fn words(core: &Core, rows: &[Machine]) -> Result<BTreeMap<MachineId, 
 /// A machine.
 #[must_use]
 pub fn machine(core: &Core, m: &Machine) -> v1::MachineView {
-    let reason = match core.carried.of(m.id) {
-        Some(trouble) if m.reason.is_empty() => trouble,
-        Some(trouble) => format!("{}; {trouble}", m.reason),
+    let now = core.clock.wall_ms();
+    let noticed = m.notice.as_ref().filter(|_| m.status.is_up() && plan::is_leaving(m, now));
+    let said = match noticed {
+        Some(notice) if m.reason.is_empty() => notice.to_string(),
+        Some(notice) => format!("{}; {notice}", m.reason),
         None => m.reason.clone(),
+    };
+    let reason = match core.carried.of(m.id) {
+        Some(trouble) if said.is_empty() => trouble,
+        Some(trouble) => format!("{said}; {trouble}"),
+        None => said,
     };
     v1::MachineView {
         id: m.id.to_string(),

@@ -38,11 +38,22 @@ pub(super) fn machine_lost(e: &Evidence) -> Option<Verdict> {
         .and(said(e))
         .try_next("outlast machines --all (what the provider says)")
         .try_next("see that the machine can reach the controller: outlast controller status"),
+        // Also where it speaks on: it was left before its end.
+        LossCause::Noticed => noticed(e, "its provider gave notice"),
+        _ if e.notice.is_some() => noticed(e, ""),
         _ if e.spoke_again => came_back(e, loss),
         LossCause::Farewell => farewell(e, e.farewell.as_deref().unwrap_or_default()),
         LossCause::Gone | LossCause::Terminated => ended(e, loss),
         LossCause::Silent => silent(e),
     })
+}
+
+/// The provider said before that it takes it.
+fn noticed(e: &Evidence, otherwise: &str) -> Verdict {
+    let told = e.notice.clone().unwrap_or_else(|| otherwise.to_owned());
+    Verdict::new(Cause::Preempted, Confidence::Certain, told)
+        .try_next(format!("outlast status {} (which step it went on from)", e.run))
+        .try_next("see that the program saves when it is told: [notice] in the guide")
 }
 
 /// What the provider said, in words.

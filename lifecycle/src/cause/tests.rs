@@ -208,6 +208,20 @@ fn the_providers_word_and_the_machines_farewell_count() {
 }
 
 #[test]
+fn a_notice_makes_a_preemption_certain_whatever_became_of_the_machine() {
+    let told = "notice from ec2 at 10:00:00 UTC: terminate";
+    for loss in [LossCause::Noticed, LossCause::Gone, LossCause::Terminated, LossCause::Silent] {
+        for spoke_again in [false, true] {
+            let verdict = judge(&Evidence { notice: Some(told.into()), spoke_again, ..lost(loss) });
+            assert_eq!((verdict.cause, verdict.confidence), (C::Preempted, Certain), "{loss}");
+            assert_eq!(verdict.because, [told]);
+        }
+    }
+    let asked = Evidence { notice: Some(told.into()), ..lost(LossCause::Operator) };
+    assert_eq!(judge(&asked).cause, C::Operator);
+}
+
+#[test]
 fn who_asked_for_the_end_comes_first() {
     let stopped = Evidence { asked: Some(Asked::Person), ..killed(15, "KeyError: 'x'") };
     assert_eq!((judge(&stopped).cause, judge(&stopped).confidence), (C::Operator, Certain));

@@ -1085,7 +1085,7 @@ pub mod machine_health_server {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Up {
-    #[prost(oneof = "up::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "up::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<up::Body>,
 }
 /// Nested message and enum types in `Up`.
@@ -1109,7 +1109,36 @@ pub mod up {
         /// How an upgrade that was asked for went.
         #[prost(message, tag = "6")]
         Upgraded(super::UpgradeOutcome),
+        /// The provider takes the machine, or took that back. Said again in each
+        /// session while it stands.
+        #[prost(message, tag = "7")]
+        Notice(super::Notice),
     }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notice {
+    /// "ec2", "gce", "azure", "sigterm", "hook" or "file".
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(enumeration = "NoticeKind", tag = "2")]
+    pub kind: i32,
+    /// In the source's own words, at most 200 characters.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+    /// Milliseconds until the machine is taken, from when this is sent; absent:
+    /// the source does not say.
+    #[prost(uint64, optional, tag = "4")]
+    pub in_ms: ::core::option::Option<u64>,
+    /// The source took it back.
+    #[prost(bool, tag = "5")]
+    pub withdrawn: bool,
+    /// A checkpoint of after the notice is durable.
+    #[prost(bool, tag = "6")]
+    pub saved: bool,
+    /// Unix milliseconds on the machine when it was heard; for display.
+    #[prost(uint64, tag = "7")]
+    pub at_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1476,7 +1505,8 @@ pub struct Welcome {
     #[prost(uint64, tag = "2")]
     pub heartbeat_ms: u64,
     /// What else the controller understands. 0: neither STREAM_EVIDENCE, Alert,
-    /// HealthReport, Farewell nor UpgradeOutcome; 1: these as well; 2: Exited.
+    /// HealthReport, Farewell nor UpgradeOutcome; 1: these as well; 2: Exited;
+    /// 3: Notice.
     #[prost(uint32, tag = "3")]
     pub wire: u32,
 }
@@ -1602,6 +1632,38 @@ pub struct Superseded {
     pub attempt_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub current_generation: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NoticeKind {
+    Unspecified = 0,
+    /// The machine ends.
+    Ends = 1,
+    /// It may end: worth a save, and no replacement.
+    MayEnd = 2,
+}
+impl NoticeKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NOTICE_KIND_UNSPECIFIED",
+            Self::Ends => "NOTICE_KIND_ENDS",
+            Self::MayEnd => "NOTICE_KIND_MAY_END",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NOTICE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "NOTICE_KIND_ENDS" => Some(Self::Ends),
+            "NOTICE_KIND_MAY_END" => Some(Self::MayEnd),
+            _ => None,
+        }
+    }
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

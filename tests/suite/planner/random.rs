@@ -2,8 +2,9 @@
 //! over snapshots that no history leads to.
 
 use controller::liveness::{Clocks, Observation, ProviderWord};
-use controller::model::{Attempt, Machine, Run, Wish};
-use controller::plan::{Action, CREATES_PER_HOUR, HOUR_MS, Snapshot, plan};
+use controller::model::notice::Said;
+use controller::model::{Attempt, Machine, Notice, Run, Wish};
+use controller::plan::{Action, CREATES_PER_HOUR, HOUR_MS, Snapshot, is_leaving, may_be_left, plan};
 use lifecycle::{AttemptState, Exit, LossCause, MachineId, MachineState, RunId, RunState};
 use proptest::prelude::*;
 
@@ -42,10 +43,23 @@ fn happen(world: &mut World, what: u8, which: u8) {
         (21, _) if world.machines.len() < 20 && !world.run(run).status.is_final() => world.intend(run),
         (22, _) => world.exit(run, Exit::Code { code: i32::from(which % 3) }),
         (26, _) => world.hang(run, which > 128),
+        (27..30, Some(id)) => world.notice(id, &said(which)),
         (23, _) if which > 220 => world.run(run).wish = Wish::Stop,
         (24, _) if which > 128 => world.restart(),
         (25, _) => world.save(run, u64::from(which)),
         _ => {}
+    }
+}
+
+/// What an agent says of its provider.
+fn said(which: u8) -> Said {
+    Said {
+        source: "ec2".into(),
+        ends: !which.is_multiple_of(5),
+        text: String::new(),
+        in_ms: Some([0, 1_500, 30_000, 120_000][usize::from(which) % 4]),
+        withdrawn: which.is_multiple_of(7),
+        saved: which.is_multiple_of(3),
     }
 }
 
@@ -87,6 +101,8 @@ fn check(world: &Snapshot, actions: &[Action]) {
                 let seen = world.seen.iter().find(|s| s.0 == *id).is_some_and(|s| s.1.attached);
                 assert!(m.status == MachineState::Ready && seen, "bound to what is not ready: {m:?}");
                 assert!(m.run == *run && !m.given_up && !m.condemned, "bound to what is not its own: {m:?}");
+                assert!(!is_leaving(m, world.now_ms), "bound to what is about to be taken: {m:?}");
+                leaves_for_a_reason(world, *run);
                 let released = |a: &Action| matches!(a, Action::Release(other, _) if other == id);
                 assert!(!actions.iter().any(released), "bound and released at once: {actions:?}");
             }
@@ -113,6 +129,17 @@ fn check(world: &Snapshot, actions: &[Action]) {
     }
 }
 
+/// A live attempt is replaced only where its machine is given up, or its time
+/// is over by its provider's notice.
+fn leaves_for_a_reason(world: &Snapshot, run: RunId) {
+    let run = world.runs.iter().find(|r| r.id == run).expect("a run");
+    let live = world.bound.iter().find(|a| Some(a.id) == run.bound && !a.status.is_final());
+    let held = live.and_then(|a| world.machines.iter().find(|m| m.id == a.machine));
+    if let Some(held) = held.filter(|m| m.status.is_up()) {
+        assert!(held.given_up || may_be_left(held, world.now_ms), "a machine that works is left: {held:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(cases(400))]
 
@@ -121,7 +148,7 @@ proptest! {
     /// happens any more, nothing more is wanted.
     #[test]
     fn a_second_pass_over_the_same_facts_wants_nothing_again(
-        history in proptest::collection::vec((0u8..27, any::<u8>()), 0..120),
+        history in proptest::collection::vec((0u8..30, any::<u8>()), 0..120),
         ids_fall: bool,
         max_usd in proptest::option::of(0.01f64..5.0),
     ) {
@@ -145,7 +172,7 @@ proptest! {
 
     /// Whoever plans twice wants the same: nothing but the facts decides.
     #[test]
-    fn a_plan_depends_on_the_facts_alone(history in proptest::collection::vec((0u8..27, any::<u8>()), 0..80)) {
+    fn a_plan_depends_on_the_facts_alone(history in proptest::collection::vec((0u8..30, any::<u8>()), 0..80)) {
         let world = after(&history, false, None);
         prop_assert_eq!(world.plan(), world.plan());
     }
@@ -233,7 +260,7 @@ proptest! {
     #[test]
     fn no_snapshot_makes_a_plan_that_harms(
         machines in proptest::collection::vec(
-            (machine_state(), observation(), mostly_not(), mostly_not(), mostly_not()), 0..7),
+            (machine_state(), observation(), mostly_not(), mostly_not(), mostly_not(), proptest::option::of(any::<u8>())), 0..7),
         status in prop::sample::select(vec![
             RunState::Queued, RunState::Provisioning, RunState::Running, RunState::Running, RunState::Recovering,
             RunState::Cancelled, RunState::Paused,
@@ -252,11 +279,12 @@ proptest! {
             attempt.status = AttemptState::Ended { exit: Exit::Code { code: 1 } };
         }
         let mut snapshot = Snapshot { now_ms: 1_000_100, ..Snapshot::default() };
-        for (n, (status, seen, given_up, condemned, stranger)) in machines.into_iter().enumerate() {
+        for (n, (status, seen, given_up, condemned, stranger, notice)) in machines.into_iter().enumerate() {
             let id = MachineId::from_bytes([u8::try_from(n).unwrap() + 1; 16]);
             let run = if stranger { RunId::from_bytes([99; 16]) } else { run.id };
             // The first one is the bound one.
-            snapshot.machines.push(Machine { id, run, status, given_up, condemned, ..template.clone() });
+            let notice = notice.and_then(|which| Notice::after(None, &said(which), 1_000_000)).map(|(notice, _)| notice);
+            snapshot.machines.push(Machine { id, run, status, given_up, condemned, notice, ..template.clone() });
             snapshot.seen.push((id, seen, 20_000));
         }
         attempt.machine = MachineId::from_bytes([1; 16]);

@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 
+use controller::model::notice::Said;
 use controller::model::{StopReason, Wish};
-use controller::plan::Action;
+use controller::plan::{self, Action};
 use lifecycle::{AttemptState, Exit, MachineId, MachineState, RunId, RunState};
 
 use super::world::{Reply, World};
@@ -60,6 +61,10 @@ impl Script {
             ["vanish", names @ ..] => self.each(names, World::vanish)?,
             ["end", names @ ..] => self.each(names, World::end_instance)?,
             ["condemn", names @ ..] => self.each(names, |world, id| world.machine(id).condemned = true)?,
+            ["notice", name, what @ ..] => {
+                let id = self.machine_id(name)?;
+                self.notice(id, what)?;
+            }
             ["stuck", names @ ..] => self.each(names, |world, id| {
                 world.stuck.insert(id);
             })?,
@@ -116,6 +121,27 @@ impl Script {
             let id = self.machine_id(name)?;
             act(&mut self.world, id);
         }
+        Ok(())
+    }
+
+    /// `60s`: its provider takes it then. `may`: it may. `saved`, `back`.
+    fn notice(&mut self, id: MachineId, what: &[&str]) -> Result<(), String> {
+        let mut said = Said {
+            source: "ec2".into(),
+            ends: true,
+            text: "terminate".into(),
+            in_ms: None,
+            withdrawn: false,
+            saved: false,
+        };
+        match what {
+            ["may"] => said.ends = false,
+            ["saved"] => said.saved = true,
+            ["back"] => said.withdrawn = true,
+            [time] => said.in_ms = Some(millis(time)?),
+            _ => return Err("a time, may, saved or back".into()),
+        }
+        self.world.notice(id, &said);
         Ok(())
     }
 
@@ -216,8 +242,13 @@ impl Script {
         for machine in &self.world.machines {
             let _ = write!(out, "  {} {}", self.named(machine.id), machine.status.name());
             let burnt = machine.status == MachineState::Abandoned;
-            let marks =
-                [(machine.given_up, "given up"), (machine.condemned, "condemned"), (burnt, "label burnt")];
+            let leaves = machine.status.is_up() && plan::is_leaving(machine, self.world.wall_ms);
+            let marks = [
+                (machine.given_up, "given up"),
+                (machine.condemned, "condemned"),
+                (burnt, "label burnt"),
+                (leaves, "about to be taken"),
+            ];
             for (_, mark) in marks.iter().filter(|(is, _)| *is) {
                 let _ = write!(out, ", {mark}");
             }

@@ -6,7 +6,8 @@ mod executor;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use controller::liveness::{Clocks, Observation, ProviderWord};
-use controller::model::{Attempt, Machine, ManifestRef, Run, Wish};
+use controller::model::notice::Said;
+use controller::model::{Attempt, Machine, ManifestRef, Notice, Run, Wish};
 use controller::plan::{self, Action, Snapshot};
 use lifecycle::{AttemptEvent, AttemptId, Exit, MachineEvent, MachineId, MachineState, RunId, RunState};
 
@@ -211,6 +212,15 @@ impl World {
 
     pub(super) fn exists(&self, id: MachineId) -> bool {
         self.instances.contains_key(&id)
+    }
+
+    /// Its agent says what its provider said.
+    pub(super) fn notice(&mut self, id: MachineId, said: &Said) {
+        let now = self.wall_ms;
+        let row = self.machine(id);
+        if let Some((next, _)) = Notice::after(row.notice.as_ref(), said, now) {
+            row.notice = Some(next);
+        }
     }
 
     /// The bound attempt's program runs and then ends, and this is told.

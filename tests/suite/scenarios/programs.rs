@@ -40,6 +40,7 @@ for i in range(int(sys.argv[1])):
 /// `OUTLAST_RESUME_FROM`, saves when it is asked to end.
 /// `HOW=place`: archives, under their own names while they are written.
 /// `HOW=temporary`: free bytes, under a temporary name while they are written.
+/// `ON_USR1`: it saves when it is asked to, and does no step after that.
 /// `HALF`: the first generation never writes more than half of this step's save.
 const TRAINING: &str = r#"
 import hashlib, json, os, signal, sys, time, zipfile
@@ -99,8 +100,27 @@ def on_term(*_):
     asked = True
 signal.signal(signal.SIGTERM, on_term)
 
+wanted = False
+def on_usr1(*_):
+    global wanted
+    wanted = True
+if get("ON_USR1"):
+    signal.signal(signal.SIGUSR1, on_usr1)
+
+def save_as_asked():
+    save(step)
+    note("noticed", str(step))
+    while not asked:
+        print("holding", flush=True)
+        time.sleep(0.02)
+    sys.exit(0)
+
 def gate():
+    if wanted:
+        save_as_asked()
     while GATE and not asked and step >= int(open(GATE).read()):
+        if wanted:
+            save_as_asked()
         # What is said meanwhile is said by a program that goes on.
         print("holding", flush=True)
         time.sleep(0.02)

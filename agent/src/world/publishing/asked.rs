@@ -92,7 +92,7 @@ fn checked(dir: &AttemptDir, check: &[String], path: &Path) -> Result<(), Reason
     let env = serde_json::from_slice::<Launch>(&launch).map(|launch| launch.env).unwrap_or_default();
     let mut argv = check.to_vec();
     argv.push(path.to_string_lossy().into_owned());
-    match os::run_bounded(&argv, &dir.source(), &env, PATIENCE, SAID) {
+    match os::run_bounded(&argv, &dir.source(), &env, PATIENCE, SAID, os::Kept::Stderr) {
         Ok(os::Ended { code: Some(0), .. }) => Ok(()),
         Ok(os::Ended { code: Some(code), said }) => no(format!("code {code}: {said}")),
         Ok(os::Ended { code: None, said }) => no(format!("it was ended: {said}")),

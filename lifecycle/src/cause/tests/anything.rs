@@ -24,17 +24,19 @@ fn some_loss(pick: u8) -> Option<LossCause> {
         Some(LossCause::NeverJoined),
         Some(LossCause::Operator),
         Some(LossCause::Farewell),
-    ][usize::from(pick % 7)]
+        Some(LossCause::Noticed),
+    ][usize::from(pick % 8)]
 }
 
 proptest! {
     #[test]
     fn anything_is_judged_and_only_positive_evidence_is_certain(
-        (exit, loss, asked, n) in (0u8..5, 0u8..7, 0u8..3, any::<i32>()),
+        (exit, loss, asked, n) in (0u8..5, 0u8..8, 0u8..3, any::<i32>()),
         (stderr, kernel) in (proptest::collection::vec("\\PC{0,60}", 0..6), proptest::collection::vec("\\PC{0,60}", 0..4)),
         (oom, hang, leave, tail) in (proptest::option::of("\\PC{0,20}"), "\\PC{0,20}", "\\PC{0,20}", 0usize..46),
         (spoke, boot, superseded, provider, silent) in (any::<bool>(), any::<bool>(), any::<bool>(), 0u8..4, any::<u64>()),
         farewell in proptest::option::of("[a-z]{0,12}"),
+        notice in proptest::option::of("[a-z ]{0,12}"),
     ) {
         let mut stderr = stderr;
         if n % 3 == 0 { stderr.extend(lines(TAILS[tail].1)); }
@@ -44,7 +46,7 @@ proptest! {
             last_error_line: stderr.last().cloned().unwrap_or_default(), stderr, kernel,
             out_of_memory: oom.unwrap_or_default(), hang, leave_machine: leave, spoke_again: spoke, new_boot: boot,
             provider: [None, Some(ProviderSays::Alive), Some(ProviderSays::Ended), Some(ProviderSays::Absent)][usize::from(provider)],
-            silent_ms: silent, farewell, ..Evidence::default()
+            silent_ms: silent, farewell, notice, ..Evidence::default()
         };
         let verdict = judge(&e);
         prop_assert!(!verdict.because.is_empty());
@@ -57,7 +59,7 @@ proptest! {
                 C::Budget => e.asked == Some(Asked::Budget),
                 C::NeverJoined => e.loss == Some(LossCause::NeverJoined),
                 C::Hang => !e.hang.is_empty(),
-                C::Preempted => e.farewell.is_some(),
+                C::Preempted => e.farewell.is_some() || e.notice.is_some() || e.loss == Some(LossCause::Noticed),
                 C::NetworkPartition => e.spoke_again,
                 C::ProviderLying => e.spoke_again && matches!(e.loss, Some(LossCause::Gone | LossCause::Terminated)),
                 C::Rebooted => e.new_boot || e.farewell.as_deref().is_some_and(|f| f.contains("reboot")) || matches!(&e.exit, Some(Exit::Unknown { reason }) if reason.contains("boot")),

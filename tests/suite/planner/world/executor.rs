@@ -122,6 +122,7 @@ impl World {
             reason: String::new(),
             condemned: false,
             given_up: false,
+            notice: None,
         });
     }
 
@@ -209,11 +210,18 @@ impl World {
         }
         if let Some(old) = self.live(id) {
             let held = self.attempt(old).machine;
-            self.end_attempt(id, old, AttemptEvent::Lose(LossCause::Silent))?;
+            let now = self.wall_ms;
+            let row = self.machine(held);
+            let noticed = plan::may_be_left(row, now) && !row.given_up;
+            if row.status.is_up() && !row.given_up && !noticed {
+                return Ok(());
+            }
+            let cause = if noticed { LossCause::Noticed } else { LossCause::Silent };
+            self.end_attempt(id, old, AttemptEvent::Lose(cause))?;
             self.step_run(id, RunEvent::Unbind)?;
             // Evidence may have come in the same pass.
             if self.machine(held).status.is_up() {
-                self.step(held, MachineEvent::Lose(LossCause::Silent))?;
+                self.step(held, MachineEvent::Lose(cause))?;
             }
         }
         self.step_run(id, RunEvent::Bind)?;

@@ -1,0 +1,172 @@
+//! A provider gives notice that it takes a machine: the program is asked to
+//! save, another machine is there before the first one goes, and what was saved
+//! is not done again. The metadata services are doubles on loopback, one for the
+//! first machine and one for all that come after it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::programs::Training;
+use super::stage::{Stage, machine_of, program, wait};
+
+/// The services of one machine.
+struct Metadata {
+    child: Child,
+    port: u16,
+}
+
+impl Metadata {
+    fn start() -> Self {
+        let mut child = Command::new(program().with_file_name("fake-metadata"))
+            .arg("--until-stdin-closes")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        Self { child, port: u16::try_from(said["port"].as_u64().unwrap()).unwrap() }
+    }
+
+    fn control(&self, path: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let method = if path == "state" { "GET" } else { "POST" };
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} /control/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn terminates_in(&self, in_ms: u64) {
+        self.control("notice", &json!({"service": "ec2", "action": "terminate", "in_ms": in_ms}));
+    }
+}
+
+impl Drop for Metadata {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An installation whose machines ask doubles: the first machine one, the
+/// others another.
+fn stage() -> (Stage, Metadata, Metadata) {
+    let (first, others) = (Metadata::start(), Metadata::start());
+    let stage = Stage::new();
+    let place = stage.path("place");
+    let script = format!(
+        "#!/bin/sh\nport={}\nmkdir {} 2>/dev/null && port={}\n\
+         OUTLAST_METADATA_ADDRESS=127.0.0.1:$port exec \"$@\"\n",
+        others.port,
+        stage.path("first-machine").display(),
+        first.port
+    );
+    fs::write(&place, script).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    let wrap = ("OUTLAST_LOCAL_WRAP".to_owned(), place.display().to_string());
+    (stage.with([wrap]), first, others)
+}
+
+/// Where something is in the journal of a run.
+#[track_caller]
+fn at(events: &[Value], verb: &str, object: &str) -> usize {
+    let found = events.iter().position(|event| event["verb"] == verb && event["object"] == object);
+    found.unwrap_or_else(|| panic!("`{verb}` of {object} is not in {events:#?}"))
+}
+
+/// Both machines of a run: the one that was noticed, and the one after it.
+#[track_caller]
+fn machines(detail: &Value, first: &str) -> String {
+    let all = detail["machines"].as_array().unwrap();
+    assert_eq!(all.len(), 2, "{detail:#}");
+    let other = all.iter().find(|machine| machine["id"] != first).unwrap();
+    other["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_machine_under_notice_is_replaced_before_it_ends_and_no_step_is_done_again() {
+    let (stage, first, others) = stage();
+    let settings = [("STEPS", "40"), ("STEP_MS", "40"), ("EVERY", "1000"), ("ON_USR1", "yes")];
+    let training = Training::new(&stage, &settings).gated(8).set("notice.source=ec2");
+    let run = training.submit(&stage);
+    training.when_done(8);
+    let machine = machine_of(&stage.status(&run));
+    first.terminates_in(600_000);
+    let saved = wait("the save that was asked for", || training.noted("noticed").first().cloned());
+    assert_eq!(saved, "8");
+    // Long before the time is over, since it is saved.
+    stage.when(&run, "in its second generation", |detail| detail["run"]["generation"] == 2);
+    training.may_end();
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    let starts = training.starts();
+    assert_eq!(starts[1]["resume_step"], 8, "{starts:?}");
+    let expected: Vec<(u64, u64)> = (1..=40).map(|step| (if step <= 8 { 1 } else { 2 }, step)).collect();
+    assert_eq!(training.steps(), expected, "every step once");
+
+    let other = machines(&detail, &machine);
+    let events = stage.events(&run);
+    let order = [
+        at(&events, "notice", &machine),
+        at(&events, "intent", &other),
+        at(&events, "attached", &other),
+        at(&events, "lost", &machine),
+        at(&events, "destroyed", &machine),
+    ];
+    assert!(order.is_sorted(), "{order:?} in {events:#?}");
+    assert!(at(&events, "notice-saved", &machine) < at(&events, "lost", &machine));
+    let ending = detail["attempts"][0]["ending"].as_str().unwrap();
+    assert!(ending.contains("preempted"), "{ending}");
+    let why = stage.ok(&["why", &run, "--attempt", "1"]).text();
+    assert!(why.contains("notice from ec2 at ") && why.contains("terminate"), "{why}");
+    // The other machine's service was asked too, and had nothing to say.
+    let asked = others.control("state", &json!({}));
+    assert!(asked["calls"].as_array().unwrap().iter().all(|call| call["service"] == "ec2"), "{asked}");
+    stage.verify();
+}
+
+#[test]
+fn a_program_that_does_not_catch_the_signal_lives_on_and_is_moved_in_time() {
+    let (stage, first, _others) = stage();
+    let settings = [("STEPS", "30"), ("STEP_MS", "40"), ("EVERY", "5")];
+    let training = Training::new(&stage, &settings).gated(8).set("notice.source=ec2");
+    let run = training.submit(&stage);
+    assert_eq!(stage.when_durable(&run, 5), 5);
+    training.when_done(8);
+    let machine = machine_of(&stage.status(&run));
+    // A token that has run out is replaced.
+    first.control("tokens", &json!({}));
+    first.terminates_in(20_000);
+    let file = stage.home.join("machines").join(&machine).join("attempts");
+    wait("the file that tells it", || {
+        let attempt = fs::read_dir(&file).ok()?.next()?.ok()?.path();
+        fs::read(attempt.join("notice/notice.json")).ok()
+    });
+    // Nothing was saved: it is left two seconds before its time, and not ended
+    // by a signal before that.
+    let detail = stage.when(&run, "in its second generation", |detail| detail["run"]["generation"] == 2);
+    assert_eq!(detail["attempts"][0]["exit_code"], Value::Null, "{detail:#}");
+    training.may_end();
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(training.starts()[1]["resume_step"], 5, "{:?}", training.starts());
+    let other = machines(&detail, &machine);
+    let events = stage.events(&run);
+    assert!(at(&events, "attached", &other) < at(&events, "lost", &machine), "{events:#?}");
+    let note = events.iter().find(|e| e["verb"] == "note" && e.to_string().contains("was not signalled"));
+    assert!(note.is_some(), "{events:#?}");
+    assert!(first.control("state", &json!({}))["tokens"].as_u64() >= Some(2));
+}
