@@ -29,6 +29,7 @@ pub mod verify;
 pub mod work;
 
 pub mod bootstrap;
+pub mod notify;
 pub mod objects;
 pub mod provider;
 pub mod store;

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod id;
 pub mod machine;
 pub mod mask;
+pub mod question;
 pub mod refusal;
 pub mod retention;
 pub mod retry;

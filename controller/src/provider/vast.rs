@@ -6,6 +6,7 @@
 //! that another run needs. The account's key never leaves this process.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -31,8 +32,8 @@ mod key;
 mod offer;
 mod pace;
 
-use answer::{Failure, Kind};
-use http::{Call, Http};
+use answer::{Failure, Kind, rejected};
+use http::{Call, Http, escaped};
 use instance::{One, Row};
 use offer::Offer;
 use pace::Op;
@@ -56,6 +57,8 @@ const FRESH: Duration = Duration::from_secs(3);
 const KEPT: Duration = Duration::from_hours(6);
 /// An address that worked is asked for anew after this.
 const ADDRESS: Duration = Duration::from_secs(30);
+/// Machines of which the host is remembered.
+const HOSTS_MAX: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(60);
 const ONSTART: &str = include_str!("../../../cloud-init/vast-onstart.sh.tmpl");
 
@@ -88,6 +91,8 @@ pub struct VastProvider {
     seen: std::sync::Mutex<BTreeMap<u64, (Instant, Row)>>,
     /// The public key that the account is known to have.
     registered: Mutex<Option<String>>,
+    /// On which physical machines those lie that were ordered here.
+    hosts: std::sync::Mutex<BTreeMap<u64, u64>>,
 }
 
 impl VastProvider {
@@ -117,6 +122,7 @@ impl VastProvider {
             unusable,
             seen: std::sync::Mutex::default(),
             registered: Mutex::new(None),
+            hosts: std::sync::Mutex::default(),
         })
     }
 
@@ -255,6 +261,14 @@ impl VastProvider {
         })
     }
 
+    fn note_host(&self, id: u64, machine: u64) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        while hosts.len() >= HOSTS_MAX {
+            hosts.pop_first();
+        }
+        hosts.insert(id, machine);
+    }
+
     /// A machine that was made though the call failed is not wanted.
     async fn undo(&self, contract: u64, label: &str) -> Result<(), String> {
         // A number in an answer may be anybody's machine.
@@ -275,15 +289,6 @@ impl VastProvider {
 fn unclear(what: &str) -> Failure {
     let text = format!("Vast.ai's answer to {what} is not what it documents");
     Failure { kind: Kind::Unknown, text, contract: None }
-}
-
-/// Percent-encoding of a query's value (RFC 3986, section 2).
-fn escaped(text: &str) -> String {
-    let byte = |b: u8| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
-        _ => format!("%{b:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 fn number(instance: &str) -> Option<u64> {
@@ -334,27 +339,49 @@ impl Provider for VastProvider {
         BOOTS_LONGER_MS
     }
 
+    fn chooses(&self) -> bool {
+        true
+    }
+
+    async fn host(&self, instance: &str) -> Option<String> {
+        let id = number(instance)?;
+        let ordered = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        let machine = match ordered {
+            Some(machine) => machine,
+            None => self.known(id, KEPT)?.machine,
+        };
+        (machine > 0).then(|| machine.to_string())
+    }
+
     async fn create(&self, request: &CreateRequest) -> CreateOutcome {
-        let rejected = |reason: String| CreateOutcome::Rejected { reason };
         if let Err(failure) = self.register_key().await {
-            return rejected(failure.text);
+            return rejected(failure);
         }
         let spec = &request.machine;
-        let offers = match self.search(spec, request.max_usd_per_hour).await {
+        let mut offers = match self.search(spec, request.max_usd_per_hour).await {
             Ok(offers) => offers,
-            Err(failure) => return rejected(failure.text),
+            Err(failure) => return rejected(failure),
         };
+        let found = offers.len();
+        offers.retain(|offer| !request.avoid.contains(&offer.machine.to_string()));
         let mut why = format!("Vast.ai has no offer for {}", offer::wish(spec, request.max_usd_per_hour));
+        if offers.len() < found {
+            let _ = write!(why, " besides {} on hosts that failed before", found - offers.len());
+        }
         for offer in offers.iter().take(TRIES) {
             let path = format!("/api/v0/asks/{}/", offer.ask);
             match self.write(Op::Create, Method::PUT, path, &self.order(request, offer)).await {
                 Ok(answer) => {
                     return match answer.get("new_contract").and_then(answer::id) {
-                        Some(id) => CreateOutcome::Created { instance: id.to_string() },
+                        Some(id) => {
+                            self.note_host(id, offer.machine);
+                            CreateOutcome::Created { instance: id.to_string() }
+                        }
                         None => CreateOutcome::Unknown { reason: unclear("the order").text },
                     };
                 }
-                Err(Failure { kind, text, contract }) => {
+                Err(failure) => {
+                    let Failure { kind, text, contract } = failure.clone();
                     if let Some(contract) = contract
                         && let Err(reason) = self.undo(contract, &request.label).await
                     {
@@ -366,12 +393,12 @@ impl Provider for VastProvider {
                         Kind::Unknown if contract.is_none() => {
                             return CreateOutcome::Unknown { reason: text };
                         }
-                        _ => return rejected(text),
+                        _ => return rejected(failure),
                     }
                 }
             }
         }
-        rejected(why)
+        rejected(Failure { kind: Kind::OfferGone, text: why, contract: None })
     }
 
     async fn list(&self, label_prefix: &str) -> Listing {

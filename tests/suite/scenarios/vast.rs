@@ -36,10 +36,10 @@ echo "done at $i" >"$OUTLAST_OUTPUT_DIR/summary.txt"
 "#;
 const SETTINGS: &str = "[run]\ncommand = [\"sh\", \"program.sh\"]\nprovider = \"vast\"\n[environment]\nkind = \"none\"\n\
                         [checkpoints]\nquiet = \"1s\"\n[machine]\nreliability = 0.5\ndisk = \"20GB\"\n";
-const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
+pub(super) const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
 
 /// The fake vendor, with real machines behind it.
-struct Vendor {
+pub(super) struct Vendor {
     child: Child,
     port: u16,
     machines: PathBuf,
@@ -47,7 +47,7 @@ struct Vendor {
 
 impl Vendor {
     /// `None`, and a word on why, where machines cannot be made here.
-    fn start(stage: &Stage, test: &str) -> Option<Self> {
+    pub(super) fn start(stage: &Stage, test: &str) -> Option<Self> {
         let found = |tool: &str| {
             Path::new("/usr/sbin").join(tool).exists() || Path::new("/usr/bin").join(tool).exists()
         };
@@ -77,7 +77,7 @@ impl Vendor {
         Some(Self { child, port, machines })
     }
 
-    fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(super) fn control(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(
@@ -94,7 +94,7 @@ impl Vendor {
         serde_json::from_str(text).unwrap()
     }
 
-    fn state(&self) -> Value {
+    pub(super) fn state(&self) -> Value {
         self.control("GET", "state", &json!({}))
     }
 
@@ -103,7 +103,7 @@ impl Vendor {
         self.state()["instances"].as_array().unwrap().clone()
     }
 
-    fn environment(&self) -> [(String, String); 2] {
+    pub(super) fn environment(&self) -> [(String, String); 2] {
         [
             ("VAST_URL".into(), format!("http://127.0.0.1:{}", self.port)),
             ("VAST_API_KEY".into(), "test-key".into()),
@@ -126,14 +126,14 @@ impl Drop for Vendor {
     }
 }
 
-struct Project {
-    root: PathBuf,
-    gate: PathBuf,
+pub(super) struct Project {
+    pub(super) root: PathBuf,
+    pub(super) gate: PathBuf,
     starts: PathBuf,
 }
 
 impl Project {
-    fn new(stage: &Stage, caps: &str) -> Self {
+    pub(super) fn new(stage: &Stage, caps: &str) -> Self {
         let (gate, starts) = (stage.path("gate"), stage.path("starts"));
         fs::write(&gate, "20").unwrap();
         let env = format!("env = {{ GATE = {gate:?}, STARTS = {starts:?} }}\n");
