@@ -12,10 +12,11 @@ mod tidy;
 mod values;
 
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
-pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb};
+pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb, NotifyVerb};
 pub use machines::{HealthArgs, MachinesVerb, OffersArgs, UpgradeArgs};
 pub use runs::{
-    DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs, SyncArgs, WhyArgs,
+    AnswerArgs, DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs,
+    SyncArgs, WhyArgs,
 };
 pub use simulate::SimulateArgs;
 pub use tidy::TidyArgs;
@@ -59,6 +60,8 @@ pub enum Verb {
     Destroy(DestroyArgs),
     /// Go on with a run that was held or has ended
     Resume(ResumeArgs),
+    /// Show what a run waits for, or answer it
+    Answer(AnswerArgs),
     /// Show machines, as their providers see them
     #[command(args_conflicts_with_subcommands = true)]
     Machines {
@@ -148,6 +151,12 @@ pub enum Verb {
         /// What to do.
         #[command(subcommand)]
         verb: ConfigVerb,
+    },
+    /// Show or try out whom the controller tells of events
+    Notify {
+        /// What to do.
+        #[command(subcommand)]
+        verb: NotifyVerb,
     },
     /// Look after the keys of sealed checkpoints
     Keys {

@@ -1,6 +1,7 @@
 //! One file per verb. A verb asks, prints and says its exit code; what several
 //! of them show is written here once.
 
+pub mod answer;
 pub mod artifacts;
 pub mod checkpoints;
 pub mod completions;
@@ -15,6 +16,7 @@ pub mod health;
 pub mod keys;
 pub mod logs;
 pub mod machines;
+pub mod notify;
 pub mod offers;
 pub mod pull;
 pub mod resume;
@@ -54,6 +56,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Stop(args) => stop::perform(ctx, &args).await,
         Verb::Destroy(args) => destroy::perform(ctx, &args).await,
         Verb::Resume(args) => Box::pin(resume::perform(ctx, &args)).await,
+        Verb::Answer(args) => Box::pin(answer::perform(ctx, &args)).await,
         Verb::Machines { verb: Some(MachinesVerb::Upgrade(args)), .. } => {
             Box::pin(machines::upgrade(ctx, args)).await
         }
@@ -79,6 +82,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Config { verb } => config::perform(ctx, verb),
+        Verb::Notify { verb } => Box::pin(notify::perform(ctx, &verb)).await,
         Verb::Keys { verb } => keys::perform(ctx, &verb),
         Verb::Doctor { json } => Box::pin(doctor::perform(ctx, json)).await,
         Verb::Completions { shell } => Ok(completions::perform(ctx, shell)),

@@ -186,6 +186,9 @@ impl Told {
             if !run.reason.is_empty() && !is_over(detail) {
                 printer.note(&format!("outlast: {}: {}", run.state.to_lowercase(), run.reason));
             }
+            if run.question.is_some() {
+                printer.note(&format!("outlast: see the answers and give one: outlast answer {}", run.name));
+            }
         }
     }
 }

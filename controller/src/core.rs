@@ -121,6 +121,8 @@ pub struct Core {
     pub known: crate::known::Known,
     /// Verifications that were asked for.
     pub verify: crate::verify::Desk,
+    /// Who is told of events, and how that goes.
+    pub notify: crate::notify::Desk,
     /// Why machines that this controller dials are not reached.
     pub carried: crate::carrier::Troubles,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
@@ -194,6 +196,7 @@ impl Core {
             capsules: crate::capsule::gather::Waiting::default(),
             known: crate::known::Known::default(),
             verify: crate::verify::Desk::default(),
+            notify: crate::notify::Desk::default(),
             carried: crate::carrier::Troubles::default(),
             presence: Mutex::default(),
             ticked_ms: AtomicU64::new(0),

@@ -2,8 +2,6 @@
 //! on: an action that comes late finds other versions and changes nothing.
 //! Calls to providers happen between transactions, never inside one.
 
-use lifecycle::retry::{self, Decision, Ending};
-use lifecycle::run::Question;
 use lifecycle::{
     AttemptEvent, AttemptId, AttemptState, LossCause, MachineEvent, MachineId, MachineState, RunEvent, RunId,
 };
@@ -13,15 +11,20 @@ use crate::core::{Changes, Core, CoreError};
 use crate::durable;
 use crate::model::{Attempt, Machine, Record, Run, StopReason, Versioned, Wish};
 use crate::money;
+use crate::notify;
 use crate::plan::{self, Action};
 
+pub mod ask;
+mod first_boot;
+mod follow;
 pub mod machine;
+
+use follow::{Next, ending, follow, remember};
 
 /// The actor in the journal for what the controller decides itself.
 pub const SELF: &str = "controller";
 /// Checkpoints offered to a new attempt; each is tried in turn.
 pub(crate) const OFFERED: usize = 5;
-const ENDINGS: usize = 100;
 
 /// Performs `action`.
 ///
@@ -48,8 +51,9 @@ pub async fn perform(core: &Core, action: &Action) -> Result<(), CoreError> {
         Action::StopForBudget(run) => stop_for_budget(core, *run).await,
         Action::Tell(run, percent) => tell(core, *run, *percent).await,
         Action::Close(run) => close(core, *run).await,
-        Action::Storm(run) => storm(core, *run).await,
-        Action::Answer(run) => step_run(core, *run, "deadline-answered", RunEvent::Answer).await,
+        Action::Storm(run) => ask::storm(core, *run).await,
+        Action::Ask(run) => ask::refused(core, *run).await,
+        Action::Answer(run) => ask::over(core, *run).await,
         Action::Alarm(count) => {
             core.alarmed();
             core.alert(
@@ -72,24 +76,6 @@ fn moved(core: &Core, run: &mut Run, event: RunEvent) -> Result<(), CoreError> {
     Ok(())
 }
 
-/// Something destroys this run's machines: no more are made within the hour,
-/// unless a person says so.
-async fn storm(core: &Core, id: RunId) -> Result<(), CoreError> {
-    let run: Versioned<Run> = core.need(&id.to_string()).await?;
-    let now = core.clock.wall_ms();
-    // The hour may have ended since this was planned.
-    let Some(deadline_ms) = plan::storm_over_ms(&run.body.creates_ms, now) else { return Ok(()) };
-    let question = Question {
-        text: format!(
-            "{} machines were made for it within an hour; it waits for the hour to end (outlast resume: go on now)",
-            plan::CREATES_PER_HOUR
-        ),
-        options: vec!["go on".into(), "stop".into()],
-        deadline_ms,
-    };
-    step_run(core, id, "storm", RunEvent::Ask(question)).await
-}
-
 async fn step_run(core: &Core, id: RunId, verb: &str, event: RunEvent) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     let detail = match &event {
@@ -99,41 +85,6 @@ async fn step_run(core: &Core, id: RunId, verb: &str, event: RunEvent) -> Result
     moved(core, &mut run.body, event)?;
     core.commit(Changes::default().put(&run).note(core, SELF, verb, id, Some(id), detail)).await?;
     Ok(())
-}
-
-/// The end of an attempt as the retry rules see it.
-fn ending(core: &Core, run: &Run, attempt: &Attempt) -> Ending {
-    let exit = match &attempt.status {
-        AttemptState::Ended { exit } => Some(exit.clone()),
-        _ => None,
-    };
-    Ending {
-        exit,
-        fingerprint: retry::fingerprint(&attempt.last_error_line),
-        step: attempt.last_step,
-        durable_step: run.head.as_ref().and_then(|h| h.step),
-        started: attempt.program_started,
-        transient: attempt.transient,
-        hang: !attempt.hang.is_empty(),
-        at_ms: core.clock.wall_ms(),
-    }
-}
-
-fn remember(run: &mut Run, end: Ending) {
-    run.endings.push(end);
-    let surplus = run.endings.len().saturating_sub(ENDINGS);
-    run.endings.drain(..surplus);
-}
-
-/// What follows the newest ending, as the run's next event.
-fn follow(run: &Run) -> RunEvent {
-    if run.wish != Wish::Run {
-        return plan::stopped_as(run);
-    }
-    match retry::after(&run.endings, &run.spec.retry) {
-        Decision::Again => RunEvent::Unbind,
-        Decision::GiveUp(why) => RunEvent::Fail(why),
-    }
 }
 
 async fn bound_attempt(core: &Core, run: &Run) -> Result<Option<Versioned<Attempt>>, CoreError> {
@@ -161,10 +112,10 @@ async fn lose_attempt(core: &Core, id: RunId, cause: LossCause) -> Result<(), Co
     }
     attempt.body.status = attempt.body.status.apply(AttemptEvent::Lose(cause))?;
     attempt.body.ended_ms = core.clock.wall_ms();
-    let end = ending(core, &run.body, &attempt.body);
+    let end = ending(core, &run.body, &attempt.body, machine.body.usd_per_hour);
     remember(&mut run.body, end);
-    let event = follow(&run.body);
-    moved(core, &mut run.body, event)?;
+    let next = follow(core, &mut run.body).await?;
+    next.take(core, &mut run.body)?;
     let detail = json!({"cause": cause, "run": run.body.status.name()});
     let changes = Changes::default().put(&run).put(&attempt).expect(&machine).note(
         core,
@@ -174,7 +125,7 @@ async fn lose_attempt(core: &Core, id: RunId, cause: LossCause) -> Result<(), Co
         Some(id),
         detail,
     );
-    if core.commit(changes).await? {
+    if core.commit(next.note(core, &run.body, changes)).await? {
         core.capsules.add(attempt.body.id);
     }
     Ok(())
@@ -201,21 +152,28 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     let lacking = &attempt.body.unpublished;
     // What was ended for want of progress did not succeed, whatever its code.
     let success = exit.is_success() && attempt.body.hang.is_empty();
-    let event = if run.body.wish == Wish::Run && success && lacking.is_empty() {
-        RunEvent::Succeed
+    let mut machine: Option<Versioned<Machine>> = core.load(&attempt.body.machine.to_string()).await?;
+    let next: Next = if run.body.wish == Wish::Run && success && lacking.is_empty() {
+        RunEvent::Succeed.into()
     } else if run.body.wish == Wish::Run && success {
         // I13: what cannot be had back is no success, whatever the code.
-        RunEvent::Fail(format!("its program ended with 0, but {lacking}"))
+        RunEvent::Fail(format!("its program ended with 0, but {lacking}")).into()
     } else {
-        let end = ending(core, &run.body, &attempt.body);
+        let price = machine.as_ref().map_or(0.0, |machine| machine.body.usd_per_hour);
+        let end = ending(core, &run.body, &attempt.body, price);
         remember(&mut run.body, end);
-        follow(&run.body)
+        follow(core, &mut run.body).await?
     };
-    moved(core, &mut run.body, event)?;
+    next.take(core, &mut run.body)?;
     let detail = json!({"exit": exit, "run": run.body.status.name()});
-    let changes =
+    let mut changes =
         Changes::default().put(&run).expect(&attempt).note(core, SELF, "settled", id, Some(id), detail);
-    if core.commit(changes).await? {
+    if let Some(machine) = machine.as_mut().filter(|m| next.is_larger() && m.body.status.is_up()) {
+        machine.body.condemned = true;
+        machine.body.reason = format!("{}it is too small", plan::UNFIT);
+        changes = changes.put(machine);
+    }
+    if core.commit(next.note(core, &run.body, changes)).await? {
         core.poke(attempt.body.machine);
     }
     Ok(())
@@ -224,7 +182,7 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
 /// A machine on which the run's last attempt met what another try would meet
 /// again: it handed in all that it has, and is left.
 async fn condemn(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreError> {
-    let run: Versioned<Run> = core.need(&id.to_string()).await?;
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     let mut machine: Versioned<Machine> = core.need(&machine_id.to_string()).await?;
     let Some(attempt) = bound_attempt(core, &run.body).await? else { return Ok(()) };
     let ended = matches!(attempt.body.status, AttemptState::Ended { .. });
@@ -233,8 +191,9 @@ async fn condemn(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), Co
     }
     machine.body.condemned = true;
     machine.body.reason = format!("{}{}", plan::UNFIT, attempt.body.leave_machine);
-    let detail = json!({"why": attempt.body.leave_machine, "attempt": attempt.body.id});
-    let changes = Changes::default().put(&machine).expect(&attempt).expect(&run);
+    let avoided = run.body.steer.avoid(machine_id, &attempt.body.leave_machine, core.clock.wall_ms());
+    let detail = json!({"why": attempt.body.leave_machine, "attempt": attempt.body.id, "avoids": avoided});
+    let changes = Changes::default().put(&machine).expect(&attempt).put(&run);
     core.commit(changes.note(core, SELF, "condemned", machine_id, Some(id), detail)).await?;
     Ok(())
 }
@@ -250,12 +209,9 @@ async fn tell(core: &Core, id: RunId, percent: u8) -> Result<(), CoreError> {
         return Ok(());
     }
     run.body.told_percent = reached;
-    let detail = json!({
-        "percent": reached, "of": room.scope, "max_usd": room.cap_usd, "spent_usd": room.spent_usd,
-        "kept_back_usd": room.reserved_usd,
-    });
-    let verb = format!("budget-{reached}");
-    core.commit(Changes::default().put(&run).note(core, SELF, &verb, id, Some(id), detail)).await?;
+    let (scope, sums) = (room.scope.name(), (room.spent_usd, room.cap_usd));
+    let changes = notify::budget(core, Changes::default().put(&run), id, scope, u32::from(reached), sums);
+    core.commit(changes).await?;
     Ok(())
 }
 
@@ -316,6 +272,9 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
     }
     let mut resume = durable::offered(core, &run.body).await?;
     resume.truncate(OFFERED);
+    if resume.is_empty() && ask::had_checkpoint(&run.body) {
+        return ask::no_checkpoint(core, id).await;
+    }
     let spent = || CoreError::Impossible("no generation is left to issue".into());
     let generation = run.body.generation.next(core.restore_count).ok_or_else(spent)?;
     run.body.attempts += 1;
@@ -383,7 +342,7 @@ async fn replace(
     let cause = if noticed && !given_up { LossCause::Noticed } else { LossCause::Silent };
     old.body.status = old.body.status.apply(AttemptEvent::Lose(cause))?;
     old.body.ended_ms = core.clock.wall_ms();
-    let end = ending(core, run, &old.body);
+    let end = ending(core, run, &old.body, machine.body.usd_per_hour);
     remember(run, end);
     moved(core, run, RunEvent::Unbind)?;
     if up {

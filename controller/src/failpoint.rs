@@ -178,7 +178,7 @@ impl Provider for Cut {
         self.inner.settle_window_ms()
     }
 
-    async fn prepare(&self, request: &CreateRequest) -> Result<(), String> {
+    async fn prepare(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
         self.fuse.around("prepare", self.inner.prepare(request)).await
     }
 
@@ -196,6 +196,14 @@ impl Provider for Cut {
 
     async fn destroy(&self, instance: &str) -> DestroyOutcome {
         self.fuse.around("destroy", self.inner.destroy(instance)).await
+    }
+
+    fn chooses(&self) -> bool {
+        self.inner.chooses()
+    }
+
+    async fn host(&self, instance: &str) -> Option<String> {
+        self.inner.host(instance).await
     }
 
     async fn sabotage(&self, instance: &str) -> Result<(), String> {

@@ -32,6 +32,7 @@ pub mod verify;
 pub mod work;
 
 pub mod bootstrap;
+pub mod notify;
 pub mod objects;
 pub mod provider;
 pub mod store;

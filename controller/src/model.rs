@@ -14,9 +14,11 @@ use crate::store::{Expect, Kind, PutRow, Row};
 
 mod fork;
 pub mod notice;
+mod steer;
 
 pub use fork::Fork;
 pub use notice::Notice;
+pub use steer::{Avoid, Steer};
 
 /// A body that does not parse: another program wrote it, or a bug.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +187,9 @@ pub struct Run {
     /// Unix milliseconds before which no provider is asked again.
     #[serde(default)]
     pub retry_at_ms: u64,
+    /// What was learned about its next machine.
+    #[serde(default, skip_serializing_if = "Steer::is_empty")]
+    pub steer: Steer,
     /// The submission's token.
     pub token: String,
     /// The program's last exit.

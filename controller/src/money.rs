@@ -41,13 +41,13 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// How a person calls it.
+    /// Its name in journals and messages.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Run => "this run",
-            Self::Project => "its project",
-            Self::Day => "today",
+            Self::Run => "run",
+            Self::Project => "project",
+            Self::Day => "day",
         }
     }
 }

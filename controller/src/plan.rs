@@ -112,7 +112,9 @@ pub enum Action {
     Close(RunId),
     /// The storm limit is reached: a person or the hour's end decides.
     Storm(RunId),
-    /// The question's deadline passed: its default is taken.
+    /// Its provider keeps refusing: a person or the deadline decides.
+    Ask(RunId),
+    /// The question's deadline passed and its default is taken, or it is over.
     Answer(RunId),
     /// Its last attempt ended and the next belongs elsewhere.
     Condemn(RunId, MachineId),
@@ -217,6 +219,7 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
         // What ended on it is settled first.
         None if run.status != RunState::Running && is_leaving(machine, world.now_ms) => Some(LEAVES),
         None if run.wish != Wish::Run => Some("its run is being stopped"),
+        None if matches!(run.status, RunState::Waiting { .. }) => Some("its run waits for an answer"),
         None => {
             // Of several candidates the one that `want_machine` would bind
             // serves, then one that is up, then the first in id order.
@@ -345,9 +348,13 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         out.push(Action::Bind(run.id, machine));
     } else if mine().any(|m| m.status.is_hopeful()) {
         // One is on its way.
+    } else if run.steer.refusals.as_ref().is_some_and(|row| row.is_due(world.now_ms)) {
+        out.push(Action::Ask(run.id));
     } else if run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS {
         // A provider said no a moment ago. (A moment further off than any
         // pause comes from a clock that was set back.)
+    } else if run.steer.refusals.as_ref().is_some_and(|row| row.is_early(world.now_ms)) {
+        // It said until when there is no use in asking.
     } else if storm_over_ms(&run.creates_ms, world.now_ms).is_some() {
         out.push(Action::Storm(run.id));
     } else if money::refuses(world, run).is_some() {

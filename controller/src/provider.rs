@@ -10,6 +10,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use lifecycle::meter::{Billed, Rates};
+use lifecycle::question::Trouble;
 use lifecycle::spec::MachineSpec;
 
 mod children;
@@ -53,6 +54,9 @@ pub struct CreateRequest {
     pub machine: MachineSpec,
     /// The most that an hour of it may cost, in US dollars; `None`: anything.
     pub max_usd_per_hour: Option<f64>,
+    /// Hosts that failed before, as the provider numbers them
+    /// ([`Provider::host`]): no machine is made there.
+    pub avoid: Vec<String>,
 }
 
 /// What a machine costs, as its provider says now.
@@ -74,6 +78,7 @@ impl fmt::Debug for CreateRequest {
             .field("user_data", &format_args!("({} bytes, hidden)", self.user_data.len()))
             .field("machine", &self.machine)
             .field("max_usd_per_hour", &self.max_usd_per_hour)
+            .field("avoid", &self.avoid)
             .finish()
     }
 }
@@ -117,12 +122,24 @@ pub enum CreateOutcome {
     Rejected {
         /// Why.
         reason: String,
+        /// What kind of trouble that is.
+        trouble: Trouble,
+        /// Unix milliseconds before which there is no use in asking; 0: unknown.
+        not_before_ms: u64,
     },
     /// A machine may or may not exist: list by label before anything else.
     Unknown {
         /// What went wrong.
         reason: String,
     },
+}
+
+impl CreateOutcome {
+    /// Nothing was made, for a reason that may pass.
+    #[must_use]
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected { reason: reason.into(), trouble: Trouble::Passing, not_before_ms: 0 }
+    }
 }
 
 /// How far along a machine is.
@@ -257,6 +274,17 @@ pub trait Provider: Send + Sync {
         let _ = instance;
         None
     }
+    /// Whether it has machines of many sizes and finds one that meets a
+    /// [`MachineSpec`]; others give what they have.
+    fn chooses(&self) -> bool {
+        false
+    }
+    /// The physical host that a machine is on, as the provider numbers it;
+    /// `None`: it does not say. Answered from what is known, where it can be.
+    async fn host(&self, instance: &str) -> Option<String> {
+        let _ = instance;
+        None
+    }
     /// How much longer than others its machines may take from their creation
     /// until their agent is there, in milliseconds: they fetch an image first.
     fn boots_longer_ms(&self) -> u64 {
@@ -269,8 +297,8 @@ pub trait Provider: Send + Sync {
     /// made, so that a controller that ends meanwhile has left nothing open.
     ///
     /// # Errors
-    /// Why no machine is to be had.
-    async fn prepare(&self, request: &CreateRequest) -> Result<(), String> {
+    /// The rejection, where no machine is to be had.
+    async fn prepare(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
         let _ = request;
         Ok(())
     }

@@ -53,11 +53,13 @@ pub enum Kind {
     Series,
     /// A publication under way.
     Upload,
+    /// A message to somebody who is told of events.
+    Notice,
 }
 
 impl Kind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Run,
         Self::Attempt,
@@ -69,6 +71,7 @@ impl Kind {
         Self::Identity,
         Self::Series,
         Self::Upload,
+        Self::Notice,
     ];
 
     /// The stable text of this kind in databases and journals.
@@ -86,6 +89,7 @@ impl Kind {
             Self::Identity => "identity",
             Self::Series => "series",
             Self::Upload => "upload",
+            Self::Notice => "notice",
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod market;
 pub mod mask;
 pub mod meter;
+pub mod question;
 pub mod refusal;
 pub mod retention;
 pub mod retry;

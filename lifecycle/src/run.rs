@@ -17,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::question::Question;
 use crate::refusal::Refusal;
 
 /// Where a run stands.
@@ -67,17 +68,6 @@ pub enum Active {
     Running,
     /// As [`RunState::Recovering`].
     Recovering,
-}
-
-/// What only a person can decide.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
-    /// The question in one sentence.
-    pub text: String,
-    /// The answers that are understood; the first is the default.
-    pub options: Vec<String>,
-    /// Unix milliseconds after which the default is taken.
-    pub deadline_ms: u64,
 }
 
 /// What can happen to a run.
@@ -203,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn question() -> Question {
-        Question { text: "?".into(), options: vec!["yes".into()], deadline_ms: 0 }
+        crate::question::storm(6, 0, 1)
     }
 
     fn all_states() -> Vec<RunState> {

@@ -76,6 +76,8 @@ service! {
     logs(v1::LogsRequest) -> Self::LogsStream,
     stop(v1::StopRequest) -> v1::RunView,
     resume(v1::Selector) -> v1::RunView,
+    answer(v1::AnswerRequest) -> v1::RunView,
+    notify(v1::NotifyRequest) -> v1::NotifyReply,
     destroy_run(v1::Selector) -> v1::RunView,
     destroy_machine(v1::Selector) -> v1::MachineView,
     sabotage(v1::Selector) -> v1::MachineView,

@@ -22,6 +22,7 @@ mod output;
 mod persons;
 mod processes;
 mod programs;
+mod questions;
 mod saves;
 mod sealed;
 mod stage;

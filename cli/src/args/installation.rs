@@ -102,3 +102,22 @@ pub enum ConfigVerb {
         config: ConfigArgs,
     },
 }
+
+/// `outlast notify`
+#[derive(Debug, Subcommand)]
+pub enum NotifyVerb {
+    /// Show whom the controller tells, what waits to be told and what went wrong
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a test to each of them, or to one
+    Test {
+        /// Its name in notify.toml
+        target: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

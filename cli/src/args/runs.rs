@@ -196,6 +196,21 @@ pub struct ResumeArgs {
     pub json: bool,
 }
 
+/// `outlast answer`
+///
+/// Without a number the question is shown and, on a terminal, asked.
+#[derive(Debug, clap::Args)]
+pub struct AnswerArgs {
+    /// Its name, id, or the beginning of either
+    pub run: String,
+    /// The number of the answer
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub number: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `outlast why`
 #[derive(Debug, clap::Args)]
 pub struct WhyArgs {

@@ -77,7 +77,9 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     describe(ctx, "run", &format!("{} ({})", run.name, run.id));
     describe(ctx, "project", &run.project);
     describe(ctx, "state", &state(&run));
-    describe(ctx, "reason", &run.reason);
+    if run.question.is_none() {
+        describe(ctx, "reason", &run.reason);
+    }
     describe(ctx, "command", &spec.map(|spec| spec.command.join(" ")).unwrap_or_default());
     describe(ctx, "forked", &run.forked_from);
     for change in &run.changes {
@@ -91,6 +93,7 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     describe(ctx, "durable", &step(run.durable_step));
     describe(ctx, "produced", &step(run.produced_step));
     describe(ctx, "cost", &money(run.cost_usd));
+    super::answer::show(ctx, &run);
     if !detail.attempts.is_empty() {
         let rows: Vec<Vec<String>> = detail.attempts.iter().map(attempt_row).collect();
         ctx.printer.line("");

@@ -23,6 +23,14 @@ use crate::printer::safe_lines;
 /// the file cannot be written.
 pub async fn perform(ctx: &Context, args: &WhyArgs) -> anyhow::Result<ExitCode> {
     let client = Box::pin(daemon::needed(ctx)).await?;
+    let run = client.run(&args.run).await?.run.unwrap_or_default();
+    if run.question.is_some() && !args.json {
+        super::answer::screen(ctx, &run);
+        if run.attempts == 0 {
+            return Ok(ExitCode::Ok);
+        }
+        ctx.printer.line("");
+    }
     let ask = v1::WhyRequest { run: args.run.clone(), attempt: args.attempt };
     let json = answer(client.operator.clone().why(ask).await)?.capsule_json;
     let capsule: Capsule = serde_json::from_str(&json).map_err(|error| {

@@ -6,23 +6,19 @@ use lifecycle::{LossCause, MachineEvent, MachineId, MachineState, RunId};
 use serde_json::{Value, json};
 
 use super::SELF;
-use crate::bootstrap::{self, FirstBoot};
+use super::first_boot::first_boot;
 use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
-use crate::model::{Attempt, JoinRight, Machine, Run, Versioned};
+use crate::model::{Attempt, Machine, Run, Versioned};
 use crate::money;
 use crate::plan;
 use crate::provider::{
     CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence, Reach,
 };
 
-/// The provider whose machines are directories of this computer.
-const LOCAL: &str = "local";
 /// A list that takes longer is as good as none.
 const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-/// A join secret lives this much longer than the boot deadline.
-const JOIN_MARGIN_MS: u64 = 600_000;
 
 mod look;
 
@@ -92,7 +88,22 @@ pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result
     if joined || liveness::speaks(&core.observe(id), &core.clocks) {
         return Ok(());
     }
-    step(core, id, "lost", MachineEvent::Lose(cause), json!({"cause": cause})).await
+    let mut detail = json!({"cause": cause});
+    if cause == LossCause::NeverJoined {
+        detail["avoids"] = json!(avoid_host(core, row.body.run, id, "no agent came from it").await?);
+    }
+    step(core, id, "lost", MachineEvent::Lose(cause), detail).await
+}
+
+/// A host that failed this run is not tried again for a while.
+async fn avoid_host(core: &Core, run: RunId, id: MachineId, why: &str) -> Result<Option<String>, CoreError> {
+    let Some(mut run): Option<Versioned<Run>> = core.load(&run.to_string()).await? else { return Ok(None) };
+    let avoided = run.body.steer.avoid(id, why, core.clock.wall_ms());
+    if avoided.is_some() && !core.commit(Changes::default().put(&run)).await? {
+        // Somebody was faster: it may be chosen once more, and no harm is done.
+        return Ok(None);
+    }
+    Ok(avoided)
 }
 
 /// Records the wish for a machine (I3: before anything is asked), if every cap
@@ -155,11 +166,12 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         machine_id: id.to_string(),
         label: row.body.label.clone(),
         user_data: String::new(),
-        machine: wanted.body.spec.machine.clone(),
+        machine: wanted.body.steer.machine(&wanted.body.spec.machine).clone(),
         max_usd_per_hour: wanted.body.spec.max_usd_per_hour,
+        avoid: wanted.body.steer.avoided(core.clock.wall_ms()),
     };
-    if let Err(reason) = provider.prepare(&request).await {
-        return record_create(core, id, CreateOutcome::Rejected { reason }).await;
+    if let Err(rejection) = provider.prepare(&request).await {
+        return record_create(core, id, rejection, None).await;
     }
     let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
     if wanted.body.status.is_final() {
@@ -189,39 +201,20 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         return Ok(());
     }
     let outcome = provider.create(&request).await;
-    record_create(core, id, outcome).await?;
+    let host = match &outcome {
+        CreateOutcome::Created { instance } => provider.host(instance).await,
+        _ => None,
+    };
+    record_create(core, id, outcome, host).await?;
     look(core, id).await
 }
 
-/// The right to join, once, and the script that holds its secret.
-fn first_boot(core: &Core, machine: &Machine, now: u64) -> Result<(Versioned<JoinRight>, String), CoreError> {
-    let secret = data_encoding::BASE32_NOPAD.encode(&core.entropy.bytes::<32>()?).to_lowercase();
-    let right = Versioned::new(JoinRight {
-        machine: machine.id,
-        secret_sha256: proto::pki::sha256_hex(secret.as_bytes()),
-        expires_ms: now + core.clocks.boot_deadline_ms + JOIN_MARGIN_MS,
-        used_by: None,
-        used_ms: 0,
-    });
-    let script = bootstrap::render(&FirstBoot {
-        machine_id: &machine.id.to_string(),
-        hub_id: &core.hub.to_string(),
-        endpoints: &core.boot.endpoints,
-        join_endpoints: &core.boot.join_endpoints,
-        join_secret: &secret,
-        ca_spki_sha256: &core.authority.pin()?,
-        agent_exe: &core.boot.agent_exe,
-        cache_dir: &core.boot.cache_dir,
-        state_dir: None,
-        // A machine of this computer is asked on loopback; others through the
-        // controller.
-        health_listen: (machine.provider == LOCAL).then_some("127.0.0.1:0"),
-    })
-    .map_err(|e| CoreError::Impossible(format!("first-boot data cannot be rendered: {e}")))?;
-    Ok((right, script))
-}
-
-async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Result<(), CoreError> {
+async fn record_create(
+    core: &Core,
+    id: MachineId,
+    outcome: CreateOutcome,
+    host: Option<String>,
+) -> Result<(), CoreError> {
     for _ in 0..8 {
         let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
         let (verb, event, detail) = match &outcome {
@@ -229,7 +222,7 @@ async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Re
                 row.body.instance = Some(instance.clone());
                 ("created", MachineEvent::Exist, json!({"instance": instance}))
             }
-            CreateOutcome::Rejected { reason } => {
+            CreateOutcome::Rejected { reason, .. } => {
                 row.body.reason.clone_from(reason);
                 ("rejected", MachineEvent::Reject(reason.clone()), json!({"reason": reason}))
             }
@@ -251,11 +244,21 @@ async fn record_create(core: &Core, id: MachineId, outcome: CreateOutcome) -> Re
             // waits longer each time.
             owner.body.creates_ms.pop();
             owner.body.rejections += 1;
-            owner.body.retry_at_ms = core.clock.wall_ms() + plan::pause_after_refusal(owner.body.rejections);
+            let now = core.clock.wall_ms();
+            owner.body.retry_at_ms = now + plan::pause_after_refusal(owner.body.rejections);
+            if let CreateOutcome::Rejected { reason, trouble, not_before_ms } = &outcome {
+                owner.body.steer.refused(*trouble, reason, *not_before_ms, now);
+            }
             changes = changes.put(&owner);
-        } else if owner.body.rejections > 0 && row.body.status == MachineState::Created {
+        } else if row.body.status == MachineState::Created {
+            let refused = owner.body.steer.refusals.take().is_some() || owner.body.rejections > 0;
             owner.body.rejections = 0;
-            changes = changes.put(&owner);
+            if let Some(host) = &host {
+                owner.body.steer.note_host(id, host);
+            }
+            if refused || host.is_some() {
+                changes = changes.put(&owner);
+            }
         }
         if core.commit(changes.put(&row).note(core, SELF, verb, id, Some(run), detail)).await? {
             return Ok(());

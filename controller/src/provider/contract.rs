@@ -37,6 +37,7 @@ pub fn machine_id(n: usize) -> String {
 #[must_use]
 pub fn request(machine_id: &str, label: &str, user_data: &str) -> CreateRequest {
     CreateRequest {
+        avoid: Vec::new(),
         machine_id: machine_id.into(),
         label: label.into(),
         user_data: user_data.into(),

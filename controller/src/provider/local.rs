@@ -68,7 +68,7 @@ fn is_machine_id(text: &str) -> bool {
 }
 
 fn create(root: &Path, request: &CreateRequest) -> CreateOutcome {
-    let rejected = |reason: String| CreateOutcome::Rejected { reason };
+    let rejected = |reason: String| CreateOutcome::rejected(reason);
     if !cfg!(target_os = "linux") {
         return rejected("local machines need Linux: add another provider".into());
     }

@@ -17,7 +17,7 @@ use super::ssh::SshHost;
 
 mod section;
 
-pub(in crate::provider) use section::Section;
+pub(crate) use section::Section;
 
 /// The file's name.
 pub const FILE: &str = "providers.toml";
@@ -35,7 +35,7 @@ pub struct Providers {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::provider) struct Problem {
+pub(crate) struct Problem {
     line: usize,
     message: String,
     help: String,
@@ -80,17 +80,32 @@ pub struct Places<'a> {
 /// # Errors
 /// All that is wrong with it.
 pub fn read(places: Places<'_>) -> Result<Providers, SettingsErrors> {
-    let path = places.home.join(FILE);
-    let failed = |message: String, help: &str| SettingsErrors {
-        path: path.clone(),
-        problems: vec![Problem { line: 0, message, help: help.into() }],
-    };
-    let text = match load(&path) {
+    Ok(read_file(&places.home.join(FILE), |file| providers(file, places))?.unwrap_or_default())
+}
+
+/// Reads a file of settings with `parse`, which complains to its section;
+/// `None`: there is no file.
+///
+/// # Errors
+/// All that is wrong with it.
+pub(crate) fn read_file<T>(
+    path: &Path,
+    parse: impl FnOnce(&Section<'_>) -> T,
+) -> Result<Option<T>, SettingsErrors> {
+    let failed = |problems: Vec<Problem>| SettingsErrors { path: path.to_owned(), problems };
+    let text = match load(path) {
         Ok(Some(text)) => text,
-        Ok(None) => return Ok(Providers::default()),
-        Err(error) => return Err(failed(foreign(&error.to_string()), "make it a readable text file")),
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            let message = foreign(&error.to_string());
+            return Err(failed(vec![Problem {
+                line: 0,
+                message,
+                help: "make it a readable text file".into(),
+            }]));
+        }
     };
-    parse(&text, places).map_err(|problems| SettingsErrors { path, problems })
+    parse_text(&text, parse).map(Some).map_err(failed)
 }
 
 fn load(path: &Path) -> io::Result<Option<String>> {
@@ -106,7 +121,7 @@ fn load(path: &Path) -> io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-fn parse(text: &str, places: Places<'_>) -> Result<Providers, Vec<Problem>> {
+fn parse_text<T>(text: &str, parse: impl FnOnce(&Section<'_>) -> T) -> Result<T, Vec<Problem>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(errors.iter().take(5).map(|error| syntax(text, error)).collect());
@@ -114,14 +129,20 @@ fn parse(text: &str, places: Places<'_>) -> Result<Providers, Vec<Problem>> {
     let problems = RefCell::new(Vec::new());
     let table: &Spanned<DeTable<'_>> = &table;
     let file = Section::new("", 1, text, table.get_ref(), &problems);
+    let read = parse(&file);
+    drop(file);
+    let mut problems = problems.into_inner();
+    problems.sort_by_key(|problem| problem.line);
+    if problems.is_empty() { Ok(read) } else { Err(problems) }
+}
+
+fn providers(file: &Section<'_>, places: Places<'_>) -> Providers {
     let mut providers = Providers::default();
     if let Some(ssh) = file.table("ssh", "[ssh.hosts.NAME]") {
         providers.ssh = super::ssh::read_hosts(&ssh, places);
     }
     file.finish();
-    let mut problems = problems.into_inner();
-    problems.sort_by_key(|problem| problem.line);
-    if problems.is_empty() { Ok(providers) } else { Err(problems) }
+    providers
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -138,7 +159,7 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Providers, Vec<Problem>> {
-        parse(text, Places { home: Path::new("/srv/outlast"), user: None })
+        parse_text(text, |file| providers(file, Places { home: Path::new("/srv/outlast"), user: None }))
     }
 
     #[test]

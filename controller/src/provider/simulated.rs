@@ -312,7 +312,7 @@ impl Provider for SimulatedProvider {
         };
         match fault {
             Some(Fault::CreateRejected) => {
-                return CreateOutcome::Rejected { reason: "no capacity (simulated)".into() };
+                return CreateOutcome::rejected("no capacity (simulated)");
             }
             Some(Fault::CreateLost) => {
                 return CreateOutcome::Unknown { reason: "the call was lost (simulated)".into() };
@@ -323,7 +323,7 @@ impl Provider for SimulatedProvider {
         let hidden_ms = if late { self.config.settle_window_ms } else { 0 };
         let (instance, new) = match self.make(request, hidden_ms) {
             Ok(made) => made,
-            Err(reason) => return CreateOutcome::Rejected { reason },
+            Err(reason) => return CreateOutcome::rejected(reason),
         };
         if new {
             (self.config.on_create)(request);

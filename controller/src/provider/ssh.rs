@@ -321,7 +321,7 @@ impl SshProvider {
                 Tried::Not(reason) => reasons.push(reason),
             }
         }
-        CreateOutcome::Rejected { reason: choose::joined(&reasons) }
+        CreateOutcome::rejected(choose::joined(&reasons))
     }
 
     async fn end_on(&self, host: &SshHost, machine: &str) -> DestroyOutcome {
@@ -401,15 +401,13 @@ impl Provider for SshProvider {
 
     async fn create(&self, request: &CreateRequest) -> CreateOutcome {
         if !is_machine_id(&request.machine_id) {
-            return CreateOutcome::Rejected {
-                reason: "the machine id is not 26 characters of a-z and 2-7".into(),
-            };
+            return CreateOutcome::rejected("the machine id is not 26 characters of a-z and 2-7");
         }
         if !is_label(&request.label) {
-            return CreateOutcome::Rejected { reason: "the label cannot be written to a host".into() };
+            return CreateOutcome::rejected("the label cannot be written to a host");
         }
         if self.config.hosts.is_empty() {
-            return CreateOutcome::Rejected { reason: choose::NO_HOSTS.into() };
+            return CreateOutcome::rejected(choose::NO_HOSTS);
         }
         Box::pin(self.place(request)).await
     }

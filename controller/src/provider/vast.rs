@@ -33,7 +33,7 @@ mod order;
 mod pace;
 
 use answer::{Failure, Kind};
-use http::{Call, Http};
+use http::{Call, Http, escaped};
 use instance::{One, Row};
 use offer::Offer;
 use pace::Op;
@@ -54,6 +54,8 @@ const TERMS: Duration = Duration::from_secs(45);
 const KEPT: Duration = Duration::from_hours(6);
 /// An address that worked is asked for anew after this.
 const ADDRESS: Duration = Duration::from_secs(30);
+/// Machines of which the host is remembered.
+const HOSTS_MAX: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a [`VastProvider`] needs to know.
@@ -87,6 +89,8 @@ pub struct VastProvider {
     registered: Mutex<Option<String>>,
     /// Offers found for machines that are about to be ordered.
     prepared: std::sync::Mutex<BTreeMap<String, (Instant, Vec<Offer>)>>,
+    /// On which physical machines those lie that were ordered here.
+    hosts: std::sync::Mutex<BTreeMap<u64, u64>>,
 }
 
 impl VastProvider {
@@ -119,6 +123,7 @@ impl VastProvider {
             seen: std::sync::Mutex::default(),
             registered: Mutex::new(None),
             prepared: std::sync::Mutex::default(),
+            hosts: std::sync::Mutex::default(),
         })
     }
 
@@ -238,20 +243,19 @@ impl VastProvider {
         *registered = Some(public);
         Ok(())
     }
+
+    fn note_host(&self, id: u64, machine: u64) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        while hosts.len() >= HOSTS_MAX {
+            hosts.pop_first();
+        }
+        hosts.insert(id, machine);
+    }
 }
 
 fn unclear(what: &str) -> Failure {
     let text = format!("Vast.ai's answer to {what} is not what it documents");
     Failure { kind: Kind::Unknown, text, contract: None }
-}
-
-/// Percent-encoding of a query's value (RFC 3986, section 2).
-fn escaped(text: &str) -> String {
-    let byte = |b: u8| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
-        _ => format!("%{b:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 fn number(instance: &str) -> Option<u64> {
@@ -302,7 +306,21 @@ impl Provider for VastProvider {
         BOOTS_LONGER_MS
     }
 
-    async fn prepare(&self, request: &CreateRequest) -> Result<(), String> {
+    fn chooses(&self) -> bool {
+        true
+    }
+
+    async fn host(&self, instance: &str) -> Option<String> {
+        let id = number(instance)?;
+        let ordered = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        let machine = match ordered {
+            Some(machine) => machine,
+            None => self.known(id, KEPT)?.machine,
+        };
+        (machine > 0).then(|| machine.to_string())
+    }
+
+    async fn prepare(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
         self.seek(request).await
     }
 

@@ -2,7 +2,7 @@
 //! with a provider whose machines come from the recording.
 
 use lifecycle::market::Place;
-use lifecycle::run::Question;
+use lifecycle::question;
 use lifecycle::{AttemptEvent, LossCause, MachineEvent, MachineId, MachineState, RunEvent};
 
 use super::ReplayError;
@@ -191,7 +191,7 @@ impl World<'_> {
         let now = self.rows.wall_ms();
         let Some(deadline_ms) = plan::storm_over_ms(&self.rows.run.creates_ms, now) else { return Ok(()) };
         self.tally.storms += 1;
-        let options = vec!["go on".into(), "stop".into()];
-        self.rows.step_run(RunEvent::Ask(Question { text: "go on?".into(), options, deadline_ms }))
+        let asked = question::storm(plan::CREATES_PER_HOUR, now, deadline_ms);
+        self.rows.step_run(RunEvent::Ask(asked))
     }
 }

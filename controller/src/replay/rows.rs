@@ -205,16 +205,13 @@ impl Rows {
             AttemptState::Ended { exit } => Some(exit.clone()),
             _ => None,
         };
-        self.run.endings.push(Ending {
-            exit,
-            fingerprint: retry::fingerprint(&attempt.last_error_line),
-            step: attempt.last_step,
-            durable_step: self.run.head.as_ref().and_then(|head| head.step),
-            started: attempt.program_started,
-            transient: attempt.transient,
-            hang: false,
-            at_ms,
-        });
+        // By name, so that what the rules of others add has its usual value.
+        let ending: Ending = serde_json::from_value(serde_json::json!({
+            "exit": exit, "fingerprint": "", "step": attempt.last_step,
+            "durable_step": self.run.head.as_ref().and_then(|head| head.step),
+            "started": attempt.program_started, "at_ms": at_ms,
+        }))?;
+        self.run.endings.push(ending);
         let surplus = self.run.endings.len().saturating_sub(ENDINGS);
         self.run.endings.drain(..surplus);
         Ok(())
@@ -222,9 +219,10 @@ impl Rows {
 
     /// What follows the newest ending.
     pub(super) fn follow(&self) -> RunEvent {
-        match retry::after(&self.run.endings, &self.run.spec.retry) {
+        match retry::after(&self.run.endings, &self.run.spec.retry, &retry::Means::default()) {
             retry::Decision::Again => RunEvent::Unbind,
-            retry::Decision::GiveUp(why) => RunEvent::Fail(why),
+            // Nobody is there to be asked.
+            retry::Decision::GiveUp(why) | retry::Decision::Ask(why) => RunEvent::Fail(why),
         }
     }
 

@@ -177,7 +177,7 @@ proptest! {
     /// Saves as the losses make them best beat what people write, over any market.
     #[test]
     fn the_adaptive_cadence_beats_fixed_ones(seed: u64) {
-        let zones = generate::generate(2, 12.0, seed);
+        let zones = generate::generate(2, 6.0, seed);
         let settings = Settings { notice_ms: 0, ..Settings::default() };
         let of = |name: &str| run(&zones, &settings, name).useful_ms;
         prop_assert!(of("ours") * 100 >= of("hourly") * 99, "{} {}", of("ours"), of("hourly"));

@@ -23,6 +23,7 @@ const EVENTS: u32 = 10_000;
 /// Watchers get at most so many updates a second.
 const THROTTLE: Duration = Duration::from_millis(100);
 
+mod answers;
 mod branches;
 mod changes;
 mod tidy;
@@ -193,11 +194,10 @@ impl Operator for OperatorService {
         let text = request.into_inner().text;
         let old = select::run(&self.core, &text).await?.body;
         let run = match &old.status {
-            RunState::Paused | RunState::Waiting { .. } => {
+            RunState::Waiting { .. } => self.went_on(&actor, &text).await?,
+            RunState::Paused => {
                 self.change_run(&text, &actor, "resumed", |run| {
-                    let event =
-                        if run.status == RunState::Paused { RunEvent::Resume } else { RunEvent::Answer };
-                    run.status = run.status.apply(event).map_err(CoreError::from)?;
+                    run.status = run.status.apply(RunEvent::Resume).map_err(CoreError::from)?;
                     // A person takes the responsibility for more machines.
                     run.creates_ms.clear();
                     Ok(())
@@ -221,6 +221,17 @@ impl Operator for OperatorService {
             }
         };
         self.view(&run).await
+    }
+
+    async fn answer(&self, request: Request<v1::AnswerRequest>) -> Result<Response<v1::RunView>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        let run = self.answered(&actor, request.into_inner()).await?;
+        self.view(&run).await
+    }
+
+    async fn notify(&self, request: Request<v1::NotifyRequest>) -> Result<Response<v1::NotifyReply>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(crate::notify::ask(&self.core, request.into_inner()).await?))
     }
 
     async fn destroy_run(&self, request: Request<v1::Selector>) -> Result<Response<v1::RunView>, Status> {

@@ -28,6 +28,7 @@ pub async fn run(core: &Core, run: &Run) -> Result<v1::RunView, CoreError> {
     };
     let mut view = assemble(core, run, &machines, attempt.as_ref(), metrics.as_ref());
     view.forked_from = super::lineage::forked_from(core, run).await?;
+    view.question = question(core, run).await?;
     Ok(view)
 }
 
@@ -82,7 +83,34 @@ fn assemble(
         changes: super::lineage::changes(run),
         reused: false,
         same_as: String::new(),
+        question: None,
     }
+}
+
+/// What a run waits for.
+async fn question(core: &Core, run: &Run) -> Result<Option<v1::QuestionView>, CoreError> {
+    let RunState::Waiting { question, .. } = &run.status else { return Ok(None) };
+    let head = match &run.head {
+        Some(head) => core.load::<Checkpoint>(&head.key).await?,
+        None => None,
+    };
+    let options = question.options.iter().zip(1..);
+    Ok(Some(v1::QuestionView {
+        kind: question.kind.name().to_owned(),
+        text: question.text.clone(),
+        evidence: question.evidence.clone(),
+        options: options
+            .map(|(choice, number)| v1::ChoiceView {
+                number,
+                verb: choice.verb.name().to_owned(),
+                text: choice.text.clone(),
+            })
+            .collect(),
+        default: question.default,
+        deadline_ms: question.deadline_ms,
+        asked_ms: question.asked_ms,
+        checkpoint_ms: head.map_or(0, |row| row.body.committed_ms),
+    }))
 }
 
 /// What the bound attempt does now, in a word.
@@ -118,6 +146,7 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
         .collect();
     let mut view = assemble(core, run, &machines, newest, metrics.as_ref());
     view.forked_from = super::lineage::forked_from(core, run).await?;
+    view.question = question(core, run).await?;
     Ok(v1::RunDetail {
         run: Some(view),
         attempts: attempts.iter().map(|a| attempt(core, run, &a.body)).collect(),

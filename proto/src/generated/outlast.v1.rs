@@ -3291,6 +3291,100 @@ pub struct RunView {
     /// A run that did the same work before, where a new one began all the same.
     #[prost(string, tag = "23")]
     pub same_as: ::prost::alloc::string::String,
+    /// What it waits for, where it is WAITING.
+    #[prost(message, optional, tag = "24")]
+    pub question: ::core::option::Option<QuestionView>,
+}
+/// What only a person can decide.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QuestionView {
+    /// storm, no-offer, credit, key, quota, invalid, passing, fruitless,
+    /// no-checkpoint
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// What it rests on.
+    #[prost(string, repeated, tag = "3")]
+    pub evidence: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub options: ::prost::alloc::vec::Vec<ChoiceView>,
+    /// The number of the answer that is taken at the deadline.
+    #[prost(uint32, tag = "5")]
+    pub default: u32,
+    #[prost(uint64, tag = "6")]
+    pub deadline_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub asked_ms: u64,
+    /// When the newest durable checkpoint was committed; 0: there is none.
+    #[prost(uint64, tag = "8")]
+    pub checkpoint_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChoiceView {
+    /// From 1.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// wait, go-on, start-over, stop
+    #[prost(string, tag = "2")]
+    pub verb: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnswerRequest {
+    /// As in Selector.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub number: u32,
+    /// `asked_ms` of the question that is answered; 0: whichever it is now.
+    #[prost(uint64, tag = "3")]
+    pub asked_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotifyRequest {
+    /// Sends a test to each target, or to the one with this name, and waits.
+    #[prost(bool, tag = "1")]
+    pub test: bool,
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NotifyReply {
+    #[prost(message, repeated, tag = "1")]
+    pub targets: ::prost::alloc::vec::Vec<TargetView>,
+    /// What is wrong with the settings; empty: nothing.
+    #[prost(string, tag = "2")]
+    pub trouble: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TargetView {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// webhook or command
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub events: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What waits to be told.
+    #[prost(uint32, tag = "4")]
+    pub pending: u32,
+    /// What was given up: too old, or too many waited.
+    #[prost(uint64, tag = "5")]
+    pub dropped: u64,
+    /// Why the last try failed; empty: it did not.
+    #[prost(string, tag = "6")]
+    pub trouble: ::prost::alloc::string::String,
+    /// Of a test: whether it was taken.
+    #[prost(bool, tag = "7")]
+    pub delivered: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4120,6 +4214,28 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "Resume"));
             self.inner.unary(req, path, codec).await
         }
+        /// Answers the question for which a run waits.
+        pub async fn answer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AnswerRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Answer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Answer"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn destroy_run(
             &mut self,
             request: impl tonic::IntoRequest<super::Selector>,
@@ -4523,6 +4639,28 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "UpgradeMachine"));
             self.inner.unary(req, path, codec).await
         }
+        /// Whom events are told, and how that goes; sends one that is a test where asked.
+        pub async fn notify(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NotifyRequest>,
+        ) -> std::result::Result<tonic::Response<super::NotifyReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Notify",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Notify"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Lets running calls end, then ends the controller. Machines go on.
         pub async fn drain(
             &mut self,
@@ -4599,6 +4737,11 @@ pub mod operator_server {
         async fn resume(
             &self,
             request: tonic::Request<super::Selector>,
+        ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status>;
+        /// Answers the question for which a run waits.
+        async fn answer(
+            &self,
+            request: tonic::Request<super::AnswerRequest>,
         ) -> std::result::Result<tonic::Response<super::RunView>, tonic::Status>;
         async fn destroy_run(
             &self,
@@ -4692,6 +4835,11 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::UpgradeRequest>,
         ) -> std::result::Result<tonic::Response<super::UpgradeReply>, tonic::Status>;
+        /// Whom events are told, and how that goes; sends one that is a test where asked.
+        async fn notify(
+            &self,
+            request: tonic::Request<super::NotifyRequest>,
+        ) -> std::result::Result<tonic::Response<super::NotifyReply>, tonic::Status>;
         /// Lets running calls end, then ends the controller. Machines go on.
         async fn drain(
             &self,
@@ -5066,6 +5214,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Answer" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnswerSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::AnswerRequest>
+                    for AnswerSvc<T> {
+                        type Response = super::RunView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AnswerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::answer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnswerSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -5885,6 +6076,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpgradeMachineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Notify" => {
+                    #[allow(non_camel_case_types)]
+                    struct NotifySvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::NotifyRequest>
+                    for NotifySvc<T> {
+                        type Response = super::NotifyReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NotifyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::notify(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NotifySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

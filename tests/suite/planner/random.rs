@@ -87,7 +87,7 @@ fn check(world: &Snapshot, actions: &[Action]) {
     let machine = |id: MachineId| world.machines.iter().find(|m| m.id == id).expect("it plans what it sees");
     for run in &world.runs {
         let of_run = |a: &&Action| {
-            matches!(a, Action::Intend(id) | Action::Bind(id, _) | Action::Storm(id) | Action::Close(id) | Action::Answer(id)
+            matches!(a, Action::Intend(id) | Action::Bind(id, _) | Action::Storm(id) | Action::Ask(id) | Action::Close(id) | Action::Answer(id)
                 | Action::Settle(id) | Action::LoseAttempt(id, _) | Action::Place(id) | Action::StopForBudget(id)
                 if *id == run.id)
         };

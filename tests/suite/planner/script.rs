@@ -216,6 +216,7 @@ impl Script {
             Action::Tell(id, percent) => format!("tell that {} reached {percent} % of a cap", run(id)),
             Action::Close(id) => format!("close {}", run(id)),
             Action::Storm(id) => format!("storm: ask about {}", run(id)),
+            Action::Ask(id) => format!("ask about {}", run(id)),
             Action::Answer(id) => format!("take the default answer for {}", run(id)),
             Action::Release(id, why) => format!("release {}: {why}", m(id)),
             Action::Destroy(id) => format!("destroy {}", m(id)),

@@ -64,7 +64,7 @@ fn a_cap_ends_a_run_after_its_save_and_holds_in_the_vendors_books() {
     assert!(billed > 1.0 && billed <= ledger && ledger <= CAP, "billed {billed}, ledger {ledger}: {books:#}");
     // Not more than a look and an end apart.
     assert!(ledger - billed < PRICE * 60.0 / 3600.0, "billed {billed}, ledger {ledger}");
-    assert!(verbs(&stage, &run).contains(&"budget-100".to_owned()), "{:?}", verbs(&stage, &run));
+    assert!(verbs(&stage, &run).contains(&"budget-crossed".to_owned()), "{:?}", verbs(&stage, &run));
     stage.verify();
 }
 

@@ -36,7 +36,7 @@ echo "done at $i" >"$OUTLAST_OUTPUT_DIR/summary.txt"
 "#;
 const SETTINGS: &str = "[run]\ncommand = [\"sh\", \"program.sh\"]\nprovider = \"vast\"\n[environment]\nkind = \"none\"\n\
                         [checkpoints]\nquiet = \"1s\"\n[machine]\nreliability = 0.5\ndisk = \"20GB\"\n";
-const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
+pub(super) const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
 
 /// The fake vendor, with real machines behind it.
 pub(super) struct Vendor {
@@ -47,7 +47,7 @@ pub(super) struct Vendor {
 
 impl Vendor {
     /// `None`, and a word on why, where machines cannot be made here.
-    fn start(stage: &Stage, test: &str) -> Option<Self> {
+    pub(super) fn start(stage: &Stage, test: &str) -> Option<Self> {
         Self::with(stage, test, &["--offers", "40", "--speed", "20"])
     }
 

@@ -164,6 +164,7 @@ pub(super) async fn submit(world: &World) -> RunId {
         creates_ms: Vec::new(),
         rejections: 0,
         retry_at_ms: 0,
+        steer: controller::model::Steer::default(),
         token: "t".into(),
         exit: None,
         parent: None,

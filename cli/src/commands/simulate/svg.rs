@@ -146,14 +146,14 @@ mod tests {
     fn names_are_escaped_and_the_size_is_bounded() {
         let up: Vec<bool> = (0..200_000).map(|tick| tick % 2 == 0).collect();
         let zone = Zone::from_ticks("<script>\u{1}&'\"", 30_000, &up, &[]);
-        let mut tally = Tally::default();
-        tally.spans = (0..200_000)
+        let spans = (0..200_000)
             .map(|n| controller::replay::Span {
                 from_ms: n * 30_000,
                 to_ms: (n + 1) * 30_000,
                 doing: Doing::OnDemand,
             })
             .collect();
+        let tally = Tally { spans, ..Tally::default() };
         let text = draw(&[zone], &[("ours", tally)]);
         assert!(text.contains("&lt;script&gt;?&amp;&#39;&quot;") && !text.contains("<script"), "{text}");
         assert!(text.len() < 200_000, "{}", text.len());

@@ -75,6 +75,8 @@ pub(in crate::execute) async fn look(core: &Core, id: MachineId) -> Result<(), C
         } else {
             row.body.condemned = true;
             row.body.reason = format!("{}{text}", plan::UNFIT);
+            // The same host would do the same again.
+            super::avoid_host(core, row.body.run, id, "it is dearer than offered").await?;
         }
     }
     let detail = json!({

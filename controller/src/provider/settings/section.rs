@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Problem, line_of};
 
 /// A table, its place, and where complaints go.
-pub(in crate::provider) struct Section<'t> {
+pub(crate) struct Section<'t> {
     path: String,
     line: usize,
     text: &'t str,
@@ -61,7 +61,7 @@ impl<'t> Section<'t> {
     }
 
     /// Complains about a key's value.
-    pub(in crate::provider) fn refuse<T>(&self, key: &str, message: &str, help: &str) -> Option<T> {
+    pub(crate) fn refuse<T>(&self, key: &str, message: &str, help: &str) -> Option<T> {
         let line = self.entries.get(key).map_or(self.line, |(line, _)| *line);
         let message = format!("`{}` {message}", self.named(key));
         self.problems.borrow_mut().push(Problem { line, message, help: help.to_owned() });
@@ -69,7 +69,7 @@ impl<'t> Section<'t> {
     }
 
     /// Complains about the table.
-    pub(in crate::provider) fn complain(&self, message: &str, help: &str) {
+    pub(crate) fn complain(&self, message: &str, help: &str) {
         let message = format!("`{}` {message}", foreign(&self.path));
         self.problems.borrow_mut().push(Problem { line: self.line, message, help: help.to_owned() });
     }
@@ -85,7 +85,7 @@ impl<'t> Section<'t> {
     }
 
     /// A string with something in it and no control characters.
-    pub(in crate::provider) fn string(&self, key: &'static str, example: &str) -> Option<String> {
+    pub(crate) fn string(&self, key: &'static str, example: &str) -> Option<String> {
         match self.value(key)? {
             DeValue::String(text) if text.trim().is_empty() => {
                 self.refuse(key, "is empty", &format!("for example: {key} = {example}"))
@@ -99,7 +99,7 @@ impl<'t> Section<'t> {
     }
 
     /// The same where it cannot be left out.
-    pub(in crate::provider) fn needed(&self, key: &'static str, example: &str) -> Option<String> {
+    pub(crate) fn needed(&self, key: &'static str, example: &str) -> Option<String> {
         if !self.entries.contains_key(key) {
             self.asked.borrow_mut().push(key);
             self.complain(&format!("has no `{key}`"), &format!("for example: {key} = {example}"));
@@ -109,12 +109,7 @@ impl<'t> Section<'t> {
     }
 
     /// A whole number.
-    pub(in crate::provider) fn count(
-        &self,
-        key: &'static str,
-        range: RangeInclusive<u32>,
-        example: &str,
-    ) -> Option<u32> {
+    pub(crate) fn count(&self, key: &'static str, range: RangeInclusive<u32>, example: &str) -> Option<u32> {
         let value = self.value(key)?;
         let DeValue::Integer(_) = value else { return self.wrong(key, "a whole number", value, example) };
         match whole(value).and_then(|number| u32::try_from(number).ok()) {
@@ -127,7 +122,7 @@ impl<'t> Section<'t> {
     }
 
     /// A finite number that is not negative.
-    pub(in crate::provider) fn amount(&self, key: &'static str, example: &str) -> Option<f64> {
+    pub(crate) fn amount(&self, key: &'static str, example: &str) -> Option<f64> {
         let value = self.value(key)?;
         let number = match value {
             DeValue::Float(number) => number.as_str().replace('_', "").parse().unwrap_or(f64::NAN),
@@ -142,11 +137,7 @@ impl<'t> Section<'t> {
 
     /// One word, or a list of words and whole numbers; a word is a list of
     /// itself with `true`.
-    pub(in crate::provider) fn word_or_list(
-        &self,
-        key: &'static str,
-        example: &str,
-    ) -> Option<(Vec<String>, bool)> {
+    pub(crate) fn word_or_list(&self, key: &'static str, example: &str) -> Option<(Vec<String>, bool)> {
         match self.value(key)? {
             DeValue::String(text) => Some((vec![text.to_string()], true)),
             DeValue::Array(items) => {
@@ -167,7 +158,7 @@ impl<'t> Section<'t> {
     }
 
     /// A table below this one.
-    pub(in crate::provider) fn table(&self, key: &'static str, example: &str) -> Option<Section<'t>> {
+    pub(crate) fn table(&self, key: &'static str, example: &str) -> Option<Section<'t>> {
         match self.value(key)? {
             DeValue::Table(table) => Some(self.below(key, table)),
             other => self.wrong(key, "a table", other, example),
@@ -175,7 +166,7 @@ impl<'t> Section<'t> {
     }
 
     /// All tables below this one, by their names.
-    pub(in crate::provider) fn tables(&self) -> Vec<(String, Section<'t>)> {
+    pub(crate) fn tables(&self) -> Vec<(String, Section<'t>)> {
         let mut found = Vec::new();
         for (key, (_, value)) in &self.entries {
             match value {
@@ -196,7 +187,7 @@ impl<'t> Section<'t> {
     }
 
     /// Complains about every key that nobody asked for.
-    pub(in crate::provider) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let asked = self.asked.borrow();
         let help = format!("known here: {}", asked.join(", "));
         for key in self.entries.keys().filter(|key| !asked.contains(&key.as_str())) {

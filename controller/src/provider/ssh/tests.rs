@@ -24,7 +24,7 @@ pub(super) async fn make(provider: &dyn Provider, id: &str) -> String {
 
 async fn refused(provider: &dyn Provider) -> String {
     match provider.create(&request(&fresh_id(), "l/x", "")).await {
-        CreateOutcome::Rejected { reason } => reason,
+        CreateOutcome::Rejected { reason, .. } => reason,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -129,7 +129,7 @@ async fn the_last_slot_goes_to_one_of_two() {
             .into_iter()
             .filter_map(|outcome| match outcome {
                 CreateOutcome::Created { instance } => Some(instance),
-                CreateOutcome::Rejected { reason } => {
+                CreateOutcome::Rejected { reason, .. } => {
                     assert!(reason.contains("no free slot"), "{reason}");
                     None
                 }
@@ -165,7 +165,7 @@ async fn a_claim_waits_for_the_lock_of_its_host() {
         fs::rename(&rival, &claim).unwrap();
         drop(lock);
     });
-    let CreateOutcome::Rejected { reason } = outcome else { panic!("{outcome:?}") };
+    let CreateOutcome::Rejected { reason, .. } = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("no free slot"), "{reason}");
     assert_eq!(sshd.claims().len(), 1);
 }

@@ -4,7 +4,10 @@
 //! Two rules: success is HTTP 200 *and* no `success: false`; and an error may
 //! carry `new_contract`, a machine that was made all the same and bills.
 
+use lifecycle::question::Trouble;
 use serde_json::Value;
+
+use crate::provider::CreateOutcome;
 
 /// Longest text of the vendor that is shown.
 const TEXT_MAX: usize = 300;
@@ -27,6 +30,8 @@ pub(super) enum Kind {
     Key,
     /// The key or the account may not do this.
     Forbidden,
+    /// The account has no money left.
+    Credit,
     /// The offer is no more.
     OfferGone,
     /// There is no such thing.
@@ -43,6 +48,21 @@ pub(super) enum Kind {
     Unknown,
 }
 
+impl Kind {
+    /// The kind of trouble that it is, and the Unix milliseconds before which
+    /// there is no use in asking again.
+    pub(super) fn trouble(&self) -> (Trouble, u64) {
+        match self {
+            Self::Key | Self::Forbidden => (Trouble::Key, 0),
+            Self::Credit => (Trouble::Credit, 0),
+            Self::OfferGone => (Trouble::NoOffer, 0),
+            Self::Invalid => (Trouble::Invalid, 0),
+            Self::QuotaSpent(until_s) => (Trouble::Quota, until_s.unwrap_or(0).saturating_mul(1_000)),
+            Self::NotFound | Self::Busy(_) | Self::Queue | Self::Unknown => (Trouble::Passing, 0),
+        }
+    }
+}
+
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -51,6 +71,12 @@ pub(super) struct Failure {
     pub(super) text: String,
     /// The machine that was made though the call failed.
     pub(super) contract: Option<u64>,
+}
+
+/// Nothing was made.
+pub(super) fn rejected(failure: Failure) -> CreateOutcome {
+    let (trouble, not_before_ms) = failure.kind.trouble();
+    CreateOutcome::Rejected { reason: failure.text, trouble, not_before_ms }
 }
 
 /// Reads an answer.
@@ -67,8 +93,11 @@ pub(super) fn read(raw: &Raw) -> Result<Value, Failure> {
     let (slug, said) = words(json.as_ref(), &raw.body);
     let text = format!("Vast.ai answered {}: {said}", raw.status);
     let gone = slug.contains("no_such_ask") || said.contains("no_such_ask");
+    let credit = [&slug, &said].iter().any(|text| text.to_lowercase().contains("credit"));
     let kind = match raw.status {
         401 => Kind::Key,
+        402 => Kind::Credit,
+        400 | 403 | 411 if credit && !gone => Kind::Credit,
         403 => Kind::Forbidden,
         410 => Kind::OfferGone,
         404 | 400 | 200 if gone => Kind::OfferGone,
@@ -140,7 +169,10 @@ mod tests {
     fn each_documented_shape_of_an_error_is_told_apart() {
         for (status, body, kind) in [
             (401, r#"{"success":false,"error":"auth_error","msg":"Invalid user key"}"#, Kind::Key),
-            (403, r#"{"error":"forbidden","msg":"no credit"}"#, Kind::Forbidden),
+            (403, r#"{"error":"forbidden","msg":"your own machine"}"#, Kind::Forbidden),
+            (403, r#"{"error":"insufficient_credit","msg":"Your account lacks credit"}"#, Kind::Credit),
+            (403, r#"{"error":"forbidden","msg":"no credit"}"#, Kind::Credit),
+            (402, "", Kind::Credit),
             (
                 404,
                 r#"{"success":false,"error":"invalid_args","msg":"error 404/3603: no_such_ask Instance type by id 7 is not available"}"#,

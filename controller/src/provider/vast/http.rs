@@ -156,6 +156,15 @@ impl Http {
     }
 }
 
+/// Percent-encoding of a query's value (RFC 3986, section 2).
+pub(super) fn escaped(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        _ => format!("%{b:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
 /// An error with its causes and without its address, in which a key could
 /// stand.
 fn reason(error: &reqwest::Error) -> String {

@@ -20,6 +20,8 @@ const FAILED_WORDS: [&str; 5] =
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     pub(super) id: u64,
+    /// The physical machine; 0: not told.
+    pub(super) machine: u64,
     pub(super) label: String,
     pub(super) state: InstanceState,
     /// The vendor's own words for the state.
@@ -46,6 +48,7 @@ pub(super) fn row(value: &Value) -> Option<Row> {
     let proxied = value.get("ssh_port").and_then(port).and_then(|p| p.checked_add(u16::from(jupyter)));
     Some(Row {
         id: value.get("id").and_then(id)?,
+        machine: value.get("machine_id").and_then(id).unwrap_or(0),
         label,
         state,
         said,

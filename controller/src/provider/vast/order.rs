@@ -1,6 +1,7 @@
 //! Orders a machine: looks for offers and waits for its turn beforehand, then
 //! orders one of them, once. What was ordered and not answered is unknown.
 
+use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::answer::{self, Failure, Kind};
+use super::answer::{self, Failure, Kind, rejected};
 use super::http::Call;
 use super::instance::One;
 use super::offer::{self, Offer};
@@ -30,14 +31,23 @@ const PREPARED: usize = 256;
 impl VastProvider {
     /// Finds offers and waits for the turn of the order itself. All that takes
     /// time is done here: a controller that ends meanwhile has ordered nothing.
-    pub(super) async fn seek(&self, request: &CreateRequest) -> Result<(), String> {
-        self.register_key().await.map_err(|failure| failure.text)?;
+    ///
+    /// # Errors
+    /// The rejection.
+    pub(super) async fn seek(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
+        self.register_key().await.map_err(rejected)?;
         let (spec, most) = (&request.machine, request.max_usd_per_hour);
-        let offers = self.search(spec, most).await.map_err(|failure| failure.text)?;
+        let mut offers = self.search(spec, most).await.map_err(rejected)?;
+        let found = offers.len();
+        offers.retain(|offer| !request.avoid.contains(&offer.machine.to_string()));
         if offers.is_empty() {
-            return Err(format!("Vast.ai has no offer for {}", offer::wish(spec, most)));
+            let mut text = format!("Vast.ai has no offer for {}", offer::wish(spec, most));
+            if found > 0 {
+                let _ = write!(text, " besides {found} on hosts that failed before");
+            }
+            return Err(rejected(gone(text)));
         }
-        self.http.turn(Op::Create).await.map_err(|failure| failure.text)?;
+        self.http.turn(Op::Create).await.map_err(rejected)?;
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.retain(|_, (at, _)| at.elapsed() < STILL_GOOD);
         if prepared.len() < PREPARED {
@@ -53,11 +63,10 @@ impl VastProvider {
 
     /// Orders the best of the offers that is still there.
     pub(super) async fn rent(&self, request: &CreateRequest) -> CreateOutcome {
-        let rejected = |reason: String| CreateOutcome::Rejected { reason };
         let mut prepared = self.take_prepared(&request.machine_id);
         if prepared.is_none() {
-            if let Err(why) = self.seek(request).await {
-                return rejected(why);
+            if let Err(outcome) = self.seek(request).await {
+                return outcome;
             }
             prepared = self.take_prepared(&request.machine_id);
         }
@@ -67,14 +76,14 @@ impl VastProvider {
             if n > 0
                 && let Err(failure) = self.http.turn(Op::Create).await
             {
-                return rejected(failure.text);
+                return rejected(failure);
             }
             match self.order_one(request, offer).await {
                 Err(text) => why = text,
                 Ok(outcome) => return outcome,
             }
         }
-        rejected(why)
+        rejected(gone(why))
     }
 
     /// # Errors
@@ -87,25 +96,28 @@ impl VastProvider {
             Ok(key) => self.http.now(&key, &call).await,
             Err(failure) => Err(failure),
         };
-        let Failure { kind, text, contract } = match answer {
+        let failure = match answer {
             Ok(answer) => {
-                return Ok(match answer.get("new_contract").and_then(answer::id) {
-                    Some(id) => CreateOutcome::Created { instance: id.to_string() },
-                    None => CreateOutcome::Unknown { reason: unclear("the order").text },
-                });
+                let Some(id) = answer.get("new_contract").and_then(answer::id) else {
+                    return Ok(CreateOutcome::Unknown { reason: unclear("the order").text });
+                };
+                self.note_host(id, offer.machine);
+                return Ok(CreateOutcome::Created { instance: id.to_string() });
             }
             Err(failure) => failure,
         };
-        if let Some(contract) = contract
+        if let Some(contract) = failure.contract
             && let Err(reason) = self.undo(contract, &request.label).await
         {
             return Ok(CreateOutcome::Unknown { reason });
         }
-        match kind {
-            Kind::OfferGone => Err(text),
+        match failure.kind {
+            Kind::OfferGone => Err(failure.text),
             // A machine named in the answer is gone again.
-            Kind::Unknown if contract.is_none() => Ok(CreateOutcome::Unknown { reason: text }),
-            _ => Ok(CreateOutcome::Rejected { reason: text }),
+            Kind::Unknown if failure.contract.is_none() => {
+                Ok(CreateOutcome::Unknown { reason: failure.text })
+            }
+            _ => Ok(rejected(failure)),
         }
     }
 
@@ -150,4 +162,9 @@ impl VastProvider {
             }
         }
     }
+}
+
+/// No offer is left.
+fn gone(text: String) -> Failure {
+    Failure { kind: Kind::OfferGone, text, contract: None }
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use lifecycle::question::Trouble;
 use lifecycle::spec::Market;
 
 use super::order::IMAGE;
@@ -211,7 +212,7 @@ async fn offers_that_are_gone_are_followed_by_the_next_and_refusals_are_not() {
     .await;
     assert_eq!(vendor.provider().create(&wanted()).await, CreateOutcome::Created { instance: "78".into() });
     let vendor = market(move |_| Some((404, gone.into()))).await;
-    let CreateOutcome::Rejected { reason } = vendor.provider().create(&wanted()).await else { panic!() };
+    let CreateOutcome::Rejected { reason, .. } = vendor.provider().create(&wanted()).await else { panic!() };
     assert!(reason.contains("no_such_ask"), "{reason}");
     assert_eq!(vendor.sent(ORDER).len(), 3);
     for refusal in
@@ -251,14 +252,33 @@ async fn a_machine_made_by_a_call_that_failed_is_destroyed_at_once() {
 }
 
 #[tokio::test]
+async fn a_host_that_failed_is_not_rented_again_and_each_machine_has_its_host() {
+    let vendor = market(|_| Some((200, r#"{"success":true,"new_contract":78}"#.into()))).await;
+    // Offer 1 is of the physical machine 2, offer 2 of 3, and so on.
+    let mut request = wanted();
+    request.avoid = vec!["2".into(), "3".into()];
+    let provider = vendor.provider();
+    assert_eq!(provider.create(&request).await, CreateOutcome::Created { instance: "78".into() });
+    assert!(vendor.lines().contains(&"PUT /api/v0/asks/3/".to_owned()), "{:?}", vendor.lines());
+    assert_eq!(provider.host("78").await.as_deref(), Some("4"));
+    request.avoid.push("4".into());
+    let CreateOutcome::Rejected { reason, trouble, .. } = provider.create(&request).await else { panic!() };
+    assert!(trouble == Trouble::NoOffer && reason.contains("besides 3 on hosts that failed"), "{reason}");
+}
+
+#[tokio::test]
 async fn without_a_usable_offer_or_key_nothing_is_ordered() {
     let vendor = market(|_| None).await;
     let mut request = wanted();
     request.machine.gpus = vec!["H100 SXM".into()];
-    let CreateOutcome::Rejected { reason } = vendor.provider().create(&request).await else { panic!() };
+    let CreateOutcome::Rejected { reason, trouble, .. } = vendor.provider().create(&request).await else {
+        panic!()
+    };
     assert!(reason.contains("no offer for 1 x H100 SXM under $0.5/h"), "{reason}");
+    assert_eq!(trouble, Trouble::NoOffer);
     let keyless = VastProvider::new(vendor.provider().config.clone(), |_| None).unwrap();
-    let CreateOutcome::Rejected { reason } = keyless.create(&request).await else { panic!() };
+    let CreateOutcome::Rejected { reason, trouble, .. } = keyless.create(&request).await else { panic!() };
+    assert_eq!(trouble, Trouble::Key);
     assert!(reason.contains("VAST_API_KEY") && reason.contains("manage-keys"), "{reason}");
     assert!(vendor.sent(ORDER).is_empty());
     for open in ["http://x.example", "http://localhost:x@evil.example", "ftp://localhost", "localhost"] {

@@ -160,6 +160,7 @@ pub(super) fn row(core: &Core, id: RunId, wish: Submission) -> Result<Run, CoreE
         creates_ms: Vec::new(),
         rejections: 0,
         retry_at_ms: 0,
+        steer: crate::model::Steer::default(),
         token,
         exit: None,
         parent,

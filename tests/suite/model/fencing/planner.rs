@@ -81,6 +81,7 @@ impl Planner {
             | Action::Condemn(..)
             | Action::Close(_)
             | Action::Storm(_)
+            | Action::Ask(_)
             | Action::Answer(_)
             | Action::Alarm(_) => panic!("{action:?} cannot be wanted in this world"),
         })

@@ -3,11 +3,11 @@
 use controller::liveness::ProviderWord;
 use controller::model::{Machine, StopReason, Wish};
 use controller::plan::{self, Action};
-use lifecycle::retry::{self, Decision, Ending};
-use lifecycle::run::Question;
+use lifecycle::question::{self, Trouble, Verb};
+use lifecycle::retry::{self, Decision, Ending, Means};
 use lifecycle::{
     AttemptEvent, AttemptId, AttemptState, LossCause, MachineEvent, MachineId, MachineState, Refusal,
-    RunEvent, RunId,
+    RunEvent, RunId, RunState,
 };
 
 use super::{Reply, World};
@@ -68,19 +68,33 @@ impl World {
                 let Some(deadline_ms) = plan::storm_over_ms(&self.run(*run).creates_ms, now) else {
                     return Ok(());
                 };
-                let question = Question {
-                    text: "go on?".into(),
-                    options: vec!["go on".into(), "stop".into()],
-                    deadline_ms,
-                };
+                let question = question::storm(plan::CREATES_PER_HOUR, now, deadline_ms);
                 self.step_run(*run, RunEvent::Ask(question))
             }
-            Action::Answer(run) => self.step_run(*run, RunEvent::Answer),
+            Action::Ask(run) => {
+                let now = self.wall_ms;
+                let row = self.run(*run).steer.refusals.as_mut().expect("it was refused");
+                let question = question::refused("local", row, now);
+                row.was_told();
+                self.step_run(*run, RunEvent::Ask(question))
+            }
+            Action::Answer(run) => self.answer(*run),
             Action::Alarm(_) => {
                 self.alarmed_ms = Some(self.up_ms);
                 Ok(())
             }
         }
+    }
+
+    /// At the deadline the default; before it the question is over.
+    fn answer(&mut self, id: RunId) -> Result<(), Refusal> {
+        let now = self.wall_ms;
+        let run = self.run(id);
+        let RunState::Waiting { question, .. } = &run.status else { return Ok(()) };
+        let stops =
+            now >= question.deadline_ms && run.wish == Wish::Run && question.by_default() == Verb::Stop;
+        let event = if stops { RunEvent::Fail("nobody answered".into()) } else { RunEvent::Answer };
+        self.step_run(id, event)
     }
 
     fn step_run(&mut self, id: RunId, event: RunEvent) -> Result<(), Refusal> {
@@ -138,12 +152,14 @@ impl World {
         match reply {
             Reply::Made => {
                 run.rejections = 0;
+                run.steer.refusals = None;
                 self.step(id, MachineEvent::Exist)
             }
             Reply::Lost | Reply::Vanished => self.step(id, MachineEvent::LoseReply),
             Reply::Rejected => {
                 run.creates_ms.pop();
                 run.rejections += 1;
+                run.steer.refused(Trouble::Passing, "full", 0, now);
                 run.retry_at_ms = now + plan::pause_after_refusal(run.rejections);
                 self.machine(id).ended_ms = now;
                 self.step(id, MachineEvent::Reject("full".into()))
@@ -263,6 +279,8 @@ impl World {
             transient: attempt.transient,
             hang: !attempt.hang.is_empty(),
             at_ms: now,
+            cause: None,
+            micro_usd: 0,
         };
         let run = self.run(run);
         let durable_step = run.head.as_ref().and_then(|h| h.step);
@@ -275,8 +293,10 @@ impl World {
         if run.wish != Wish::Run {
             return plan::stopped_as(run);
         }
-        match retry::after(&run.endings, &run.spec.retry) {
+        match retry::after(&run.endings, &run.spec.retry, &Means::default()) {
             Decision::Again => RunEvent::Unbind,
+            // A question is asked once the attempt is unbound.
+            Decision::Ask(why) => RunEvent::Fail(why),
             Decision::GiveUp(why) => RunEvent::Fail(why),
         }
     }

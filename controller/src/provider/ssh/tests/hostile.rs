@@ -85,7 +85,7 @@ async fn what_lies_in_the_directories_is_no_command_and_no_lie_about_others() {
     let other = provider.get(&fresh_id()).await;
     assert!(matches!(other, Presence::Error(_)), "one of those may be its own: {other:?}");
     let full = provider.create(&request(&fresh_id(), "l/x", "")).await;
-    let CreateOutcome::Rejected { reason } = full else { panic!("{full:?}") };
+    let CreateOutcome::Rejected { reason, .. } = full else { panic!("{full:?}") };
     assert!(reason.contains("slot 2: something whose claim cannot be read"), "{reason}");
     assert_eq!(provider.destroy(&instance).await, DestroyOutcome::Accepted);
     assert!(victim.join("kept").exists() && !sshd.path("x").exists(), "links are not followed");

@@ -178,7 +178,7 @@ async fn a_create_cut_at_any_moment_leaves_one_slot_of_that_machine_or_none() {
         let mine = found.iter().filter(|instance| instance.id.ends_with(&id)).count();
         match &outcome {
             CreateOutcome::Created { instance } => assert!(found.iter().any(|i| i.id == *instance)),
-            CreateOutcome::Rejected { reason } => assert_eq!(mine, 0, "{reason}"),
+            CreateOutcome::Rejected { reason, .. } => assert_eq!(mine, 0, "{reason}"),
             CreateOutcome::Unknown { .. } => assert!(mine <= 1),
         }
         // Asked again over a good link, it is that one slot, and only that.
