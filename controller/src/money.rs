@@ -207,10 +207,14 @@ pub fn exhausted(world: &Snapshot, run: &Run) -> Option<Room> {
     })
 }
 
-/// The first cap that cannot bear one more machine of this run.
+/// The first cap that cannot bear one more machine of this run. Where its
+/// price is not known it is that of the machine that the run has.
 #[must_use]
 pub fn refuses(world: &Snapshot, run: &Run) -> Option<Room> {
-    let next = least_cap(&run.spec, run.head_bytes, world.is_paid(&run.spec.provider));
+    let paid = world.is_paid(&run.spec.provider);
+    let known = world.machines.iter().filter(|m| m.run == run.id && bills(m)).map(hourly).fold(0.0, f64::max);
+    let like = reserve(&Rates::flat(if paid { 0.0 } else { known }), paid, &run.spec, 0);
+    let next = least_cap(&run.spec, run.head_bytes, paid).max(like);
     rooms(world, run).into_iter().find(|room| next > 0.0 && room.left_usd() - next <= 0.0)
 }
 
