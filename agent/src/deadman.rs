@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 pub const ENDING_MS: u64 = 300_000;
 /// A machine without work (none yet, or all of it done) whose controller is silent for so long is of no use.
 pub const IDLE_MS: u64 = 1_800_000;
+/// After a start, and after a time in which nothing here ran, a controller has
+/// so long to be heard before anything ends.
+const SETTLE_MS: u64 = 120_000;
+/// A pause between two looks that is longer is no time that was watched.
+const GAP_MS: u64 = 60_000;
 /// Between two tries to end the machine.
 const AGAIN_MS: u64 = 30_000;
 /// The deadline is written down when it moved by more.
@@ -51,8 +56,10 @@ pub enum Step {
 pub struct Work {
     /// A program runs, or something is being prepared or published.
     pub busy: bool,
-    /// Something of an attempt is not in the store.
+    /// Something of an attempt is not in the store, or not with the controller.
     pub unpublished: bool,
+    /// The longest time that a running program is given to save, milliseconds.
+    pub grace_ms: u64,
 }
 
 /// What survives the agent's own restart.
@@ -88,21 +95,36 @@ pub struct DeadMan {
     deadline_ms: Option<u64>,
     written_ms: Option<Option<u64>>,
     heard_ms: u64,
+    worked_ms: u64,
     saving_since: Option<u64>,
     tried_ms: Option<u64>,
+    looked_ms: Option<u64>,
+    quiet_until_ms: u64,
 }
 
 impl DeadMan {
     /// As an agent before this one left it.
     #[must_use]
     pub fn restored(deadline_ms: Option<u64>, now_ms: u64) -> Self {
-        Self { deadline_ms, written_ms: Some(deadline_ms), heard_ms: now_ms, ..Self::default() }
+        let quiet_until_ms = now_ms.saturating_add(SETTLE_MS);
+        Self {
+            deadline_ms,
+            written_ms: Some(deadline_ms),
+            heard_ms: now_ms,
+            quiet_until_ms,
+            ..Self::default()
+        }
     }
 
-    /// A renewal that was sent then was granted.
-    pub fn granted(&mut self, sent_ms: u64, allowance_ms: Option<u64>) {
+    /// A renewal that was sent then was granted: with a new allowance, without
+    /// any limit, or as before.
+    pub fn granted(&mut self, sent_ms: u64, allowance_ms: Option<u64>, unlimited: bool) {
         self.heard_ms = self.heard_ms.max(sent_ms);
-        self.deadline_ms = allowance_ms.map(|ms| sent_ms.saturating_add(ms));
+        match allowance_ms {
+            Some(ms) => self.deadline_ms = Some(sent_ms.saturating_add(ms)),
+            None if unlimited => self.deadline_ms = None,
+            None => {}
+        }
         // Whoever speaks decides again; it is told of programs that have ended.
         (self.saving_since, self.tried_ms) = (None, None);
     }
@@ -123,10 +145,20 @@ impl DeadMan {
 
     /// What is to be done; each is told once, the end again and again.
     pub fn step(&mut self, now_ms: u64, work: Work, can_end: bool) -> Option<Step> {
+        let gap = self.looked_ms.replace(now_ms).is_some_and(|at| now_ms.saturating_sub(at) > GAP_MS);
+        if gap {
+            self.quiet_until_ms = now_ms.saturating_add(SETTLE_MS);
+        }
+        if work.busy || work.unpublished {
+            self.worked_ms = now_ms;
+        }
+        if now_ms < self.quiet_until_ms {
+            return None;
+        }
         let over = self.deadline_ms.is_some_and(|deadline| now_ms >= deadline);
         if !over && self.saving_since.is_none() {
             let idle = can_end && !work.busy && !work.unpublished;
-            if idle && now_ms >= self.heard_ms.saturating_add(IDLE_MS) {
+            if idle && now_ms >= self.heard_ms.max(self.worked_ms).saturating_add(IDLE_MS) {
                 return self.end(now_ms, How::Destroy);
             }
             return None;
@@ -136,7 +168,7 @@ impl DeadMan {
             return Some(Step::Save);
         };
         let how = if work.busy || work.unpublished { How::Stop } else { How::Destroy };
-        if !work.busy || now_ms >= since.saturating_add(ENDING_MS) {
+        if !work.busy || now_ms >= since.saturating_add(ENDING_MS).saturating_add(work.grace_ms) {
             return self.end(now_ms, how);
         }
         None
@@ -156,14 +188,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BUSY: Work = Work { busy: true, unpublished: false };
-    const DONE: Work = Work { busy: false, unpublished: false };
-    const HELD: Work = Work { busy: false, unpublished: true };
+    const BUSY: Work = Work { busy: true, unpublished: false, grace_ms: 0 };
+    const DONE: Work = Work { busy: false, unpublished: false, grace_ms: 0 };
+    const HELD: Work = Work { busy: false, unpublished: true, grace_ms: 0 };
 
     #[test]
     fn programs_save_first_and_what_is_stored_lets_the_machine_go() {
         let mut man = DeadMan::default();
-        man.granted(1_000, Some(60_000));
+        man.granted(1_000, Some(60_000), false);
         assert_eq!(man.step(60_999, BUSY, true), None);
         assert_eq!(man.step(61_000, BUSY, true), Some(Step::Save));
         assert_eq!(man.step(61_500, BUSY, true), None);
@@ -175,35 +207,68 @@ mod tests {
     #[test]
     fn the_last_copy_keeps_its_disk_and_a_program_that_does_not_end_is_not_waited_for() {
         let mut man = DeadMan::default();
-        man.granted(0, Some(10));
+        man.granted(0, Some(10), false);
         assert_eq!(man.step(10, BUSY, true), Some(Step::Save));
         assert_eq!(man.step(20, HELD, true), Some(Step::End(How::Stop)));
         let mut man = DeadMan::default();
-        man.granted(0, Some(10));
+        man.granted(0, Some(10), false);
         assert_eq!(man.step(10, BUSY, true), Some(Step::Save));
-        assert_eq!(man.step(9 + ENDING_MS, BUSY, true), None);
-        assert_eq!(man.step(10 + ENDING_MS, BUSY, true), Some(Step::End(How::Stop)));
+        let slow = Work { grace_ms: 20_000, ..BUSY };
+        let end = 10 + ENDING_MS + 20_000;
+        for at in (40..end).step_by(40_000) {
+            assert_eq!(man.step(at, slow, true), None, "{at}");
+        }
+        assert_eq!(man.step(end, slow, true), Some(Step::End(How::Stop)));
     }
 
     #[test]
     fn a_controller_that_speaks_again_and_no_cap_at_all_end_nothing() {
         let mut man = DeadMan::default();
-        man.granted(0, Some(10));
+        man.granted(0, Some(10), false);
         assert_eq!(man.step(10, BUSY, true), Some(Step::Save));
-        man.granted(11, Some(100));
+        man.granted(11, Some(100), false);
         assert_eq!(man.step(12, BUSY, true), None);
-        man.granted(13, None);
-        assert_eq!(man.step(u64::MAX, BUSY, true), None);
+        man.granted(13, None, true);
+        assert_eq!(man.step(50_000, BUSY, true), None);
+        // A controller that does not know the machine yet takes nothing back.
+        man.granted(50_000, Some(10), false);
+        man.granted(50_005, None, false);
+        assert_eq!(man.step(50_010, BUSY, true), Some(Step::Save));
+    }
+
+    #[test]
+    fn who_was_away_is_given_time_to_be_heard_first() {
+        let mut man = DeadMan::restored(Some(5), 1_000);
+        assert_eq!(man.step(1_000, BUSY, true), None);
+        assert_eq!(man.step(40_000, BUSY, true), None);
+        assert_eq!(man.step(80_000, BUSY, true), None);
+        assert_eq!(man.step(1_000 + SETTLE_MS, BUSY, true), Some(Step::Save));
+        // The host stood still, or the machine was suspended.
+        let mut man = DeadMan::default();
+        man.granted(0, Some(90_000), false);
+        assert_eq!(man.step(10_000, BUSY, true), None);
+        assert_eq!(man.step(500_000, BUSY, true), None);
+        man.granted(501_000, Some(90_000), false);
+        assert_eq!(man.step(502_000, BUSY, true), None);
     }
 
     #[test]
     fn a_machine_without_work_ends_when_nobody_speaks_for_long() {
         let mut man = DeadMan::default();
-        man.granted(0, None);
-        assert_eq!(man.step(IDLE_MS - 1, DONE, true), None);
-        assert_eq!(man.step(IDLE_MS, DONE, false), None);
-        assert_eq!(man.step(IDLE_MS, HELD, true), None);
-        assert_eq!(man.step(IDLE_MS, DONE, true), Some(Step::End(How::Destroy)));
+        man.granted(0, None, true);
+        let mut at = 0;
+        let mut until = |man: &mut DeadMan, end: u64, work: Work, can: bool| {
+            while at < end {
+                assert_eq!(man.step(at, work, can), None, "{at}");
+                at += 30_000;
+            }
+        };
+        until(&mut man, IDLE_MS, BUSY, true);
+        // What is not delivered is not given up, and time counts from the work.
+        until(&mut man, 2 * IDLE_MS, HELD, true);
+        until(&mut man, 3 * IDLE_MS - 30_000, DONE, true);
+        assert_eq!(man.step(3 * IDLE_MS, DONE, false), None);
+        assert_eq!(man.step(3 * IDLE_MS, DONE, true), Some(Step::End(How::Destroy)));
     }
 
     #[test]
@@ -228,10 +293,10 @@ mod tests {
             for (pause, grant, busy) in events {
                 now += pause;
                 if let Some(allowance) = grant {
-                    man.granted(now, Some(allowance));
+                    man.granted(now, Some(allowance), false);
                     deadline = Some(now + allowance);
                 }
-                let step = man.step(now, Work { busy, unpublished: false }, false);
+                let step = man.step(now, Work { busy, unpublished: false, grace_ms: 0 }, false);
                 if step.is_some() { prop_assert!(deadline.is_some_and(|at| now >= at)); }
             }
         }

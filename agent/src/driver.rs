@@ -323,7 +323,7 @@ impl Driver {
             down::Body::Granted(granted) => {
                 if let Some(sent) = self.sent_renewals.remove(&granted.n) {
                     self.lease_until_ms = sent.saturating_add(granted.ttl_ms);
-                    self.deadman.granted(sent, granted.allowance_ms);
+                    self.deadman.granted(sent, granted.allowance_ms, granted.unlimited);
                 }
                 self.sent_renewals.retain(|n, _| *n > granted.n);
                 for id in std::mem::take(&mut self.waiting_for_lease) {

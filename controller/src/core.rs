@@ -136,7 +136,7 @@ pub struct Core {
     alerts: Mutex<BTreeMap<String, String>>,
     /// How long each machine may go on without a controller, and since when
     /// that is known.
-    allowed: Mutex<(u64, BTreeMap<MachineId, u64>)>,
+    allowed: Mutex<(u64, BTreeMap<MachineId, Option<u64>>)>,
     /// Held from the question whether a cap bears one more machine until the
     /// wish for it is recorded: two who ask at once would both be told yes.
     pub purse: tokio::sync::Mutex<()>,
@@ -363,19 +363,19 @@ impl Core {
     }
 
     /// Sets how long machines may go on without a controller, as of now.
-    pub fn allow(&self, allowances: Vec<(MachineId, u64)>) {
+    pub fn allow(&self, allowances: Vec<(MachineId, Option<u64>)>) {
         let now = self.clock.mono_ms();
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) =
             (now, allowances.into_iter().collect());
     }
 
-    /// How long a machine may go on from now without a controller; `None`: as
-    /// long as it likes.
+    /// How long a machine may go on from now without a controller, if it is
+    /// limited at all; `None`: nothing was planned with this machine yet.
     #[must_use]
-    pub fn allowance(&self, machine: MachineId) -> Option<u64> {
+    pub fn allowance(&self, machine: MachineId) -> Option<Option<u64>> {
         let allowed = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
         let since = self.clock.mono_ms().saturating_sub(allowed.0);
-        allowed.1.get(&machine).map(|ms| ms.saturating_sub(since))
+        allowed.1.get(&machine).map(|limit| limit.map(|ms| ms.saturating_sub(since)))
     }
 
     /// The standing alerts.

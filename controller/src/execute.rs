@@ -153,7 +153,11 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     // What was ended for want of progress did not succeed, whatever its code.
     let success = exit.is_success() && attempt.body.hang.is_empty();
     let mut machine: Option<Versioned<Machine>> = core.load(&attempt.body.machine.to_string()).await?;
-    let next: Next = if run.body.wish == Wish::Run && success && lacking.is_empty() {
+    let next: Next = if run.body.wish == Wish::Run && attempt.body.alone {
+        // It was cut short because nobody spoke: neither a success nor a
+        // failure of its own, whatever its code.
+        RunEvent::Unbind.into()
+    } else if run.body.wish == Wish::Run && success && lacking.is_empty() {
         RunEvent::Succeed.into()
     } else if run.body.wish == Wish::Run && success {
         // I13: what cannot be had back is no success, whatever the code.
@@ -303,6 +307,7 @@ async fn bind(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), CoreE
         transient: false,
         unpublished: String::new(),
         hang: String::new(),
+        alone: false,
         leave_machine: String::new(),
         oom_process: None,
         notes: Vec::new(),

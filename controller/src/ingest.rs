@@ -343,6 +343,7 @@ fn end(scene: &mut Scene, ended: &v1::Ended, now: u64) -> Result<(), IngestError
     attempt.transient = ended.transient;
     attempt.unpublished = clip(&ended.unpublished);
     attempt.hang = clip(&ended.hang);
+    attempt.alone = ended.alone;
     attempt.leave_machine = clip(&ended.leave_machine);
     if ended.oom_pid > 0 || !ended.oom_command.is_empty() {
         attempt.oom_process = Some((ended.oom_pid, clip(&ended.oom_command)));

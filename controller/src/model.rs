@@ -283,6 +283,10 @@ pub struct Attempt {
     /// Why the agent itself ended it: no progress; empty: it did not.
     #[serde(default)]
     pub hang: String,
+    /// Its agent ended it: no controller spoke, and the machine's allowance was
+    /// over.
+    #[serde(default)]
+    pub alone: bool,
     /// Why the next try belongs on another machine; empty: it need not.
     #[serde(default)]
     pub leave_machine: String,

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use lifecycle::meter::Rates;
-use lifecycle::{MachineState, RunId, RunSpec};
+use lifecycle::spec::MachineSpec;
+use lifecycle::{MachineId, MachineState, RunId, RunSpec, RunState};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Machine, Run, Wish};
@@ -123,19 +124,19 @@ pub fn reserve(rates: &Rates, paid: bool, spec: &RunSpec, head_bytes: u64) -> f6
 
 /// What a machine that a run does not have yet is reckoned at.
 #[must_use]
-pub fn expected(run: &RunSpec, paid: bool) -> Rates {
+pub fn expected(run: &RunSpec, machine: &MachineSpec, paid: bool) -> Rates {
     let hourly = if paid { run.max_usd_per_hour } else { run.usd_per_hour.or(run.max_usd_per_hour) };
     let hourly = hourly.unwrap_or(0.0);
     #[expect(clippy::cast_precision_loss, reason = "bytes of a disk")]
-    let disk = if paid { run.machine.disk_bytes as f64 / 1e9 * DISK_USD_PER_GB_HOUR } else { 0.0 };
+    let disk = if paid { machine.disk_bytes as f64 / 1e9 * DISK_USD_PER_GB_HOUR } else { 0.0 };
     let disk = disk.min(hourly);
     Rates { compute_usd_per_hour: hourly - disk, disk_usd_per_hour: disk, ..Rates::default() }
 }
 
 /// The least cap under which a machine of this run could be begun at all.
 #[must_use]
-pub fn least_cap(spec: &RunSpec, head_bytes: u64, paid: bool) -> f64 {
-    reserve(&expected(spec, paid), paid, spec, head_bytes)
+pub fn least_cap(spec: &RunSpec, machine: &MachineSpec, head_bytes: u64, paid: bool) -> f64 {
+    reserve(&expected(spec, machine, paid), paid, spec, head_bytes)
 }
 
 fn bills(machine: &Machine) -> bool {
@@ -150,10 +151,17 @@ fn least(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
 #[must_use]
 pub fn rooms(world: &Snapshot, run: &Run) -> Vec<Room> {
     let of_project = |other: &&Run| other.spec.project == run.spec.project;
-    // The strictest wish of those that spend from the same purse holds for all.
-    let open = || world.runs.iter().filter(|r| !r.status.is_final());
-    let project = least(open().filter(of_project).map(|r| r.spec.max_usd_project));
-    let day = least(open().map(|r| r.spec.max_usd_day));
+    // Its own wish; a run that has none follows the strictest of those that
+    // spend from the same purse now, and does not escape it.
+    let spending = || {
+        let has_machine = |r: &&Run| world.machines.iter().any(|m| m.run == r.id && bills(m));
+        world.runs.iter().filter(|r| !r.status.is_final()).filter(has_machine)
+    };
+    let project = run
+        .spec
+        .max_usd_project
+        .or_else(|| least(spending().filter(of_project).map(|r| r.spec.max_usd_project)));
+    let day = run.spec.max_usd_day.or_else(|| least(spending().map(|r| r.spec.max_usd_day)));
     let mut found = Vec::new();
     let mut add = |scope, cap: Option<f64>, past: f64, mine: &dyn Fn(&Run) -> bool| {
         let Some(cap_usd) = cap else { return };
@@ -185,11 +193,22 @@ fn reserve_of(world: &Snapshot, machine: &Machine, run: &Run) -> f64 {
         machine.meter.rates
     } else if paid {
         // Wished for: its price is the most that it may be.
-        expected(&run.spec, paid)
+        expected(&run.spec, run.steer.machine(&run.spec.machine), paid)
     } else {
         Rates::flat(machine.usd_per_hour)
     };
     reserve(&rates, paid, &run.spec, run.head_bytes)
+}
+
+/// What the end of one more machine of a run would need.
+fn next_end(world: &Snapshot, run: &Run) -> f64 {
+    let machine = run.steer.machine(&run.spec.machine);
+    least_cap(&run.spec, machine, run.head_bytes, world.is_paid(&run.spec.provider))
+}
+
+/// Whether a machine of a run has a price.
+fn costs(world: &Snapshot, run: &Run) -> bool {
+    world.machines.iter().any(|m| m.run == run.id && bills(m) && hourly(m) > 0.0)
 }
 
 /// The first cap under which a run may not go on as it does. A run without a
@@ -197,7 +216,11 @@ fn reserve_of(world: &Snapshot, machine: &Machine, run: &Run) -> f64 {
 #[must_use]
 pub fn exhausted(world: &Snapshot, run: &Run) -> Option<Room> {
     let has_machine = world.machines.iter().any(|m| m.run == run.id && bills(m));
-    let next = least_cap(&run.spec, run.head_bytes, world.is_paid(&run.spec.provider));
+    let next = next_end(world, run);
+    // What costs nothing is not ended by what others have spent.
+    if next <= 0.0 && !costs(world, run) {
+        return None;
+    }
     rooms(world, run).into_iter().find(|room| {
         if has_machine {
             (room.spent_usd > 0.0 || room.reserved_usd > 0.0) && room.left_usd() <= 0.0
@@ -214,7 +237,7 @@ pub fn refuses(world: &Snapshot, run: &Run) -> Option<Room> {
     let paid = world.is_paid(&run.spec.provider);
     let known = world.machines.iter().filter(|m| m.run == run.id && bills(m)).map(hourly).fold(0.0, f64::max);
     let like = reserve(&Rates::flat(if paid { 0.0 } else { known }), paid, &run.spec, 0);
-    let next = least_cap(&run.spec, run.head_bytes, paid).max(like);
+    let next = next_end(world, run).max(like);
     rooms(world, run).into_iter().find(|room| next > 0.0 && room.left_usd() - next <= 0.0)
 }
 
@@ -229,6 +252,9 @@ pub fn spent(world: &Snapshot, run: &Run) -> bool {
 pub fn news(world: &Snapshot) -> Vec<(RunId, u8, Room)> {
     let mut news = Vec::new();
     for run in world.runs.iter().filter(|r| !r.status.is_final()) {
+        if !costs(world, run) {
+            continue;
+        }
         let reached = rooms(world, run).into_iter().max_by_key(Room::percent);
         if let Some(room) = reached.filter(|room| room.percent() > run.told_percent) {
             news.push((run.id, room.percent(), room));
@@ -237,26 +263,37 @@ pub fn news(world: &Snapshot) -> Vec<(RunId, u8, Room)> {
     news
 }
 
-/// How long each machine may go on without a controller, in milliseconds from
-/// now: its share of what is left in every cap it spends from. Machines without
-/// a cap are not in it.
+/// Runs that want a machine whose end no cap can bear beside those of others.
 #[must_use]
-pub fn allowances(world: &Snapshot) -> Vec<(lifecycle::MachineId, u64)> {
+pub fn held_up(world: &Snapshot) -> Vec<(RunId, Room)> {
+    let wants = |run: &&Run| {
+        let looks = matches!(run.status, RunState::Provisioning | RunState::Recovering);
+        looks && spends(run) && !world.machines.iter().any(|m| m.run == run.id && m.status.is_hopeful())
+    };
+    let waiting = world.runs.iter().filter(wants);
+    waiting.filter_map(|run| refuses(world, run).map(|room| (run.id, room))).collect()
+}
+
+/// How long each machine may go on without a controller, in milliseconds from
+/// now: its share of what is left in every cap it spends from. `None`: as long
+/// as it likes.
+#[must_use]
+pub fn allowances(world: &Snapshot) -> Vec<(MachineId, Option<u64>)> {
     let mut all = Vec::new();
-    for machine in world.machines.iter().filter(|m| bills(m)) {
-        let Some(run) = world.runs.iter().find(|r| r.id == machine.run) else { continue };
+    for machine in &world.machines {
+        let run = world.runs.iter().find(|r| r.id == machine.run);
         let price = hourly(machine);
-        if price <= 0.0 {
+        let Some(run) = run.filter(|_| bills(machine) && price > 0.0) else {
+            all.push((machine.id, None));
             continue;
-        }
+        };
         #[expect(clippy::cast_precision_loss, reason = "a number of machines")]
         let share = |room: &Room| room.left_usd().max(0.0) / room.machines.max(1) as f64;
-        if let Some(usd) = rooms(world, run).iter().map(share).min_by(f64::total_cmp) {
-            // A year is as good as for ever.
-            let ms = (usd / price * HOUR_MS).min(3.2e10);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
-            all.push((machine.id, ms as u64));
-        }
+        let least = rooms(world, run).iter().map(share).min_by(f64::total_cmp);
+        // A year is as good as for ever.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded on both sides")]
+        let ms = least.map(|usd| (usd / price * HOUR_MS).min(3.2e10) as u64);
+        all.push((machine.id, ms));
     }
     all
 }
@@ -292,7 +329,7 @@ pub fn is_capped(spec: &RunSpec, paid: bool) -> Result<(), String> {
 /// # Errors
 /// Which could not, and from what it would be enough.
 pub fn is_enough(spec: &RunSpec, paid: bool) -> Result<(), String> {
-    let least = least_cap(spec, 0, paid);
+    let least = least_cap(spec, &spec.machine, 0, paid);
     let caps = [
         ("max_usd", spec.max_usd),
         ("max_usd_project", spec.max_usd_project),

@@ -166,7 +166,7 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
     let id = machine.id;
     let run = world.runs.iter().find(|r| r.id == machine.run);
     match &machine.status {
-        MachineState::Intent if run.is_none_or(|r| r.status.is_final()) || machine.condemned => {
+        MachineState::Intent if run.is_none_or(wants_none) || machine.condemned => {
             out.push(Action::Release(id, "its run needs it no more"));
         }
         MachineState::Intent => out.push(Action::Create(id)),
@@ -192,6 +192,12 @@ fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bo
         }
         MachineState::Rejected { .. } | MachineState::Abandoned | MachineState::Destroyed => {}
     }
+}
+
+/// Whether nothing may be made for a run now.
+fn wants_none(run: &Run) -> bool {
+    let held = matches!(run.status, RunState::Waiting { .. } | RunState::Paused);
+    run.status.is_final() || held || run.wish != Wish::Run
 }
 
 /// Why a machine that exists serves nothing, if so.

@@ -146,6 +146,14 @@ async fn pass(core: &Arc<Core>, lanes: &mut Lanes) -> Result<(), CoreError> {
     let world = snapshot(core).await?;
     let actions = plan(&world, &core.clocks);
     core.allow(money::allowances(&world));
+    let held_up = money::held_up(&world);
+    let why = held_up.first().map(|(run, room)| {
+        format!(
+            "{} run(s) wait for a machine, the first is {}: of the cap for the {} (${:.2}) ${:.2} are spent and ${:.2} kept back",
+            held_up.len(), run.short(), room.scope.name(), room.cap_usd, room.spent_usd, room.reserved_usd
+        )
+    });
+    core.alert("caps", why);
     lanes.tell(core, &actions);
     if !actions.iter().any(|a| matches!(a, Action::Alarm(_))) {
         core.alert("mass-loss", None);

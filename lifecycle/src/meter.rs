@@ -162,12 +162,12 @@ impl Meter {
         (self.up_bytes, self.down_bytes) = (up_bytes, down_bytes);
     }
 
-    /// It is gone, as of now.
+    /// It is gone, as of now. Since the last look it may have run.
     pub fn end(&mut self, now_ms: u64) {
         if self.looked_ms == 0 || self.off {
             return;
         }
-        self.settle(now_ms, self.billed, self.rates);
+        self.settle(now_ms, Billed::All, self.rates);
         self.billed = Billed::Nothing;
         self.off = true;
     }
@@ -273,7 +273,7 @@ mod tests {
         meter.look(5 * HOUR, Billed::Disk, RATES);
         meter.end(6 * HOUR);
         let parts = meter.at(100 * HOUR);
-        assert!(close(parts.compute_usd, 2.0) && close(parts.disk_usd, 0.5), "{parts:?}");
+        assert!(close(parts.compute_usd, 3.0) && close(parts.disk_usd, 0.5), "{parts:?}");
     }
 
     #[test]
@@ -342,7 +342,11 @@ mod tests {
                 last = (billed, rate);
                 if looked { prop_assert!(meter.at(now).total() + 1e-9 >= bill, "{meter:?} {bill}"); }
             }
-            meter.end(now);
+            // It starts once more, and nobody looks before it is gone.
+            let mut parts = Parts::default();
+            add(&mut parts, 60_000, Billed::All, &last.1);
+            bill += parts.total();
+            meter.end(now + 60_000);
             prop_assert!(meter.at(now).total() + 1e-9 >= bill);
         }
     }

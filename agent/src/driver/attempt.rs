@@ -52,6 +52,8 @@ pub struct Attempt {
     pub(super) wire: u32,
     /// It ended, and something that it left is on this machine alone.
     pub(super) unpublished: bool,
+    /// The agent itself ended it, because no controller spoke.
+    pub(super) alone: bool,
     /// How it is looked after.
     pub(super) care: AttemptCare,
     /// It was asked to save, and has not.
@@ -109,6 +111,7 @@ impl Attempt {
             care,
             asked: None,
             wire: 0,
+            alone: false,
             unpublished: ended.is_some_and(|ended| !ended.unpublished.is_empty()),
             work,
         })

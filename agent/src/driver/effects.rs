@@ -178,6 +178,7 @@ impl Driver {
                     oom_pid: ended.oom_process.as_ref().map_or(0, |(pid, _)| *pid),
                     oom_command: ended.oom_process.map_or_else(String::new, |(_, command)| command),
                     unapplied_limits: ended.unapplied_limits,
+                    alone: self.attempts.get(id).is_some_and(|a| a.alone),
                 };
                 if let Some(attempt) = self.attempts.get_mut(id) {
                     attempt.unpublished = !ended.unpublished.is_empty();

@@ -24,7 +24,18 @@ impl Driver {
         }
         let work = Work {
             busy: self.attempts.values().any(|a| a.supervisor.phase != Phase::Ended),
-            unpublished: self.attempts.values().any(|a| a.unpublished),
+            // Its end, its output and its metrics are nowhere else either.
+            unpublished: self
+                .attempts
+                .values()
+                .any(|a| a.unpublished || a.supervisor.phase == Phase::Ended && !a.is_delivered()),
+            grace_ms: self
+                .attempts
+                .values()
+                .filter(|a| a.supervisor.phase != Phase::Ended)
+                .map(|a| a.work.grace_seconds.saturating_mul(1_000))
+                .max()
+                .unwrap_or(0),
         };
         match self.deadman.step(now, work, ending.is_possible()) {
             None => {}
@@ -55,6 +66,9 @@ impl Driver {
             .map(|a| (a.work.attempt_id.clone(), a.work.grace_seconds.saturating_mul(1_000)))
             .collect();
         for (id, grace_ms) in running {
+            if let Some(attempt) = self.attempts.get_mut(&id) {
+                attempt.alone = true;
+            }
             self.input(&id, Input::Wished(Wish::Stop(grace_ms)));
         }
     }

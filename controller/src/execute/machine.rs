@@ -2,7 +2,7 @@
 //! looked for when an answer was lost, probed, released, and confirmed gone.
 
 use lifecycle::meter::{Meter, Rates};
-use lifecycle::{LossCause, MachineEvent, MachineId, MachineState, RunId};
+use lifecycle::{LossCause, MachineEvent, MachineId, MachineState, RunId, RunState};
 use serde_json::{Value, json};
 
 use super::SELF;
@@ -10,7 +10,7 @@ use super::first_boot::first_boot;
 use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
-use crate::model::{Attempt, Machine, Run, Versioned};
+use crate::model::{Attempt, Machine, Run, Versioned, Wish};
 use crate::money;
 use crate::plan;
 use crate::provider::{
@@ -174,13 +174,16 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         return record_create(core, id, rejection, None).await;
     }
     let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
-    if wanted.body.status.is_final() {
+    // It may have been asked about, held or ended meanwhile.
+    let open =
+        matches!(wanted.body.status, RunState::Provisioning | RunState::Recovering | RunState::Running);
+    if !open || wanted.body.wish != Wish::Run {
         return Ok(());
     }
     let now = core.clock.wall_ms();
     row.body.status = row.body.status.apply(MachineEvent::Call)?;
     row.body.called_ms = now;
-    let mut rates = money::expected(&wanted.body.spec, provider.is_paid());
+    let mut rates = money::expected(&wanted.body.spec, &request.machine, provider.is_paid());
     if !provider.is_paid() {
         rates = Rates::flat(row.body.usd_per_hour);
     }
@@ -295,7 +298,8 @@ pub(super) async fn resolve(core: &Core, id: MachineId) -> Result<(), CoreError>
             return Ok(());
         }
         row.body.status = row.body.status.apply(MachineEvent::Abandon)?;
-        row.body.ended_ms = core.clock.wall_ms();
+        // Nothing was made, and nothing billed.
+        row.body.ended_ms = row.body.called_ms;
         row.body.meter.void();
         row.body.reason = "its creation left no trace".into();
         ("abandoned", json!({}))
@@ -418,6 +422,9 @@ pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError>
     }
     row.body.status = row.body.status.apply(MachineEvent::ConfirmAbsence)?;
     row.body.ended_ms = core.clock.wall_ms();
+    if let Some((sent, received)) = core.health.traffic(id) {
+        row.body.meter.traffic(sent, received);
+    }
     row.body.meter.end(row.body.ended_ms);
     let run = row.body.run;
     let cost = row.body.cost_usd(row.body.ended_ms);
@@ -457,8 +464,12 @@ pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
         };
         let trouble = (!all).then(|| format!("provider `{name}` could not be listed in full"));
         core.alert(&format!("sweep {name}"), trouble);
-        if provider.is_paid() {
-            look::look_at_all(core, name).await?;
+        // What the list said of each is at hand; what it did not is not waited for.
+        if provider.is_paid() && all {
+            match tokio::time::timeout(LIST_PATIENCE, look::look_at_all(core, name)).await {
+                Ok(done) => done?,
+                Err(_) => tracing::warn!(provider = %name, "not every price could be read back"),
+            }
         }
         for instance in instances {
             let Some(id) = label::read(&instance.label, core.hub, &core.label_key) else { continue };

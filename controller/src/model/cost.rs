@@ -23,6 +23,13 @@ impl Machine {
     /// What of that fell on the day of `now_ms` (UTC).
     #[must_use]
     pub fn spent_today(&self, now_ms: u64) -> f64 {
-        if self.meter.is_on() { self.meter.on_day_of(now_ms) } else { self.cost_usd(now_ms) }
+        let day = |at: u64| at / lifecycle::meter::DAY_MS;
+        if self.meter.is_on() {
+            self.meter.on_day_of(now_ms)
+        } else if self.ended_ms > 0 && day(self.ended_ms) < day(now_ms) {
+            0.0
+        } else {
+            self.cost_usd(now_ms)
+        }
     }
 }

@@ -77,7 +77,7 @@ fn what_is_kept_back_is_the_end_of_the_machine_and_two_days_of_its_disk() {
 }
 
 #[test]
-fn a_project_and_a_day_are_shared_and_the_strictest_cap_holds() {
+fn a_project_and_a_day_are_shared_and_who_has_no_cap_follows_the_strictest() {
     let mut first = run(1, &spec(None, Some(2.0)));
     let mut second = run(2, &spec(None, Some(2.0)));
     first.spec.max_usd_project = Some(50.0);
@@ -92,7 +92,7 @@ fn a_project_and_a_day_are_shared_and_the_strictest_cap_holds() {
     let rooms = rooms(&world, &world.runs[0]);
     let told: Vec<_> =
         rooms.iter().map(|r| (r.scope, r.cap_usd, r.machines, (r.spent_usd * 10.0).round())).collect();
-    assert_eq!(told, [(Scope::Project, 20.0, 2, 74.0), (Scope::Day, 13.0, 3, 76.0)]);
+    assert_eq!(told, [(Scope::Project, 50.0, 2, 74.0), (Scope::Day, 13.0, 3, 76.0)]);
     assert!(exhausted(&world, &world.runs[0]).is_some_and(|room| room.scope == Scope::Day), "{rooms:?}");
 }
 
@@ -109,6 +109,20 @@ fn shares_of_a_cap_are_told_once_each_and_the_last_when_only_the_reserve_is_left
 }
 
 #[test]
+fn what_costs_nothing_goes_on_whatever_others_have_spent() {
+    let mut free = run(1, &spec(None, None));
+    free.spec.provider = "local".into();
+    free.spec.max_usd_project = Some(10.0);
+    let mut world = world(3 * HOUR, vec![free.clone()], Vec::new());
+    world.past.by_project.insert("p".into(), 50.0);
+    assert_eq!(exhausted(&world, &free), None);
+    assert!(news(&world).is_empty());
+    free.spec.usd_per_hour = Some(1.0);
+    world.runs = vec![free.clone()];
+    assert!(exhausted(&world, &free).is_some());
+}
+
+#[test]
 fn machines_of_one_cap_share_what_is_left_of_it() {
     let runs: Vec<Run> = (1..=5)
         .map(|n| {
@@ -120,7 +134,7 @@ fn machines_of_one_cap_share_what_is_left_of_it() {
     let world = world(2 * HOUR, runs, (1..=5).map(|n| machine(n, n)).collect());
     let room = &rooms(&world, &world.runs[0])[0];
     let all = allowances(&world);
-    let spent_alone: f64 = all.iter().map(|(_, ms)| hours(*ms) * 1.1).sum();
+    let spent_alone: f64 = all.iter().map(|(_, ms)| hours(ms.unwrap()) * 1.1).sum();
     assert_eq!(all.len(), 5);
     assert!((spent_alone - room.left_usd()).abs() < 0.001, "{spent_alone} {room:?}");
 }
@@ -142,11 +156,11 @@ proptest! {
             wished.spec.max_usd_project = Some(project);
             world.runs.push(wished.clone());
             // Nobody goes on longer than the allowance, with a controller or without.
-            let alone = allowances(&world).iter().map(|(_, ms)| *ms).min().unwrap_or(u64::MAX);
+            let alone = allowances(&world).iter().filter_map(|(_, ms)| *ms).min().unwrap_or(u64::MAX);
             world.now_ms += pauses[n].min(alone);
             if refuses(&world, &wished).is_none() {
                 let mut begun = machine(id, id);
-                let rates = expected(&wished.spec, true);
+                let rates = expected(&wished.spec, &wished.spec.machine, true);
                 begun.meter = lifecycle::meter::Meter::default();
                 begun.meter.begin(world.now_ms, rates);
                 world.machines.push(begun);
@@ -159,7 +173,7 @@ proptest! {
         let alone = allowances(&world);
         let before = world.clone();
         for (id, ms) in alone {
-            let last = world.now_ms + ms;
+            let last = world.now_ms + ms.unwrap();
             let owner = world.machines.iter().find(|m| m.id == id).map(|m| m.run).unwrap();
             let owner = before.runs.iter().find(|r| r.id == owner).unwrap().clone();
             let begun = world.machines.iter_mut().find(|m| m.id == id).unwrap();

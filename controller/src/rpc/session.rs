@@ -223,8 +223,11 @@ impl Session {
         self.core.heard(self.machine);
         attach(&self.core, self.machine).await?;
         let ttl_ms = self.core.clocks.lease_ttl_ms;
-        let allowance_ms = self.core.allowance(self.machine);
-        self.say(down::Body::Granted(v1::Granted { n: renew.n, ttl_ms, allowance_ms })).await
+        // Until the first plan that knows it, a machine keeps what it was
+        // granted before.
+        let known = self.core.allowance(self.machine);
+        let (allowance_ms, unlimited) = (known.flatten(), known == Some(None));
+        self.say(down::Body::Granted(v1::Granted { n: renew.n, ttl_ms, allowance_ms, unlimited })).await
     }
 
     async fn facts(&mut self, batch: &v1::FactBatch) -> Result<(), Status> {

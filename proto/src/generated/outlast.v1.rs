@@ -1385,6 +1385,10 @@ pub struct Ended {
     /// What limits could not be applied, in words, one each.
     #[prost(string, repeated, tag = "12")]
     pub unapplied_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The agent itself ended it: no controller spoke, and the machine's allowance
+    /// was over.
+    #[prost(bool, tag = "13")]
+    pub alone: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1620,9 +1624,13 @@ pub struct Granted {
     #[prost(uint64, tag = "2")]
     pub ttl_ms: u64,
     /// From the moment at which renewal n was sent the machine may go on so long
-    /// without another grant; then it saves and ends itself. Absent: for ever.
+    /// without another grant; then it saves and ends itself. Absent: as before,
+    /// unless it is unlimited.
     #[prost(uint64, optional, tag = "3")]
     pub allowance_ms: ::core::option::Option<u64>,
+    /// It may go on for ever.
+    #[prost(bool, tag = "4")]
+    pub unlimited: bool,
 }
 /// The attempt's work counts no more: stop it, hand in its history.
 #[derive(serde::Serialize)]

@@ -204,7 +204,7 @@ class Lab:
     def end(self):
         self.over.set()
         if pid := self.controller():
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
         self.fake.stdin.close()
         try:
             self.fake.wait(30)
@@ -217,6 +217,15 @@ class Lab:
                         os.kill(int(entry), signal.SIGKILL)
                 except OSError:
                     pass
+
+
+def kill(pid):
+    """Whether it was there: one may end at its boundary a moment before."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        return True
+    except ProcessLookupError:
+        return False
 
 
 def give_agent(lab):
@@ -237,7 +246,7 @@ def settle(lab):
     """No faults any more: everything ends, and nothing may be left."""
     lab.control("faults", {"clear": True})
     if pid := lab.controller():
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     began = time.monotonic()
     lab.call("controller", "start", armed=False)
     ends = began + PATIENCE
@@ -340,8 +349,7 @@ def main():
             while (pid := lab.controller()) is not None:
                 lab.keep_busy(project)
                 if time.monotonic() - life > LIFE:
-                    os.kill(pid, signal.SIGKILL)
-                    lab.outside += 1
+                    lab.outside += kill(pid)
                     break
                 time.sleep(0.1)
             if time.monotonic() - began > PATIENCE * max(1, given.kills / 20):

@@ -78,12 +78,19 @@ fn a_cap_holds_without_a_controller() {
     let run = stage.submit(&project.root, &[]);
     stage.when_durable(&run, 20);
     stage.kill_controller();
-    // Nobody speaks to the machine any more: it saves, and gives itself back.
-    wait("the machine's own end", || vendor.rented().is_empty().then_some(()));
+    // Nobody speaks to the machine any more. Its program ends, and since its end
+    // and its output are nowhere else it stops and keeps its disk, which is free here.
+    wait("the machine's own end", || {
+        let rented = vendor.rented();
+        assert_eq!(rented.len(), 1, "{rented:#?}");
+        (rented[0]["burns_per_hour"].as_f64() == Some(0.0)).then_some(())
+    });
     let total = billed(&vendor);
     assert!(total > 1.0 && total <= CAP, "{total}");
+    // Whoever runs a controller again gives it back; nothing more was billed.
     let detail = stage.ends_as(&run, "BUDGET_STOPPED");
     assert_eq!(detail["run"]["durable_step"], 20, "{detail:#}");
+    wait("nothing rented", || vendor.rented().is_empty().then_some(()));
     assert_eq!(vendor.state()["ended"].as_array().unwrap().len(), 1);
     assert_eq!(billed(&vendor).to_bits(), total.to_bits());
 }

@@ -77,11 +77,12 @@ fn rates(value: &Value) -> Option<Rates> {
 }
 
 /// What is billed in a state. Who is offline is not billed, it is said; but
-/// that is soon over, and is not relied upon.
+/// that is soon over, and is not relied upon. A word that is not known counts
+/// as running.
 fn billed(actual: &str) -> Billed {
     match actual {
-        "running" | "frozen" => Billed::All,
-        _ => Billed::Disk,
+        "" | "created" | "loading" | "stopped" | "exited" | "offline" => Billed::Disk,
+        _ => Billed::All,
     }
 }
 
