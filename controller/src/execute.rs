@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::core::{Changes, Core, CoreError};
 use crate::durable;
 use crate::model::{Attempt, Machine, Record, Run, StopReason, Versioned, Wish};
-use crate::money;
+use crate::money::Books;
 use crate::notify;
 use crate::plan::{self, Action};
 
@@ -206,7 +206,7 @@ async fn condemn(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), Co
 async fn tell(core: &Core, id: RunId, percent: u8) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     let world = crate::reconcile::snapshot(core).await?;
-    let Some((_, reached, room)) = money::news(&world).into_iter().find(|(run, ..)| *run == id) else {
+    let Some((_, reached, room)) = Books::of(&world).news().into_iter().find(|(run, ..)| *run == id) else {
         return Ok(());
     };
     if run.body.told_percent >= reached || reached < percent {
@@ -227,7 +227,7 @@ async fn stop_for_budget(core: &Core, id: RunId) -> Result<(), CoreError> {
     run.body.wish = Wish::Stop;
     run.body.stop_reason = Some(StopReason::Budget);
     let world = crate::reconcile::snapshot(core).await?;
-    let Some(room) = money::exhausted(&world, &run.body) else { return Ok(()) };
+    let Some(room) = Books::of(&world).exhausted(&run.body) else { return Ok(()) };
     let detail = json!({
         "max_usd": room.cap_usd, "of": room.scope, "spent_usd": room.spent_usd, "kept_back_usd": room.reserved_usd,
     });

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
 
 use crate::provider::{
@@ -178,7 +179,7 @@ impl Provider for Cut {
         self.inner.settle_window_ms()
     }
 
-    async fn prepare(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
+    async fn prepare(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
         self.fuse.around("prepare", self.inner.prepare(request)).await
     }
 

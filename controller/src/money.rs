@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
-use lifecycle::{MachineId, MachineState, RunId, RunSpec, RunState};
+use lifecycle::{MachineState, RunSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Machine, Run, Wish};
-use crate::plan::Snapshot;
+
+mod books;
+
+pub use books::Books;
 
 const HOUR_MS: f64 = 3_600_000.0;
 /// How long a machine may need from its last moment of allowance until its
@@ -141,161 +144,6 @@ pub fn least_cap(spec: &RunSpec, machine: &MachineSpec, head_bytes: u64, paid: b
 
 fn bills(machine: &Machine) -> bool {
     machine.status.may_bill() || machine.status == MachineState::Intent
-}
-
-fn least(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    values.flatten().min_by(f64::total_cmp)
-}
-
-/// The caps that hold for a run, each with all that spends from it.
-#[must_use]
-pub fn rooms(world: &Snapshot, run: &Run) -> Vec<Room> {
-    let of_project = |other: &&Run| other.spec.project == run.spec.project;
-    // Its own wish; a run that has none follows the strictest of those that
-    // spend from the same purse now, and does not escape it.
-    let spending = || {
-        let has_machine = |r: &&Run| world.machines.iter().any(|m| m.run == r.id && bills(m));
-        world.runs.iter().filter(|r| !r.status.is_final()).filter(has_machine)
-    };
-    let project = run
-        .spec
-        .max_usd_project
-        .or_else(|| least(spending().filter(of_project).map(|r| r.spec.max_usd_project)));
-    let day = run.spec.max_usd_day.or_else(|| least(spending().map(|r| r.spec.max_usd_day)));
-    let mut found = Vec::new();
-    let mut add = |scope, cap: Option<f64>, past: f64, mine: &dyn Fn(&Run) -> bool| {
-        let Some(cap_usd) = cap else { return };
-        let mut room = Room { scope, cap_usd, spent_usd: past, reserved_usd: 0.0, machines: 0 };
-        for machine in world.machines.iter().filter(|m| bills(m)) {
-            let Some(owner) = world.runs.iter().find(|r| r.id == machine.run).filter(|r| mine(r)) else {
-                continue;
-            };
-            room.spent_usd += match scope {
-                Scope::Day => machine.spent_today(world.now_ms),
-                _ => machine.cost_usd(world.now_ms),
-            };
-            room.reserved_usd += reserve_of(world, machine, owner);
-            room.machines += 1;
-        }
-        found.push(room);
-    };
-    let past_run = world.spent.iter().filter(|(id, _)| *id == run.id).map(|(_, usd)| usd).sum();
-    add(Scope::Run, run.spec.max_usd, past_run, &|r| r.id == run.id);
-    let past_project = world.past.by_project.get(&run.spec.project).copied().unwrap_or(0.0);
-    add(Scope::Project, project, past_project, &|r| r.spec.project == run.spec.project);
-    add(Scope::Day, day, world.past.today, &|_| true);
-    found
-}
-
-fn reserve_of(world: &Snapshot, machine: &Machine, run: &Run) -> f64 {
-    let paid = world.is_paid(&machine.provider);
-    let rates = if machine.meter.is_on() {
-        machine.meter.rates
-    } else if paid {
-        // Wished for: its price is the most that it may be.
-        expected(&run.spec, run.steer.machine(&run.spec.machine), paid)
-    } else {
-        Rates::flat(machine.usd_per_hour)
-    };
-    reserve(&rates, paid, &run.spec, run.head_bytes)
-}
-
-/// What the end of one more machine of a run would need.
-fn next_end(world: &Snapshot, run: &Run) -> f64 {
-    let machine = run.steer.machine(&run.spec.machine);
-    least_cap(&run.spec, machine, run.head_bytes, world.is_paid(&run.spec.provider))
-}
-
-/// Whether a machine of a run has a price.
-fn costs(world: &Snapshot, run: &Run) -> bool {
-    world.machines.iter().any(|m| m.run == run.id && bills(m) && hourly(m) > 0.0)
-}
-
-/// The first cap under which a run may not go on as it does. A run without a
-/// machine is not over while others only keep money back that they give free.
-#[must_use]
-pub fn exhausted(world: &Snapshot, run: &Run) -> Option<Room> {
-    let has_machine = world.machines.iter().any(|m| m.run == run.id && bills(m));
-    let next = next_end(world, run);
-    // What costs nothing is not ended by what others have spent.
-    if next <= 0.0 && !costs(world, run) {
-        return None;
-    }
-    rooms(world, run).into_iter().find(|room| {
-        if has_machine {
-            (room.spent_usd > 0.0 || room.reserved_usd > 0.0) && room.left_usd() <= 0.0
-        } else {
-            (room.spent_usd > 0.0 || next > 0.0) && room.spent_usd + next >= room.cap_usd
-        }
-    })
-}
-
-/// The first cap that cannot bear one more machine of this run. Where its
-/// price is not known it is that of the machine that the run has.
-#[must_use]
-pub fn refuses(world: &Snapshot, run: &Run) -> Option<Room> {
-    let paid = world.is_paid(&run.spec.provider);
-    let known = world.machines.iter().filter(|m| m.run == run.id && bills(m)).map(hourly).fold(0.0, f64::max);
-    let like = reserve(&Rates::flat(if paid { 0.0 } else { known }), paid, &run.spec, 0);
-    let next = next_end(world, run).max(like);
-    rooms(world, run).into_iter().find(|room| next > 0.0 && room.left_usd() - next <= 0.0)
-}
-
-/// A cap is spent altogether, with what was kept back.
-#[must_use]
-pub fn spent(world: &Snapshot, run: &Run) -> bool {
-    rooms(world, run).iter().any(|room| room.spent_usd >= room.cap_usd)
-}
-
-/// Runs that have reached another share of a cap, with the cap.
-#[must_use]
-pub fn news(world: &Snapshot) -> Vec<(RunId, u8, Room)> {
-    let mut news = Vec::new();
-    for run in world.runs.iter().filter(|r| !r.status.is_final()) {
-        if !costs(world, run) {
-            continue;
-        }
-        let reached = rooms(world, run).into_iter().max_by_key(Room::percent);
-        if let Some(room) = reached.filter(|room| room.percent() > run.told_percent) {
-            news.push((run.id, room.percent(), room));
-        }
-    }
-    news
-}
-
-/// Runs that want a machine whose end no cap can bear beside those of others.
-#[must_use]
-pub fn held_up(world: &Snapshot) -> Vec<(RunId, Room)> {
-    let wants = |run: &&Run| {
-        let looks = matches!(run.status, RunState::Provisioning | RunState::Recovering);
-        looks && spends(run) && !world.machines.iter().any(|m| m.run == run.id && m.status.is_hopeful())
-    };
-    let waiting = world.runs.iter().filter(wants);
-    waiting.filter_map(|run| refuses(world, run).map(|room| (run.id, room))).collect()
-}
-
-/// How long each machine may go on without a controller, in milliseconds from
-/// now: its share of what is left in every cap it spends from. `None`: as long
-/// as it likes.
-#[must_use]
-pub fn allowances(world: &Snapshot) -> Vec<(MachineId, Option<u64>)> {
-    let mut all = Vec::new();
-    for machine in &world.machines {
-        let run = world.runs.iter().find(|r| r.id == machine.run);
-        let price = hourly(machine);
-        let Some(run) = run.filter(|_| bills(machine) && price > 0.0) else {
-            all.push((machine.id, None));
-            continue;
-        };
-        #[expect(clippy::cast_precision_loss, reason = "a number of machines")]
-        let share = |room: &Room| room.left_usd().max(0.0) / room.machines.max(1) as f64;
-        let least = rooms(world, run).iter().map(share).min_by(f64::total_cmp);
-        // A year is as good as for ever.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded on both sides")]
-        let ms = least.map(|usd| (usd / price * HOUR_MS).min(3.2e10) as u64);
-        all.push((machine.id, ms));
-    }
-    all
 }
 
 /// Whether a run may be begun with a provider.

@@ -9,7 +9,7 @@ use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
 
 use crate::liveness::{self, Clocks, Observation, ProviderWord, Verdict};
 use crate::model::{Attempt, Machine, Run, StopReason, Wish};
-use crate::money;
+use crate::money::{self, Books};
 
 mod notice;
 
@@ -153,10 +153,11 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
     for machine in &world.machines {
         plan_machine(world, machine, clocks, frozen, &mut actions);
     }
+    let books = Books::of(world);
     for run in &world.runs {
-        plan_run(world, run, &mut actions);
+        plan_run(world, &books, run, &mut actions);
     }
-    for (run, percent, _) in money::news(world) {
+    for (run, percent, _) in books.news() {
         actions.push(Action::Tell(run, percent));
     }
     actions
@@ -242,16 +243,16 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
     }
 }
 
-fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
+fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
     if run.status.is_final() {
         return;
     }
     let bound = world.bound_of(run).filter(|a| !a.status.is_final());
-    if run.wish == Wish::Run && money::exhausted(world, run).is_some() {
+    if run.wish == Wish::Run && books.exhausted(run).is_some() {
         out.push(Action::StopForBudget(run.id));
         return;
     }
-    if run.stop_reason == Some(StopReason::Budget) && money::spent(world, run) {
+    if run.stop_reason == Some(StopReason::Budget) && books.spent(run) {
         // It was asked to save and end, and the money for that is spent too.
         out.push(Action::Close(run.id));
         return;
@@ -262,7 +263,7 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         RunState::Provisioning | RunState::Recovering if run.wish != Wish::Run => {
             out.push(Action::Close(run.id));
         }
-        RunState::Provisioning | RunState::Recovering => want_machine(world, run, out),
+        RunState::Provisioning | RunState::Recovering => want_machine(world, books, run, out),
         RunState::Running => match bound {
             // What is unfit is left before the next attempt could be bound.
             None => out.push(unfit(world, run).unwrap_or(Action::Settle(run.id))),
@@ -278,8 +279,10 @@ fn plan_run(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
                     Some((state, true)) if state.is_up() && run.wish != Wish::Run => {
                         out.push(Action::LoseAttempt(run.id, LossCause::Silent));
                     }
-                    Some((state, true)) if state.is_up() => want_machine(world, run, out),
-                    Some((state, _)) if state.is_up() => notice::replace_early(world, run, attempt, out),
+                    Some((state, true)) if state.is_up() => want_machine(world, books, run, out),
+                    Some((state, _)) if state.is_up() => {
+                        notice::replace_early(world, books, run, attempt, out);
+                    }
                     _ => out.push(Action::LoseAttempt(run.id, remembered(world, attempt.machine))),
                 }
             }
@@ -345,7 +348,7 @@ pub fn storm_over_ms(creates_ms: &[u64], now_ms: u64) -> Option<u64> {
     Some(counted[last_to_pass] + HOUR_MS)
 }
 
-fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
+fn want_machine(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
     let mine = || {
         let own = world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
         own.filter(|m| !is_leaving(m, world.now_ms))
@@ -363,7 +366,7 @@ fn want_machine(world: &Snapshot, run: &Run, out: &mut Vec<Action>) {
         // It said until when there is no use in asking.
     } else if storm_over_ms(&run.creates_ms, world.now_ms).is_some() {
         out.push(Action::Storm(run.id));
-    } else if money::refuses(world, run).is_some() {
+    } else if books.refuses(run).is_some() {
         // Others keep back what this machine's end would need: it waits.
     } else {
         out.push(Action::Intend(run.id));

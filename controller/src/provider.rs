@@ -296,11 +296,13 @@ pub trait Provider: Send + Sync {
     /// looking for offers: done before the machine's row says that it is being
     /// made, so that a controller that ends meanwhile has left nothing open.
     ///
+    /// What the machine will cost at most, as it is offered; `None`: not told.
+    ///
     /// # Errors
     /// The rejection, where no machine is to be had.
-    async fn prepare(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
+    async fn prepare(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
         let _ = request;
-        Ok(())
+        Ok(None)
     }
     /// Makes a machine.
     async fn create(&self, request: &CreateRequest) -> CreateOutcome;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::{Changes, Core, CoreError};
 use crate::execute;
 use crate::model::{Attempt, Machine, Run, Versioned};
-use crate::money;
+use crate::money::Books;
 use crate::plan::{Action, Snapshot, plan};
 
 mod lanes;
@@ -145,8 +145,9 @@ async fn pass(core: &Arc<Core>, lanes: &mut Lanes) -> Result<(), CoreError> {
     beat(core).await?;
     let world = snapshot(core).await?;
     let actions = plan(&world, &core.clocks);
-    core.allow(money::allowances(&world));
-    let held_up = money::held_up(&world);
+    let books = Books::of(&world);
+    core.allow(books.allowances());
+    let held_up = books.held_up();
     let why = held_up.first().map(|(run, room)| {
         format!(
             "{} run(s) wait for a machine, the first is {}: of the cap for the {} (${:.2}) ${:.2} are spent and ${:.2} kept back",

@@ -43,7 +43,7 @@ impl Rates {
 
     /// The dearer of both in everything.
     #[must_use]
-    fn dearer(&self, other: &Self) -> Self {
+    pub fn dearer(&self, other: &Self) -> Self {
         Self {
             compute_usd_per_hour: self.compute_usd_per_hour.max(other.compute_usd_per_hour),
             disk_usd_per_hour: self.disk_usd_per_hour.max(other.disk_usd_per_hour),

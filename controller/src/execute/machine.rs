@@ -11,7 +11,7 @@ use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
 use crate::model::{Attempt, Machine, Run, Versioned, Wish};
-use crate::money;
+use crate::money::{self, Books};
 use crate::plan;
 use crate::provider::{
     CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence, Reach,
@@ -113,7 +113,7 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
     let mut run: Versioned<Run> = core.need(&run_id.to_string()).await?;
     let provider = core.provider(&run.body.spec.provider)?;
     let world = crate::reconcile::snapshot(core).await?;
-    if !money::spends(&run.body) || money::refuses(&world, &run.body).is_some() {
+    if !money::spends(&run.body) || Books::of(&world).refuses(&run.body).is_some() {
         return Ok(());
     }
     let spec = &run.body.spec;
@@ -170,9 +170,10 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         max_usd_per_hour: wanted.body.spec.max_usd_per_hour,
         avoid: wanted.body.steer.avoided(core.clock.wall_ms()),
     };
-    if let Err(rejection) = provider.prepare(&request).await {
-        return record_create(core, id, rejection, None).await;
-    }
+    let offered = match provider.prepare(&request).await {
+        Ok(offered) => offered,
+        Err(rejection) => return record_create(core, id, rejection, None).await,
+    };
     let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
     // It may have been asked about, held or ended meanwhile.
     let open =
@@ -183,11 +184,13 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
     let now = core.clock.wall_ms();
     row.body.status = row.body.status.apply(MachineEvent::Call)?;
     row.body.called_ms = now;
-    let mut rates = money::expected(&wanted.body.spec, &request.machine, provider.is_paid());
-    if !provider.is_paid() {
-        rates = Rates::flat(row.body.usd_per_hour);
-    }
+    let rates = match offered {
+        Some(offered) => offered,
+        None if provider.is_paid() => money::expected(&wanted.body.spec, &request.machine, true),
+        None => Rates::flat(row.body.usd_per_hour),
+    };
     row.body.meter.begin(now, rates);
+    row.body.usd_per_hour = rates.hourly();
     let mut changes = Changes::default().put(&row);
     request.user_data = match provider.reach() {
         Reach::MachineDials => {

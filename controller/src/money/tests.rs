@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::plan::Snapshot;
 
 const HOUR: u64 = 3_600_000;
 
@@ -89,11 +90,14 @@ fn a_project_and_a_day_are_shared_and_who_has_no_cap_follows_the_strictest() {
         world(3 * HOUR, vec![first, second, other], vec![machine(1, 1), machine(2, 2), machine(3, 3)]);
     world.past.by_project.insert("p".into(), 3.0);
     world.past.today = 1.0;
-    let rooms = rooms(&world, &world.runs[0]);
+    let rooms = Books::of(&world).rooms(&world.runs[0]);
     let told: Vec<_> =
         rooms.iter().map(|r| (r.scope, r.cap_usd, r.machines, (r.spent_usd * 10.0).round())).collect();
     assert_eq!(told, [(Scope::Project, 50.0, 2, 74.0), (Scope::Day, 13.0, 3, 76.0)]);
-    assert!(exhausted(&world, &world.runs[0]).is_some_and(|room| room.scope == Scope::Day), "{rooms:?}");
+    assert!(
+        Books::of(&world).exhausted(&world.runs[0]).is_some_and(|room| room.scope == Scope::Day),
+        "{rooms:?}"
+    );
 }
 
 #[test]
@@ -101,7 +105,7 @@ fn shares_of_a_cap_are_told_once_each_and_the_last_when_only_the_reserve_is_left
     let mut owner = run(1, &spec(Some(20.0), Some(2.0)));
     let at = |hours: u64, owner: &Run| {
         let world = world((1 + hours) * HOUR, vec![owner.clone()], vec![machine(1, 1)]);
-        news(&world).first().map(|(_, percent, _)| *percent)
+        Books::of(&world).news().first().map(|(_, percent, _)| *percent)
     };
     assert_eq!((at(9, &owner), at(10, &owner), at(14, &owner)), (None, Some(50), Some(100)));
     owner.told_percent = 50;
@@ -115,11 +119,11 @@ fn what_costs_nothing_goes_on_whatever_others_have_spent() {
     free.spec.max_usd_project = Some(10.0);
     let mut world = world(3 * HOUR, vec![free.clone()], Vec::new());
     world.past.by_project.insert("p".into(), 50.0);
-    assert_eq!(exhausted(&world, &free), None);
-    assert!(news(&world).is_empty());
+    assert_eq!(Books::of(&world).exhausted(&free), None);
+    assert!(Books::of(&world).news().is_empty());
     free.spec.usd_per_hour = Some(1.0);
     world.runs = vec![free.clone()];
-    assert!(exhausted(&world, &free).is_some());
+    assert!(Books::of(&world).exhausted(&free).is_some());
 }
 
 #[test]
@@ -132,8 +136,8 @@ fn machines_of_one_cap_share_what_is_left_of_it() {
         })
         .collect();
     let world = world(2 * HOUR, runs, (1..=5).map(|n| machine(n, n)).collect());
-    let room = &rooms(&world, &world.runs[0])[0];
-    let all = allowances(&world);
+    let room = &Books::of(&world).rooms(&world.runs[0])[0];
+    let all = Books::of(&world).allowances();
     let spent_alone: f64 = all.iter().map(|(_, ms)| hours(ms.unwrap()) * 1.1).sum();
     assert_eq!(all.len(), 5);
     assert!((spent_alone - room.left_usd()).abs() < 0.001, "{spent_alone} {room:?}");
@@ -156,21 +160,21 @@ proptest! {
             wished.spec.max_usd_project = Some(project);
             world.runs.push(wished.clone());
             // Nobody goes on longer than the allowance, with a controller or without.
-            let alone = allowances(&world).iter().filter_map(|(_, ms)| *ms).min().unwrap_or(u64::MAX);
+            let alone = Books::of(&world).allowances().iter().filter_map(|(_, ms)| *ms).min().unwrap_or(u64::MAX);
             world.now_ms += pauses[n].min(alone);
-            if refuses(&world, &wished).is_none() {
+            if Books::of(&world).refuses(&wished).is_none() {
                 let mut begun = machine(id, id);
                 let rates = expected(&wished.spec, &wished.spec.machine, true);
                 begun.meter = lifecycle::meter::Meter::default();
                 begun.meter.begin(world.now_ms, rates);
                 world.machines.push(begun);
-                for room in rooms(&world, &wished) {
+                for room in Books::of(&world).rooms(&wished) {
                     prop_assert!(room.spent_usd + room.reserved_usd <= room.cap_usd, "{room:?}");
                 }
             }
         }
         // Nobody is heard of any more: each machine uses its allowance, and its end.
-        let alone = allowances(&world);
+        let alone = Books::of(&world).allowances();
         let before = world.clone();
         for (id, ms) in alone {
             let last = world.now_ms + ms.unwrap();

@@ -7,6 +7,7 @@
 //! good as any, and what was made for its replacement is released.
 
 use crate::model::{Attempt, Machine, Run, Wish};
+use crate::money::Books;
 
 use super::{Action, REFUSED_MOST_MS, Snapshot, storm_over_ms};
 
@@ -38,7 +39,13 @@ pub fn may_be_left(machine: &Machine, now_ms: u64) -> bool {
 }
 
 /// Wants a replacement for the bound machine of a run that works on.
-pub(super) fn replace_early(world: &Snapshot, run: &Run, attempt: &Attempt, out: &mut Vec<Action>) {
+pub(super) fn replace_early(
+    world: &Snapshot,
+    books: &Books<'_>,
+    run: &Run,
+    attempt: &Attempt,
+    out: &mut Vec<Action>,
+) {
     let held = world.machines.iter().find(|m| m.id == attempt.machine);
     let Some(held) = held.filter(|m| run.wish == Wish::Run && is_leaving(m, world.now_ms)) else { return };
     let others = || {
@@ -54,9 +61,8 @@ pub(super) fn replace_early(world: &Snapshot, run: &Run, attempt: &Attempt, out:
     let waits = run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS;
     // Nobody is asked and nothing is stopped for a machine that works: where no
     // other may be made now, its end decides.
-    let may = !waits
-        && storm_over_ms(&run.creates_ms, world.now_ms).is_none()
-        && crate::money::refuses(world, run).is_none();
+    let may =
+        !waits && storm_over_ms(&run.creates_ms, world.now_ms).is_none() && books.refuses(run).is_none();
     if may && !others().any(|m| m.status.is_hopeful()) {
         out.push(Action::Intend(run.id));
     }

@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -320,7 +321,7 @@ impl Provider for VastProvider {
         (machine > 0).then(|| machine.to_string())
     }
 
-    async fn prepare(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
+    async fn prepare(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
         self.seek(request).await
     }
 

@@ -63,9 +63,10 @@ pub(in crate::execute) async fn look(core: &Core, id: MachineId) -> Result<(), C
     let most = run.body.spec.max_usd_per_hour;
     let dear = most.is_some_and(|most| rates.hourly() > most * PRICE_SLACK);
     row.body.usd_per_hour = rates.hourly();
-    let mut verb = "priced";
+    // The first price is the dearest of the offers that were tried.
+    let lies = rates.hourly() > before.hourly() * PRICE_SLACK;
+    let verb = if lies || dear { "dearer-than-offered" } else { "priced" };
     if dear && !row.body.condemned {
-        verb = "dearer-than-offered";
         let text =
             format!("it costs ${:.4}/h, and max_usd_per_hour is ${:.4}", rates.hourly(), most.unwrap_or(0.0));
         if works(core, &run.body, id).await? {

@@ -2,6 +2,7 @@
 //! answer, and their order. Pure. What the vendor filters is filtered again
 //! here: a filter that is not known there is passed over in silence.
 
+use lifecycle::meter::Rates;
 use lifecycle::spec::{MachineSpec, Market};
 use serde_json::{Map, Value, json};
 
@@ -207,6 +208,22 @@ pub(super) fn bid(offer: &Offer, most: Option<f64>) -> f64 {
     let wished = offer.min_bid.max(0.001) * BID_ABOVE;
     let bid = most.map_or(wished, |most| wished.min(most - offer.stopped_usd_per_hour));
     (bid * 10_000.0).floor().max(10.0) / 10_000.0
+}
+
+/// What a machine of this offer will cost; the disk as if it were stopped, which
+/// may be the dearer.
+pub(super) fn rates(offer: &Offer, market: Market, most: Option<f64>) -> Rates {
+    let disk = offer.stopped_usd_per_hour;
+    let compute = match market {
+        Market::OnDemand => (offer.usd_per_hour - disk).max(0.0),
+        Market::Interruptible => bid(offer, most),
+    };
+    Rates {
+        compute_usd_per_hour: compute,
+        disk_usd_per_hour: disk,
+        up_usd_per_gb: offer.up_usd_per_gb,
+        down_usd_per_gb: offer.down_usd_per_gb,
+    }
 }
 
 /// As every provider tells of what it has.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use lifecycle::meter::Rates;
 use lifecycle::spec::Market;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -31,10 +32,11 @@ const PREPARED: usize = 256;
 impl VastProvider {
     /// Finds offers and waits for the turn of the order itself. All that takes
     /// time is done here: a controller that ends meanwhile has ordered nothing.
+    /// What the dearest of the offers that are tried costs.
     ///
     /// # Errors
     /// The rejection.
-    pub(super) async fn seek(&self, request: &CreateRequest) -> Result<(), CreateOutcome> {
+    pub(super) async fn seek(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
         self.register_key().await.map_err(rejected)?;
         let (spec, most) = (&request.machine, request.max_usd_per_hour);
         let mut offers = self.search(spec, most).await.map_err(rejected)?;
@@ -47,13 +49,15 @@ impl VastProvider {
             }
             return Err(rejected(gone(text)));
         }
+        let rates = offers.iter().take(TRIES).map(|offer| offer::rates(offer, spec.market, most));
+        let dearest = rates.reduce(|a, b| a.dearer(&b));
         self.http.turn(Op::Create).await.map_err(rejected)?;
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.retain(|_, (at, _)| at.elapsed() < STILL_GOOD);
         if prepared.len() < PREPARED {
             prepared.insert(request.machine_id.clone(), (Instant::now(), offers));
         }
-        Ok(())
+        Ok(dearest)
     }
 
     fn take_prepared(&self, machine: &str) -> Option<Vec<Offer>> {
