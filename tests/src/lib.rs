@@ -3,3 +3,4 @@
 
 pub mod fake_metadata;
 pub mod fake_vast;
+mod loopback;

@@ -11,6 +11,7 @@ mod care;
 mod carried;
 mod controllers;
 mod disk;
+mod double;
 mod failures;
 mod faulty_stores;
 mod health;

@@ -2,6 +2,7 @@
 //! core, and sends, delays or withholds what it answers. Loopback only. It
 //! decides nothing itself.
 
+use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -12,14 +13,11 @@ use clap::Parser;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::ETAG;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Answer, Asked, World, answer};
+use crate::loopback::{self, Answered};
 
 /// The largest body that is read.
 const BODY: usize = 1 << 20;
@@ -48,57 +46,23 @@ type Shared = Arc<Mutex<World>>;
 /// Serves until it is ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(run(arguments))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "fake-metadata: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    loopback::run("fake-metadata", run(Arguments::parse()))
 }
 
-async fn run(arguments: Arguments) -> io::Result<()> {
+async fn run(arguments: Arguments) -> io::Result<Infallible> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await?;
     let port = listener.local_addr()?.port();
     if arguments.until_stdin_closes {
-        std::thread::spawn(|| {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
-            std::process::exit(0);
-        });
+        loopback::end_with_stdin();
     }
     writeln!(io::stdout(), "{}", serde_json::json!({"port": port}))?;
     io::stdout().flush()?;
     let shared = Shared::default();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut tasks = JoinSet::new();
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let (stream, _) = listener.accept().await?;
-        let shared = shared.clone();
-        tasks.spawn(async move {
-            connection(stream, shared).await;
-            drop(place);
-        });
-        while tasks.try_join_next().is_some() {}
-    }
+    loopback::accept(listener, CONNECTIONS, JoinSet::new(), move |request| respond(shared.clone(), request))
+        .await
 }
 
-async fn connection(stream: TcpStream, shared: Shared) {
-    let service = service_fn(move |request| respond(shared.clone(), request));
-    // What a client does wrong ends its connection and nothing else.
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-}
-
-async fn respond(
-    shared: Shared,
-    request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, io::Error> {
+async fn respond(shared: Shared, request: hyper::Request<Incoming>) -> Answered {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY).collect().await else {
         return hyper::Response::builder().status(413).body(Full::default()).map_err(io::Error::other);

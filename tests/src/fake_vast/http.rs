@@ -2,6 +2,7 @@
 //! core, and sends, delays or withholds what it answers. Loopback only. It
 //! decides nothing itself.
 
+use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -13,16 +14,14 @@ use clap::Parser;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::state::{Boot, World};
 use super::wire::{Delivery, Request};
 use super::{advance, boot, handle, market};
+use crate::loopback::{self, Answered};
 
 /// The largest body that is read.
 const BODY: usize = 4 << 20;
@@ -81,18 +80,10 @@ impl Shared {
 /// Serves until it is ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(run(arguments))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "fake-vast: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    loopback::run("fake-vast", run(Arguments::parse()))
 }
 
-async fn run(arguments: Arguments) -> io::Result<()> {
+async fn run(arguments: Arguments) -> io::Result<Infallible> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await?;
     let port = listener.local_addr()?.port();
     let url = format!("http://127.0.0.1:{port}");
@@ -110,10 +101,7 @@ async fn run(arguments: Arguments) -> io::Result<()> {
         speed: arguments.speed,
     });
     if arguments.until_stdin_closes {
-        std::thread::spawn(|| {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
-            std::process::exit(0);
-        });
+        loopback::end_with_stdin();
     }
     let mut tasks = JoinSet::new();
     let (boots, waiting) = mpsc::channel(BOOTS);
@@ -123,7 +111,7 @@ async fn run(arguments: Arguments) -> io::Result<()> {
     }
     writeln!(io::stdout(), "{}", serde_json::json!({"port": port, "url": url}))?;
     io::stdout().flush()?;
-    accept(listener, shared, tasks).await
+    loopback::accept(listener, CONNECTIONS, tasks, move |request| answer(shared.clone(), request)).await
 }
 
 /// Lets time pass, so that machines start and stop without being asked after.
@@ -143,34 +131,7 @@ async fn tick(shared: Arc<Shared>, boots: mpsc::Sender<Boot>) {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut tasks: JoinSet<()>) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let (stream, _) = listener.accept().await?;
-        let shared = shared.clone();
-        tasks.spawn(async move {
-            connection(stream, shared).await;
-            drop(place);
-        });
-        while tasks.try_join_next().is_some() {}
-    }
-}
-
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(move |request| answer(shared.clone(), request));
-    // What a client does wrong ends its connection and nothing else.
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-}
-
-async fn answer(
-    shared: Arc<Shared>,
-    request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, io::Error> {
+async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Answered {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY).collect().await else {
         return hyper::Response::builder().status(413).body(Full::default()).map_err(io::Error::other);

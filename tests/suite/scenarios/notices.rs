@@ -4,62 +4,28 @@
 //! first machine and one for all that come after it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::double::Double;
 use super::programs::Training;
-use super::stage::{Stage, machine_of, program, wait};
+use super::stage::{Stage, machine_of, wait};
 
 /// The services of one machine.
-struct Metadata {
-    child: Child,
-    port: u16,
-}
+struct Metadata(Double);
 
 impl Metadata {
     fn start() -> Self {
-        let mut child = Command::new(program().with_file_name("fake-metadata"))
-            .arg("--until-stdin-closes")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
-        Self { child, port: u16::try_from(said["port"].as_u64().unwrap()).unwrap() }
+        Self(Double::start("fake-metadata", [] as [&str; 0]))
     }
 
     fn control(&self, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let method = if path == "state" { "GET" } else { "POST" };
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{method} /control/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-        serde_json::from_str(text).unwrap()
+        self.0.control(if path == "state" { "GET" } else { "POST" }, path, body)
     }
 
     fn terminates_in(&self, in_ms: u64) {
         self.control("notice", &json!({"service": "ec2", "action": "terminate", "in_ms": in_ms}));
-    }
-}
-
-impl Drop for Metadata {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -72,9 +38,9 @@ fn stage() -> (Stage, Metadata, Metadata) {
     let script = format!(
         "#!/bin/sh\nport={}\nmkdir {} 2>/dev/null && port={}\n\
          OUTLAST_METADATA_ADDRESS=127.0.0.1:$port exec \"$@\"\n",
-        others.port,
+        others.0.port,
         stage.path("first-machine").display(),
-        first.port
+        first.0.port
     );
     fs::write(&place, script).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
@@ -169,4 +135,42 @@ fn a_program_that_does_not_catch_the_signal_lives_on_and_is_moved_in_time() {
     let note = events.iter().find(|e| e["verb"] == "note" && e.to_string().contains("was not signalled"));
     assert!(note.is_some(), "{events:#?}");
     assert!(first.control("state", &json!({}))["tokens"].as_u64() >= Some(2));
+}
+
+/// One cloud's notice, heard while no controller lives: the save comes all the
+/// same, and whoever serves next moves the run.
+#[track_caller]
+fn moved_through_a_killed_controller(source: &str, notice: &Value) -> Metadata {
+    let (stage, first, _others) = stage();
+    let settings = [("STEPS", "30"), ("STEP_MS", "40"), ("EVERY", "1000"), ("ON_USR1", "yes")];
+    let setting = format!("notice.source={source}");
+    let training = Training::new(&stage, &settings).gated(8).set(&setting);
+    let run = training.submit(&stage);
+    training.when_done(8);
+    let machine = machine_of(&stage.status(&run));
+    stage.kill_controller();
+    first.control("notice", notice);
+    assert_eq!(wait("the save that was asked for", || training.noted("noticed").first().cloned()), "8");
+    stage.when(&run, "in its second generation", |detail| detail["run"]["generation"] == 2);
+    training.may_end();
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(training.starts()[1]["resume_step"], 8, "{:?}", training.starts());
+    let expected: Vec<(u64, u64)> = (1..=30).map(|step| (if step <= 8 { 1 } else { 2 }, step)).collect();
+    assert_eq!(training.steps(), expected, "every step once");
+    let other = machines(&detail, &machine);
+    let events = stage.events(&run);
+    assert!(at(&events, "attached", &other) < at(&events, "destroyed", &machine), "{events:#?}");
+    let why = stage.ok(&["why", &run, "--attempt", "1"]).text();
+    assert!(why.contains(&format!("notice from {source} at ")), "{why}");
+    stage.verify();
+    first
+}
+
+#[test]
+fn google_and_azure_are_heard_while_no_controller_lives() {
+    moved_through_a_killed_controller("gce", &json!({"service": "gce", "preempted": true}));
+    let azure = json!({"service": "azure", "type": "Preempt", "in_ms": 600_000, "id": "E-1"});
+    let first = moved_through_a_killed_controller("azure", &azure);
+    // What is saved may be taken: Azure is told so, once.
+    assert_eq!(first.control("state", &json!({}))["acknowledged"], json!(["E-1"]));
 }

@@ -2,17 +2,16 @@
 //! namespaces without a network, rented, reached, outbid, replaced, paid and
 //! destroyed by the real program.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use super::carried::give_agent;
+use super::double::Double;
 use super::processes::{kill_all, processes};
-use super::stage::{Stage, program, repository, wait};
+use super::stage::{Stage, repository, wait};
 
 /// Counts steps and saves every tenth, as far as its gate lets it.
 const PROGRAM: &str = r#"#!/bin/sh
@@ -40,8 +39,7 @@ pub(super) const CAPS: &str = "[budget]\nmax_usd = 20\nmax_usd_per_hour = 5\n";
 
 /// The fake vendor, with real machines behind it.
 pub(super) struct Vendor {
-    child: Child,
-    port: u16,
+    double: Double,
     machines: PathBuf,
 }
 
@@ -65,38 +63,19 @@ impl Vendor {
         }
         let machines = stage.path("vast");
         fs::create_dir_all(&machines).unwrap();
-        let mut child = Command::new(program().with_file_name("fake-vast"))
-            .args(market)
-            .args(["--until-stdin-closes", "--machines"])
-            .arg(&machines)
-            .arg("--boot")
-            .arg(repository().join("tests/rigs/vast/machine.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
-        let port = u16::try_from(said["port"].as_u64().unwrap()).unwrap();
-        Some(Self { child, port, machines })
+        let boot = repository().join("tests/rigs/vast/machine.py");
+        let mut arguments: Vec<&OsStr> = market.iter().map(OsStr::new).collect();
+        arguments.extend([
+            OsStr::new("--machines"),
+            machines.as_os_str(),
+            OsStr::new("--boot"),
+            boot.as_os_str(),
+        ]);
+        Some(Self { double: Double::start("fake-vast", arguments), machines })
     }
 
     pub(super) fn control(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        write!(
-            stream,
-            "{method} /control/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-        serde_json::from_str(text).unwrap()
+        self.double.control(method, path, body)
     }
 
     pub(super) fn state(&self) -> Value {
@@ -110,7 +89,7 @@ impl Vendor {
 
     pub(super) fn environment(&self) -> [(String, String); 2] {
         [
-            ("VAST_URL".into(), format!("http://127.0.0.1:{}", self.port)),
+            ("VAST_URL".into(), format!("http://127.0.0.1:{}", self.double.port)),
             ("VAST_API_KEY".into(), "test-key".into()),
         ]
     }
@@ -118,8 +97,7 @@ impl Vendor {
 
 impl Drop for Vendor {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.double.end();
         // What the vendor did not end itself: with its first process a machine ends.
         let place = self.machines.display().to_string();
         kill_all(|| {
