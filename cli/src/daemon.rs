@@ -19,6 +19,9 @@ use crate::exit_code::{ExitCode, Failure};
 
 /// A controller answers this soon after its start.
 const START: Duration = Duration::from_secs(15);
+/// One that is killed while it starts, by whom or what ever, is started again
+/// this often.
+const KILLED: u32 = 3;
 /// One that was told to end lets calls finish first.
 const END: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
@@ -59,6 +62,7 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
     let mut replace = replace;
     let mut started: Option<Started> = None;
     let mut deadline = Instant::now() + START;
+    let mut killed = 0;
     loop {
         let failed = match answering(&home).await {
             Ok((client, view)) => {
@@ -79,11 +83,12 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
             None => {}
             Some(ours) => {
                 if let Some(status) = ours.child.try_wait()? {
-                    if let Some((code, what)) = failed_start(status.code(), status) {
+                    killed += u32::from(status.code().is_none());
+                    if let Some((code, what)) = failed_start(status.code(), killed, status) {
                         let why = format!("the controller could not start ({what})");
                         return Err(ours.explain(code, &why).into());
                     }
-                    started = None;
+                    (started, deadline) = (None, Instant::now() + START);
                 }
             }
         }
@@ -102,13 +107,19 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
 }
 
 /// Why a controller that was started here and ended is none to wait for: what
-/// it says to the shell, and in words. `None`: another one was faster, or
-/// somebody had this one end in good order before it answered here, such as a
-/// program of another build; whoever serves next is waited for, or started.
-fn failed_start(code: Option<i32>, status: impl std::fmt::Display) -> Option<(ExitCode, String)> {
+/// it says to the shell, and in words. `None`: another one was faster, or it was
+/// killed (`killed`: how many were), or somebody had this one end in good order
+/// before it answered here, such as a program of another build; whoever serves
+/// next is waited for, or started.
+fn failed_start(
+    code: Option<i32>,
+    killed: u32,
+    status: impl std::fmt::Display,
+) -> Option<(ExitCode, String)> {
     let full = ExitCode::CannotWrite;
     match code {
         Some(0) => None,
+        None if killed < KILLED => None,
         Some(code) if code == i32::from(controller::command::EXIT_HELD) => None,
         Some(code) if code == i32::from(full.code()) => {
             Some((full, "the disk is full or cannot be written".to_owned()))
@@ -264,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_controller_that_was_told_to_end_did_not_fail_to_start() {
-        let why = |code| failed_start(code, "its status").map(|(code, what)| (code.code(), what));
+        let why = |code| failed_start(code, KILLED, "its status").map(|(code, what)| (code.code(), what));
         assert_eq!(why(Some(0)), None, "a program of another build replaces it");
         assert_eq!(why(Some(i32::from(controller::command::EXIT_HELD))), None);
         let full = ExitCode::CannotWrite.code();
@@ -272,6 +283,7 @@ mod tests {
         for code in [Some(1), Some(101), None] {
             assert_eq!(why(code), Some((ExitCode::Unreachable.code(), "its status".to_owned())));
         }
+        assert!(failed_start(None, KILLED - 1, "").is_none(), "a killed one is started again");
     }
 
     #[test]

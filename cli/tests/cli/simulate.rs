@@ -123,6 +123,14 @@ fn a_bad_recording_is_told_with_its_file_and_place() {
         assert_eq!((code(&output), output.stdout.len()), (65, 0), "{file}");
         assert!(text(&output.stderr).contains(said), "{file}: {}", text(&output.stderr));
     }
+    // All of them at once, and with what would be read.
+    let all = simulate(dir.path(), &["--trace", "garbage.json", "zones/a.json", "negative.json"]);
+    let said = text(&all.stderr);
+    assert_eq!((code(&all), all.stdout.len()), (65, 0), "{said}");
+    assert!(
+        ["garbage.json: line 1:", "negative.json: data[1]:", "--generate"].iter().all(|w| said.contains(w)),
+        "{said}"
+    );
     let doubted = simulate(dir.path(), &["--trace", "doubtful.json", "--policy", "ours"]);
     assert_eq!(code(&doubted), 0);
     assert!(

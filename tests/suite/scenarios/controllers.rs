@@ -4,6 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use super::processes::signal;
 use super::programs::Noise;
 use super::stage::{Stage, machine_of, wait};
 
@@ -61,7 +64,11 @@ fn an_attached_run_survives_two_controllers_and_prints_each_byte_once() {
         let dead = wait("a controller", || stage.controllers().first().copied());
         stage.kill_controller();
         // The attached call itself starts the next one.
-        wait("another controller", || stage.controllers().iter().any(|pid| *pid != dead).then_some(()));
+        let next = || stage.controllers().into_iter().find(|pid| *pid != dead);
+        let begun = wait("another controller", next);
+        // This one dies before it has answered anybody.
+        signal(begun, Signal::SIGKILL);
+        wait("a third one", || stage.controllers().into_iter().find(|pid| ![dead, begun].contains(pid)));
     }
     noise.may_end();
     let said = attached.end().ends_with(0);

@@ -9,6 +9,9 @@ use controller::replay::{Zone, read};
 use crate::app::Context;
 use crate::exit_code::{ExitCode, Failure};
 
+/// What is read.
+const FORMS: &str = "a recording is {\"metadata\": {\"gap_seconds\": 30}, \"data\": [1, 0, ...]} with 1 for available, \
+                     lines `ms,add,nodeK` and `ms,remove,nodeK`, or lines `seconds,count`; to try without one: --generate 3";
 /// Zones at most.
 const MOST: usize = 64;
 /// What recordings in a directory are called.
@@ -28,16 +31,25 @@ pub(super) fn zones(ctx: &Context, places: &[PathBuf], nodes: u32) -> Result<Vec
         let why = format!("{} recordings are too many; {MOST} are replayed at most", files.len());
         return Err(Failure::new(ExitCode::BadInput, why));
     }
-    let mut zones = Vec::new();
+    let (mut zones, mut problems) = (Vec::new(), Vec::new());
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        let made = read::read(&name, &text(file)?, nodes).map_err(|error| bad(file, &error.to_string()))?;
-        for doubt in &made.doubts {
-            ctx.printer.warn(&format!("{}: {doubt}", file.display()));
+        let made = text(file)
+            .and_then(|text| read::read(&name, &text, nodes).map_err(|error| bad(file, &error.to_string())));
+        match made {
+            Ok(made) => {
+                for doubt in &made.doubts {
+                    ctx.printer.warn(&format!("{}: {doubt}", file.display()));
+                }
+                zones.push(made.zone);
+            }
+            Err(failure) => problems.push(failure.message),
         }
-        zones.push(made.zone);
     }
-    Ok(zones)
+    if problems.is_empty() {
+        return Ok(zones);
+    }
+    Err(Failure::new(ExitCode::BadInput, problems.join("\n  ")).help(FORMS))
 }
 
 fn bad(file: &Path, why: &str) -> Failure {
@@ -60,6 +72,10 @@ fn within(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn text(file: &Path) -> Result<String, Failure> {
+    // What is no file, such as a pipe, would be waited for.
+    if fs::metadata(file).is_ok_and(|about| !about.is_file()) {
+        return Err(bad(file, "it is no regular file"));
+    }
     let open = File::open(file).map_err(|error| bad(file, &error.to_string()))?;
     let mut bytes = Vec::new();
     open.take(read::MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| bad(file, &error.to_string()))?;
