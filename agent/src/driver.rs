@@ -21,6 +21,7 @@ use crate::uplink::Event;
 use crate::world::{Ending, SharedGateway, World};
 
 mod attempt;
+mod cadence;
 mod care;
 mod disk;
 mod effects;
@@ -102,6 +103,8 @@ pub struct Driver {
     /// What the controller understands: `Welcome.wire`.
     wire: u32,
     deadman: DeadMan,
+    /// How often machines like this one are lost, as the controller said last.
+    between_losses_s: Option<f64>,
     ending: Option<Ending>,
 }
 
@@ -116,6 +119,7 @@ impl Driver {
             disk: disk::OutboxDisk::new(&*parts.world),
             wire: 0,
             deadman: DeadMan::default(),
+            between_losses_s: None,
             ending: parts.world.ending(),
             world: parts.world,
             gateway: parts.gateway,
@@ -245,6 +249,7 @@ impl Driver {
         self.take_care(now);
         self.watch_disk(now);
         self.watch_notices(now);
+        self.watch_saves();
         self.beat(now);
         self.watch_deadline();
         self.send();
@@ -324,6 +329,10 @@ impl Driver {
                 if let Some(sent) = self.sent_renewals.remove(&granted.n) {
                     self.lease_until_ms = sent.saturating_add(granted.ttl_ms);
                     self.deadman.granted(sent, granted.allowance_ms, granted.unlimited);
+                    if granted.between_losses_ms > 0 {
+                        let told = Duration::from_millis(granted.between_losses_ms);
+                        self.between_losses_s = Some(told.as_secs_f64());
+                    }
                 }
                 self.sent_renewals.retain(|n, _| *n > granted.n);
                 for id in std::mem::take(&mut self.waiting_for_lease) {

@@ -27,6 +27,7 @@ pub mod keeper;
 pub mod os;
 pub mod process;
 pub mod ranks;
+pub mod saves;
 pub mod spool;
 pub mod upgrade;
 

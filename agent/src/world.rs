@@ -337,6 +337,11 @@ pub trait World: Send + Sync {
     async fn warn(&self, _work: v1::Work, _warning: Option<Warning>) -> Warned {
         Warned::Told(0)
     }
+    /// Asks the running program to save, as a notice would but without its
+    /// file; says how many processes took the signal.
+    async fn ask_to_save(&self, _work: v1::Work) -> usize {
+        0
+    }
     /// Output below this offset is durable at the controller.
     fn release(&self, attempt: &str, output: Output, acked: u64);
     /// Complete, unpublished checkpoints, newest first. With `last`, the

@@ -71,6 +71,9 @@ pub enum Verb {
         /// Those that are gone too
         #[arg(long)]
         all: bool,
+        /// Those that other installations of outlast made in your accounts, and what they cost
+        #[arg(long, conflicts_with = "all")]
+        foreign: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -134,6 +137,12 @@ pub enum Verb {
     Cost {
         /// Only this run, machine by machine
         run: Option<String>,
+        /// Ask the providers what they charged, and compare it with the ledger
+        #[arg(long, conflicts_with = "run")]
+        bill: bool,
+        /// How many days back, with --bill
+        #[arg(long, value_name = "N", default_value = "7", requires = "bill", value_parser = clap::value_parser!(u32).range(1..=90))]
+        days: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod artifacts;
+pub mod bill;
 pub mod checkpoints;
 pub mod completions;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod cost;
 pub mod destroy;
 pub mod doctor;
 pub mod events;
+pub mod foreign;
 pub mod fork;
 pub mod health;
 pub mod keys;
@@ -54,13 +56,15 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::perform(ctx, &args).await,
         Verb::Logs(args) => logs::perform(ctx, &args).await,
         Verb::Stop(args) => stop::perform(ctx, &args).await,
+        Verb::Destroy(args) if args.foreign => Box::pin(foreign::destroy(ctx, &args)).await,
         Verb::Destroy(args) => destroy::perform(ctx, &args).await,
         Verb::Resume(args) => Box::pin(resume::perform(ctx, &args)).await,
         Verb::Answer(args) => Box::pin(answer::perform(ctx, &args)).await,
         Verb::Machines { verb: Some(MachinesVerb::Upgrade(args)), .. } => {
             Box::pin(machines::upgrade(ctx, args)).await
         }
-        Verb::Machines { verb: None, all, json } => machines::perform(ctx, all, json).await,
+        Verb::Machines { verb: None, foreign: true, json, .. } => Box::pin(foreign::list(ctx, json)).await,
+        Verb::Machines { verb: None, all, json, .. } => machines::perform(ctx, all, json).await,
         Verb::Offers(args) => Box::pin(offers::perform(ctx, args)).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
         Verb::Checkpoints { run, explain: false, tree: true, json } => {
@@ -78,7 +82,8 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Pull(args) => Box::pin(pull::perform(ctx, args)).await,
         Verb::Why(args) => why::perform(ctx, &args).await,
         Verb::Events(args) => events::perform(ctx, &args).await,
-        Verb::Cost { run, json } => cost::perform(ctx, run.as_deref(), json).await,
+        Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
+        Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Config { verb } => config::perform(ctx, verb),

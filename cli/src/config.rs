@@ -325,6 +325,7 @@ impl Loaded {
                 keep: checkpoints.retention(),
                 best: checkpoints.best.clone(),
                 encrypt: checkpoints.encrypt,
+                cadence: checkpoints.cadence,
                 paths: checkpoints.paths.clone(),
                 restore: checkpoints.restore,
                 resume_args: checkpoints.resume_args.clone(),

@@ -42,12 +42,14 @@ pub enum ExitCode {
     Unhealthy,
     /// Fetched files stand beside files that were changed here.
     Conflict,
+    /// A provider charged what the ledger does not explain.
+    Unexplained,
     /// An attached run's own code.
     Run(u8),
 }
 
 /// Every code with its meaning.
-const TABLE: [(u8, &str); 15] = [
+const TABLE: [(u8, &str); 16] = [
     (0, "success"),
     (64, "the command line cannot be understood"),
     (65, "input data are bad"),
@@ -63,6 +65,7 @@ const TABLE: [(u8, &str); 15] = [
     (92, "the run was stopped by a person"),
     (93, "`health`: a critical alert is standing"),
     (94, "`pull`: files were changed here too; both were kept"),
+    (95, "`cost --bill`: a provider charged what the ledger does not explain"),
 ];
 
 /// Every code with its meaning, for `--help` and the documentation. Attached
@@ -92,6 +95,7 @@ impl ExitCode {
             Self::Cancelled => 92,
             Self::Unhealthy => 93,
             Self::Conflict => 94,
+            Self::Unexplained => 95,
             Self::Run(code) => code,
         }
     }
@@ -239,7 +243,7 @@ mod tests {
     fn the_table_holds_exactly_the_codes() {
         let codes: Vec<u8> = ALL.iter().map(|code| code.code()).collect();
         assert_eq!(table().iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes);
-        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93, 94]);
+        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93, 94, 95]);
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub struct Core {
     pub verify: crate::verify::Desk,
     /// Who is told of events, and how that goes.
     pub notify: crate::notify::Desk,
+    /// What providers charged, as it was last compared.
+    pub bills: crate::bill::Desk,
     /// Why machines that this controller dials are not reached.
     pub carried: crate::carrier::Troubles,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
@@ -137,6 +139,8 @@ pub struct Core {
     /// How long each machine may go on without a controller, and since when
     /// that is known.
     allowed: Mutex<(u64, BTreeMap<MachineId, Option<u64>>)>,
+    /// How often machines of the kind of each live one are lost, in milliseconds.
+    between_losses: Mutex<BTreeMap<MachineId, u64>>,
     /// Held from the question whether a cap bears one more machine until the
     /// wish for it is recorded: two who ask at once would both be told yes.
     pub purse: tokio::sync::Mutex<()>,
@@ -197,6 +201,7 @@ impl Core {
             known: crate::known::Known::default(),
             verify: crate::verify::Desk::default(),
             notify: crate::notify::Desk::default(),
+            bills: crate::bill::Desk::default(),
             carried: crate::carrier::Troubles::default(),
             presence: Mutex::default(),
             ticked_ms: AtomicU64::new(0),
@@ -204,6 +209,7 @@ impl Core {
             alarmed_ms: AtomicU64::new(0),
             alerts: Mutex::default(),
             allowed: Mutex::default(),
+            between_losses: Mutex::default(),
             purse: tokio::sync::Mutex::default(),
         })
     }
@@ -376,6 +382,18 @@ impl Core {
         let allowed = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
         let since = self.clock.mono_ms().saturating_sub(allowed.0);
         allowed.1.get(&machine).map(|limit| limit.map(|ms| ms.saturating_sub(since)))
+    }
+
+    /// Sets how often machines like each live one are lost.
+    pub fn believe(&self, between_losses_ms: BTreeMap<MachineId, u64>) {
+        *self.between_losses.lock().unwrap_or_else(PoisonError::into_inner) = between_losses_ms;
+    }
+
+    /// How often a machine like this one is lost, in milliseconds; `None`:
+    /// nothing was planned with it yet.
+    #[must_use]
+    pub fn between_losses_ms(&self, machine: MachineId) -> Option<u64> {
+        self.between_losses.lock().unwrap_or_else(PoisonError::into_inner).get(&machine).copied()
     }
 
     /// The standing alerts.

@@ -2,8 +2,10 @@
 //! on: an action that comes late finds other versions and changes nothing.
 //! Calls to providers happen between transactions, never inside one.
 
+use lifecycle::retry::Ending;
 use lifecycle::{
-    AttemptEvent, AttemptId, AttemptState, LossCause, MachineEvent, MachineId, MachineState, RunEvent, RunId,
+    AttemptEvent, AttemptId, AttemptState, Exit, LossCause, MachineEvent, MachineId, MachineState, RunEvent,
+    RunId,
 };
 use serde_json::json;
 
@@ -153,7 +155,17 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     // What was ended for want of progress did not succeed, whatever its code.
     let success = exit.is_success() && attempt.body.hang.is_empty();
     let mut machine: Option<Versioned<Machine>> = core.load(&attempt.body.machine.to_string()).await?;
-    let next: Next = if run.body.wish == Wish::Run && attempt.body.alone {
+    // Its machine stopped under it and came back: that is no failure of its own.
+    let stopped = matches!(exit, Exit::Unknown { .. })
+        && machine
+            .as_ref()
+            .and_then(|m| m.body.return_asked)
+            .is_some_and(|r| r.stopped_ms >= attempt.body.bound_ms);
+    let next: Next = if run.body.wish == Wish::Run && stopped {
+        let end = Ending { exit: None, ..ending(core, &run.body, &attempt.body, 0.0) };
+        remember(&mut run.body, end);
+        follow(core, &mut run.body).await?
+    } else if run.body.wish == Wish::Run && attempt.body.alone {
         // It was cut short because nobody spoke: neither a success nor a
         // failure of its own, whatever its code.
         RunEvent::Unbind.into()

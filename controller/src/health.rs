@@ -56,6 +56,14 @@ impl Reports {
         told.report = Some((now_ms, report));
     }
 
+    /// How often the program of an attempt saves, as its machine says.
+    #[must_use]
+    pub fn saves(&self, machine: MachineId, attempt: &str) -> Option<v1::SaveHealth> {
+        let all = self.all();
+        let report = &all.get(&machine)?.report.as_ref()?.1;
+        report.attempts.iter().find(|told| told.attempt_id == attempt)?.saves
+    }
+
     /// Bytes that a machine has sent and received since its boot, as it says.
     #[must_use]
     pub fn traffic(&self, machine: MachineId) -> Option<(u64, u64)> {

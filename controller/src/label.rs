@@ -4,6 +4,17 @@
 
 use lifecycle::{HubId, MachineId};
 
+/// The part that the labels of every installation share.
+pub const EVERYBODY: &str = "outlast:";
+
+/// The installation that a label names; whoever wrote it may have lied.
+#[must_use]
+pub fn installation(label: &str) -> Option<&str> {
+    let (hub, _) = label.strip_prefix(EVERYBODY)?.split_once('/')?;
+    Some(hub)
+        .filter(|hub| hub.len() == 8 && hub.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+}
+
 /// The part that all labels of this hub share.
 #[must_use]
 pub fn prefix(hub: HubId) -> String {
@@ -51,5 +62,10 @@ mod tests {
         assert_eq!(read(&label, hub, &[8; 32]), None);
         assert_eq!(read(&label[..56], hub, &[9; 32]), None);
         assert_eq!(read("outlast:", hub, &[9; 32]), None);
+        assert_eq!(installation(&label), Some(&hub.to_string()[..8]));
+        assert!(label.starts_with(EVERYBODY));
+        for none in ["outlast:", "outlast:abc/x", "x", "outlast:abcd\u{1b}fgh/x"] {
+            assert_eq!(installation(none), None, "{none}");
+        }
     }
 }

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod replay;
 
 pub mod best;
+pub mod bill;
 pub mod capsule;
 pub mod carrier;
 pub mod core;
@@ -18,6 +19,8 @@ pub mod durable;
 pub mod execute;
 #[cfg(feature = "failpoints")]
 mod failpoint;
+pub mod foreign;
+pub mod hazard;
 pub mod health;
 pub mod ingest;
 pub mod keys;

@@ -50,6 +50,8 @@ pub struct Observation {
     /// Milliseconds since its agent was last heard, or since this controller
     /// started, whichever is less.
     pub silent_ms: u64,
+    /// It had stopped, was asked to go on, and has time for that.
+    pub returns: bool,
     /// Its stream is open.
     pub attached: bool,
     /// Its stream was open and broke: a hint, no evidence.
@@ -143,7 +145,10 @@ pub fn judge(
         MachineState::Ready if seen.silent_ms >= clocks.suspect_ms => Verdict::Suspect,
         MachineState::Ready if seen.broke && !seen.attached && due => Verdict::Probe,
         MachineState::Suspect
-            if !given_up && expired(seen, clocks) && seen.silent_ms >= clocks.lost_after_ms =>
+            if !given_up
+                && !seen.returns
+                && expired(seen, clocks)
+                && seen.silent_ms >= clocks.lost_after_ms =>
         {
             Verdict::GiveUp
         }
@@ -366,7 +371,7 @@ mod tests {
             silent in 0u64..30_000, broke: bool, asked in proptest::option::of(0u64..5_000),
         ) {
             let clocks = Clocks::default();
-            let seen = Observation { silent_ms: silent, attached: false, broke, provider: None, asked_ms_ago: asked, farewell: false, boots_longer_ms: 0 };
+            let seen = Observation { silent_ms: silent, attached: false, broke, provider: None, asked_ms_ago: asked, farewell: false, boots_longer_ms: 0, returns: false };
             for state in [MachineState::Ready, MachineState::Suspect] {
                 let verdict = judge(&state, &seen, silent, false, &clocks);
                 prop_assert!(!matches!(verdict, Verdict::Lost(_) | Verdict::GiveUp));
@@ -376,7 +381,7 @@ mod tests {
         #[test]
         fn what_speaks_is_never_lost(provider in proptest::option::of(0u8..3)) {
             let word = provider.map(|w| [ProviderWord::Alive, ProviderWord::Terminal, ProviderWord::Absent][w as usize]);
-            let seen = Observation { silent_ms: 10, attached: true, broke: false, provider: word, asked_ms_ago: Some(9), farewell: false, boots_longer_ms: 0 };
+            let seen = Observation { silent_ms: 10, attached: true, broke: false, provider: word, asked_ms_ago: Some(9), farewell: false, boots_longer_ms: 0, returns: false };
             prop_assert_eq!(judge(&MachineState::Ready, &seen, 10, false, &Clocks::default()), Verdict::Fine);
         }
     }

@@ -358,8 +358,30 @@ pub struct Machine {
     /// Its provider said that it takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<Notice>,
+    /// It stopped and was asked to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_asked: Option<ReturnAsked>,
 }
 record!(Machine, Machine, machine => machine.id, Some(machine.run));
+
+/// A machine that had stopped and was asked to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ReturnAsked {
+    /// Unix milliseconds of the first sight of its stop.
+    pub stopped_ms: u64,
+    /// Unix milliseconds of the last asking.
+    pub asked_ms: u64,
+    /// How often since that stop.
+    pub times: u32,
+    /// How often in its life.
+    pub ever: u32,
+    /// What was bid the last time, US dollars an hour beside its disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bid_usd: Option<f64>,
+    /// What an hour of the best other machine would have cost then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere_usd: Option<f64>,
+}
 
 /// A durable checkpoint (or one that was).
 #[derive(Debug, Clone, Serialize, Deserialize)]

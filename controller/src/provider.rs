@@ -110,6 +110,36 @@ pub struct Offer {
     pub speed_per_usd: f64,
 }
 
+/// A machine that has stopped and could go on: its disk is there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stopped {
+    /// What was bid for it, US dollars an hour beside its disk; `None`: it is
+    /// rented for a fixed price.
+    pub bid_usd: Option<f64>,
+    /// What the provider says would win it back.
+    pub winning_usd: Option<f64>,
+}
+
+/// What a provider charged for one machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Charge {
+    /// The provider's name for it.
+    pub instance: String,
+    /// Its label, if it is told.
+    pub label: String,
+    /// US dollars.
+    pub usd: f64,
+}
+
+/// What a provider charged.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Charges {
+    /// Each machine, perhaps in several parts.
+    pub rows: Vec<Charge>,
+    /// Nothing is missing.
+    pub complete: bool,
+}
+
 /// What became of a create call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateOutcome {
@@ -273,6 +303,31 @@ pub trait Provider: Send + Sync {
     async fn terms(&self, instance: &str) -> Option<Terms> {
         let _ = instance;
         None
+    }
+    /// Whether a machine that does not run is only stopped, so that it could go
+    /// on with its disk as it is; `None`: it cannot, or it runs. Answered from
+    /// what was said of it last.
+    async fn stopped(&self, instance: &str) -> Option<Stopped> {
+        let _ = instance;
+        None
+    }
+    /// Has a stopped machine go on, where it was outbid with a higher bid, in US
+    /// dollars an hour beside its disk. Whether it does is seen later.
+    ///
+    /// # Errors
+    /// Why it will not, or may not.
+    async fn go_on(&self, instance: &str, bid_usd: Option<f64>) -> Result<(), String> {
+        let _ = (instance, bid_usd);
+        Err(format!("machines of `{}` do not go on after they have stopped", self.name()))
+    }
+    /// What it charged since a moment, unix milliseconds; `None`: it sends no
+    /// bill that could be asked for.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    async fn charges(&self, since_ms: u64, now_ms: u64) -> Result<Option<Charges>, String> {
+        let _ = (since_ms, now_ms);
+        Ok(None)
     }
     /// Whether it has machines of many sizes and finds one that meets a
     /// [`MachineSpec`]; others give what they have.

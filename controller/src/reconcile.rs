@@ -38,12 +38,15 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
     let all: Vec<Versioned<Machine>> = core.all().await?;
     let mut ended = BTreeMap::new();
     let mut past: BTreeMap<RunId, f64> = BTreeMap::new();
+    let runs: Vec<Run> = core.all::<Run>().await?.into_iter().map(|row| row.body).collect();
+    core.believe(crate::hazard::between_losses_ms(all.iter().map(|row| &row.body), &runs, now_ms));
     for machine in all.into_iter().map(|row| row.body) {
         let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
         if live {
             let age = now_ms.saturating_sub(machine.created_ms).min(up_ms);
             let mut seen = core.observe(machine.id);
             seen.boots_longer_ms = core.providers.get(&machine.provider).map_or(0, |p| p.boots_longer_ms());
+            seen.returns = execute::machine::returns(&machine, now_ms);
             world.seen.push((machine.id, seen, age));
             world.machines.push(machine);
         } else {
@@ -55,7 +58,7 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
         }
     }
     let with_machines: BTreeSet<RunId> = world.machines.iter().map(|m| m.run).collect();
-    for run in core.all::<Run>().await?.into_iter().map(|row| row.body) {
+    for run in runs {
         if let Some(usd) = past.get(&run.id) {
             *world.past.by_project.entry(run.spec.project.clone()).or_default() += usd;
         }
@@ -117,10 +120,15 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
 
 async fn work(core: Arc<Core>, stop: CancellationToken) {
     let mut lanes = Lanes::default();
-    let mut swept_ms = None;
+    let (mut swept_ms, mut planned) = (None, false);
     loop {
         match pass(&core, &mut lanes).await {
-            Ok(()) => core.alert("reconcile", None),
+            Ok(()) => {
+                if !std::mem::replace(&mut planned, true) {
+                    tracing::info!(up_ms = core.up_ms(), "planned for the first time");
+                }
+                core.alert("reconcile", None);
+            }
             Err(error) => core.alert("reconcile", Some(format!("work is held up: {}", chain(&error)))),
         }
         if swept_ms.is_none_or(|at| core.clock.mono_ms() >= at + core.clocks.sweep_ms) {

@@ -1,7 +1,9 @@
 //! Translates between the wire and the core; decides nothing. One file per
 //! service. Who a peer is comes from its certificate alone.
 
+mod bill;
 mod booklet;
+mod foreign;
 pub mod gateway;
 pub mod health;
 pub mod join;

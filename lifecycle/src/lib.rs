@@ -4,9 +4,11 @@
 //! the agent decide with these types; they never decide beside them.
 
 pub mod attempt;
+pub mod bill;
 pub mod cadence;
 pub mod cause;
 pub mod checkpoint;
+pub mod comeback;
 pub mod exit;
 pub mod id;
 pub mod machine;

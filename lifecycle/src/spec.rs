@@ -18,7 +18,7 @@ mod notice;
 
 pub use health::{HangAction, HangSpec, HealthSpec};
 pub use limits::LimitSpec;
-pub use machine::{MachineSpec, Market};
+pub use machine::{MachineSpec, Market, WhenStopped};
 pub use notice::{NoticeSignal, NoticeSource, NoticeSpec};
 
 /// Everything that decides how a run is carried out.
@@ -175,6 +175,21 @@ pub struct CheckpointSpec {
     /// Whether checkpoints and results are sealed before they leave the machine.
     #[serde(default, skip_serializing_if = "is_default")]
     pub encrypt: Encrypt,
+    /// Who decides when it is saved.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cadence: Cadence,
+}
+
+/// Who decides when a program saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cadence {
+    /// The program alone.
+    #[default]
+    Own,
+    /// It is asked as well, by the signal of notices, where the best interval
+    /// ([`crate::cadence`]) has passed without a save.
+    Adaptive,
 }
 
 fn default_quiet() -> u64 {
@@ -207,6 +222,7 @@ impl Default for CheckpointSpec {
             keep: Retention::default(),
             best: None,
             encrypt: Encrypt::default(),
+            cadence: Cadence::default(),
         }
     }
 }

@@ -58,6 +58,10 @@ pub struct Attempt {
     pub(super) care: AttemptCare,
     /// It was asked to save, and has not.
     pub(super) asked: Option<super::notice::Asked>,
+    /// How often it saves.
+    pub(super) saves: crate::saves::Saves,
+    /// Its run wants it asked to save at the best interval.
+    adaptive: bool,
 }
 
 /// The wire stream of an output.
@@ -110,11 +114,18 @@ impl Attempt {
             settle: super::settle::Due::now(),
             care,
             asked: None,
+            saves: crate::saves::Saves::default(),
+            adaptive: super::cadence::is_adaptive(&work.spec_json),
             wire: 0,
             alone: false,
             unpublished: ended.is_some_and(|ended| !ended.unpublished.is_empty()),
             work,
         })
+    }
+
+    /// Whether it is asked to save at the best interval.
+    pub(super) fn is_adaptive(&self) -> bool {
+        self.adaptive
     }
 
     /// Whether it must be looked at often.

@@ -270,6 +270,8 @@ impl Driver {
         let mut attempts: Vec<_> = self.attempts.values().map(|a| attempt_health(a, clock)).collect();
         for attempt in &mut attempts {
             attempt.checkpoints = self.world.standings(&attempt.attempt_id);
+            let saves = self.attempts.get(&attempt.attempt_id).map(|a| &a.saves);
+            attempt.saves = saves.and_then(|saves| saves.view(clock, self.between_losses_s()));
         }
         let agent_rss_bytes = os::own_rss_bytes();
         self.health.send_modify(|report| {

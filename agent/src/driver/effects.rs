@@ -40,6 +40,8 @@ pub enum Done {
     Salvaged(Published),
     /// Telling the program of a notice.
     Warned(Warned),
+    /// Asking the program to save: how many of its processes took that.
+    AskedToSave(usize),
     /// Something whose end changes nothing.
     Nothing,
 }
@@ -202,6 +204,7 @@ impl Driver {
             Done::Settled(settlement) => self.settlement(id, settlement),
             Done::Salvaged(outcome) => self.salvaged(id, &outcome),
             Done::Warned(warned) => self.warned(id, &warned),
+            Done::AskedToSave(processes) => self.asked_to_save(id, processes),
             Done::Nothing => {}
             Done::Finished(unpublished, facts) => {
                 for kind in facts {
@@ -256,7 +259,7 @@ impl Driver {
         if attempt.supervisor.phase != Phase::Running {
             return;
         }
-        let now = Instant::now();
+        let (now, boot) = (Instant::now(), (self.boottime_ms)());
         let (step_now, durable) = (attempt.step(), attempt.published_step);
         let mut seen = Vec::new();
         let mut newest = None;
@@ -268,6 +271,7 @@ impl Driver {
                     asked.found(&candidate.token);
                 }
                 self.pace.found = now;
+                attempt.saves.found(boot);
                 seen.push(v1::CheckpointSeen { name: candidate.name.clone(), step: candidate.step });
             }
             if newest.is_none() {
@@ -296,6 +300,7 @@ impl Driver {
         attempt.publishing = false;
         match outcome {
             Published::Durable { key, step } => {
+                attempt.saves.durable((self.boottime_ms)());
                 attempt.retry_at = None;
                 attempt.published_step = attempt.published_step.max(step);
                 // What waited before it was committed with it, and is told now.

@@ -389,6 +389,10 @@ impl World for Machine {
         warning::tell(self, work, warning).await
     }
 
+    async fn ask_to_save(&self, work: v1::Work) -> usize {
+        warning::ask(self, &work).await
+    }
+
     fn remarks(&self, attempt: &str) -> Vec<String> {
         self.publishing.remarks(attempt)
     }

@@ -172,9 +172,15 @@ pub struct StopArgs {
 /// `outlast destroy`
 #[derive(Debug, clap::Args)]
 pub struct DestroyArgs {
-    /// A run or a machine: its name, id, or the beginning of either
+    /// A run or a machine: its name, id, or the beginning of either; with --foreign PROVIDER/INSTANCE
     #[arg(value_name = "RUN|MACHINE")]
     pub target: String,
+    /// It is a machine of another installation, as `outlast machines --foreign` lists it
+    #[arg(long)]
+    pub foreign: bool,
+    /// Of which installation it must be: without a terminal --foreign needs this besides --yes
+    #[arg(long, value_name = "ID", requires = "foreign")]
+    pub installation: Option<String>,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,

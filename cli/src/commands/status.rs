@@ -7,7 +7,7 @@ use crate::app::Context;
 use crate::args::StatusArgs;
 use crate::daemon;
 use crate::exit_code::ExitCode;
-use crate::printer::money;
+use crate::printer::{duration, money};
 
 const METRICS: usize = 20;
 
@@ -92,6 +92,7 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     describe(ctx, "rate", &run.rate.map(|rate| format!("{rate:.2} steps/s")).unwrap_or_default());
     describe(ctx, "durable", &step(run.durable_step));
     describe(ctx, "produced", &step(run.produced_step));
+    describe(ctx, "saves", &run.saves.as_ref().map(saves).unwrap_or_default());
     describe(ctx, "cost", &money(run.cost_usd));
     super::answer::show(ctx, &run);
     if !detail.attempts.is_empty() {
@@ -115,6 +116,27 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     for note in &detail.notes {
         describe(ctx, "note", note);
     }
+}
+
+/// How often it saves, what would be best, and what the difference costs.
+fn saves(saves: &v1::SavesView) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded on both sides")]
+    let span = |seconds: f64| duration(seconds.clamp(0.0, 1e9) as u64);
+    let mut text = format!("every {}, best {}", span(saves.own_s), span(saves.best_s));
+    // A tenth of a cent is nothing.
+    if saves.wasted_usd_per_hour >= 0.001 {
+        let (wasted, spare) = (money(saves.wasted_usd_per_hour), money(saves.spare_usd_per_hour));
+        text.push_str(&format!("; of an hour {wasted} are wasted, the best would spare {spare} of it"));
+    }
+    match (saves.adaptive, saves.deaf) {
+        (true, true) => text.push_str("; it does not save when it is asked"),
+        (true, false) => text.push_str(&format!("; asked {} times", saves.asked)),
+        (false, _) if saves.own_s > saves.best_s * 2.0 => {
+            text.push_str("; checkpoints.cadence = \"adaptive\" asks it to save");
+        }
+        _ => {}
+    }
+    text
 }
 
 fn attempt_row(attempt: &v1::AttemptView) -> Vec<String> {

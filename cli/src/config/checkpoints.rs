@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifecycle::retention::Retention;
 use lifecycle::retention::score::Best;
-use lifecycle::spec::{CheckpointSpec, Encrypt, RestoreMode};
+use lifecycle::spec::{Cadence, CheckpointSpec, Encrypt, RestoreMode};
 use serde_json::{Value as Json, json};
 
 use super::field::{Field, assign};
@@ -50,9 +50,12 @@ pub struct Checkpoints {
     pub best: Option<Best>,
     /// Whether checkpoints and results are sealed before they leave the machine.
     pub encrypt: Encrypt,
+    /// Who decides when it is saved.
+    pub cadence: Cadence,
 }
 
 const DAY: Duration = Duration::from_hours(24);
+const CADENCES: [(&str, Cadence); 2] = [("own", Cadence::Own), ("adaptive", Cadence::Adaptive)];
 
 /// Whole days, rounded up: what is asked for is kept.
 fn days(length: Duration) -> u32 {
@@ -78,6 +81,7 @@ impl Checkpoints {
             keep_best: spec.keep.best,
             best: spec.best.clone(),
             encrypt: spec.encrypt,
+            cadence: spec.cadence,
         }
     }
 
@@ -113,6 +117,7 @@ impl Default for Checkpoints {
             keep_best: usual.best,
             best: None,
             encrypt: Encrypt::Auto,
+            cadence: Cadence::Own,
         }
     }
 }
@@ -179,6 +184,7 @@ impl Section for Checkpoints {
             "keep_best",
             "best",
             "encrypt",
+            "cadence",
         ]
     }
 
@@ -202,6 +208,7 @@ impl Section for Checkpoints {
             "keep_best" => assign(&mut self.keep_best, field.count(0, "1")),
             "best" => assign(&mut self.best, best(field).map(Some)),
             "encrypt" => assign(&mut self.encrypt, encrypt(field)),
+            "cadence" => assign(&mut self.cadence, field.choice(&CADENCES)),
             _ => {}
         }
     }
@@ -224,6 +231,7 @@ impl Section for Checkpoints {
             "best" => self.best.as_ref().map_or(Json::Null, |best| {
                 json!(format!("{}:{}", best.metric, if best.more { "max" } else { "min" }))
             }),
+            "cadence" => json!(CADENCES.iter().find(|(_, c)| *c == self.cadence).map(|(word, _)| word)),
             "encrypt" => match self.encrypt {
                 Encrypt::Auto => json!("auto"),
                 Encrypt::Always => json!(true),

@@ -94,7 +94,8 @@ mod tests {
             "workdir": "src", "env": {"LR": "0.1", "TOKEN": "****"}, "pty": true, "max_usd": 3.0,
             "max_usd_per_hour": 0.75, "max_usd_project": 30.0, "max_usd_day": 9.0, "machine": {"gpus": ["RTX 4090"], "gpu_count": 2, "gpu_memory_bytes": 24_000_000_000_u64,
                 "memory_bytes": 64_000_000_000_u64, "cpus": 8, "disk_bytes": 50_000_000_000_u64, "regions": ["NO"],
-                "min_reliability": 0.9, "image": "a/b:c", "market": "interruptible"},
+                "min_reliability": 0.9, "image": "a/b:c", "market": "interruptible",
+                "when_stopped": "leave"},
             "usd_per_hour": 0.5, "grace_seconds": 7, "spool_bytes": 2_000_000, "artifacts": ["r/**"],
             "environment": {"kind": "none", "setup": ["true"], "image": ""},
             "checkpoints": {

@@ -1,6 +1,6 @@
 //! `[machine]`: what a rented machine must be.
 
-use lifecycle::spec::{MachineSpec, Market};
+use lifecycle::spec::{MachineSpec, Market, WhenStopped};
 use serde_json::{Value as Json, json};
 
 use super::field::{Field, assign};
@@ -17,6 +17,8 @@ const IMAGE_MAX: usize = 512;
 const LEAST_DISK: u64 = 10_000_000_000;
 const MARKETS: [(&str, Market); 2] =
     [("on-demand", Market::OnDemand), ("interruptible", Market::Interruptible)];
+const STOPPED: [(&str, WhenStopped); 3] =
+    [("decide", WhenStopped::Decide), ("return", WhenStopped::Return), ("leave", WhenStopped::Leave)];
 
 /// What is asked of a machine.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -80,6 +82,7 @@ impl Section for Machine {
             "reliability",
             "image",
             "market",
+            "when_stopped",
         ]
     }
 
@@ -96,6 +99,7 @@ impl Section for Machine {
             "reliability" => assign(&mut spec.min_reliability, Self::reliability(field)),
             "image" => assign(&mut spec.image, Self::image(field)),
             "market" => assign(&mut spec.market, field.choice(&MARKETS)),
+            "when_stopped" => assign(&mut spec.when_stopped, field.choice(&STOPPED)),
             _ => {}
         }
     }
@@ -115,6 +119,9 @@ impl Section for Machine {
             "reliability" => json!(spec.min_reliability),
             "image" if spec.image.is_empty() => Json::Null,
             "image" => json!(spec.image),
+            "when_stopped" => {
+                json!(STOPPED.iter().find(|(_, wish)| *wish == spec.when_stopped).map(|(word, _)| word))
+            }
             _ => json!(MARKETS.iter().find(|(_, market)| *market == spec.market).map(|(word, _)| word)),
         }
     }

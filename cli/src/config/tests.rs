@@ -121,6 +121,7 @@ keep_daily = "14d"
 keep_weekly = "52d"
 keep_best = 2
 encrypt = true
+cadence = "adaptive"
 best = "val_loss:min"
 [artifacts]
 globs = ["results/**"]
@@ -143,6 +144,7 @@ regions = ["no", "SE"]
 reliability = 0.95
 image = "pytorch/pytorch:latest"
 market = "interruptible"
+when_stopped = "return"
 [logs]
 spool = "2GiB"
 [health]
@@ -189,6 +191,7 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.checkpoints.uplink_percent, 50);
     // Days are rounded up: what is asked for is kept.
     assert_eq!(spec.checkpoints.encrypt, lifecycle::spec::Encrypt::Always);
+    assert_eq!(spec.checkpoints.cadence, lifecycle::spec::Cadence::Adaptive);
     let keep = spec.checkpoints.keep;
     assert_eq!((keep.latest, keep.all_days, keep.daily_days, keep.weekly_days), (4, 2, 14, 52));
     assert_eq!(spec.artifacts, ["results/**"]);

@@ -65,6 +65,8 @@ impl Core {
         Observation {
             // Each provider says that itself.
             boots_longer_ms: 0,
+            // Its row says that.
+            returns: false,
             silent_ms,
             attached: entry.attached,
             broke: entry.broke,

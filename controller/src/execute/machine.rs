@@ -20,8 +20,10 @@ use crate::provider::{
 /// A list that takes longer is as good as none.
 const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
+mod comeback;
 mod look;
 
+pub(crate) use comeback::returns;
 use look::look;
 
 /// Moves a machine by one event.
@@ -144,6 +146,7 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
         condemned: false,
         given_up: false,
         notice: None,
+        return_asked: None,
     });
     let detail = json!({"provider": provider.name(), "usd_per_hour": price});
     let changes =
@@ -316,6 +319,7 @@ pub(super) async fn probe(core: &Core, id: MachineId) -> Result<(), CoreError> {
     let row: Versioned<Machine> = core.need(&id.to_string()).await?;
     let Some(instance) = &row.body.instance else { return Ok(()) };
     let word = match core.provider(&row.body.provider)?.get(instance).await {
+        Presence::Present(InstanceState::Terminal) if comeback::is_awaited(core, &row).await? => None,
         Presence::Present(InstanceState::Terminal) => Some(ProviderWord::Terminal),
         Presence::Present(_) => Some(ProviderWord::Alive),
         Presence::Absent => Some(ProviderWord::Absent),

@@ -30,14 +30,16 @@ pub(super) enum Event {
     Budget,
     /// What everything costs, every so many hours.
     Cost,
+    /// A provider charged what the ledger does not explain.
+    Bill,
     /// Somebody tries whether it works.
     Test,
 }
 
 impl Event {
     /// Those that can be chosen.
-    pub(super) const CHOSEN: [Self; 6] =
-        [Self::Lost, Self::Resumed, Self::Waiting, Self::Done, Self::Budget, Self::Cost];
+    pub(super) const CHOSEN: [Self; 7] =
+        [Self::Lost, Self::Resumed, Self::Waiting, Self::Done, Self::Budget, Self::Cost, Self::Bill];
 
     /// Its name in settings and messages.
     #[must_use]
@@ -49,6 +51,7 @@ impl Event {
             Self::Done => "done",
             Self::Budget => "budget",
             Self::Cost => "cost",
+            Self::Bill => "bill",
             Self::Test => "test",
         }
     }
@@ -92,6 +95,9 @@ fn is_final(state: &str) -> bool {
 
 /// What one entry tells people, in order. `run` is its run as it is now.
 pub(super) fn of(row: &JournalRow, hub: &str, run: Option<&Run>, cost_usd: f64) -> Vec<Notice> {
+    if row.verb == "bill-unexplained" {
+        return vec![bill(row, hub)];
+    }
     let Some(run) = run else { return Vec::new() };
     let mask = Masker::new(&run.spec.env);
     let said = |field: &str| row.detail.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -162,6 +168,18 @@ fn crossed(name: &str, detail: &Value) -> String {
         usd("spent_usd"),
         usd("cap_usd")
     )
+}
+
+fn bill(row: &JournalRow, hub: &str) -> Notice {
+    let said = |field: &str| row.detail.get(field).and_then(Value::as_str).unwrap_or_default();
+    Notice {
+        id: format!("{hub}.{}.bill", row.seq),
+        event: Event::Bill,
+        at_ms: row.at_ms,
+        text: clip(&format!("unexplained money at {}: {}", said("provider"), said("text"))),
+        run: Value::Null,
+        detail: bounded(&row.detail, &Masker::default()),
+    }
 }
 
 fn clip(text: &str) -> String {

@@ -258,7 +258,7 @@ mod tests {
         let settings = read_text(text).unwrap();
         let names: Vec<_> =
             settings.targets.iter().map(|t| (t.name.as_str(), t.kind(), t.events.len())).collect();
-        assert_eq!(names, [("chat", "webhook", 6), ("ops", "webhook", 2), ("desk", "command", 6)]);
+        assert_eq!(names, [("chat", "webhook", 7), ("ops", "webhook", 2), ("desk", "command", 7)]);
         assert_eq!(settings.cost_every_ms, Some(6 * 3_600_000));
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), Settings::default());

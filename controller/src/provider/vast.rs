@@ -20,11 +20,12 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{
-    CreateOutcome, CreateRequest, DestroyOutcome, HostKeys, Idempotency, Instance, InstanceState, Listing,
-    Owner, Presence, Provider, Reach, RouteError, SshAddress, SshRoute, Terms,
+    Charges, CreateOutcome, CreateRequest, DestroyOutcome, HostKeys, Idempotency, Instance, InstanceState,
+    Listing, Owner, Presence, Provider, Reach, RouteError, SshAddress, SshRoute, Stopped, Terms,
 };
 
 mod answer;
+mod charges;
 mod http;
 mod identity;
 mod instance;
@@ -361,6 +362,30 @@ impl Provider for VastProvider {
         // Until it runs the vendor may name its disk's price alone.
         let rates = row.rates.filter(|_| row.state == InstanceState::Up);
         Some(Terms { rates, billed: row.billed, said: row.said })
+    }
+
+    async fn stopped(&self, instance: &str) -> Option<Stopped> {
+        self.known(number(instance)?, TERMS)?.stopped
+    }
+
+    async fn go_on(&self, instance: &str, bid_usd: Option<f64>) -> Result<(), String> {
+        let id = number(instance).ok_or("this is no machine of Vast.ai")?;
+        let told = |failure: Failure| failure.text;
+        if let Some(usd) = bid_usd {
+            // Without a price the vendor would take whatever wins.
+            let body = json!({ "client_id": "me", "price": usd });
+            let path = format!("/api/v0/instances/bid_price/{id}/");
+            self.write(Op::Bid, Method::PUT, path, &body).await.map_err(told)?;
+        }
+        let path = format!("/api/v0/instances/{id}/");
+        self.write(Op::Start, Method::PUT, path, &json!({"state": "running"})).await.map_err(told)?;
+        // What was said of it before is over.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        Ok(())
+    }
+
+    async fn charges(&self, since_ms: u64, now_ms: u64) -> Result<Option<Charges>, String> {
+        self.charged(since_ms / 1_000, now_ms / 1_000).await.map(Some).map_err(|failure| failure.text)
     }
 
     async fn route(&self, instance: &str) -> Result<SshRoute, RouteError> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{AttemptEvent, LossCause, MachineState, RunEvent, RunState};
+use lifecycle::{MachineState, RunEvent, RunState};
 use proto::v1::{self, operator_server::Operator};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -26,6 +26,7 @@ const THROTTLE: Duration = Duration::from_millis(100);
 mod answers;
 mod branches;
 mod changes;
+mod endings;
 mod tidy;
 mod verify;
 
@@ -236,38 +237,8 @@ impl Operator for OperatorService {
 
     async fn destroy_run(&self, request: Request<v1::Selector>) -> Result<Response<v1::RunView>, Status> {
         let actor = operator_of(&self.core, &request)?;
-        let core = &self.core;
-        let text = request.into_inner().text;
-        for _ in 0..8 {
-            let mut run = select::run(core, &text).await?;
-            let mut changes = Changes::default();
-            if !run.body.status.is_final() {
-                run.body.status = run.body.status.apply(RunEvent::Cancel).map_err(CoreError::from)?;
-                run.body.wish = Wish::Kill;
-                run.body.ended_ms = core.clock.wall_ms();
-                if let Some(id) = run.body.bound
-                    && let Some(mut attempt) = core.load::<Attempt>(&id.to_string()).await?
-                    && !attempt.body.status.is_final()
-                {
-                    let event = AttemptEvent::Lose(LossCause::Operator);
-                    attempt.body.status = attempt.body.status.apply(event).map_err(CoreError::from)?;
-                    attempt.body.ended_ms = core.clock.wall_ms();
-                    changes = changes.put(&attempt);
-                }
-            }
-            let id = run.body.id;
-            if core
-                .commit(changes.put(&run).note(core, &actor, "destroy-run", id, Some(id), json!({})))
-                .await?
-            {
-                if let Some(attempt) = run.body.bound {
-                    core.capsules.add(attempt);
-                }
-                self.poke(&run.body).await?;
-                return self.view(&run.body).await;
-            }
-        }
-        Err(Status::aborted("the run kept changing; try again"))
+        let run = self.destroyed_run(&actor, &request.into_inner().text).await?;
+        self.view(&run).await
     }
 
     async fn destroy_machine(
@@ -275,25 +246,8 @@ impl Operator for OperatorService {
         request: Request<v1::Selector>,
     ) -> Result<Response<v1::MachineView>, Status> {
         let actor = operator_of(&self.core, &request)?;
-        let text = request.into_inner().text;
-        for _ in 0..8 {
-            let mut machine = select::machine(&self.core, &text).await?;
-            machine.body.condemned = true;
-            machine.body.reason = "destroyed by a person".into();
-            let (id, run) = (machine.body.id, machine.body.run);
-            let changes = Changes::default().put(&machine).note(
-                &self.core,
-                &actor,
-                "destroy-machine",
-                id,
-                Some(run),
-                json!({}),
-            );
-            if self.core.commit(changes).await? {
-                return Ok(Response::new(views::machine(&self.core, &machine.body)));
-            }
-        }
-        Err(Status::aborted("the machine kept changing; try again"))
+        let machine = self.destroyed_machine(&actor, &request.into_inner().text).await?;
+        Ok(Response::new(views::machine(&self.core, &machine)))
     }
 
     async fn sabotage(&self, request: Request<v1::Selector>) -> Result<Response<v1::MachineView>, Status> {
@@ -341,6 +295,27 @@ impl Operator for OperatorService {
     async fn offers(&self, request: Request<v1::OffersRequest>) -> Result<Response<v1::OfferList>, Status> {
         operator_of(&self.core, &request)?;
         Ok(Response::new(super::offers::list(&self.core, request.into_inner()).await?))
+    }
+
+    async fn foreign(
+        &self,
+        request: Request<v1::ForeignRequest>,
+    ) -> Result<Response<v1::ForeignList>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::foreign::list(&self.core, &request.into_inner().provider).await?))
+    }
+
+    async fn destroy_foreign(
+        &self,
+        request: Request<v1::DestroyForeignRequest>,
+    ) -> Result<Response<v1::DestroyForeignReply>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        Ok(Response::new(super::foreign::destroy(&self.core, &actor, request.into_inner()).await?))
+    }
+
+    async fn bill(&self, request: Request<v1::BillRequest>) -> Result<Response<v1::BillReply>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::bill::bill(&self.core, request.into_inner().days).await?))
     }
 
     async fn list_checkpoints(

@@ -227,7 +227,9 @@ impl Session {
         // granted before.
         let known = self.core.allowance(self.machine);
         let (allowance_ms, unlimited) = (known.flatten(), known == Some(None));
-        self.say(down::Body::Granted(v1::Granted { n: renew.n, ttl_ms, allowance_ms, unlimited })).await
+        let between_losses_ms = self.core.between_losses_ms(self.machine).unwrap_or(0);
+        let granted = v1::Granted { n: renew.n, ttl_ms, allowance_ms, unlimited, between_losses_ms };
+        self.say(down::Body::Granted(granted)).await
     }
 
     async fn facts(&mut self, batch: &v1::FactBatch) -> Result<(), Status> {

@@ -59,7 +59,9 @@ fn assemble(
         named.or_else(|| m.metrics.series.iter().find(|(n, _)| n.contains("loss")).map(|(_, s)| s))?.last
     });
     let machine = attempt.map(|a| a.machine.to_string()).unwrap_or_default();
+    let saves = attempt.and_then(|a| saves(core, run, a, machines));
     v1::RunView {
+        saves,
         id: run.id.to_string(),
         name: run.name.clone(),
         project: run.spec.project.clone(),
@@ -116,6 +118,35 @@ async fn question(core: &Core, run: &Run) -> Result<Option<v1::QuestionView>, Co
 /// What the bound attempt does now, in a word.
 fn phase(a: &Attempt) -> String {
     if publishing(a).is_some() { "publishing".to_owned() } else { a.status.name().to_lowercase() }
+}
+
+/// How often the program saves and what that costs, from what its agent
+/// measured.
+fn saves(
+    core: &Core,
+    run: &Run,
+    attempt: &Attempt,
+    machines: &[Versioned<Machine>],
+) -> Option<v1::SavesView> {
+    use lifecycle::cadence::{Bounds, SaveCost, price};
+    let told = core.health.saves(attempt.machine, &attempt.id.to_string())?;
+    let sane = |seconds: f64| Some(seconds).filter(|s| s.is_finite() && *s >= 0.0);
+    let (own_s, between) = (sane(told.own_s)?, sane(told.between_losses_s)?);
+    let machine = machines.iter().map(|row| &row.body).find(|m| m.id == attempt.machine)?;
+    let cost = SaveCost::blocking(sane(told.cost_s)?);
+    let restart_s = machine.ready_ms.saturating_sub(machine.called_ms) / 1_000;
+    #[expect(clippy::cast_precision_loss, reason = "seconds of a boot")]
+    let price = price(own_s, &cost, between, restart_s as f64, machine.usd_per_hour, &Bounds::default());
+    Some(v1::SavesView {
+        own_s,
+        best_s: sane(told.best_s)?,
+        between_losses_s: between,
+        wasted_usd_per_hour: price.own_usd_per_hour,
+        spare_usd_per_hour: price.spare_usd_per_hour,
+        adaptive: run.spec.checkpoints.cadence == lifecycle::spec::Cadence::Adaptive,
+        asked: told.asked,
+        deaf: told.deaf,
+    })
 }
 
 /// A run with everything about it.

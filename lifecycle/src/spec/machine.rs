@@ -27,6 +27,24 @@ pub struct MachineSpec {
     pub image: String,
     /// Whether the provider may take the machine back.
     pub market: Market,
+    /// What becomes of a machine that stopped with the run's work on it.
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub when_stopped: WhenStopped,
+}
+
+/// What becomes of a machine that was outbid, or stopped otherwise, and could
+/// go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenStopped {
+    /// What is cheaper: a higher bid and the wait, or another machine and the
+    /// steps that are done again there.
+    #[default]
+    Decide,
+    /// It is asked to go on, as long as the ceiling allows it.
+    Return,
+    /// It is left.
+    Leave,
 }
 
 /// Gigabyte of 10^9 bytes.
@@ -45,6 +63,7 @@ impl Default for MachineSpec {
             min_reliability: 0.98,
             image: String::new(),
             market: Market::OnDemand,
+            when_stopped: WhenStopped::Decide,
         }
     }
 }

@@ -662,6 +662,34 @@ pub struct AttemptHealth {
     /// Where each checkpoint on the machine stands; at most 64, open ones first.
     #[prost(message, repeated, tag = "11")]
     pub checkpoints: ::prost::alloc::vec::Vec<CheckpointStanding>,
+    /// How often it saves; absent: it does not run yet.
+    #[prost(message, optional, tag = "12")]
+    pub saves: ::core::option::Option<SaveHealth>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct SaveHealth {
+    /// The median of its own intervals, and the best one.
+    #[prost(double, tag = "1")]
+    pub own_s: f64,
+    #[prost(double, tag = "2")]
+    pub best_s: f64,
+    /// Seconds of work that one save takes away, and whether that was measured.
+    #[prost(double, tag = "3")]
+    pub cost_s: f64,
+    #[prost(bool, tag = "4")]
+    pub measured: bool,
+    /// From a complete save to a durable one.
+    #[prost(double, tag = "5")]
+    pub publish_s: f64,
+    #[prost(double, tag = "6")]
+    pub between_losses_s: f64,
+    /// How often it was asked to save.
+    #[prost(uint64, tag = "7")]
+    pub asked: u64,
+    /// It does not listen and is not asked any more.
+    #[prost(bool, tag = "8")]
+    pub deaf: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1631,6 +1659,9 @@ pub struct Granted {
     /// It may go on for ever.
     #[prost(bool, tag = "4")]
     pub unlimited: bool,
+    /// How often a machine like this one is lost, in the mean; 0: not told.
+    #[prost(uint64, tag = "5")]
+    pub between_losses_ms: u64,
 }
 /// The attempt's work counts no more: stop it, hand in its history.
 #[derive(serde::Serialize)]
@@ -3302,6 +3333,33 @@ pub struct RunView {
     /// What it waits for, where it is WAITING.
     #[prost(message, optional, tag = "24")]
     pub question: ::core::option::Option<QuestionView>,
+    /// How often it saves and what that costs; absent: not known.
+    #[prost(message, optional, tag = "25")]
+    pub saves: ::core::option::Option<SavesView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct SavesView {
+    /// Seconds between its saves, and what would be best.
+    #[prost(double, tag = "1")]
+    pub own_s: f64,
+    #[prost(double, tag = "2")]
+    pub best_s: f64,
+    #[prost(double, tag = "3")]
+    pub between_losses_s: f64,
+    /// Dollars that an hour wastes on saves and on what is lost between them, and
+    /// what of it the best interval would spare.
+    #[prost(double, tag = "4")]
+    pub wasted_usd_per_hour: f64,
+    #[prost(double, tag = "5")]
+    pub spare_usd_per_hour: f64,
+    /// The agent asks it to save; how often it did; it does not listen.
+    #[prost(bool, tag = "6")]
+    pub adaptive: bool,
+    #[prost(uint64, tag = "7")]
+    pub asked: u64,
+    #[prost(bool, tag = "8")]
+    pub deaf: bool,
 }
 /// What only a person can decide.
 #[derive(serde::Serialize)]
@@ -3965,6 +4023,134 @@ pub struct OfferList {
     pub offers: ::prost::alloc::vec::Vec<Offer>,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForeignRequest {
+    /// Empty: every provider that bills.
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ForeignMachine {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    /// The provider's number for it.
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+    /// The installation that the label names, eight characters; may be empty.
+    #[prost(string, tag = "4")]
+    pub installation: ::prost::alloc::string::String,
+    /// BOOTING, UP or TERMINAL.
+    #[prost(string, tag = "5")]
+    pub state: ::prost::alloc::string::String,
+    /// The provider's own words for it; empty: not told.
+    #[prost(string, tag = "6")]
+    pub says: ::prost::alloc::string::String,
+    /// Dollars an hour while it runs; 0: not told.
+    #[prost(double, tag = "7")]
+    pub usd_per_hour: f64,
+    /// What of that is billed now: nothing, disk, all; empty: not told.
+    #[prost(string, tag = "8")]
+    pub billed: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ForeignList {
+    #[prost(message, repeated, tag = "1")]
+    pub machines: ::prost::alloc::vec::Vec<ForeignMachine>,
+    /// Providers that could not be listed in full, and why.
+    #[prost(string, repeated, tag = "2")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DestroyForeignRequest {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    /// As it was listed: another machine under the same number is left alone.
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DestroyForeignReply {
+    /// The provider lists it no more.
+    #[prost(bool, tag = "1")]
+    pub gone: bool,
+    /// Otherwise what the provider said.
+    #[prost(string, tag = "2")]
+    pub says: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BillRequest {
+    /// Days back from now that are looked at, 1 to 90; 0: what was found last.
+    #[prost(uint32, tag = "1")]
+    pub days: u32,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BillFinding {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    /// The machine and its run here; empty: no row knows it.
+    #[prost(string, tag = "3")]
+    pub machine: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(double, tag = "5")]
+    pub billed_usd: f64,
+    #[prost(double, tag = "6")]
+    pub ledger_usd: f64,
+    #[prost(string, tag = "7")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BillView {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub asked_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub from_ms: u64,
+    /// What was charged for machines of this installation, and what the ledger
+    /// says of them: never less, or there is a finding.
+    #[prost(double, tag = "4")]
+    pub billed_usd: f64,
+    #[prost(double, tag = "5")]
+    pub ledger_usd: f64,
+    /// Charged and in no ledger.
+    #[prost(double, tag = "6")]
+    pub unexplained_usd: f64,
+    /// Charged for machines of other installations, and for what is not Outlast's.
+    #[prost(double, tag = "7")]
+    pub foreign_usd: f64,
+    #[prost(double, tag = "8")]
+    pub other_usd: f64,
+    /// The charges were read in full.
+    #[prost(bool, tag = "9")]
+    pub complete: bool,
+    #[prost(message, repeated, tag = "10")]
+    pub findings: ::prost::alloc::vec::Vec<BillFinding>,
+    /// Why there is no answer; empty: there is one.
+    #[prost(string, tag = "11")]
+    pub problem: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BillReply {
+    #[prost(message, repeated, tag = "1")]
+    pub bills: ::prost::alloc::vec::Vec<BillView>,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(serde::Serialize)]
@@ -4584,6 +4770,73 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "Offers"));
             self.inner.unary(req, path, codec).await
         }
+        /// Machines of other installations in the accounts that this one uses: who lost
+        /// its data directory finds here what still bills.
+        pub async fn foreign(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForeignRequest>,
+        ) -> std::result::Result<tonic::Response<super::ForeignList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Foreign",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Foreign"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Destroys one of them, if it is still what was listed.
+        pub async fn destroy_foreign(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DestroyForeignRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DestroyForeignReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/DestroyForeign",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "DestroyForeign"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What providers charged, against the ledger.
+        pub async fn bill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BillRequest>,
+        ) -> std::result::Result<tonic::Response<super::BillReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/outlast.v1.Operator/Bill");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Bill"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What a machine last said of its health.
         pub async fn health(
             &mut self,
@@ -4828,6 +5081,25 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::OffersRequest>,
         ) -> std::result::Result<tonic::Response<super::OfferList>, tonic::Status>;
+        /// Machines of other installations in the accounts that this one uses: who lost
+        /// its data directory finds here what still bills.
+        async fn foreign(
+            &self,
+            request: tonic::Request<super::ForeignRequest>,
+        ) -> std::result::Result<tonic::Response<super::ForeignList>, tonic::Status>;
+        /// Destroys one of them, if it is still what was listed.
+        async fn destroy_foreign(
+            &self,
+            request: tonic::Request<super::DestroyForeignRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DestroyForeignReply>,
+            tonic::Status,
+        >;
+        /// What providers charged, against the ledger.
+        async fn bill(
+            &self,
+            request: tonic::Request<super::BillRequest>,
+        ) -> std::result::Result<tonic::Response<super::BillReply>, tonic::Status>;
         /// What a machine last said of its health.
         async fn health(
             &self,
@@ -5955,6 +6227,137 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = OffersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Foreign" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForeignSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::ForeignRequest>
+                    for ForeignSvc<T> {
+                        type Response = super::ForeignList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForeignRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::foreign(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForeignSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/DestroyForeign" => {
+                    #[allow(non_camel_case_types)]
+                    struct DestroyForeignSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::DestroyForeignRequest>
+                    for DestroyForeignSvc<T> {
+                        type Response = super::DestroyForeignReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DestroyForeignRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::destroy_foreign(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DestroyForeignSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Bill" => {
+                    #[allow(non_camel_case_types)]
+                    struct BillSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::BillRequest>
+                    for BillSvc<T> {
+                        type Response = super::BillReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::bill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BillSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

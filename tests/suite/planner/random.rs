@@ -226,6 +226,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     (silence, any::<bool>(), any::<bool>(), proptest::option::of(word), proptest::option::of(0u64..3_000))
         .prop_map(|(silent_ms, attached, broke, provider, asked_ms_ago)| Observation {
             boots_longer_ms: 0,
+            returns: false,
             silent_ms,
             attached,
             broke,

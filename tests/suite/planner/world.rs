@@ -101,6 +101,7 @@ impl World {
         };
         Observation {
             boots_longer_ms: 0,
+            returns: false,
             silent_ms: self.up_ms - entry.heard_ms.unwrap_or(0),
             attached: entry.attached,
             broke: entry.broke,

@@ -34,12 +34,17 @@ impl Double {
 
     /// Says something at the test's own door, and what came back.
     pub(super) fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.ask(method, &format!("/control/{path}"), "", body)
+    }
+
+    /// Asks as anybody would; `more` are further header lines.
+    pub(super) fn ask(&self, method: &str, path: &str, more: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(
             stream,
-            "{method} /control/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             {more}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
         .unwrap();

@@ -78,6 +78,11 @@ impl Vendor {
         self.double.control(method, path, body)
     }
 
+    /// Asks as another client of the same account.
+    pub(super) fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.double.ask(method, path, "Authorization: Bearer test-key\r\n", body)
+    }
+
     pub(super) fn state(&self) -> Value {
         self.control("GET", "state", &json!({}))
     }
@@ -171,6 +176,64 @@ fn a_run_outlives_a_rented_machine_that_is_outbid_and_nothing_stays_rented() {
     stage.verify();
     // The vendor ends machines after it has answered.
     wait("the end of the machines", || (fs::read_dir(&vendor.machines).unwrap().count() == 0).then_some(()));
+}
+
+/// A market of one kind of machine for bids from ten cents, with other machines
+/// at this price.
+fn bidding(vendor: &Vendor, others: f64) {
+    let machine = |id: u64, min_bid: f64| {
+        json!({
+            "machine_id": id, "price": 2.0, "min_bid": min_bid, "storage_cost": 0.0, "storage_cost_stopped": 0.0,
+            "inet_up_cost": 0.0, "inet_down_cost": 0.0, "reliability": 0.99, "direct_port_count": 50,
+            "disk_space": 200.0, "num_gpus": 1
+        })
+    };
+    vendor.control("POST", "offers", &json!({"machines": [machine(1, 0.1), machine(2, others)]}));
+}
+
+#[test]
+fn an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_the_ceiling_is_below() {
+    let stage = Stage::new();
+    let test =
+        "an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_the_ceiling_is_below";
+    let Some(vendor) = Vendor::with(&stage, test, &["--offers", "0", "--speed", "20"]) else { return };
+    bidding(&vendor, 0.9);
+    let stage = stage.with(vendor.environment());
+    give_agent(&stage.home);
+    let project = Project::new(&stage, "[budget]\nmax_usd = 20\nmax_usd_per_hour = 1.0\n");
+    let run = stage.submit(&project.root, &["machine.market=interruptible"]);
+    stage.when_durable(&run, 20);
+    let first = vendor.rented()[0]["id"].as_u64().unwrap();
+    // Somebody pays more than it bid, and less than another machine costs.
+    let raise = |usd: f64| {
+        vendor.control("POST", "offers", &json!({"machines": [{"machine_id": 1, "rival": usd}]}));
+    };
+    raise(0.2);
+    let detail = stage.when(&run, "won back", |detail| detail["attempts"].as_array().unwrap().len() == 2);
+    assert_eq!(detail["attempts"][1]["machine_id"], detail["attempts"][0]["machine_id"], "{detail:#}");
+    stage.when(&run, "at work again", |detail| detail["attempts"][1]["resumed_step"] == 20);
+    let rented = vendor.rented();
+    assert_eq!((rented.len(), rented[0]["id"].as_u64()), (1, Some(first)), "{rented:#?}");
+    assert_eq!(fs::read_to_string(&project.starts).unwrap(), "begins at 0\nbegins at 20\n");
+    let asked: Vec<Value> = stage.events(&run).into_iter().filter(|e| e["verb"] == "return-asked").collect();
+    assert!(!asked.is_empty() && asked.len() <= 4, "{asked:#?}");
+    // Now nobody may pay what would win it back: the run goes on elsewhere.
+    raise(5.0);
+    wait("its loss", || (vendor.rented().iter().all(|one| one["id"] != first)).then_some(()));
+    fs::write(&project.gate, "60").unwrap();
+    let detail = stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 3, "{detail:#}");
+    let bids: Vec<f64> = vendor_bids(&stage, &run);
+    assert!(bids.iter().all(|usd| *usd <= 1.0) && bids.windows(2).all(|two| two[0] < two[1]), "{bids:?}");
+    wait("nothing rented", || vendor.rented().is_empty().then_some(()));
+    stage.verify();
+}
+
+/// What was bid to have machines back.
+fn vendor_bids(stage: &Stage, run: &str) -> Vec<f64> {
+    let events = stage.events(run);
+    let asked = events.iter().filter(|e| e["verb"] == "return-asked");
+    asked.filter_map(|e| e["detail"]["bid_usd"].as_f64()).collect()
 }
 
 #[test]

@@ -132,5 +132,6 @@ pub(super) fn attempt_health(attempt: &Attempt, clock_ms: u64) -> v1::AttemptHea
         processes: u32::try_from(of.usage.pids.len()).unwrap_or(u32::MAX),
         cpu_seconds: Duration::from_millis(of.usage.cpu_ms).as_secs_f64(),
         checkpoints: Vec::new(),
+        saves: None,
     }
 }

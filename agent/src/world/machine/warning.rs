@@ -25,9 +25,29 @@ pub(super) fn wanted(machine: &Machine, work: &v1::Work) -> Option<Wanted> {
 
 /// Tells the running program, where nothing else waits for it.
 pub(super) async fn tell(machine: &Machine, work: v1::Work, warning: Option<Warning>) -> Warned {
-    let (dir, keeper) = (machine.dir(&work.attempt_id), machine.keeper(&work.attempt_id));
-    let spec = spec_of(&work);
+    let (dir, whom) = (machine.dir(&work.attempt_id), whom(machine, &work));
     let told = tokio::task::spawn_blocking(move || {
+        let (signal, pid) = whom();
+        warn(&dir, warning.as_ref(), signal, pid)
+    });
+    told.await.unwrap_or_else(|error| Warned::Failed(0, error.to_string()))
+}
+
+/// Asks the running program to save, by the signal alone.
+pub(super) async fn ask(machine: &Machine, work: &v1::Work) -> usize {
+    let whom = whom(machine, work);
+    let asked = tokio::task::spawn_blocking(move || {
+        let (signal, pid) = whom();
+        signalled(signal, pid)
+    });
+    asked.await.unwrap_or(0)
+}
+
+/// By which signal a program is asked, and its first process, where a signal
+/// can reach it. What is handed back looks at the disk.
+fn whom(machine: &Machine, work: &v1::Work) -> impl FnOnce() -> (NoticeSignal, Option<i32>) + Send + use<> {
+    let (keeper, spec) = (machine.keeper(&work.attempt_id), spec_of(work));
+    move || {
         let signal = spec.as_ref().map(|spec| spec.notice.signal).unwrap_or_default();
         // Between a container and its tool, who would take the signal is not
         // known.
@@ -36,9 +56,21 @@ pub(super) async fn tell(machine: &Machine, work: v1::Work, warning: Option<Warn
             KeeperState::Running { child_pid } if !is_contained => Some(child_pid),
             _ => None,
         };
-        warn(&dir, warning.as_ref(), signal, pid)
-    });
-    told.await.unwrap_or_else(|error| Warned::Failed(0, error.to_string()))
+        (signal, pid)
+    }
+}
+
+fn signalled(signal: NoticeSignal, pid: Option<i32>) -> usize {
+    let asking = match signal {
+        NoticeSignal::Usr1 => Some(Asking::Usr1),
+        NoticeSignal::Usr2 => Some(Asking::Usr2),
+        NoticeSignal::Hup => Some(Asking::Hup),
+        NoticeSignal::None => None,
+    };
+    match (asking, pid) {
+        (Some(asking), Some(pid)) => os::ask_to_save(pid, asking),
+        _ => 0,
+    }
 }
 
 #[derive(Deserialize, PartialEq, Eq)]
@@ -60,16 +92,7 @@ fn warn(dir: &AttemptDir, warning: Option<&Warning>, signal: NoticeSignal, pid: 
     }
     let text = serde_json::to_vec(warning).unwrap_or_default();
     let written = os::make_private_dir(&dir.notice()).and_then(|()| os::write_durable(&file, &text));
-    let asking = match signal {
-        NoticeSignal::Usr1 => Some(Asking::Usr1),
-        NoticeSignal::Usr2 => Some(Asking::Usr2),
-        NoticeSignal::Hup => Some(Asking::Hup),
-        NoticeSignal::None => None,
-    };
-    let asked = match (asking, pid) {
-        (Some(asking), Some(pid)) => os::ask_to_save(pid, asking),
-        _ => 0,
-    };
+    let asked = signalled(signal, pid);
     match written {
         Ok(()) => Warned::Told(asked),
         Err(error) => Warned::Failed(asked, error.to_string()),

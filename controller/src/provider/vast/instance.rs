@@ -6,7 +6,7 @@ use lifecycle::meter::{Billed, Rates};
 use serde_json::Value;
 
 use super::answer::{id, printable};
-use crate::provider::InstanceState;
+use crate::provider::{InstanceState, Stopped};
 
 /// Rows read of one page at most; the vendor sends 25.
 const PAGE_MAX: usize = 1_000;
@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) rates: Option<Rates>,
     /// What of that is billed now.
     pub(super) billed: Billed,
+    /// It does not run and could.
+    pub(super) stopped: Option<Stopped>,
     /// Where an sshd answers: straight to the machine, and by the vendor's proxy.
     pub(super) direct: Option<(String, u16)>,
     pub(super) proxy: Option<(String, u16)>,
@@ -54,6 +56,7 @@ pub(super) fn row(value: &Value) -> Option<Row> {
         said,
         rates: rates(value),
         billed: billed(text("actual_status")),
+        stopped: stopped(value, text("actual_status")),
         direct: host("public_ipaddr").zip(mapped),
         proxy: host("ssh_host").zip(proxied),
     })
@@ -74,6 +77,19 @@ fn rates(value: &Value) -> Option<Rates> {
         up_usd_per_gb: usd(value.get("inet_up_cost")).unwrap_or(0.0),
         down_usd_per_gb: usd(value.get("inet_down_cost")).unwrap_or(0.0),
     })
+}
+
+/// A stopped machine keeps its disk, whoever stopped it; a contract that has
+/// ended does not come back.
+fn stopped(value: &Value, actual: &str) -> Option<Stopped> {
+    if actual != "stopped" {
+        return None;
+    }
+    let usd =
+        |name: &str| value.get(name).and_then(Value::as_f64).filter(|usd| usd.is_finite() && *usd > 0.0);
+    let is_bid = value.get("is_bid").and_then(Value::as_bool).unwrap_or(false);
+    let bid_usd = if is_bid { Some(usd("dph_base")?) } else { None };
+    Some(Stopped { bid_usd, winning_usd: usd("min_bid").filter(|_| is_bid) })
 }
 
 /// What is billed in a state. Who is offline is not billed, it is said; but

@@ -17,9 +17,15 @@ pub(super) enum Op {
     List,
     /// `GET` and `POST /api/v0/ssh/`
     Keys,
+    /// `GET /api/v0/charges/`
+    Charges,
+    /// `PUT /api/v0/instances/{id}/`
+    Start,
+    /// `PUT /api/v0/instances/bid_price/{id}/`
+    Bid,
 }
 
-const OPS: usize = 6;
+const OPS: usize = 9;
 /// Searches within [`SEARCH_WINDOW_MS`] at most.
 const SEARCHES: usize = 10;
 const SEARCH_WINDOW_MS: u64 = 60_000;
@@ -33,7 +39,8 @@ impl Op {
             Self::Create => 4_500,
             Self::Destroy => 3_000,
             Self::Show => 2_000,
-            Self::List | Self::Keys => 1_000,
+            Self::List | Self::Keys | Self::Charges | Self::Start => 1_000,
+            Self::Bid => 5_500,
             Self::Search => 0,
         }
     }
@@ -88,7 +95,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Op; OPS] = [Op::Search, Op::Create, Op::Destroy, Op::Show, Op::List, Op::Keys];
+    const ALL: [Op; OPS] =
+        [Op::Search, Op::Create, Op::Destroy, Op::Show, Op::List, Op::Keys, Op::Charges, Op::Start, Op::Bid];
 
     #[test]
     fn kinds_do_not_wait_for_each_other_and_a_refusal_delays_its_own() {

@@ -137,6 +137,7 @@ impl World {
             condemned: false,
             given_up: false,
             notice: None,
+            return_asked: None,
         });
     }
 

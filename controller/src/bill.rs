@@ -1,0 +1,232 @@
+//! Asks providers what they charged and compares it with the ledger: each hour,
+//! and when a person asks. Money that the ledger cannot explain is an alert that
+//! stands, and news once. It changes no machine and no cap.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lifecycle::bill::{Charged, Entry, Finding, Reckoning, Whose, reckon};
+use lifecycle::{MachineId, RunId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::{Changes, Core, CoreError};
+use crate::execute::SELF;
+use crate::label;
+use crate::model::{Machine, Record, Versioned};
+use crate::provider::{Charges, Provider};
+use crate::reconcile::chain;
+use crate::store::Kind;
+
+/// How often it is compared.
+const PERIOD: Duration = Duration::from_hours(1);
+/// The first time after a start.
+const FIRST: Duration = Duration::from_mins(2);
+/// How far back, by itself.
+const DAYS: u32 = 7;
+const DAY_MS: u64 = 86_400_000;
+/// A bill that takes longer is as good as none.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Findings told and remembered at most.
+pub const FINDINGS: usize = 200;
+
+/// A comparison with one provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bill {
+    /// Whose charges.
+    pub provider: String,
+    /// Unix milliseconds of the question, and of the first charge looked for.
+    pub asked_ms: u64,
+    /// See [`Bill::asked_ms`].
+    pub from_ms: u64,
+    /// What came of it, and whether all charges were read.
+    pub outcome: Result<(Reckoning, bool), String>,
+    /// Which machine and run each finding is of.
+    pub owners: BTreeMap<String, (MachineId, RunId)>,
+}
+
+/// The newest comparison with each provider.
+#[derive(Debug, Default)]
+pub struct Desk(Mutex<BTreeMap<String, Bill>>);
+
+impl Desk {
+    fn bills(&self) -> MutexGuard<'_, BTreeMap<String, Bill>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was found last.
+    #[must_use]
+    pub fn last(&self) -> Vec<Bill> {
+        self.bills().values().cloned().collect()
+    }
+}
+
+/// What was told already, so that it is news once: instance and dollars.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Told {
+    findings: BTreeMap<String, f64>,
+}
+
+impl Record for Told {
+    const KIND: Kind = Kind::Meta;
+    fn key(&self) -> String {
+        "bill".to_owned()
+    }
+    fn run(&self) -> Option<RunId> {
+        None
+    }
+}
+
+/// Compares each hour until it is stopped.
+pub async fn run(core: Arc<Core>, stop: CancellationToken) {
+    let mut pause = FIRST;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = PERIOD;
+        if let Err(error) = compare(&core, DAYS).await {
+            tracing::warn!(error = chain(&error), "no bill could be compared with the ledger");
+        }
+    }
+}
+
+/// Asks every provider that bills, keeps what was found, and raises or clears
+/// its alert.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn compare(core: &Core, days: u32) -> Result<Vec<Bill>, CoreError> {
+    let now = core.clock.wall_ms();
+    let from_ms = now.saturating_sub(u64::from(days) * DAY_MS);
+    let machines: Vec<Machine> =
+        core.all().await?.into_iter().map(|row: Versioned<Machine>| row.body).collect();
+    let mut bills = Vec::new();
+    for (name, provider) in core.providers.iter().filter(|(_, p)| p.is_paid()) {
+        let mine: Vec<&Machine> = machines.iter().filter(|m| m.provider == *name).collect();
+        // Whoever never gave a key has no bill there.
+        if provider.ready().is_err() && mine.is_empty() {
+            continue;
+        }
+        let Some(bill) = ask(core, &**provider, &mine, (from_ms, now)).await else { continue };
+        tell(core, &bill).await?;
+        core.bills.bills().insert(name.clone(), bill.clone());
+        bills.push(bill);
+    }
+    Ok(bills)
+}
+
+async fn ask(
+    core: &Core,
+    provider: &dyn Provider,
+    mine: &[&Machine],
+    (from_ms, now): (u64, u64),
+) -> Option<Bill> {
+    let asked = match tokio::time::timeout(PATIENCE, provider.charges(from_ms, now)).await {
+        Ok(Ok(Some(charges))) => Ok(charges),
+        Ok(Ok(None)) => return None,
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    };
+    let mut owners = BTreeMap::new();
+    for machine in mine {
+        if let Some(instance) = &machine.instance {
+            owners.insert(instance.clone(), (machine.id, machine.run));
+        }
+    }
+    let outcome = asked.map(|charges| (against(core, &charges, mine, (from_ms, now)), charges.complete));
+    Some(Bill { provider: provider.name().to_owned(), asked_ms: now, from_ms, outcome, owners })
+}
+
+fn against(core: &Core, charges: &Charges, mine: &[&Machine], (from_ms, now): (u64, u64)) -> Reckoning {
+    let charged: Vec<Charged<'_>> = charges
+        .rows
+        .iter()
+        .map(|row| {
+            let whose = if label::is_ours(&row.label, core.hub, &core.label_key) {
+                Whose::Ours
+            } else if row.label.starts_with(label::EVERYBODY) {
+                Whose::Foreign
+            } else {
+                Whose::Other
+            };
+            Charged { instance: &row.instance, whose, usd: row.usd }
+        })
+        .collect();
+    let ledger: Vec<Entry<'_>> = mine
+        .iter()
+        .filter_map(|machine| {
+            let instance = machine.instance.as_deref()?;
+            Some(Entry { instance, usd: machine.cost_usd(now), whole: machine.created_ms >= from_ms })
+        })
+        .collect();
+    reckon(&charged, &ledger)
+}
+
+/// A finding in a sentence.
+#[must_use]
+pub fn sentence(finding: &Finding) -> String {
+    let (instance, billed, ledger) = (&finding.instance, finding.billed_usd, finding.ledger_usd);
+    if finding.known {
+        format!("instance {instance} was charged with ${billed:.4}, and the ledger bears ${ledger:.4}")
+    } else {
+        format!(
+            "instance {instance} was charged with ${billed:.4} under this installation's label, and no row knows it"
+        )
+    }
+}
+
+async fn tell(core: &Core, bill: &Bill) -> Result<(), CoreError> {
+    let key = format!("bill {}", bill.provider);
+    let reckoning = match &bill.outcome {
+        // Not to know is no alarm: it is asked again within the hour.
+        Err(why) => {
+            tracing::warn!(provider = bill.provider, why, "the bill could not be asked for");
+            return Ok(());
+        }
+        Ok((reckoning, _)) => reckoning,
+    };
+    let alert = reckoning.findings.first().map(|first| {
+        format!(
+            "`{}` charged ${:.4} that the ledger does not explain, for {} machine(s): {}; see `outlast cost --bill`",
+            bill.provider,
+            reckoning.unexplained_usd(),
+            reckoning.findings.len(),
+            sentence(first)
+        )
+    });
+    core.alert(&key, alert);
+    let mut told: Versioned<Told> =
+        core.load(&Told::default().key()).await?.unwrap_or_else(|| Versioned::new(Told::default()));
+    let mut changes = Changes::default();
+    let mut news = false;
+    for finding in reckoning.findings.iter().take(FINDINGS) {
+        let name = format!("{}/{}", bill.provider, finding.instance);
+        let usd = finding.unexplained_usd();
+        // More by a dollar or by half is news again.
+        let known =
+            told.body.findings.get(&name).is_some_and(|before| usd <= (before * 1.5).max(before + 1.0));
+        if known {
+            continue;
+        }
+        news = true;
+        while told.body.findings.len() >= FINDINGS {
+            told.body.findings.pop_first();
+        }
+        told.body.findings.insert(name.clone(), usd);
+        let run = bill.owners.get(&finding.instance).map(|(_, run)| *run);
+        let detail = json!({
+            "provider": bill.provider, "instance": finding.instance, "billed_usd": finding.billed_usd,
+            "ledger_usd": finding.ledger_usd, "text": sentence(finding),
+        });
+        changes = changes.note(core, SELF, "bill-unexplained", name, run, detail);
+    }
+    if news {
+        core.commit_quietly(changes.put(&told)).await?;
+    }
+    Ok(())
+}
