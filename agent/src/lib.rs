@@ -9,6 +9,7 @@ pub mod outbox;
 
 pub mod background;
 pub mod booklets;
+pub mod data;
 pub mod deadman;
 pub mod driver;
 pub mod gateway;
@@ -27,6 +28,7 @@ pub mod keeper;
 pub mod os;
 pub mod process;
 pub mod ranks;
+pub mod secrets;
 pub mod spool;
 pub mod upgrade;
 
