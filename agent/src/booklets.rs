@@ -20,7 +20,7 @@ mod renewal;
 mod shelf;
 mod way;
 
-pub use connect::over_the_network;
+pub use connect::{fetcher, over_the_network};
 pub use courier::{Courier, Parts, Settled};
 pub use pending::{Entry, MOST, Pending};
 pub use shelf::{DirShelf, Shelf};

@@ -385,7 +385,7 @@ impl Driver {
             if let Err(error) = &kept {
                 tracing::error!(%error, "an assignment could not be kept; it is tried again");
             } else {
-                self.take_up(v1::Work { sealing: None, ..work.clone() });
+                self.take_up(v1::Work { sealing: None, secrets: Vec::new(), ..work.clone() });
             }
             if !self.attempts.contains_key(&id) {
                 self.unkept = Some(work);

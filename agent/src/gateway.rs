@@ -42,6 +42,23 @@ impl Gateway for RemoteStore {
         }
     }
 
+    async fn pin(&self, work: &v1::Work, repository: &str, commit: &str) -> Result<String, (String, bool)> {
+        let ask = || v1::PinDataRequest {
+            attempt_id: work.attempt_id.clone(),
+            generation: work.generation,
+            repository: repository.to_owned(),
+            commit: commit.to_owned(),
+        };
+        let call = |mut client: Client| {
+            let ask = ask();
+            async move { client.pin_data(ask).await }
+        };
+        match self.call(call).await {
+            Ok(reply) => Ok(reply.into_inner().commit),
+            Err(status) => Err((status.message().to_owned(), passing(&status))),
+        }
+    }
+
     fn reachable(&self) -> bool {
         self.is_connected()
     }

@@ -21,6 +21,7 @@ use lifecycle::spec::LimitSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::os;
+use crate::secrets::Values;
 
 pub use container::ContainerRef;
 pub use kernel::OomProcess;
@@ -70,6 +71,10 @@ pub struct KeeperSpec {
     /// The container that `argv` starts, if it starts one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerRef>,
+    /// The file in memory that holds more of the environment; the keeper takes
+    /// it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<PathBuf>,
 }
 
 impl KeeperSpec {
@@ -186,7 +191,9 @@ pub fn run(attempt_dir: &Path) -> Result<(), KeeperError> {
     os::adopt_orphans().map_err(|e| KeeperError::io("adopt the orphans of", &dir, e))?;
     let signals = os::Signals::install().map_err(|e| KeeperError::io("handle signals for", &dir, e))?;
     claim(&dir)?;
-    match watch::Watch::begin(&dir, &spec, signals) {
+    let secrets = spec.secrets.as_deref().map_or_else(|| Ok(Values::default()), Values::take);
+    let begun = secrets.and_then(|secrets| watch::Watch::begin(&dir, &spec, &secrets, signals));
+    match begun {
         Ok(watch) => watch.run(),
         Err(reason) => record::persist(&dir, &ExitRecord::not_started(reason)),
     }
@@ -225,6 +232,7 @@ mod tests {
             limits: LimitSpec::default(),
             pty: false,
             container: None,
+            secrets: None,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod outbox;
 
 pub mod background;
 pub mod booklets;
+pub mod data;
 pub mod deadman;
 pub mod driver;
 pub mod gateway;
@@ -28,6 +29,7 @@ pub mod os;
 pub mod process;
 pub mod ranks;
 pub mod saves;
+pub mod secrets;
 pub mod spool;
 pub mod upgrade;
 

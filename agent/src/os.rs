@@ -13,6 +13,7 @@ mod files;
 mod kernel_log;
 mod limits;
 mod lines;
+mod memory;
 mod nice;
 mod oom;
 mod renames;
@@ -37,6 +38,7 @@ pub use files::{
 pub use kernel_log::KernelLog;
 pub use limits::{own_ceilings, with_open_files};
 pub use lines::{LineRequest, LineServer, ask, connect, listen};
+pub use memory::{clear_memory, take_from_memory, write_in_memory};
 pub use nice::{set_session_nice, set_thread_nice};
 pub use oom::OomCounters;
 pub use renames::Renames;

@@ -15,6 +15,7 @@ use crate::keeper::{
     STARTED_FILE,
 };
 use crate::os::{self, Cgroup, ProcessRef, Tree};
+use crate::secrets::Values;
 
 const ASK: Duration = Duration::from_secs(5);
 /// How long a keeper may take to come up: it makes its start durable first, and
@@ -227,20 +228,35 @@ impl KeeperClient {
         Ok(())
     }
 
+    /// As [`Self::start_with`], of an attempt without secrets.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start(state_dir: &Path, attempt_dir: &Path, spec: &KeeperSpec) -> Result<(), ProcessError> {
+        Self::start_with(state_dir, attempt_dir, spec.clone(), &Values::default())
+    }
+
     /// Starts an attempt: writes `keeper.json`, asks the guard, and returns once
-    /// the start is on disk. Asking again changes nothing.
+    /// the start is on disk. Asking again changes nothing. Secrets go to the
+    /// keeper through memory alone.
     ///
     /// # Errors
     /// When the spec is not usable, the guard does not answer or refuses, or the
     /// keeper does not come up.
-    pub fn start(state_dir: &Path, attempt_dir: &Path, spec: &KeeperSpec) -> Result<(), ProcessError> {
+    pub fn start_with(
+        state_dir: &Path,
+        attempt_dir: &Path,
+        mut spec: KeeperSpec,
+        secrets: &Values,
+    ) -> Result<(), ProcessError> {
         let started = attempt_dir.join(STARTED_FILE);
         if started.exists() {
             return Ok(());
         }
         spec.validate().map_err(ProcessError::Refused)?;
+        spec.secrets = secrets.hand_over(&spec.attempt_id).map_err(ProcessError::Refused)?;
         let path = attempt_dir.join(SPEC_FILE);
-        let text = serde_json::to_vec_pretty(spec).map_err(|e| ProcessError::Refused(e.to_string()))?;
+        let text = serde_json::to_vec_pretty(&spec).map_err(|e| ProcessError::Refused(e.to_string()))?;
         os::make_private_dir(attempt_dir)
             .and_then(|()| os::write_durable(&path, &text))
             .map_err(|source| ProcessError::Io { action: "write", path, source })?;
@@ -335,6 +351,7 @@ mod tests {
             limits: lifecycle::spec::LimitSpec::default(),
             pty: false,
             container: None,
+            secrets: None,
         };
         let error = KeeperClient::start(dir.path(), &attempt, &spec).unwrap_err().to_string();
         assert!(error.contains("the guard does not answer"), "{error}");

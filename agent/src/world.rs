@@ -209,6 +209,19 @@ pub trait Gateway: Store + ChunkIndex {
         key: &ObjectKey,
         digest: Digest,
     ) -> Result<Manifest, RestoreError>;
+    /// Asks at which commit the run takes a repository, or proposes one; what
+    /// stands. Empty: none so far.
+    ///
+    /// # Errors
+    /// Why there is no answer; `true`: another try may give one.
+    async fn pin(
+        &self,
+        _attempt: &v1::Work,
+        _repository: &str,
+        commit: &str,
+    ) -> Result<String, (String, bool)> {
+        Ok(commit.to_owned())
+    }
     /// Whether there is a connection: without one every call waits in vain.
     fn reachable(&self) -> bool {
         true
@@ -285,7 +298,8 @@ pub trait World: Send + Sync {
     /// # Errors
     /// Where the disk refuses.
     fn keep(&self, work: &v1::Work) -> std::io::Result<()>;
-    /// Takes the keys that an assignment brings into memory, and nowhere else.
+    /// Takes the keys and secrets that an assignment brings into memory, and
+    /// nowhere else.
     fn entrust(&self, _work: &v1::Work) {}
     /// How the machine ends itself; `None`: never (a simulation).
     fn ending(&self) -> Option<Ending> {

@@ -114,6 +114,7 @@ impl Machine {
             limits: LimitSpec::default(),
             pty: false,
             container: None,
+            secrets: None,
         }
     }
 

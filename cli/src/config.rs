@@ -12,6 +12,7 @@
 mod artifacts;
 mod budget;
 mod checkpoints;
+mod data;
 mod discover;
 mod environment;
 mod field;
@@ -31,6 +32,7 @@ mod project;
 mod quantity;
 mod retry;
 mod run;
+mod secrets;
 mod section;
 mod show;
 mod source;
@@ -47,6 +49,7 @@ use lifecycle::spec::{CheckpointSpec, EnvironmentSpec, RestoreMode, RetrySpec, R
 pub use artifacts::Artifacts;
 pub use budget::Budget;
 pub use checkpoints::Checkpoints;
+pub use data::Data;
 pub use discover::user_file;
 pub use environment::Environment;
 pub use forked::changes;
@@ -61,6 +64,7 @@ pub use problem::ConfigErrors;
 pub use project::Project;
 pub use retry::Retry;
 pub use run::Run;
+pub use secrets::{Secret, Secrets};
 pub use source_tree::SourceTree;
 
 use layers::Layers;
@@ -91,6 +95,10 @@ pub struct Config {
     pub project: Project,
     /// `[run]`
     pub run: Run,
+    /// `[secrets]`
+    pub secrets: Secrets,
+    /// `[data]`
+    pub data: Data,
     /// `[source]`
     pub source: SourceTree,
     /// `[environment]`
@@ -179,10 +187,12 @@ impl fmt::Display for Origin {
 
 impl Config {
     /// The sections by their names, in the order in which they are shown.
-    fn sections(&self) -> [(&'static str, &dyn Section); 15] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 17] {
         [
             ("project", &self.project),
             ("run", &self.run),
+            ("secrets", &self.secrets),
+            ("data", &self.data),
             ("source", &self.source),
             ("environment", &self.environment),
             ("limits", &self.limits),
@@ -203,6 +213,8 @@ impl Config {
         Some(match name {
             "project" => &mut self.project,
             "run" => &mut self.run,
+            "secrets" => &mut self.secrets,
+            "data" => &mut self.data,
             "source" => &mut self.source,
             "environment" => &mut self.environment,
             "limits" => &mut self.limits,
@@ -261,6 +273,8 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
         );
     }
     problems.extend(environment::contradiction(&config.environment, &places));
+    problems.extend(config.secrets.contradictions(&config.run.env));
+    problems.extend(config.data.contradictions(&config.run.env));
     ConfigErrors::check(problems)?;
     name_it(&mut config, &root);
     for setting in layers::settings().into_iter().filter(|setting| setting != "run.env") {
@@ -316,6 +330,8 @@ impl Loaded {
             command: command.to_vec(),
             workdir: config.run.workdir.clone(),
             env: config.run.env.clone(),
+            secrets: config.secrets.names(),
+            data: config.data.spec.clone(),
             environment: EnvironmentSpec {
                 kind: config.environment.kind,
                 setup: config.environment.setup.clone(),

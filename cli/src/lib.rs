@@ -20,6 +20,7 @@ pub mod follow;
 pub mod pull;
 pub mod report;
 pub mod screen;
+pub mod secrets;
 pub mod source;
 
 pub mod commands;

@@ -65,6 +65,8 @@ pub struct Inputs {
     pub now_ms: u64,
     /// The run.
     pub run: Run,
+    /// Knows what the run was given to hide.
+    pub mask: Masker,
     /// The attempt that it is about.
     pub attempt: Attempt,
     /// The attempt's machine.
@@ -97,7 +99,7 @@ pub struct Inputs {
 #[must_use]
 pub fn build(inputs: &Inputs) -> Capsule {
     let (run, own) = (inputs.run.id.to_string(), inputs.attempt.id.to_string());
-    let mask = Masker::new(&inputs.run.spec.env).knowing([run, own, inputs.attempt.machine.to_string()]);
+    let mask = inputs.mask.clone().knowing([run, own, inputs.attempt.machine.to_string()]);
     let mut budget = Budget::default();
     let collected = Collected::read(&inputs.evidence, &mask, &mut budget);
     let stderr = tail(&inputs.stderr, &mask);
@@ -154,6 +156,7 @@ pub fn judge_rows(run: &Run, attempt: &Attempt) -> Verdict {
     let inputs = Inputs {
         now_ms: 0,
         run: run.clone(),
+        mask: Masker::default(),
         attempt: attempt.clone(),
         machine: None,
         run_cost_usd: 0.0,

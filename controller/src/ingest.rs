@@ -171,7 +171,8 @@ async fn take(core: &Core, scene: &mut Scene, fact: &v1::Fact) -> Result<Option<
             take_gap(scene, name, &position, &v1::Gap { to: position.next + 1, reason })
         }
         (Some(Body::Event(event)), "") if fact.seq == position.next => {
-            take_event(core, scene, &hidden::secrets(event, &scene.run.body, &scene.attempt.body))?;
+            let event = hidden::secrets(core, event, &scene.run.body, &scene.attempt.body).await;
+            take_event(core, scene, &event)?;
             (position.next + 1, 0)
         }
         (Some(Body::Points(_) | Body::Event(_)), _) if fact.seq < position.next => {

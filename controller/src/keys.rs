@@ -121,6 +121,13 @@ impl Keys {
         &self.ring
     }
 
+    /// What secrets of runs are sealed with in the database.
+    #[must_use]
+    pub fn for_secrets(&self) -> Option<Zeroizing<[u8; 32]>> {
+        let secret = self.secret.as_ref()?;
+        Some(Zeroizing::new(blake3::derive_key("outlast secrets of runs, version 1", &secret[..])))
+    }
+
     /// What is wrong with the recipients, and the cure, for `outlast status`.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {

@@ -31,6 +31,7 @@ pub mod retain;
 pub mod rpc;
 pub mod runfiles;
 pub mod scrub;
+pub mod secrets;
 pub mod verify;
 pub mod work;
 

@@ -212,6 +212,9 @@ pub struct Run {
     /// those that go on from a checkpoint of another, and in older rows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub work: String,
+    /// The commits at which all its attempts take repositories of `[data]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pins: BTreeMap<String, String>,
 }
 record!(Run, Run, run => run.id, Some(run.id));
 

@@ -12,6 +12,7 @@ pub mod logs;
 mod notice;
 mod offers;
 pub mod operator;
+mod pin;
 pub mod select;
 pub mod session;
 mod unseal;

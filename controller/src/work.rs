@@ -29,6 +29,9 @@ pub fn name(spec: &RunSpec, source: &Digest) -> String {
     ]);
     let mut hasher = blake3::Hasher::new_derive_key("outlast work of a run, version 1");
     hasher.update(whole.to_string().as_bytes());
+    if !spec.data.is_empty() {
+        hasher.update(json!(spec.data).to_string().as_bytes());
+    }
     hasher.finalize().to_hex().to_string()
 }
 

@@ -75,24 +75,17 @@ impl Masker {
             if value.len() < LITERAL || !is_secret {
                 continue;
             }
-            let bytes = value.as_bytes();
-            literals.insert(value.clone());
-            literals.insert(data_encoding::BASE64.encode(bytes));
-            literals.insert(data_encoding::BASE64URL_NOPAD.encode(bytes));
-            literals.insert(data_encoding::HEXLOWER.encode(bytes));
-            literals.insert(percent(value));
-            literals.insert(serde_json::to_string(value).unwrap_or_default().trim_matches('"').to_owned());
-            literals.extend(value.lines().filter(|line| line.len() >= 2 * LITERAL).map(str::to_owned));
+            literals.extend(forms(value));
         }
-        // What is part of the mask would be masked for ever.
-        let mut literals: Vec<String> = literals
-            .into_iter()
-            .filter(|literal| literal.len() >= LITERAL && !MASK.contains(literal))
-            .collect();
-        // Longest first, so that none is cut by a shorter one within it.
-        literals.sort_by_key(|literal| std::cmp::Reverse(literal.len()));
-        literals.truncate(LITERALS);
-        Self { literals, known: BTreeSet::new() }
+        Self { literals: ordered(literals), known: BTreeSet::new() }
+    }
+
+    /// With values that are secrets, whatever they are named or look like.
+    #[must_use]
+    pub fn hiding<'a>(mut self, values: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut literals: BTreeSet<String> = std::mem::take(&mut self.literals).into_iter().collect();
+        literals.extend(values.into_iter().filter(|value| value.len() >= LITERAL).flat_map(forms));
+        Self { literals: ordered(literals), ..self }
     }
 
     /// With ids that are no secrets, whatever they look like.
@@ -190,6 +183,33 @@ impl Masker {
     fn is_key(&self, word: &str) -> bool {
         is_key(word) && !self.known.contains(word)
     }
+}
+
+/// A secret as it is, and as it is usually written elsewhere.
+fn forms(value: &str) -> Vec<String> {
+    let bytes = value.as_bytes();
+    let mut forms = vec![
+        value.to_owned(),
+        data_encoding::BASE64.encode(bytes),
+        data_encoding::BASE64URL_NOPAD.encode(bytes),
+        data_encoding::HEXLOWER.encode(bytes),
+        percent(value),
+        serde_json::to_string(value).unwrap_or_default().trim_matches('"').to_owned(),
+    ];
+    forms.extend(value.lines().filter(|line| line.len() >= 2 * LITERAL).map(str::to_owned));
+    forms
+}
+
+fn ordered(literals: BTreeSet<String>) -> Vec<String> {
+    // What is part of the mask would be masked for ever.
+    let mut literals: Vec<String> = literals
+        .into_iter()
+        .filter(|literal| literal.len() >= LITERAL && !MASK.contains(literal.as_str()))
+        .collect();
+    // Longest first, so that none is cut by a shorter one within it.
+    literals.sort_by_key(|literal| std::cmp::Reverse(literal.len()));
+    literals.truncate(LITERALS);
+    literals
 }
 
 fn percent(value: &str) -> String {

@@ -10,12 +10,15 @@ use serde::{Deserialize, Serialize};
 use crate::retention::Retention;
 use crate::retention::score::Best;
 
+mod data;
 pub mod difference;
 mod health;
 mod limits;
 mod machine;
 mod notice;
+pub mod secret;
 
+pub use data::{DataSpec, HfKind, HfRepo, UrlFile, is_commit, is_inside};
 pub use health::{HangAction, HangSpec, HealthSpec};
 pub use limits::LimitSpec;
 pub use machine::{MachineSpec, Market, WhenStopped};
@@ -37,6 +40,13 @@ pub struct RunSpec {
     /// Variables given to the command besides the contract's own.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Names of the variables whose values the controller keeps sealed and hands
+    /// to the machine after it joined; the values stand nowhere in here.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub secrets: Vec<String>,
+    /// What is fetched to the machine before anything else is made.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub data: DataSpec,
     /// How the environment is built.
     #[serde(default)]
     pub environment: EnvironmentSpec,

@@ -16,11 +16,17 @@ fn bindings_match_the_proto_files() {
         .type_attribute(".outlast.v1", "#[derive(serde::Serialize)]")
         // Keys, and URLs whose holder may write: shown by nothing, written by
         // nothing but the wire.
-        .skip_debug(["outlast.v1.BookletLeaf", ".outlast.v1.Sealing", ".outlast.v1.UnsealReply"])
+        .skip_debug([
+            "outlast.v1.BookletLeaf",
+            ".outlast.v1.Sealing",
+            ".outlast.v1.Secret",
+            ".outlast.v1.UnsealReply",
+        ])
         .field_attribute("outlast.v1.BookletLeaf.put", "#[serde(skip)]")
         .field_attribute("outlast.v1.BookletLeaf.look", "#[serde(skip)]")
         .field_attribute(".outlast.v1.Work.sealing", "#[serde(skip)]")
         .field_attribute(".outlast.v1.Sealing.secret", "#[serde(skip)]")
+        .field_attribute(".outlast.v1.Secret.value", "#[serde(skip)]")
         .field_attribute(".outlast.v1.UnsealReply.manifest_opens", "#[serde(skip)]")
         .out_dir(out.path())
         .compile_fds(set)

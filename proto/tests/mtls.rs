@@ -113,6 +113,7 @@ service! {
     list(v1::ListRequest) -> v1::ListReply,
     commit(v1::CommitRequest) -> v1::CommitReply,
     condemn(v1::CondemnRequest) -> v1::CondemnReply,
+    pin_data(v1::PinDataRequest) -> v1::PinDataReply,
     booklet(v1::BookletRequest) -> Self::BookletStream,
     unseal(v1::UnsealRequest) -> v1::UnsealReply,
 }

@@ -209,6 +209,35 @@ async fn i20_a_machine_commits_and_tells_only_of_its_own_attempts() {
 }
 
 #[tokio::test]
+async fn i20_the_first_commit_of_a_repository_stands_and_a_machine_pins_only_its_own_runs() {
+    let hub = hub().await;
+    let (a, b) = (hub.side(1, MachineState::Ready).await, hub.side(2, MachineState::Ready).await);
+    let mut row: Versioned<Run> = hub.core.need(&a.run.to_string()).await.unwrap();
+    row.body.spec.data.hf = vec!["org/m".parse().unwrap()];
+    assert!(hub.core.commit(Changes::default().put(&row)).await.unwrap());
+    let ask = |repository: &str, commit: &str| v1::PinDataRequest {
+        attempt_id: a.attempt.to_string(),
+        generation: 1,
+        repository: repository.into(),
+        commit: commit.into(),
+    };
+    let mut own = ArtifactGatewayClient::new(a.channel.clone());
+    let (first, second) = ("a".repeat(40), "b".repeat(40));
+    assert_eq!(own.pin_data(ask("org/m", "")).await.unwrap().into_inner().commit, "");
+    assert_eq!(own.pin_data(ask("org/m", &first)).await.unwrap().into_inner().commit, first);
+    assert_eq!(own.pin_data(ask("org/m", &second)).await.unwrap().into_inner().commit, first);
+    for (asked, code) in [
+        (ask("org/other", &first), Code::PermissionDenied),
+        (ask("org/m", "main"), Code::InvalidArgument),
+        (v1::PinDataRequest { generation: 2, ..ask("org/m", &first) }, Code::FailedPrecondition),
+    ] {
+        assert_eq!(own.pin_data(asked).await.unwrap_err().code(), code);
+    }
+    let mut other = ArtifactGatewayClient::new(b.channel.clone());
+    assert_eq!(other.pin_data(ask("org/m", "")).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn i20_a_released_machine_and_an_operator_reach_nothing_there() {
     let hub = hub().await;
     let gone = hub.side(3, MachineState::Destroying).await;

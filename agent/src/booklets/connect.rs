@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use artifacts::store::booklet::client::fetch::Fetcher;
 use artifacts::store::booklet::client::{Dial, SignedClient, Stream, trusting};
 use artifacts::store::booklet::{SignedRequests, Trust};
 use async_trait::async_trait;
@@ -46,6 +47,13 @@ fn system() -> Option<Vec<u8>> {
     // Where a system keeps its file, it may be a link.
     let read = |path: PathBuf| os::read_bounded(&std::fs::canonicalize(path).ok()?, LONGEST).ok();
     named.into_iter().chain(SYSTEM.map(PathBuf::from)).find_map(read)
+}
+
+/// Reads over the network of this machine, from whom its system trusts.
+#[must_use]
+pub fn fetcher(patience: Duration) -> Fetcher {
+    let pems: Vec<Vec<u8>> = system().into_iter().collect();
+    Fetcher::new(Arc::new(Direct), &pems, patience)
 }
 
 /// Connects over the network of this machine.

@@ -61,6 +61,8 @@ pub struct ContainerRequest<'a> {
     pub mounts: &'a [PathBuf],
     /// Variables of the command; the image's own stay otherwise.
     pub env: &'a BTreeMap<String, String>,
+    /// Names of more variables, which the tool finds in its own environment.
+    pub secrets: &'a [String],
     /// Variables of the tool itself; `PATH` decides which is found.
     pub base_env: &'a BTreeMap<String, String>,
     /// Where the tool's files of this attempt go.
@@ -169,6 +171,9 @@ pub fn contain(req: &ContainerRequest<'_>) -> Result<ContainerLaunch, Environmen
     for (key, value) in odd {
         argv.extend(["--env".to_owned(), key.clone()]);
         env.insert(key, value);
+    }
+    for name in req.secrets {
+        argv.extend(["--env".to_owned(), name.clone()]);
     }
     argv.push(req.image.to_owned());
     if !req.setup.is_empty() {
@@ -312,6 +317,7 @@ mod tests {
             workdir: dir.path(),
             mounts: &mounts,
             env: &env,
+            secrets: &strings(&["HF_TOKEN"]),
             base_env: &base_env,
             attempt_dir: dir.path(),
             attempt_id: "a-1",
@@ -326,7 +332,9 @@ mod tests {
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(launch.env["PEM"], "-----BEGIN\nsecret2\n");
         assert!(
-            line.contains("--env PEM img:1 /bin/sh -ec pip install x\ntrue\nexec \"$@\" sh python a b.py"),
+            line.contains(
+                "--env PEM --env HF_TOKEN img:1 /bin/sh -ec pip install x\ntrue\nexec \"$@\" sh python a b.py"
+            ),
             "{line}"
         );
         let place = dir.path().display();
@@ -348,6 +356,7 @@ mod tests {
             workdir: Path::new("/w"),
             mounts: &[],
             env: &req_env,
+            secrets: &[],
             base_env: &req_env,
             attempt_dir: Path::new("/a"),
             attempt_id: "a",

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{ATTEMPT_MARKER, KeeperSpec, MACHINE_MARKER};
 use crate::os::{self, Cgroup, KernelLog, OomCounters, Terminal};
+use crate::secrets::Values;
 use crate::spool::Stream;
 
 const PIPE_BYTES: i32 = 1 << 20;
@@ -31,13 +32,14 @@ pub(super) struct Launched {
     pub(super) started_ms: u64,
 }
 
-/// Starts what the spec says.
-pub(super) fn launch(spec: &KeeperSpec) -> Result<Launched, String> {
+/// Starts what the spec says, with these secrets among its variables.
+pub(super) fn launch(spec: &KeeperSpec, secrets: &Values) -> Result<Launched, String> {
     let (mut cgroup, mut unapplied_limits) = Cgroup::create(&spec.cgroup_name(), &spec.limits);
     let oom_before = OomCounters::read(cgroup.as_ref());
     let kernel_log = KernelLog::from_now();
     let started_ms = os::unix_ms();
-    let (spawned, refused) = os::with_open_files(spec.limits.open_files, || spawn(spec, &mut cgroup));
+    let (spawned, refused) =
+        os::with_open_files(spec.limits.open_files, || spawn(spec, secrets, &mut cgroup));
     unapplied_limits.extend(refused);
     let (mut child, terminal) = spawned?;
     os::prefer_as_oom_victim(child.id().cast_signed());
@@ -63,13 +65,17 @@ pub(super) fn launch(spec: &KeeperSpec) -> Result<Launched, String> {
     }
 }
 
-fn spawn(spec: &KeeperSpec, cgroup: &mut Option<Cgroup>) -> Result<(Child, Option<Terminal>), String> {
+fn spawn(
+    spec: &KeeperSpec,
+    secrets: &Values,
+    cgroup: &mut Option<Cgroup>,
+) -> Result<(Child, Option<Terminal>), String> {
     let [program, args @ ..] = spec.argv.as_slice() else { return Err("argv is empty".to_owned()) };
     if !spec.cwd.is_dir() {
         return Err(format!("the working directory {} does not exist", spec.cwd.display()));
     }
     let mut command = Command::new(program);
-    command.args(args).env_clear().envs(&spec.env);
+    command.args(args).env_clear().envs(&spec.env).envs(secrets.variables());
     command.env(ATTEMPT_MARKER, &spec.attempt_id).env(MACHINE_MARKER, &spec.machine_id);
     command.current_dir(&spec.cwd).process_group(0);
     let mut terminal = None;

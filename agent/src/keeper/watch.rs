@@ -19,6 +19,7 @@ use super::record::{self, ExitRecord};
 use super::stop::Stopping;
 use super::{ATTEMPT_MARKER, CHILD_FILE, ChildFile, KeeperSpec, Request, SOCKET_FILE};
 use crate::os::{self, LineServer, ProcessRef, Signals, Tree};
+use crate::secrets::Values;
 use crate::spool::{SpoolWriter, Stream};
 
 const CHUNK: usize = 64 * 1024;
@@ -72,13 +73,18 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Starts the program. An error is the reason why it was not started.
-    pub(super) fn begin(dir: &Path, spec: &KeeperSpec, signals: Signals) -> Result<Self, String> {
+    pub(super) fn begin(
+        dir: &Path,
+        spec: &KeeperSpec,
+        secrets: &Values,
+        signals: Signals,
+    ) -> Result<Self, String> {
         record::reserve(dir);
         let spool = SpoolWriter::create(dir, spec.spool_bytes).map_err(|e| e.to_string())?;
         let server = LineServer::bind(&dir.join(SOCKET_FILE))
             .map_err(|e| format!("cannot listen at {}: {e}", dir.join(SOCKET_FILE).display()))?;
         let Launched { child, pipes, cgroup, unapplied_limits, oom_before, kernel_log, started_ms } =
-            launch(spec)?;
+            launch(spec, secrets)?;
         let pid = child.id().cast_signed();
         if let Some(process) = ProcessRef::of(pid) {
             let said = ChildFile { process, started_ms, unapplied_limits: unapplied_limits.clone() };

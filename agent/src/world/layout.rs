@@ -55,6 +55,12 @@ impl AttemptDir {
         self.0.join("src")
     }
 
+    /// `HF_HOME`, where repositories were fetched.
+    #[must_use]
+    pub fn hf_home(&self) -> PathBuf {
+        self.0.join("hf")
+    }
+
     /// `OUTLAST_CHECKPOINT_DIR`.
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use lifecycle::spec::HealthSpec;
 use lifecycle::{Exit, RunSpec};
 use proto::v1;
-use serde::{Deserialize, Serialize};
 
 use super::layout::AttemptDir;
 use super::materialise::{self, Launch};
@@ -28,12 +27,15 @@ use crate::notice::Wanted;
 use crate::os;
 use crate::outbox::{Disk, Files};
 use crate::process::{KeeperClient, KeeperState, ProcessError};
+use crate::secrets::Vault;
 use crate::spool::{self, SpoolReader};
 
 mod hangs;
+mod kept;
 mod warning;
 mod watches;
 
+use kept::Kept;
 use watches::Watches;
 
 /// A machine's files and processes.
@@ -47,46 +49,13 @@ pub struct Machine {
     state: PathBuf,
     readers: Mutex<BTreeMap<String, SpoolReader>>,
     publishing: Arc<Publishing>,
+    /// What attempts were given to hide.
+    pub(super) vault: Vault,
     /// Where publishing goes on; `None`: the system gives no thread, and it goes
     /// on where the rest does.
     background: Option<Background>,
     /// `None`: the system has no watches left.
     changes: OnceLock<Option<Watches>>,
-}
-
-/// The assignment as it is kept: what the agent must know without a
-/// controller.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    run_id: String,
-    run_name: String,
-    attempt_id: String,
-    generation: u64,
-    number: u32,
-    spec_json: String,
-    source: Option<Ref>,
-    resume: Vec<Ref>,
-    outputs: Option<Ref>,
-    grace_seconds: u64,
-    /// Its trees are sealed; the keys are never kept.
-    #[serde(default)]
-    sealed: bool,
-    at_ms: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Ref {
-    key: String,
-    digest: String,
-    step: Option<u64>,
-}
-
-fn keep_ref(r: &v1::ManifestRef) -> Ref {
-    Ref { key: r.key.clone(), digest: r.digest.clone(), step: r.step }
-}
-
-fn wire_ref(r: Ref) -> v1::ManifestRef {
-    v1::ManifestRef { key: r.key, digest: r.digest, step: r.step }
 }
 
 impl Machine {
@@ -100,6 +69,7 @@ impl Machine {
             state,
             readers: Mutex::default(),
             publishing: Arc::default(),
+            vault: Vault::default(),
             background: Background::start().inspect_err(|error| tracing::warn!(%error, "no background")).ok(),
             changes: OnceLock::new(),
         }
@@ -180,25 +150,7 @@ impl World for Machine {
                 tracing::warn!(path = %path.display(), "an attempt's assignment cannot be read");
                 continue;
             };
-            let at = kept.at_ms;
-            let work = v1::Work {
-                run_id: kept.run_id,
-                run_name: kept.run_name,
-                attempt_id: kept.attempt_id,
-                generation: kept.generation,
-                number: kept.number,
-                spec_json: kept.spec_json,
-                source: kept.source.map(wire_ref),
-                resume: kept.resume.into_iter().map(wire_ref).collect(),
-                outputs: kept.outputs.map(wire_ref),
-                wish: v1::Wish::Run.into(),
-                grace_seconds: kept.grace_seconds,
-                forget: false,
-                sealed: kept.sealed,
-                // With the next connection.
-                sealing: None,
-            };
-            found.push((at, work));
+            found.push((kept.at_ms, kept.work()));
         }
         found.sort_by_key(|(at, _)| *at);
         found.into_iter().map(|(_, work)| work).collect()
@@ -208,25 +160,13 @@ impl World for Machine {
         let dir = self.dir(&work.attempt_id);
         os::make_private_dir(&self.state.join("attempts"))?;
         os::make_private_dir(dir.path())?;
-        let kept = Kept {
-            run_id: work.run_id.clone(),
-            run_name: work.run_name.clone(),
-            attempt_id: work.attempt_id.clone(),
-            generation: work.generation,
-            number: work.number,
-            spec_json: work.spec_json.clone(),
-            source: work.source.as_ref().map(keep_ref),
-            resume: work.resume.iter().map(keep_ref).collect(),
-            outputs: work.outputs.as_ref().map(keep_ref),
-            grace_seconds: work.grace_seconds,
-            sealed: work.sealed,
-            at_ms: os::unix_ms(),
-        };
+        let kept = Kept::of(work, os::unix_ms());
         os::write_durable(&dir.work(), &serde_json::to_vec(&kept).unwrap_or_default())
     }
 
     fn entrust(&self, work: &v1::Work) {
         self.publishing.entrust(work);
+        self.vault.entrust(work, &spec_of(work).map(|spec| spec.secrets).unwrap_or_default());
     }
 
     fn outbox(&self, attempt: &str) -> Option<PathBuf> {
@@ -244,7 +184,13 @@ impl World for Machine {
         cancelled: Cancelled,
     ) -> Result<Prepared, Failed> {
         let dir = self.dir(&work.attempt_id);
-        let prepared = materialise::prepare(&dir, self, &work, gateway, cancelled).await?;
+        let prepared = materialise::prepare(&dir, self, &work, gateway, cancelled).await;
+        // What a command of the set-up said last may name what it was given.
+        let hidden = |failed: Failed| Failed {
+            reason: self.vault.of(&work.attempt_id).hide(&failed.reason),
+            ..failed
+        };
+        let prepared = prepared.map_err(hidden)?;
         if let Some(spec) = spec_of(&work) {
             let (publishing, attempt) = (self.publishing.clone(), work.attempt_id.clone());
             let listed =
@@ -263,6 +209,8 @@ impl World for Machine {
         let bytes = os::read_bounded(&dir.launch(), 4 << 20).map_err(|e| bad("how to start it", &e))?;
         let launch: Launch = serde_json::from_slice(&bytes).map_err(|e| bad("how to start it", &e))?;
         let spec = spec_of(&work);
+        let names = spec.as_ref().map(|s| s.secrets.clone()).unwrap_or_default();
+        let secrets = self.vault.wait(&work.attempt_id, &names, &Cancelled::default()).await?;
         let keeper = KeeperSpec {
             attempt_id: work.attempt_id.clone(),
             machine_id: self.id.clone(),
@@ -274,10 +222,11 @@ impl World for Machine {
             limits: spec.as_ref().map(|s| s.limits.clone()).unwrap_or_default(),
             pty: spec.is_some_and(|s| s.pty),
             container: launch.container,
+            secrets: None,
         };
         let state = self.state.clone();
         let path = dir.path().to_owned();
-        tokio::task::spawn_blocking(move || KeeperClient::start(&state, &path, &keeper))
+        tokio::task::spawn_blocking(move || KeeperClient::start_with(&state, &path, keeper, &secrets))
             .await
             .map_err(|e| bad("the keeper", &e))?
             .map_err(|e| Failed {
@@ -435,6 +384,7 @@ impl World for Machine {
     fn forget(&self, attempt: &str) {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
         self.publishing.forget(attempt);
+        self.vault.forget(attempt);
         let dir = self.dir(attempt);
         if let Err(error) = std::fs::remove_dir_all(dir.path())
             && error.kind() != io::ErrorKind::NotFound

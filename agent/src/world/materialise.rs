@@ -3,10 +3,11 @@
 //! repeated after a crash; nothing half-made is ever taken for whole.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use artifacts::restore::{self, RestoreError};
@@ -22,6 +23,7 @@ use super::{Cancelled, Failed, Prepared, Restored, SharedGateway};
 use crate::environment::{self, ContainerRequest, EnvironmentRequest};
 use crate::keeper::ContainerRef;
 use crate::os;
+use crate::secrets::Values;
 
 /// How the program is to be started; kept until it was.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,7 +86,10 @@ pub async fn prepare(
     for path in [dir.checkpoints(), dir.outputs(), dir.notice()] {
         std::fs::create_dir_all(&path).map_err(|e| failed("a directory of the contract", e, true))?;
     }
-    let launch = environment(dir, machine, work, &spec, resume_path, cancelled, &mut prepared).await?;
+    let secrets = machine.vault.wait(&work.attempt_id, &spec.secrets, &cancelled).await?;
+    let data = data(dir, machine, work, &spec, (&gateway, &cancelled), &secrets).await?;
+    let with = With { secrets: &secrets, data, resume: resume_path };
+    let launch = environment(dir, machine, work, &spec, with, cancelled, &mut prepared).await?;
     let bytes = serde_json::to_vec(&launch).map_err(|e| failed("how to start it", e, false))?;
     os::write_durable(&dir.launch(), &bytes).map_err(|e| failed("how to start it", e, true))?;
     if spec.artifacts.is_empty() && spec.checkpoints.paths.is_empty() {
@@ -218,24 +223,70 @@ fn clear(dir: &Path, keep: impl Fn(&str) -> bool) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What the environment has beside its description.
+struct With<'a> {
+    secrets: &'a Values,
+    /// Where fetched repositories are.
+    data: BTreeMap<String, String>,
+    resume: Option<PathBuf>,
+}
+
+/// What `[data]` names; the variables that say where it is.
+async fn data(
+    dir: &AttemptDir,
+    machine: &super::machine::Machine,
+    work: &v1::Work,
+    spec: &RunSpec,
+    (gateway, cancelled): (&SharedGateway, &Cancelled),
+    secrets: &Values,
+) -> Result<BTreeMap<String, String>, Failed> {
+    if spec.data.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let log = Mutex::new(setup_log(dir)?);
+    let tell = move |text: &str| {
+        // The log is for people; a full disk is told by what fills it.
+        let _ = writeln!(log.lock().unwrap_or_else(PoisonError::into_inner), "data: {text}");
+    };
+    let mut env = machine.base_env.clone();
+    env.extend(spec.env.clone());
+    let job = crate::data::Job {
+        work,
+        spec: &spec.data,
+        cache: &machine.cache,
+        hf_home: &dir.hf_home(),
+        source: &dir.source(),
+        env: &env,
+        secrets,
+        gateway: gateway.clone(),
+        cancelled: cancelled.clone(),
+        tell: Arc::new(tell),
+    };
+    Box::pin(crate::data::fetch(&job)).await
+}
+
+fn setup_log(dir: &AttemptDir) -> Result<File, Failed> {
+    let opened = OpenOptions::new().create(true).append(true).open(dir.setup_log());
+    opened.map_err(|e| failed("the set-up log", e, true))
+}
+
 async fn environment(
     dir: &AttemptDir,
     machine: &super::machine::Machine,
     work: &v1::Work,
     spec: &RunSpec,
-    resume: Option<PathBuf>,
+    With { secrets, data, resume }: With<'_>,
     cancelled: Cancelled,
     prepared: &mut Prepared,
 ) -> Result<Launch, Failed> {
     let mut base = machine.base_env.clone();
     base.insert("PYTHONUNBUFFERED".into(), "1".into());
-    let mut log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(dir.setup_log())
-        .map_err(|e| failed("the set-up log", e, true))?;
+    base.extend(data);
+    let mut log = setup_log(dir)?;
     let (source, cache) = (dir.source(), machine.cache.clone());
-    let (environment, id, env) = (spec.environment.clone(), machine.id.clone(), base.clone());
+    let (environment, id, mut env) = (spec.environment.clone(), machine.id.clone(), base.clone());
+    // For what is run here and now; how the program is started is kept on a disk.
+    env.extend(secrets.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let built = tokio::task::spawn_blocking(move || {
         let request = EnvironmentRequest {
             source_dir: &source,
@@ -258,10 +309,12 @@ async fn environment(
     // What is good for this machine's own programs says nothing in an image.
     let mut env = if is_contained { BTreeMap::new() } else { base.clone() };
     if is_contained {
-        env.insert("PYTHONUNBUFFERED".into(), "1".into());
+        let known = ["PYTHONUNBUFFERED", "HF_HOME", "HF_HUB_CACHE"];
+        env.extend(known.iter().filter_map(|name| Some(((*name).to_owned(), base.get(*name)?.clone()))));
     } else {
         env.extend(built.env);
     }
+    env.retain(|name, _| secrets.get(name).is_none());
     env.extend(spec.env.clone());
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let resume_text = resume.as_deref().map(text).unwrap_or_default();
@@ -296,7 +349,7 @@ fn contained(
     base_env: &BTreeMap<String, String>,
     (command, workdir, env): (Vec<String>, PathBuf, BTreeMap<String, String>),
 ) -> Result<Launch, Failed> {
-    let mounts = [dir.source(), dir.checkpoints(), dir.resume(), dir.notice()];
+    let mounts = [dir.source(), dir.checkpoints(), dir.resume(), dir.notice(), dir.hf_home()];
     let launch = environment::contain(&ContainerRequest {
         image: &spec.environment.image,
         setup: &spec.environment.setup,
@@ -304,6 +357,7 @@ fn contained(
         workdir: &workdir,
         mounts: &mounts,
         env: &env,
+        secrets: &spec.secrets,
         base_env,
         attempt_dir: dir.path(),
         attempt_id,

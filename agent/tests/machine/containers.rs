@@ -131,6 +131,7 @@ impl Podman {
             workdir: &workdir,
             mounts,
             env,
+            secrets: &[],
             base_env: &self.env,
             attempt_dir: &dir,
             attempt_id: attempt,

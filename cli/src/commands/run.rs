@@ -14,7 +14,7 @@ use crate::daemon;
 use crate::exit_code::ExitCode;
 use crate::link::Link;
 use crate::printer::bytes;
-use crate::source::{self, Packed};
+use crate::source;
 
 /// Does it.
 ///
@@ -24,6 +24,7 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let flags = [("run.name", args.name.as_deref()), ("budget.max_usd", args.max_usd.as_deref())];
     let loaded = load(ctx, &args.path, &args.config, &flags)?;
     let spec = loaded.run_spec(&args.command)?;
+    let secrets = crate::secrets::read(&ctx.env, &loaded.config.secrets)?;
     let (chosen, total) = source::choose(ctx, &loaded.root, &loaded.config.source)?;
     source::warn_of_skipped(ctx, &chosen);
     if source::is_large(total) && !args.yes {
@@ -41,7 +42,15 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let packed = source::pack(ctx, &store, &loaded.root, chosen).await?;
     let spec_json = serde_json::to_string(&spec).context("write the run's description")?;
     let reuse = loaded.config.run.cache && !args.again && args.chaos.is_none();
-    let submitted = submit(ctx, client.clone(), spec_json, &packed, reuse).await;
+    let request = v1::SubmitRequest {
+        spec_json,
+        source_key: packed.key,
+        source_digest: packed.digest,
+        token: HEXLOWER.encode(&proto::pki::random::<16>()?),
+        reuse,
+        secrets,
+    };
+    let submitted = submit(ctx, client.clone(), request).await;
     let run = submitted.inspect_err(|_| source::forget(ctx, &loaded.root))?;
     tell(ctx, &run);
     if args.detach {
@@ -81,20 +90,7 @@ fn tell(ctx: &Context, run: &v1::RunView) {
 }
 
 /// The token makes it safe to ask again after a broken connection.
-async fn submit(
-    ctx: &Context,
-    client: Client,
-    spec_json: String,
-    packed: &Packed,
-    reuse: bool,
-) -> anyhow::Result<v1::RunView> {
-    let request = v1::SubmitRequest {
-        spec_json,
-        source_key: packed.key.clone(),
-        source_digest: packed.digest.clone(),
-        token: HEXLOWER.encode(&proto::pki::random::<16>()?),
-        reuse,
-    };
+async fn submit(ctx: &Context, client: Client, request: v1::SubmitRequest) -> anyhow::Result<v1::RunView> {
     let ask = async |client: Client| client.operator.clone().submit(request.clone()).await;
     Ok(Link::new(ctx, client).ask(ask).await?.into_inner())
 }

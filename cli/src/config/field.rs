@@ -35,6 +35,11 @@ impl Field<'_> {
         None
     }
 
+    /// Complains that the value is of another kind.
+    pub(super) fn refuse_type(&mut self, wanted: &str, example: &str) {
+        self.wrong_type::<()>(wanted, example);
+    }
+
     fn wrong_type<T>(&mut self, wanted: &str, example: &str) -> Option<T> {
         let kind = self.node.value.kind();
         let key = self.path.rsplit('.').next().unwrap_or_default().to_owned();

@@ -37,6 +37,8 @@ pub fn changes(
         problems.push(Problem::nowhere("restore = \"in-place\" needs checkpoints.paths"));
     }
     problems.extend(environment::contradiction(&config.environment, &places));
+    problems.extend(config.secrets.contradictions(&config.run.env));
+    problems.extend(config.data.contradictions(&config.run.env));
     ConfigErrors::check(problems)?;
     let before = whole(of(spec)).run_spec(&[])?;
     Ok(difference(&before, &whole(config).run_spec(command)?))
@@ -60,6 +62,8 @@ fn of(spec: &RunSpec) -> Config {
         pty: spec.pty,
         cache: false,
     };
+    config.secrets = super::Secrets::of(&spec.secrets);
+    config.data.spec = spec.data.clone();
     config.environment.kind = spec.environment.kind;
     config.environment.setup.clone_from(&spec.environment.setup);
     config.environment.image.clone_from(&spec.environment.image);
@@ -92,6 +96,8 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "project": "p", "name": "r", "command": ["python", "t.py", "****"], "provider": "local",
             "workdir": "src", "env": {"LR": "0.1", "TOKEN": "****"}, "pty": true, "max_usd": 3.0,
+            "secrets": ["HF_TOKEN"], "data": {"hf": ["dataset:o/d@v1"],
+                "urls": [{"url": "https://h/x", "sha256": "a".repeat(64), "to": "data/x"}]},
             "max_usd_per_hour": 0.75, "max_usd_project": 30.0, "max_usd_day": 9.0, "machine": {"gpus": ["RTX 4090"], "gpu_count": 2, "gpu_memory_bytes": 24_000_000_000_u64,
                 "memory_bytes": 64_000_000_000_u64, "cpus": 8, "disk_bytes": 50_000_000_000_u64, "regions": ["NO"],
                 "min_reliability": 0.9, "image": "a/b:c", "market": "interruptible",

@@ -107,7 +107,7 @@ impl Layers {
     /// Applies one setting of a known section.
     fn setting(&mut self, section_name: &str, key: &Name, node: &Node) {
         let Some(section) = self.config.section_mut(section_name) else { return };
-        if !section.keys().contains(&key.text.as_str()) {
+        if !section.takes_any_key() && !section.keys().contains(&key.text.as_str()) {
             let problem = unknown_key(section_name, section.keys(), key);
             self.problems.push(problem);
             return;

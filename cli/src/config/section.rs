@@ -11,9 +11,19 @@ pub(super) trait Section {
     /// Its keys, in the order in which they are shown.
     fn keys(&self) -> &'static [&'static str];
 
+    /// Whether names below it are the user's own; it has no others then.
+    fn takes_any_key(&self) -> bool {
+        false
+    }
+
     /// Sets one of [`Section::keys`], or says what is wrong with the value.
     fn set(&mut self, key: &str, field: &mut Field<'_>);
 
     /// The value of one of [`Section::keys`]; null where it is not set.
     fn get(&self, key: &str) -> Json;
+
+    /// Every key with its value, in the order in which they are shown.
+    fn entries(&self) -> Vec<(String, Json)> {
+        self.keys().iter().map(|key| ((*key).to_owned(), self.get(key))).collect()
+    }
 }

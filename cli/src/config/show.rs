@@ -16,9 +16,9 @@ impl Loaded {
             let gap = if index > 0 { "\n" } else { "" };
             let _ = writeln!(out, "{gap}[{name}]");
             let mut tables = String::new();
-            for key in section.keys() {
+            for (key, value) in section.entries() {
                 let path = format!("{name}.{key}");
-                match section.get(key) {
+                match value {
                     Json::Null => {
                         let _ = writeln!(out, "# {key} is not set");
                     }
@@ -29,7 +29,7 @@ impl Loaded {
                             tables.push_str(&self.line(key, value, &format!("{path}.{key}"), with_origin));
                         }
                     }
-                    value => out.push_str(&self.line(key, &value, &path, with_origin)),
+                    value => out.push_str(&self.line(&key, &value, &path, with_origin)),
                 }
             }
             out.push_str(&tables);
@@ -53,8 +53,7 @@ impl Loaded {
     pub fn show_json(&self) -> Json {
         let mut config = Map::new();
         for (name, section) in self.config.sections() {
-            let keys = section.keys().iter().map(|key| ((*key).to_owned(), section.get(key)));
-            config.insert(name.to_owned(), Json::Object(keys.collect()));
+            config.insert(name.to_owned(), Json::Object(section.entries().into_iter().collect()));
         }
         let origins: Map<String, Json> =
             self.origins.iter().map(|(path, origin)| (path.clone(), origin_json(origin))).collect();
@@ -79,6 +78,11 @@ fn literal(value: &Json) -> String {
         Json::Array(items) => {
             let items: Vec<String> = items.iter().map(literal).collect();
             format!("[{}]", items.join(", "))
+        }
+        Json::Object(entries) => {
+            let entries: Vec<String> =
+                entries.iter().map(|(key, value)| format!("{key} = {}", literal(value))).collect();
+            format!("{{ {} }}", entries.join(", "))
         }
         other => other.to_string(),
     }

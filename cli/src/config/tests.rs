@@ -94,6 +94,13 @@ provider = "local"
 grace = "1m30s"
 pty = true
 cache = true
+[secrets]
+HF_TOKEN = { env = "MY_TOKEN" }
+WANDB_API_KEY = { file = "~/.wandb" }
+OTHER = { keyring = "service/name" }
+[data]
+hf = ["org/model", "dataset:org/name@v1.0"]
+urls = [{ url = "https://host/x.bin", sha256 = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", to = "data/x.bin" }]
 [source]
 include = ["configs/*.bin"]
 exclude = ["data/**"]
@@ -176,6 +183,11 @@ fn every_key_reaches_the_specification() {
     assert_eq!(spec.workdir, "src");
     let env: Vec<_> = spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(env, ["DEBUG=true", "EMPTY=", "LR=0.5", "SEED=7"]);
+    assert_eq!(spec.secrets, ["HF_TOKEN", "OTHER", "WANDB_API_KEY"]);
+    assert_eq!(loaded.config.secrets.sources["HF_TOKEN"], super::Secret::Env("MY_TOKEN".into()));
+    let hf: Vec<String> = spec.data.hf.iter().map(ToString::to_string).collect();
+    assert_eq!(hf, ["org/model", "dataset:org/name@v1.0"]);
+    assert_eq!((spec.data.urls[0].to.as_str(), spec.data.urls[0].sha256.len()), ("data/x.bin", 64));
     assert_eq!(spec.grace_seconds, 90);
     assert_eq!(spec.environment.kind, EnvironmentKind::Auto);
     assert_eq!(spec.environment.image, "docker.io/library/python:3.12");
@@ -265,6 +277,41 @@ fn every_key_refuses_a_date() {
         assert!(report.contains(&format!("`{setting}` must be")), "{setting}: {report}");
         assert!(report.contains("outlast.toml:2:"), "{setting}: {report}");
     }
+}
+
+#[test]
+fn a_value_in_the_place_of_a_secret_is_refused_and_not_shown() {
+    let text = "[run]\nenv = { TWICE = \"1\" }\n[secrets]\nA = \"canary\"\nB = { value = \"canary\" }\nC = { env = \"X\", \
+                file = \"/canary\" }\nD = { file = \"token\" }\nE = { keyring = \"alone\" }\nOUTLAST_RUN_ID = { env = \"X\" }\n\
+                PATH = { env = \"X\" }\nF = [\"canary\"]\nTWICE = { env = \"X\" }\n";
+    let report = case(text).report();
+    assert!(!report.contains("canary"), "{report}");
+    insta::assert_snapshot!(report);
+    let report = case("").flag("secrets.HF_TOKEN", "canary").report();
+    assert!(report.contains("unknown setting `secrets.HF_TOKEN`") && !report.contains("canary"), "{report}");
+}
+
+#[test]
+fn data_that_cannot_be_fetched_is_refused() {
+    let sum = "a".repeat(64);
+    let text = format!(
+        "[data]\nhf = [\"org/model\", \"../etc\"]\nurls = [{{ url = \"https://h/x\", sha256 = \"{sum}\", to = \"../x\" }}]\n"
+    );
+    insta::assert_snapshot!(case(&text).report());
+    for bad in [
+        "urls = \"x\"",
+        "urls = [1]",
+        "urls = [{ url = \"https://h/x\" }]",
+        "urls = [{ uri = \"x\" }]",
+        "hf = \"org/model\"",
+    ] {
+        assert!(case(&format!("[data]\n{bad}\n")).report().contains("data."), "{bad}");
+    }
+    let twice = case("[run]\nenv = { HF_HOME = \"/x\" }\n[data]\nhf = [\"a/b\"]\n").report();
+    assert!(twice.contains("`HF_HOME` stands in [run] env"), "{twice}");
+    let flagged = format!("[{{ url = \"https://h/x\", sha256 = \"{sum}\", to = \"x\" }}]");
+    let loaded = case("").flag("data.urls", &flagged).flag("data.hf", "a/b").load().unwrap();
+    assert_eq!((loaded.config.data.spec.urls.len(), loaded.config.data.spec.hf.len()), (1, 1));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Twelve ways to end and more, as the rows, journals and files that they
 //! leave: what golden capsules are made of.
 
+use lifecycle::mask::Masker;
 use lifecycle::{Exit, LossCause};
 use serde_json::{Value, json};
 
@@ -87,9 +88,11 @@ pub(super) fn base(status: &Value) -> Inputs {
         json!({"at_ms": BOUND, "kind": "machine", "cores": 8, "memory_bytes": 34_359_738_368_u64, "kernel": "6.1.0"}),
         json!({"at_ms": BOUND + 60_000, "kind": "sample", "memory_available_bytes": 20_000_000_000_u64, "mounts": [{"path": "/", "free_bytes": 90_000_000_000_u64}], "gpus": [{"index": 0, "name": "NVIDIA A10", "temperature_celsius": 61.0}]}),
     ];
+    let run = run(&json!({"state": "running"}));
     Inputs {
         now_ms: BOUND + 100_000,
-        run: run(&json!({"state": "running"})),
+        mask: Masker::new(&run.spec.env),
+        run,
         attempt: attempt(status),
         machine: Some(machine(&json!({"state": "ready"}))),
         run_cost_usd: 0.05,

@@ -211,6 +211,7 @@ async fn rows(core: &Core, run: Run, attempt: Attempt) -> Result<(Inputs, Length
         evidence: Vec::new(),
         run_cost_usd: machines.iter().map(|m| m.body.cost_usd(now_ms)).sum(),
         checkpoints: checkpoints.into_iter().map(|c| c.body).collect(),
+        mask: crate::secrets::masker(core, &run).await,
         run,
         attempt,
         machine,

@@ -6,12 +6,13 @@
 use lifecycle::mask::Masker;
 use proto::v1::{self, event::Kind, exit_status};
 
+use crate::core::Core;
 use crate::model::{Attempt, Run};
 
 /// The event without secrets.
-pub(super) fn secrets(event: &v1::Event, run: &Run, attempt: &Attempt) -> v1::Event {
+pub(super) async fn secrets(core: &Core, event: &v1::Event, run: &Run, attempt: &Attempt) -> v1::Event {
     let ids = [run.id.to_string(), attempt.id.to_string(), attempt.machine.to_string()];
-    let mask = Masker::new(&run.spec.env).knowing(ids);
+    let mask = crate::secrets::masker(core, run).await.knowing(ids);
     let mut event = event.clone();
     match &mut event.kind {
         Some(Kind::Ended(ended)) => {

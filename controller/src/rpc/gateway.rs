@@ -311,6 +311,13 @@ impl ArtifactGateway for Gateway {
         Ok(Response::new(v1::CondemnReply {}))
     }
 
+    async fn pin_data(
+        &self,
+        request: Request<v1::PinDataRequest>,
+    ) -> Result<Response<v1::PinDataReply>, Status> {
+        super::pin::pin(&self.core, request).await
+    }
+
     async fn unseal(&self, request: Request<v1::UnsealRequest>) -> Result<Response<v1::UnsealReply>, Status> {
         super::unseal::unseal(&self.core, request).await
     }

@@ -376,6 +376,15 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         tracing::error!(%error, run = run.name, "no keys are handed out");
         None
     });
+    let secrets = match crate::secrets::of(core, run.id, &run.spec).await {
+        Ok(secrets) => secrets,
+        // The machine says of its attempt what is missing.
+        Err(error @ CoreError::Impossible(_)) => {
+            tracing::error!(%error, run = run.name, "no secrets are handed out");
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
     Ok(Some(v1::Work {
         run_id: run.id.to_string(),
         run_name: run.name.clone(),
@@ -398,6 +407,7 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         forget: attempt.body.status.is_final(),
         sealed,
         sealing,
+        secrets,
     }))
 }
 

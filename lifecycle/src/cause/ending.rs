@@ -150,6 +150,15 @@ pub(super) fn not_started(e: &Evidence) -> Option<Verdict> {
         let verdict = Verdict::new(Cause::DiskFull, Confidence::Certain, told);
         return Some(verdict.try_next("a machine with a larger disk"));
     }
+    if lower.starts_with("[data]") && !e.started {
+        let verdict = if e.transient {
+            Verdict::new(Cause::EnvironmentFailed, Confidence::Certain, told)
+                .and("the machine holds it for passing: the network, or a server")
+        } else {
+            Verdict::new(Cause::UserError, Confidence::Certain, told)
+        };
+        return Some(verdict.try_next("correct [data] in outlast.toml, or have what it names reachable"));
+    }
     if lower.contains("environment") || e.started || detail.is_some() {
         let mut verdict = Verdict::new(Cause::EnvironmentFailed, Confidence::Certain, told);
         if e.transient {

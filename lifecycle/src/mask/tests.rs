@@ -347,6 +347,13 @@ fn piece() -> impl Strategy<Value = String> {
     prop_oneof![4 => fixed.prop_map(str::to_owned), 1 => "\\PC{0,3}"]
 }
 
+#[test]
+fn given_secrets_are_hidden_whatever_they_look_like() {
+    let mask = Masker::new(&BTreeMap::new()).hiding(["plain words", "abc"]);
+    assert_eq!(mask.text("say plain words, abc and cGxhaW4gd29yZHM="), "say [masked], abc and [masked]");
+    assert_eq!(mask.text("plain%20words"), MASK);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -1605,6 +1605,20 @@ pub struct Work {
     #[prost(message, optional, tag = "41")]
     #[serde(skip)]
     pub sealing: ::core::option::Option<Sealing>,
+    /// What the description names as secrets. Never kept on a disk.
+    #[prost(message, repeated, tag = "42")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
+}
+/// A variable whose value nobody shows or writes to a disk in the clear.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Secret {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    #[serde(skip)]
+    pub value: ::prost::alloc::string::String,
 }
 /// What checkpoints and results of a project are sealed with.
 #[derive(serde::Serialize)]
@@ -2075,6 +2089,27 @@ pub mod agent_link_server {
     impl<T> tonic::server::NamedService for AgentLinkServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PinDataRequest {
+    #[prost(string, tag = "1")]
+    pub attempt_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// As the run's description names it.
+    #[prost(string, tag = "3")]
+    pub repository: ::prost::alloc::string::String,
+    /// 40 hexadecimal digits; empty: only asks.
+    #[prost(string, tag = "4")]
+    pub commit: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PinDataReply {
+    /// Empty: none stands so far.
+    #[prost(string, tag = "1")]
+    pub commit: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2641,6 +2676,29 @@ pub mod artifact_gateway_client {
                 .insert(GrpcMethod::new("outlast.v1.ArtifactGateway", "Unseal"));
             self.inner.unary(req, path, codec).await
         }
+        /// Asks at which commit all attempts of a run take a repository, or proposes
+        /// one: the first that was proposed stands.
+        pub async fn pin_data(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PinDataRequest>,
+        ) -> std::result::Result<tonic::Response<super::PinDataReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.ArtifactGateway/PinData",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.ArtifactGateway", "PinData"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2712,6 +2770,12 @@ pub mod artifact_gateway_server {
             &self,
             request: tonic::Request<super::UnsealRequest>,
         ) -> std::result::Result<tonic::Response<super::UnsealReply>, tonic::Status>;
+        /// Asks at which commit all attempts of a run take a repository, or proposes
+        /// one: the first that was proposed stands.
+        async fn pin_data(
+            &self,
+            request: tonic::Request<super::PinDataRequest>,
+        ) -> std::result::Result<tonic::Response<super::PinDataReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ArtifactGatewayServer<T> {
@@ -3194,6 +3258,51 @@ pub mod artifact_gateway_server {
                     };
                     Box::pin(fut)
                 }
+                "/outlast.v1.ArtifactGateway/PinData" => {
+                    #[allow(non_camel_case_types)]
+                    struct PinDataSvc<T: ArtifactGateway>(pub Arc<T>);
+                    impl<
+                        T: ArtifactGateway,
+                    > tonic::server::UnaryService<super::PinDataRequest>
+                    for PinDataSvc<T> {
+                        type Response = super::PinDataReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PinDataRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ArtifactGateway>::pin_data(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PinDataSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3242,7 +3351,7 @@ pub struct Selector {
     pub text: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitRequest {
     /// A RunSpec as JSON, at most 256 KiB.
     #[prost(string, tag = "1")]
@@ -3257,6 +3366,9 @@ pub struct SubmitRequest {
     /// A finished run that did the same work is given back instead of a new one.
     #[prost(bool, tag = "5")]
     pub reuse: bool,
+    /// One for each that the description names.
+    #[prost(message, repeated, tag = "6")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3789,7 +3901,7 @@ pub struct ForkRequest {
     pub token: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ImportRequest {
     /// Drawn by the asker, who has put the tree under generation 0 of it.
     #[prost(string, tag = "1")]
@@ -3804,6 +3916,9 @@ pub struct ImportRequest {
     pub manifest_key: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub manifest_digest: ::prost::alloc::string::String,
+    /// One for each that the description names.
+    #[prost(message, repeated, tag = "7")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -14,7 +14,7 @@ use super::programs::Training;
 use super::stage::{Stage, machine_of, wait};
 
 /// Every file below a directory that can be read now.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         match entry.file_type() {

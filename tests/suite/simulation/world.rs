@@ -170,6 +170,7 @@ pub(super) async fn submit(world: &World) -> RunId {
         parent: None,
         fork: None,
         work: String::new(),
+        pins: std::collections::BTreeMap::new(),
     });
     world.store.commit(Changes::default().put(&run).0).await.unwrap();
     id

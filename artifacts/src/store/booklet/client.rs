@@ -18,6 +18,8 @@ use super::SignedUrl;
 use super::writer::{Look, SignedRequests};
 use crate::store::trouble::{Trouble, foreign};
 
+pub mod fetch;
+
 /// The longest head of an answer that is read.
 const LONGEST_HEAD: usize = 16 << 10;
 

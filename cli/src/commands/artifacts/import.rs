@@ -31,6 +31,7 @@ pub(super) async fn perform(ctx: &Context, args: ImportArgs) -> anyhow::Result<E
     let flags = [("run.name", Some(args.run.as_str()))];
     let loaded = load(ctx, &args.project, &args.config, &flags)?;
     let spec = loaded.run_spec(&args.command)?;
+    let secrets = crate::secrets::read(&ctx.env, &loaded.config.secrets)?;
     let (chosen, _) = source::choose(ctx, &loaded.root, &loaded.config.source)?;
     source::warn_of_skipped(ctx, &chosen);
     let client = Box::pin(daemon::ensure(ctx, true)).await?;
@@ -49,6 +50,7 @@ pub(super) async fn perform(ctx: &Context, args: ImportArgs) -> anyhow::Result<E
         source_digest: packed.digest,
         manifest_key: published.manifest_key.to_string(),
         manifest_digest: published.manifest_digest.to_string(),
+        secrets,
     };
     let wish = async |client: Client| client.operator.clone().import(ask.clone()).await;
     let run = answer(Ok(Link::new(ctx, client).ask(wish).await?))?;

@@ -15,6 +15,7 @@ use crate::core::{Changes, CoreError};
 use crate::durable;
 use crate::model::{Fork, ManifestRef, Run, Versioned};
 use crate::rpc::{select, views};
+use crate::secrets;
 
 const CHANGES_LIMIT: usize = 256 << 10;
 
@@ -37,7 +38,8 @@ impl OperatorService {
         }
         let same_as = same.map(|run| run.name.clone()).unwrap_or_default();
         let packs = crate::durable::packs(&tree);
-        let wish = Submission { work, packs, ..Submission::new(spec, source, ask.token) };
+        let wish =
+            Submission { work, packs, secrets: ask.secrets, ..Submission::new(spec, source, ask.token) };
         let run = self.submit_run(actor, wish).await?;
         let view = views::run(&self.core, &run).await?;
         Ok(v1::RunView { same_as, ..view })
@@ -109,6 +111,8 @@ impl OperatorService {
         let id: RunId = ask.run_id.parse().map_err(|_| Status::invalid_argument("the run's id is none"))?;
         let spec = spec_of(&ask.spec_json)?;
         core.provider(&spec.provider)?;
+        secrets::check(&spec, &ask.secrets).map_err(Status::failed_precondition)?;
+        let sealed = secrets::seal(core, id, &ask.secrets)?;
         let key: ObjectKey =
             ask.manifest_key.parse().map_err(|e| Status::invalid_argument(format!("the checkpoint: {e}")))?;
         if key.scope() != id.to_string() || key.generation() != Some(0) {
@@ -141,6 +145,9 @@ impl OperatorService {
         let detail = json!({"name": run.body.name, "step": tree.step, "bytes": row.body.bytes});
         for _ in 0..8 {
             let mut changes = Changes::default().put(&run).put(&row);
+            if let Some(sealed) = &sealed {
+                changes = changes.put(sealed);
+            }
             changes.0.chunks.clone_from(&tree.chunks);
             let changes = changes.note(core, actor, "imported", &manifest.key, Some(id), detail.clone());
             let Ok(changes) = crate::retain::naming(core, changes, &packs, &mut looked).await? else {

@@ -1,6 +1,8 @@
 //! What operators change of runs: submissions and single rows, each by
 //! compare-and-set until nobody was faster.
 
+use std::collections::BTreeMap;
+
 use artifacts::{Manifest, ObjectKey};
 use lifecycle::{Generation, RunEvent, RunId, RunSpec, RunState};
 use proto::v1;
@@ -11,6 +13,7 @@ use super::super::{select, views};
 use super::OperatorService;
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Fork, ManifestRef, Run, Versioned, Wish};
+use crate::secrets;
 
 const SPEC_LIMIT: usize = 256 << 10;
 
@@ -24,11 +27,14 @@ pub(super) struct Submission {
     pub(super) work: String,
     /// What the source tree names.
     pub(super) packs: Vec<String>,
+    /// Those that came with it; a run that comes of another has the other's.
+    pub(super) secrets: Vec<v1::Secret>,
 }
 
 impl Submission {
     pub(super) fn new(spec: RunSpec, source: ManifestRef, token: String) -> Self {
-        Self { spec, source, token, parent: None, fork: None, work: String::new(), packs: Vec::new() }
+        let (work, packs, secrets) = (String::new(), Vec::new(), Vec::new());
+        Self { spec, source, token, parent: None, fork: None, work, packs, secrets }
     }
 }
 
@@ -57,6 +63,11 @@ impl OperatorService {
 
     pub(super) async fn submit_run(&self, actor: &str, wish: Submission) -> Result<Run, Status> {
         let core = &self.core;
+        let secrets = match wish.parent {
+            Some(parent) if wish.secrets.is_empty() => secrets::of(core, parent, &wish.spec).await?,
+            _ => wish.secrets.clone(),
+        };
+        secrets::check(&wish.spec, &secrets).map_err(Status::failed_precondition)?;
         let provider = core.provider(&wish.spec.provider)?;
         crate::money::is_capped(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
         crate::money::is_enough(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
@@ -67,7 +78,12 @@ impl OperatorService {
         }
         let id = RunId::from_bytes(core.entropy.bytes().map_err(CoreError::from)?);
         let (parent, packs) = (wish.parent, wish.packs.clone());
-        let run = Versioned::new(row(core, id, Submission { packs: Vec::new(), ..wish })?);
+        let mut run = Versioned::new(row(core, id, Submission { packs: Vec::new(), ..wish })?);
+        if let Some(parent) = parent {
+            // It goes on with the same data, too.
+            run.body.pins = core.need::<Run>(&parent.to_string()).await?.body.pins;
+        }
+        let sealed = secrets::seal(core, id, &secrets)?;
         let origin = run.body.fork.as_ref().map(|fork| &fork.checkpoint.key);
         let detail = json!({"name": run.body.name, "parent": parent, "forked_from": origin});
         // Its source was looked for a moment ago, and source trees are not deleted.
@@ -75,6 +91,9 @@ impl OperatorService {
         for _ in 0..8 {
             let mut changes =
                 Changes::default().put(&run).note(core, actor, "submitted", id, Some(id), detail.clone());
+            if let Some(sealed) = &sealed {
+                changes = changes.put(sealed);
+            }
             if let Some(fork) = &run.body.fork {
                 let from = core.load::<Checkpoint>(&fork.checkpoint.key).await?;
                 let Some(from) = from.filter(|row| row.body.status.is_durable()) else {
@@ -136,7 +155,7 @@ impl OperatorService {
 
 /// The row of a run that was just handed in.
 pub(super) fn row(core: &Core, id: RunId, wish: Submission) -> Result<Run, CoreError> {
-    let Submission { spec, source, token, parent, fork, work, packs: _ } = wish;
+    let Submission { spec, source, token, parent, fork, work, packs: _, secrets: _ } = wish;
     Ok(Run {
         id,
         name: format!("{}-{}", spec.name, id.short()),
@@ -166,6 +185,7 @@ pub(super) fn row(core: &Core, id: RunId, wish: Submission) -> Result<Run, CoreE
         parent,
         fork,
         work,
+        pins: BTreeMap::new(),
     })
 }
 
@@ -187,5 +207,6 @@ pub(super) fn spec_of(json: &str) -> Result<RunSpec, Status> {
     if spec.command.is_empty() {
         return Err(Status::invalid_argument("the run has no command"));
     }
+    spec.data.check().map_err(|why| Status::invalid_argument(format!("[data]: {why}")))?;
     Ok(spec)
 }

@@ -127,6 +127,7 @@ async fn an_imported_checkpoint_is_a_run_that_is_held() {
         source_digest,
         manifest_key,
         manifest_digest,
+        secrets: Vec::new(),
     };
     let run = service.imported("test", ask.clone()).await.unwrap();
     assert_eq!((run.status.clone(), run.head.as_ref().unwrap().step), (RunState::Paused, Some(40)));
@@ -225,6 +226,7 @@ async fn the_same_work_is_returned_only_where_that_is_wanted_and_it_succeeded() 
         source_digest: later_digest.clone(),
         token: token.into(),
         reuse,
+        secrets: Vec::new(),
     };
     let first = v1::SubmitRequest { source_key, source_digest, ..ask("t1", true) };
     let first = service.submitted("test", first).await.unwrap();

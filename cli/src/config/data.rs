@@ -1,0 +1,123 @@
+//! `[data]`: what is fetched to the machine before the program is made ready.
+
+use std::collections::BTreeMap;
+
+use lifecycle::spec::{DataSpec, HfRepo, UrlFile};
+use serde_json::{Value as Json, json};
+
+use super::field::Field;
+use super::problem::Problem;
+use super::section::Section;
+use super::value::{Node, Value, inline};
+
+const REPO: &str = "[\"org/model\", \"dataset:org/name@v1.0\"]";
+const FILE: &str = "[{ url = \"https://host/x.bin\", sha256 = \"...\", to = \"data/x.bin\" }]";
+
+/// What is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Data {
+    /// As the run is told.
+    pub spec: DataSpec,
+}
+
+impl Data {
+    /// Variables by which the command would look for the repositories elsewhere.
+    pub(super) fn contradictions(&self, env: &BTreeMap<String, String>) -> Vec<Problem> {
+        let elsewhere = ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"];
+        let set = elsewhere.iter().filter(|name| !self.spec.hf.is_empty() && env.contains_key(**name));
+        let problem = |name: &&str| {
+            Problem::nowhere(format!(
+                "`{name}` stands in [run] env, and [data] hf sets where repositories are"
+            ))
+            .help("leave the variable out: the command finds them without it")
+        };
+        set.map(problem).collect()
+    }
+
+    fn set_hf(&mut self, field: &mut Field<'_>) {
+        let Some(list) = field.strings(REPO) else { return };
+        let mut repos = Vec::new();
+        for (text, node) in list {
+            match text.parse::<HfRepo>() {
+                Ok(repo) => repos.push(repo),
+                Err(why) => {
+                    let problem =
+                        Problem::new(&node.at, format!("`{}` cannot have {text:?}: {why}", field.path));
+                    field.problems.push(problem.help(format!("for example: hf = {REPO}")));
+                    return;
+                }
+            }
+        }
+        self.spec.hf = repos;
+        self.whole(field);
+    }
+
+    fn set_urls(&mut self, field: &mut Field<'_>) {
+        let items = match &field.node.value {
+            Value::Array(items) => items.clone(),
+            Value::Untyped(_) => match inline(&field.node.at.source, field.node.at.span.start) {
+                Ok(Node { value: Value::Array(items), .. }) => items,
+                Ok(_) => return field.refuse_type("an array of tables", FILE),
+                Err(problem) => return field.problems.push(problem),
+            },
+            _ => return field.refuse_type("an array of tables", FILE),
+        };
+        let mut files = Vec::new();
+        for node in &items {
+            match file(node) {
+                Ok(file) => files.push(file),
+                Err(why) => {
+                    let problem = Problem::new(&node.at, format!("`{}`: {why}", field.path));
+                    return field.problems.push(problem.help(format!("for example: urls = {FILE}")));
+                }
+            }
+        }
+        self.spec.urls = files;
+        self.whole(field);
+    }
+
+    fn whole(&self, field: &mut Field<'_>) {
+        if let Err(why) = self.spec.check() {
+            field.problems.push(Problem::new(&field.node.at, format!("`{}`: {why}", field.path)));
+        }
+    }
+}
+
+fn file(node: &Node) -> Result<UrlFile, String> {
+    let Value::Table(entries) = &node.value else {
+        return Err(format!("must hold tables, not {}", node.value.kind()));
+    };
+    let mut file = UrlFile { url: String::new(), sha256: String::new(), to: String::new() };
+    for (name, node) in entries {
+        let Value::String(text) = &node.value else {
+            return Err(format!("{} must be a string, not {}", name.text, node.value.kind()));
+        };
+        match name.text.as_str() {
+            "url" => file.url.clone_from(text),
+            "sha256" => file.sha256 = text.to_ascii_lowercase(),
+            "to" => file.to.clone_from(text),
+            other => return Err(format!("unknown key {other:?}; known: url, sha256, to")),
+        }
+    }
+    file.check().map(|()| file)
+}
+
+impl Section for Data {
+    fn keys(&self) -> &'static [&'static str] {
+        &["hf", "urls"]
+    }
+
+    fn set(&mut self, key: &str, field: &mut Field<'_>) {
+        match key {
+            "hf" => self.set_hf(field),
+            _ => self.set_urls(field),
+        }
+    }
+
+    fn get(&self, key: &str) -> Json {
+        match key {
+            "hf" => json!(self.spec.hf),
+            _ => json!(self.spec.urls),
+        }
+    }
+}
