@@ -10,6 +10,7 @@ pub mod logs;
 mod notice;
 mod offers;
 pub mod operator;
+mod recommend;
 pub mod select;
 pub mod session;
 mod unseal;

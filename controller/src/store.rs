@@ -55,11 +55,13 @@ pub enum Kind {
     Upload,
     /// A message to somebody who is told of events.
     Notice,
+    /// What is remembered of a physical machine, or of a kind of them.
+    Host,
 }
 
 impl Kind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Run,
         Self::Attempt,
@@ -72,6 +74,7 @@ impl Kind {
         Self::Series,
         Self::Upload,
         Self::Notice,
+        Self::Host,
     ];
 
     /// The stable text of this kind in databases and journals.
@@ -90,6 +93,7 @@ impl Kind {
             Self::Series => "series",
             Self::Upload => "upload",
             Self::Notice => "notice",
+            Self::Host => "host",
         }
     }
 }

@@ -9,6 +9,7 @@ mod answers;
 mod booklets;
 mod care;
 mod carried;
+mod choice;
 mod controllers;
 mod disk;
 mod double;

@@ -137,6 +137,7 @@ impl World {
             condemned: false,
             given_up: false,
             notice: None,
+            conduct: controller::model::Conduct::default(),
         });
     }
 
