@@ -13,7 +13,7 @@ mod values;
 
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb, NotifyVerb};
-pub use machines::{HealthArgs, MachinesVerb, OffersArgs, UpgradeArgs};
+pub use machines::{HealthArgs, HostsArgs, MachinesVerb, OffersArgs, RecommendArgs, UpgradeArgs};
 pub use runs::{
     AnswerArgs, DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs,
     SyncArgs, WhyArgs,
@@ -80,6 +80,10 @@ pub enum Verb {
     },
     /// Show machines that could be rented now for this project
     Offers(OffersArgs),
+    /// From a measured rate, show what finishing would take on each kind of machine on offer
+    Recommend(RecommendArgs),
+    /// Show what is remembered of the hosts of rented machines
+    Hosts(HostsArgs),
     /// Show how a machine is: load, memory, disks, GPUs, alerts
     Health(HealthArgs),
     /// Show the checkpoints of a run

@@ -15,12 +15,15 @@ pub mod events;
 pub mod foreign;
 pub mod fork;
 pub mod health;
+pub mod hosts;
 pub mod keys;
 pub mod logs;
 pub mod machines;
 pub mod notify;
 pub mod offers;
+pub mod preflight;
 pub mod pull;
+pub mod recommend;
 pub mod resume;
 pub mod run;
 pub mod simulate;
@@ -66,6 +69,8 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Machines { verb: None, foreign: true, json, .. } => Box::pin(foreign::list(ctx, json)).await,
         Verb::Machines { verb: None, all, json, .. } => machines::perform(ctx, all, json).await,
         Verb::Offers(args) => Box::pin(offers::perform(ctx, args)).await,
+        Verb::Recommend(args) => Box::pin(recommend::perform(ctx, args)).await,
+        Verb::Hosts(args) => hosts::perform(ctx, &args).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,
         Verb::Checkpoints { run, explain: false, tree: true, json } => {
             checkpoints::tree::perform(ctx, &run, json).await

@@ -252,6 +252,8 @@ pub async fn run_with(config: Config, more: Providers) -> Result<(), AppError> {
     let store = Arc::new(SqliteStore::open(home.path("outlast.db"), Mode::Thread)?);
     let objects = open_objects(&config, &*store, &clock).await?;
     let core = build_core(&home, &config, clock, &doors.rendezvous, store, objects, more)?;
+    let local = objects::is_local(&config.home, &|name: &str| std::env::var(name).ok());
+    core.local_store.store(local, std::sync::atomic::Ordering::Relaxed);
     ingest::cut_to_durable(&core).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

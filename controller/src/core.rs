@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifecycle::{HubId, MachineId, Refusal, RunId};
@@ -127,6 +127,8 @@ pub struct Core {
     pub bills: crate::bill::Desk,
     /// Why machines that this controller dials are not reached.
     pub carried: crate::carrier::Troubles,
+    /// Objects lie on this computer alone.
+    pub local_store: AtomicBool,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
     /// The reconciler's last tick.
     ticked_ms: AtomicU64,
@@ -203,6 +205,7 @@ impl Core {
             notify: crate::notify::Desk::default(),
             bills: crate::bill::Desk::default(),
             carried: crate::carrier::Troubles::default(),
+            local_store: AtomicBool::default(),
             presence: Mutex::default(),
             ticked_ms: AtomicU64::new(0),
             watching_ms: AtomicU64::new(0),

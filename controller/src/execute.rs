@@ -206,6 +206,7 @@ async fn condemn(core: &Core, id: RunId, machine_id: MachineId) -> Result<(), Co
         return Ok(());
     }
     machine.body.condemned = true;
+    machine.body.conduct.faulty = true;
     machine.body.reason = format!("{}{}", plan::UNFIT, attempt.body.leave_machine);
     let avoided = run.body.steer.avoid(machine_id, &attempt.body.leave_machine, core.clock.wall_ms());
     let detail = json!({"why": attempt.body.leave_machine, "attempt": attempt.body.id, "avoids": avoided});
@@ -365,6 +366,7 @@ async fn replace(
     if up {
         machine.body.status = machine.body.status.apply(MachineEvent::Lose(cause))?;
         machine.body.reason = cause.to_string();
+        crate::reputation::lost(core, &mut machine.body, cause);
     }
     let detail = json!({"cause": cause});
     let changes = changes

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifecycle::choice::Appraisal;
 use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
 
@@ -163,8 +164,9 @@ impl Provider for Cut {
         &self,
         machine: &MachineSpec,
         max_usd_per_hour: Option<f64>,
+        appraisal: &Appraisal,
     ) -> Result<Vec<Offer>, String> {
-        self.fuse.around("offers", self.inner.offers(machine, max_usd_per_hour)).await
+        self.fuse.around("offers", self.inner.offers(machine, max_usd_per_hour, appraisal)).await
     }
 
     async fn terms(&self, instance: &str) -> Option<Terms> {
@@ -205,6 +207,10 @@ impl Provider for Cut {
 
     async fn host(&self, instance: &str) -> Option<String> {
         self.inner.host(instance).await
+    }
+
+    async fn gpu(&self, instance: &str) -> Option<String> {
+        self.inner.gpu(instance).await
     }
 
     async fn sabotage(&self, instance: &str) -> Result<(), String> {

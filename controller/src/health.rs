@@ -72,6 +72,16 @@ impl Reports {
         sample.net_sent_bytes.zip(sample.net_received_bytes)
     }
 
+    /// How many GPUs a machine has and the least memory of one, as it says;
+    /// `None`: it says nothing of any.
+    #[must_use]
+    pub fn gpus(&self, machine: MachineId) -> Option<(usize, u64)> {
+        let all = self.all();
+        let sample = all.get(&machine)?.report.as_ref()?.1.sample.as_ref()?;
+        let least = sample.gpus.iter().filter_map(|gpu| gpu.memory_total_bytes).min();
+        Some((sample.gpus.len(), least.unwrap_or(u64::MAX))).filter(|(count, _)| *count > 0)
+    }
+
     /// Where the machine says that it can be asked itself. What is no address
     /// with a port is not kept: people's tools will connect to it.
     pub fn answers_at(&self, machine: MachineId, endpoint: &str) {

@@ -27,6 +27,7 @@ pub mod keys;
 pub mod known;
 pub mod label;
 pub mod reconcile;
+pub mod reputation;
 pub mod retain;
 pub mod rpc;
 pub mod runfiles;

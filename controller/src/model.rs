@@ -14,10 +14,12 @@ use crate::store::{Expect, Kind, PutRow, Row};
 
 mod cost;
 mod fork;
+mod host;
 pub mod notice;
 mod steer;
 
 pub use fork::Fork;
+pub use host::{Conduct, Host, Of};
 pub use notice::Notice;
 pub use steer::{Avoid, Steer};
 
@@ -364,6 +366,9 @@ pub struct Machine {
     /// It stopped and was asked to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_asked: Option<ReturnAsked>,
+    /// Its host, and how that behaved.
+    #[serde(default, skip_serializing_if = "Conduct::is_empty")]
+    pub conduct: Conduct,
 }
 record!(Machine, Machine, machine => machine.id, Some(machine.run));
 

@@ -186,6 +186,13 @@ pub async fn open(
 }
 
 /// Whether the store has this mark; one that cannot be asked has not.
+/// Whether objects lie in a directory of this computer alone. What cannot be
+/// read is told where the store is opened.
+#[must_use]
+pub fn is_local(home: &Path, env: Env<'_>) -> bool {
+    matches!(choose(home, env), Ok(Chosen::Local(_)))
+}
+
 async fn holds(chosen: &Chosen, mark: &ObjectKey) -> bool {
     match chosen {
         Chosen::Local(dir) => dir.join(mark.as_str()).is_file(),

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use lifecycle::choice::{Appraisal, Outlook};
 use lifecycle::meter::{Billed, Rates};
 use lifecycle::question::Trouble;
 use lifecycle::spec::MachineSpec;
@@ -57,6 +58,8 @@ pub struct CreateRequest {
     /// Hosts that failed before, as the provider numbers them
     /// ([`Provider::host`]): no machine is made there.
     pub avoid: Vec<String>,
+    /// What is known when offers are compared.
+    pub appraisal: Appraisal,
 }
 
 /// What a machine costs, as its provider says now.
@@ -108,6 +111,10 @@ pub struct Offer {
     pub up_usd_per_gb: f64,
     /// The provider's own measure of speed for each dollar an hour; 0: not told.
     pub speed_per_usd: f64,
+    /// The provider's own measure of speed; 0: not told.
+    pub speed: f64,
+    /// What finishing the work there is expected to take.
+    pub outlook: Outlook,
 }
 
 /// A machine that has stopped and could go on: its disk is there.
@@ -294,8 +301,9 @@ pub trait Provider: Send + Sync {
         &self,
         machine: &MachineSpec,
         max_usd_per_hour: Option<f64>,
+        appraisal: &Appraisal,
     ) -> Result<Vec<Offer>, String> {
-        let _ = (machine, max_usd_per_hour);
+        let _ = (machine, max_usd_per_hour, appraisal);
         Err(format!("`{}` has no offers: its machines are there or not", self.name()))
     }
     /// What one machine costs, read back from the provider; `None`: it does not
@@ -337,6 +345,11 @@ pub trait Provider: Send + Sync {
     /// The physical host that a machine is on, as the provider numbers it;
     /// `None`: it does not say. Answered from what is known, where it can be.
     async fn host(&self, instance: &str) -> Option<String> {
+        let _ = instance;
+        None
+    }
+    /// The kind of its GPUs, as the provider names it; `None`: it does not say.
+    async fn gpu(&self, instance: &str) -> Option<String> {
         let _ = instance;
         None
     }

@@ -13,6 +13,7 @@ mod notice;
 mod offers;
 pub mod operator;
 mod pin;
+mod recommend;
 pub mod select;
 pub mod session;
 mod unseal;

@@ -57,11 +57,13 @@ pub enum Kind {
     Notice,
     /// What a run was given to hide, sealed.
     Secret,
+    /// What is remembered of a physical machine, or of a kind of them.
+    Host,
 }
 
 impl Kind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Meta,
         Self::Run,
         Self::Attempt,
@@ -75,6 +77,7 @@ impl Kind {
         Self::Upload,
         Self::Notice,
         Self::Secret,
+        Self::Host,
     ];
 
     /// The stable text of this kind in databases and journals.
@@ -94,6 +97,7 @@ impl Kind {
             Self::Upload => "upload",
             Self::Notice => "notice",
             Self::Secret => "secret",
+            Self::Host => "host",
         }
     }
 }

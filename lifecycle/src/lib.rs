@@ -1,5 +1,5 @@
 //! What a run, an attempt, a machine and a checkpoint are, which changes are
-//! legal, when to save and on which market to be, and what of a text is a
+//! legal, when to save, on which market and host to be, and what of a text is a
 //! secret. Pure: no clock, no disk, no network, no runtime. The controller and
 //! the agent decide with these types; they never decide beside them.
 
@@ -9,6 +9,7 @@ pub mod cadence;
 pub mod cause;
 pub mod checkpoint;
 pub mod comeback;
+pub mod choice;
 pub mod exit;
 pub mod id;
 pub mod machine;
@@ -17,6 +18,7 @@ pub mod mask;
 pub mod meter;
 pub mod question;
 pub mod refusal;
+pub mod reputation;
 pub mod retention;
 pub mod retry;
 pub mod run;

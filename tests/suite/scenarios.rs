@@ -10,6 +10,7 @@ mod bill;
 mod booklets;
 mod care;
 mod carried;
+mod choice;
 mod controllers;
 mod disk;
 mod double;

@@ -1,10 +1,12 @@
 //! What the verbs about machines take.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 
 use super::installation::ConfigArgs;
+use super::values::duration;
 use crate::commands::offers::OfferOrder;
 
 /// `outlast machines`
@@ -49,9 +51,79 @@ pub struct OffersArgs {
     /// Show so many [default: 20]
     #[arg(long, value_name = "N")]
     pub limit: Option<u32>,
+    /// How much there is to do, such as 12h on a machine of the reference speed [default: not known]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub work: Option<Duration>,
+    /// The kind of GPU whose speed is the reference [default: the middle one on offer]
+    #[arg(long, value_name = "GPU", requires = "work")]
+    pub reference: Option<String>,
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outlast recommend`
+///
+/// The rate is a run's own, as it last reported steps, or given. On other kinds
+/// of machines it is an estimate by the provider's measure of speed. Limits such
+/// as [machine] gpu_memory and [budget] max_usd_per_hour hold; every kind of GPU
+/// is looked at. Nothing is rented.
+#[derive(Debug, clap::Args)]
+pub struct RecommendArgs {
+    /// The run whose rate is taken: its name, id, or the beginning of either
+    #[arg(required_unless_present = "steps_per_second")]
+    pub run: Option<String>,
+    /// The rate, instead of the run's own
+    #[arg(long, value_name = "RATE")]
+    pub steps_per_second: Option<f64>,
+    /// The kind of GPU on which it was measured [default: the run's]
+    #[arg(long, value_name = "GPU")]
+    pub gpu: Option<String>,
+    /// Steps in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: u64,
+    /// The run was a trial: none of its steps count as done
+    #[arg(long, requires = "run")]
+    pub trial: bool,
+    /// Within which it is to be finished, such as 48h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub deadline: Option<Duration>,
+    /// Only these kinds of GPU; may be repeated
+    #[arg(long, value_name = "GPU", value_delimiter = ',')]
+    pub gpus: Vec<String>,
+    /// Where machines come from [default: the configured provider]
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// Show so many [default: 20]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// The directory of the source tree
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub path: PathBuf,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outlast hosts`
+///
+/// Everything is forgotten by halves in 14 days. A score of 50 is a host of
+/// which nothing is known. No host is forbidden by it: it weighs against the
+/// price wherever a machine is chosen.
+#[derive(Debug, clap::Args)]
+pub struct HostsArgs {
+    /// Only those of this provider
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// Show so many [default: 50]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

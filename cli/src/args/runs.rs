@@ -34,7 +34,7 @@ pub struct RunArgs {
     /// Run it although the same work is done already; matters with `run.cache = true` only
     #[arg(long)]
     pub again: bool,
-    /// Ask no questions
+    /// Ask no questions: yes to machines that cost money, and to a large source tree
     #[arg(short, long)]
     pub yes: bool,
     /// Print one JSON object at the end instead of the run's output

@@ -23,6 +23,8 @@ pub async fn perform(ctx: &Context, args: OffersArgs) -> anyhow::Result<ExitCode
         provider: config.run.provider.to_owned(),
         machine_json,
         max_usd_per_hour: config.budget.max_usd_per_hour.unwrap_or(0.0),
+        work_hours: args.work.map_or(0.0, |time| time.as_secs_f64() / 3_600.0),
+        reference_gpu: args.reference.clone().unwrap_or_default(),
     };
     let client = Box::pin(daemon::ensure(ctx, true)).await?;
     let mut offers = answer(client.operator.clone().offers(ask).await)?.offers;
@@ -38,9 +40,12 @@ pub async fn perform(ctx: &Context, args: OffersArgs) -> anyhow::Result<ExitCode
             .help(help)
             .into());
     }
-    let rows: Vec<Vec<String>> = offers.iter().map(row).collect();
-    let head =
-        ["OFFER", "GPU", "MEMORY", "PRICE", "SPEED/$", "RELIABLE", "PLACE", "DOWN/GB", "UP/GB", "HOST"];
+    let finish = if args.work.is_some() { "TO FINISH" } else { "USEFUL HOUR" };
+    let rows: Vec<Vec<String>> = offers.iter().map(|offer| row(offer, args.work.is_some())).collect();
+    let head = [
+        "OFFER", "GPU", "MEMORY", "PRICE", finish, "SPEED/$", "RELIABLE", "KNOWN", "PLACE", "DOWN/GB",
+        "UP/GB", "HOST",
+    ];
     ctx.printer.table(&head, &rows);
     Ok(ExitCode::Ok)
 }
@@ -50,6 +55,8 @@ pub async fn perform(ctx: &Context, args: OffersArgs) -> anyhow::Result<ExitCode
 pub enum OfferOrder {
     /// As a run would choose: the configured order of GPUs and regions, then the price
     Choice,
+    /// The least that finishing is expected to cost, losses included
+    Cost,
     /// The cheapest
     Price,
     /// The most speed for a dollar, in the provider's measure
@@ -61,21 +68,35 @@ pub enum OfferOrder {
 fn sort(offers: &mut [v1::Offer], order: OfferOrder) {
     match order {
         OfferOrder::Choice => {}
+        OfferOrder::Cost => offers.sort_by(|a, b| expected(a).total_cmp(&expected(b))),
         OfferOrder::Price => offers.sort_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour)),
         OfferOrder::Speed => offers.sort_by(|a, b| b.speed_per_usd.total_cmp(&a.speed_per_usd)),
         OfferOrder::Reliability => offers.sort_by(|a, b| b.reliability.total_cmp(&a.reliability)),
     }
 }
 
-fn row(offer: &v1::Offer) -> Vec<String> {
+fn expected(offer: &v1::Offer) -> f64 {
+    offer.outlook.map_or(f64::INFINITY, |outlook| outlook.usd_per_useful_hour)
+}
+
+fn row(offer: &v1::Offer, work: bool) -> Vec<String> {
+    let outlook = offer.outlook.unwrap_or_default();
+    let finish = if work {
+        format!("{} in {:.1} h", money(outlook.usd), outlook.hours)
+    } else {
+        money(outlook.usd_per_useful_hour)
+    };
+    let known = if offer.known { format!("{:.0}", offer.reputation) } else { "-".to_owned() };
     let told = |number: f64, text: String| if number > 0.0 { text } else { "-".to_owned() };
     vec![
         offer.id.clone(),
         format!("{} x {}", offer.gpus, offer.gpu),
         bytes(offer.gpu_memory_bytes),
         format!("{}/h", money(offer.usd_per_hour)),
+        finish,
         told(offer.speed_per_usd, format!("{:.0}", offer.speed_per_usd)),
         format!("{:.3}", offer.reliability),
+        known,
         offer.place.clone(),
         format!("${:.4}", offer.down_usd_per_gb),
         format!("${:.4}", offer.up_usd_per_gb),
@@ -94,10 +115,12 @@ mod tests {
             usd_per_hour: usd,
             speed_per_usd: speed,
             reliability,
+            outlook: Some(v1::Outlook { usd_per_useful_hour: usd / speed, ..v1::Outlook::default() }),
             ..v1::Offer::default()
         };
         for (order, ids) in [
             (OfferOrder::Choice, ["a", "b", "c"]),
+            (OfferOrder::Cost, ["c", "b", "a"]),
             (OfferOrder::Price, ["b", "c", "a"]),
             (OfferOrder::Speed, ["c", "a", "b"]),
             (OfferOrder::Reliability, ["a", "c", "b"]),

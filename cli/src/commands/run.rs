@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 use proto::v1;
 
-use super::{can_ask, confirm, load, span};
+use super::{can_ask, confirm, load, preflight, span};
 use crate::app::Context;
 use crate::args::RunArgs;
 use crate::attach::{Attached, attach};
@@ -23,7 +23,7 @@ use crate::source;
 pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let flags = [("run.name", args.name.as_deref()), ("budget.max_usd", args.max_usd.as_deref())];
     let loaded = load(ctx, &args.path, &args.config, &flags)?;
-    let spec = loaded.run_spec(&args.command)?;
+    let mut spec = loaded.run_spec(&args.command)?;
     let secrets = crate::secrets::read(&ctx.env, &loaded.config.secrets)?;
     let (chosen, total) = source::choose(ctx, &loaded.root, &loaded.config.source)?;
     source::warn_of_skipped(ctx, &chosen);
@@ -38,6 +38,10 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let client = Box::pin(daemon::ensure(ctx, true)).await?;
+    if !preflight::agreed(ctx, &client, &mut spec, args.yes).await? {
+        ctx.printer.note("nothing was rented");
+        return Ok(ExitCode::Cancelled);
+    }
     let store = client.store.clone();
     let packed = source::pack(ctx, &store, &loaded.root, chosen).await?;
     let spec_json = serde_json::to_string(&spec).context("write the run's description")?;

@@ -10,21 +10,24 @@ use super::first_boot::first_boot;
 use crate::core::{Changes, Core, CoreError};
 use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
-use crate::model::{Attempt, Machine, Run, Versioned, Wish};
+use crate::model::{Attempt, Conduct, Machine, Run, Versioned, Wish};
 use crate::money::{self, Books};
 use crate::plan;
 use crate::provider::{
     CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence, Reach,
 };
+use crate::reputation;
 
 /// A list that takes longer is as good as none.
 const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 mod comeback;
 mod look;
+mod sweep;
 
 pub(crate) use comeback::returns;
 use look::look;
+pub use sweep::sweep;
 
 /// Moves a machine by one event.
 pub(super) async fn step(
@@ -41,6 +44,7 @@ pub(super) async fn step(
             Some(trouble) if *cause == LossCause::NeverJoined => format!("{cause}: {trouble}"),
             _ => cause.to_string(),
         };
+        reputation::lost(core, &mut row.body, *cause);
     }
     row.body.status = row.body.status.apply(event)?;
     let run = row.body.run;
@@ -91,8 +95,12 @@ pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result
         return Ok(());
     }
     let mut detail = json!({"cause": cause});
-    if cause == LossCause::NeverJoined {
-        detail["avoids"] = json!(avoid_host(core, row.body.run, id, "no agent came from it").await?);
+    let unstarted = row.body.ready_ms == 0
+        && matches!(cause, LossCause::NeverJoined | LossCause::Terminated | LossCause::Gone);
+    if unstarted {
+        let joined = cause == LossCause::NeverJoined;
+        let why = if joined { "no agent came from it" } else { "it did not start" };
+        detail["avoids"] = json!(avoid_host(core, row.body.run, id, why).await?);
     }
     step(core, id, "lost", MachineEvent::Lose(cause), detail).await
 }
@@ -147,6 +155,7 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
         given_up: false,
         notice: None,
         return_asked: None,
+        conduct: Conduct::default(),
     });
     let detail = json!({"provider": provider.name(), "usd_per_hour": price});
     let changes =
@@ -172,10 +181,11 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         machine: wanted.body.steer.machine(&wanted.body.spec.machine).clone(),
         max_usd_per_hour: wanted.body.spec.max_usd_per_hour,
         avoid: wanted.body.steer.avoided(core.clock.wall_ms()),
+        appraisal: reputation::appraisal(core, provider.name(), &wanted.body).await?,
     };
     let offered = match provider.prepare(&request).await {
         Ok(offered) => offered,
-        Err(rejection) => return record_create(core, id, rejection, None).await,
+        Err(rejection) => return record_create(core, id, rejection, Conduct::default()).await,
     };
     let wanted: Versioned<Run> = core.need(&run.to_string()).await?;
     // It may have been asked about, held or ended meanwhile.
@@ -210,11 +220,13 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         return Ok(());
     }
     let outcome = provider.create(&request).await;
-    let host = match &outcome {
-        CreateOutcome::Created { instance } => provider.host(instance).await,
-        _ => None,
+    let on = match &outcome {
+        CreateOutcome::Created { instance } => {
+            reputation::conduct(&*provider, instance, &request.machine).await
+        }
+        _ => Conduct::default(),
     };
-    record_create(core, id, outcome, host).await?;
+    record_create(core, id, outcome, on).await?;
     look(core, id).await
 }
 
@@ -222,7 +234,7 @@ async fn record_create(
     core: &Core,
     id: MachineId,
     outcome: CreateOutcome,
-    host: Option<String>,
+    on: Conduct,
 ) -> Result<(), CoreError> {
     for _ in 0..8 {
         let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
@@ -262,12 +274,13 @@ async fn record_create(
         } else if row.body.status == MachineState::Created {
             let refused = owner.body.steer.refusals.take().is_some() || owner.body.rejections > 0;
             owner.body.rejections = 0;
-            if let Some(host) = &host {
-                owner.body.steer.note_host(id, host);
+            if !on.host.is_empty() {
+                owner.body.steer.note_host(id, &on.host);
             }
-            if refused || host.is_some() {
+            if refused || !on.host.is_empty() {
                 changes = changes.put(&owner);
             }
+            row.body.conduct = on.clone();
         }
         if core.commit(changes.put(&row).note(core, SELF, verb, id, Some(run), detail)).await? {
             return Ok(());
@@ -435,68 +448,11 @@ pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError>
     row.body.meter.end(row.body.ended_ms);
     let run = row.body.run;
     let cost = row.body.cost_usd(row.body.ended_ms);
-    let changes =
-        Changes::default().put(&row).note(core, SELF, "destroyed", id, Some(run), json!({"cost_usd": cost}));
+    let changes = reputation::learn(core, Changes::default(), &row.body).await?;
+    let changes = changes.put(&row).note(core, SELF, "destroyed", id, Some(run), json!({"cost_usd": cost}));
     if core.commit(changes).await? {
         core.alert(&format!("destroy {id}"), None);
         core.forget(id);
     }
     Ok(())
-}
-
-async fn has_machines(core: &Core, provider: &str) -> Result<bool, CoreError> {
-    let all: Vec<Versioned<Machine>> = core.all().await?;
-    Ok(all.iter().any(|row| row.body.provider == provider && !row.body.status.is_final()))
-}
-
-/// Compares the provider's list with the rows: what carries this hub's label
-/// and serves no row is destroyed. A partial list or an error proves nothing.
-///
-/// # Errors
-/// Where the store fails.
-pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
-    let mut orphans = 0;
-    for (name, provider) in &core.providers {
-        // Whoever never gave a key has no machines there to look for.
-        if provider.ready().is_err() && !has_machines(core, name).await? {
-            continue;
-        }
-        // Whoever does not answer holds up nothing else for long.
-        let listed = tokio::time::timeout(LIST_PATIENCE, provider.list(&label::prefix(core.hub))).await;
-        let (instances, all) = match listed {
-            Ok(Listing::Complete(instances)) => (instances, true),
-            // What is in a part of a list is there, whatever else is.
-            Ok(Listing::Partial(instances)) => (instances, false),
-            Ok(Listing::Error(_)) | Err(_) => (Vec::new(), false),
-        };
-        let trouble = (!all).then(|| format!("provider `{name}` could not be listed in full"));
-        core.alert(&format!("sweep {name}"), trouble);
-        // What the list said of each is at hand; what it did not is not waited for.
-        if provider.is_paid() && all {
-            match tokio::time::timeout(LIST_PATIENCE, look::look_at_all(core, name)).await {
-                Ok(done) => done?,
-                Err(_) => tracing::warn!(provider = %name, "not every price could be read back"),
-            }
-        }
-        for instance in instances {
-            let Some(id) = label::read(&instance.label, core.hub, &core.label_key) else { continue };
-            let row: Option<Versioned<Machine>> = core.load(&id.to_string()).await?;
-            let wanted = row.as_ref().is_some_and(|r| {
-                let live = !r.body.status.is_final() && r.body.status != MachineState::Abandoned;
-                // Two under one label: an order that came twice. One of them is
-                // the machine.
-                let open = matches!(r.body.status, MachineState::Calling | MachineState::Unknown);
-                live && (open || r.body.instance.as_ref().is_none_or(|known| *known == instance.id))
-            });
-            if wanted {
-                continue;
-            }
-            orphans += 1;
-            let outcome = provider.destroy(&instance.id).await;
-            let detail = json!({"instance": instance.id, "outcome": format!("{outcome:?}")});
-            let run = row.map(|r| r.body.run);
-            core.commit(Changes::default().note(core, SELF, "orphan-destroyed", id, run, detail)).await?;
-        }
-    }
-    Ok(orphans)
 }

@@ -43,6 +43,7 @@ pub fn request(machine_id: &str, label: &str, user_data: &str) -> CreateRequest 
         user_data: user_data.into(),
         machine: lifecycle::spec::MachineSpec::default(),
         max_usd_per_hour: None,
+        appraisal: lifecycle::choice::Appraisal::default(),
     }
 }
 

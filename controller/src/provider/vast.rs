@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifecycle::choice::Appraisal;
 use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
 use reqwest::Method;
@@ -91,8 +92,9 @@ pub struct VastProvider {
     registered: Mutex<Option<String>>,
     /// Offers found for machines that are about to be ordered.
     prepared: std::sync::Mutex<BTreeMap<String, (Instant, Vec<Offer>)>>,
-    /// On which physical machines those lie that were ordered here.
-    hosts: std::sync::Mutex<BTreeMap<u64, u64>>,
+    /// On which physical machines those lie that were ordered here, and with
+    /// which GPUs they were offered.
+    hosts: std::sync::Mutex<BTreeMap<u64, (u64, String)>>,
 }
 
 impl VastProvider {
@@ -143,7 +145,12 @@ impl VastProvider {
     }
 
     /// The machines to be had for `spec`, the best first.
-    async fn search(&self, spec: &MachineSpec, most: Option<f64>) -> Result<Vec<Offer>, Failure> {
+    async fn search(
+        &self,
+        spec: &MachineSpec,
+        most: Option<f64>,
+        known: &Appraisal,
+    ) -> Result<Vec<Offer>, Failure> {
         let question = offer::question(spec, most);
         // A search changes nothing: it may be repeated though it is a POST.
         let call = Call {
@@ -153,7 +160,7 @@ impl VastProvider {
             body: Some(&question),
         };
         let answer = self.http.read(&self.key()?, &call).await?;
-        offer::read(&answer, spec, most).ok_or_else(|| unclear("the search"))
+        offer::read(&answer, spec, most, known).ok_or_else(|| unclear("the search"))
     }
 
     async fn show(&self, id: u64) -> Result<One, Failure> {
@@ -246,12 +253,18 @@ impl VastProvider {
         Ok(())
     }
 
-    fn note_host(&self, id: u64, machine: u64) {
+    /// The physical machine of a machine, and its GPUs.
+    fn lies_on(&self, id: u64) -> Option<(u64, String)> {
+        let ordered = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        ordered.or_else(|| self.known(id, KEPT).map(|row| (row.machine, row.gpu)))
+    }
+
+    fn note_host(&self, id: u64, offer: &Offer) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         while hosts.len() >= HOSTS_MAX {
             hosts.pop_first();
         }
-        hosts.insert(id, machine);
+        hosts.insert(id, (offer.machine, offer.gpu.clone()));
     }
 }
 
@@ -294,8 +307,13 @@ impl Provider for VastProvider {
         self.key().map(drop).map_err(|failure| failure.text)
     }
 
-    async fn offers(&self, spec: &MachineSpec, most: Option<f64>) -> Result<Vec<super::Offer>, String> {
-        let found = self.search(spec, most).await.map_err(|failure| failure.text)?;
+    async fn offers(
+        &self,
+        spec: &MachineSpec,
+        most: Option<f64>,
+        known: &Appraisal,
+    ) -> Result<Vec<super::Offer>, String> {
+        let found = self.search(spec, most, known).await.map_err(|failure| failure.text)?;
         Ok(found.iter().map(|offer| offer::shown(offer, spec.market)).collect())
     }
 
@@ -314,12 +332,12 @@ impl Provider for VastProvider {
 
     async fn host(&self, instance: &str) -> Option<String> {
         let id = number(instance)?;
-        let ordered = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-        let machine = match ordered {
-            Some(machine) => machine,
-            None => self.known(id, KEPT)?.machine,
-        };
+        let (machine, _) = self.lies_on(id)?;
         (machine > 0).then(|| machine.to_string())
+    }
+
+    async fn gpu(&self, instance: &str) -> Option<String> {
+        Some(self.lies_on(number(instance)?)?.1).filter(|gpu| !gpu.is_empty())
     }
 
     async fn prepare(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {

@@ -1,16 +1,29 @@
-//! Machines that could be rented now, as people's tools ask for them.
-//! Translates and decides nothing.
+//! Machines that could be rented now, what is remembered of their hosts, and
+//! what a submission would rent, as people's tools ask for them. Translates and
+//! decides nothing; nothing is rented here.
 
-use lifecycle::spec::MachineSpec;
+use std::time::Duration;
+
+use lifecycle::choice::{Appraisal, Outlook};
+use lifecycle::reputation::Reputation;
+use lifecycle::spec::{MachineSpec, Market};
+use lifecycle::{RunSpec, RunState, choice};
 use proto::v1;
 use tonic::Status;
 
 use crate::core::Core;
+use crate::model::{Host, Of, Run};
+use crate::provider::{Offer, Provider};
+use crate::{money, reputation};
 
-/// Longest description taken.
+/// Longest description of a machine taken, and of a run.
 const SPEC_MAX: usize = 64 << 10;
-/// Offers told at most.
+const RUN_MAX: usize = 256 << 10;
+/// Offers told at most, and hosts.
 const TOLD_MAX: usize = 500;
+const HOSTS_MAX: usize = 1_000;
+/// Whoever waits at a terminal does not wait longer for a vendor.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks a provider.
 ///
@@ -19,15 +32,44 @@ const TOLD_MAX: usize = 500;
 /// answer.
 pub(super) async fn list(core: &Core, ask: v1::OffersRequest) -> Result<v1::OfferList, Status> {
     let provider = core.provider(&ask.provider)?;
-    if ask.machine_json.len() > SPEC_MAX {
+    let machine = machine(&ask.machine_json)?;
+    provider.ready().map_err(Status::failed_precondition)?;
+    let mut known = reputation::known(core, provider.name()).await?;
+    known.work.hours = amount(ask.work_hours);
+    known.reference_gpu = ask.reference_gpu.chars().take(64).collect();
+    let most = amount(ask.max_usd_per_hour);
+    let found = provider.offers(&machine, most, &known).await.map_err(Status::unavailable)?;
+    let offers = found.into_iter().take(TOLD_MAX).map(|offer| shown(offer, &known, machine.market));
+    Ok(v1::OfferList { offers: offers.collect() })
+}
+
+/// A description of a machine.
+///
+/// # Errors
+/// Where it is none.
+pub(super) fn machine(json: &str) -> Result<MachineSpec, Status> {
+    if json.len() > SPEC_MAX {
         return Err(Status::invalid_argument("the machine's description is too long"));
     }
-    let machine: MachineSpec = serde_json::from_str(&ask.machine_json)
-        .map_err(|e| Status::invalid_argument(format!("the machine's description: {e}")))?;
-    let most = Some(ask.max_usd_per_hour).filter(|usd| usd.is_finite() && *usd > 0.0);
-    provider.ready().map_err(Status::failed_precondition)?;
-    let found = provider.offers(&machine, most).await.map_err(Status::unavailable)?;
-    let offers = found.into_iter().take(TOLD_MAX).map(|offer| v1::Offer {
+    serde_json::from_str(json)
+        .map_err(|e| Status::invalid_argument(format!("the machine's description: {e}")))
+}
+
+/// A number that is more than 0; others mean that none was given.
+pub(super) fn amount(number: f64) -> Option<f64> {
+    Some(number).filter(|number| number.is_finite() && *number > 0.0)
+}
+
+/// An offer as it is told.
+pub(super) fn shown(offer: Offer, known: &Appraisal, market: Market) -> v1::Offer {
+    let none = Reputation::default();
+    let host = known.hosts.get(&offer.machine);
+    let prior = known.kinds.get(&choice::kind(&offer.gpu, market)).unwrap_or(&none);
+    let prior_s = prior.between_losses_s(choice::prior_s(market, offer.reliability));
+    v1::Offer {
+        reputation: host.unwrap_or(&none).score(prior_s),
+        known: host.is_some(),
+        outlook: Some(told(&offer.outlook)),
         id: offer.id,
         gpu: offer.gpu,
         gpus: offer.gpus,
@@ -39,6 +81,120 @@ pub(super) async fn list(core: &Core, ask: v1::OffersRequest) -> Result<v1::Offe
         down_usd_per_gb: offer.down_usd_per_gb,
         up_usd_per_gb: offer.up_usd_per_gb,
         speed_per_usd: offer.speed_per_usd,
+        speed: offer.speed,
+    }
+}
+
+fn told(outlook: &Outlook) -> v1::Outlook {
+    v1::Outlook {
+        hours: outlook.hours,
+        usd: outlook.usd,
+        usd_per_useful_hour: outlook.usd_per_useful_hour,
+        work_hours: outlook.work_hours,
+        useful: outlook.useful,
+        losses: outlook.losses,
+        chance_up: outlook.chance_up,
+        boot_seconds: outlook.boot_s,
+        between_losses_seconds: outlook.between_losses_s,
+        speed: outlook.speed,
+    }
+}
+
+/// What is remembered, of which most is known first.
+///
+/// # Errors
+/// Where the store fails.
+pub(super) async fn hosts(core: &Core, ask: v1::HostsRequest) -> Result<v1::HostList, Status> {
+    let now = core.clock.wall_ms();
+    let mut rows: Vec<Host> = core.all::<Host>().await?.into_iter().map(|row| row.body).collect();
+    rows.retain(|row| ask.provider.is_empty() || row.provider == ask.provider);
+    let weight = |row: &Host| row.record.at(now).weight();
+    rows.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then_with(|| a.name.cmp(&b.name)));
+    let hosts = rows.into_iter().take(HOSTS_MAX).map(|row| {
+        let record = row.record.at(now);
+        let bid = row.of == Of::Kind && row.name.starts_with("interruptible");
+        let market = if bid { Market::Interruptible } else { Market::OnDemand };
+        let prior_s = choice::prior_s(market, 0.0);
+        v1::HostView {
+            of: row.of.as_str().to_owned(),
+            score: record.score(prior_s),
+            came_up: record.up,
+            failed: record.failed,
+            boot_seconds: record.mean_boot_s(),
+            lived_seconds: record.lived_s,
+            losses: record.losses,
+            between_losses_seconds: record.between_losses_s(prior_s),
+            faults: record.faults,
+            lies: record.lies,
+            bytes_per_second: record.bandwidth(0.0),
+            seen_ms: row.record.at_ms,
+            provider: row.provider,
+            name: row.name,
+        }
     });
-    Ok(v1::OfferList { offers: offers.collect() })
+    Ok(v1::HostList { hosts: hosts.collect() })
+}
+
+/// What a submission would rent.
+///
+/// # Errors
+/// Where the description is none or the store fails; a provider that does not
+/// answer is told in words.
+pub(super) async fn preflight(core: &Core, ask: v1::PreflightRequest) -> Result<v1::PreflightReply, Status> {
+    if ask.spec_json.len() > RUN_MAX {
+        return Err(Status::invalid_argument("the run's description is too long"));
+    }
+    let spec: RunSpec = serde_json::from_str(&ask.spec_json)
+        .map_err(|e| Status::invalid_argument(format!("the run's description: {e}")))?;
+    let provider = core.provider(&spec.provider)?;
+    if !provider.is_paid() {
+        return Ok(v1::PreflightReply::default());
+    }
+    let known = reputation::known(core, provider.name()).await?;
+    let mut reply = v1::PreflightReply {
+        paid: true,
+        least_cap_usd: money::least_cap(&spec, &spec.machine, 0, true),
+        local_store: core.local_store.load(std::sync::atomic::Ordering::Relaxed),
+        hours_before: before(core, &spec).await?,
+        ..v1::PreflightReply::default()
+    };
+    // What is missing for a submission is told where that is refused.
+    let found = match provider.ready() {
+        Ok(()) => offered(&*provider, &spec, &known).await,
+        Err(why) => Err(why),
+    };
+    match found {
+        Ok(found) => {
+            let prices = || found.iter().map(|offer| offer.usd_per_hour);
+            reply.offers = u32::try_from(found.len()).unwrap_or(u32::MAX);
+            reply.least_usd_per_hour = prices().reduce(f64::min).unwrap_or(0.0);
+            reply.most_usd_per_hour = prices().reduce(f64::max).unwrap_or(0.0);
+            reply.first = found.into_iter().next().map(|offer| shown(offer, &known, spec.machine.market));
+        }
+        Err(why) => reply.problem = why,
+    }
+    Ok(reply)
+}
+
+async fn offered(provider: &dyn Provider, spec: &RunSpec, known: &Appraisal) -> Result<Vec<Offer>, String> {
+    let asked = provider.offers(&spec.machine, spec.max_usd_per_hour, known);
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(found) => found,
+        Err(_) => Err(format!("`{}` did not answer in time", provider.name())),
+    }
+}
+
+/// Hours that the newest run of the same project with the same command took.
+async fn before(core: &Core, spec: &RunSpec) -> Result<f64, Status> {
+    let all = core.all::<Run>().await?.into_iter().map(|row| row.body);
+    let same = |run: &Run| {
+        run.status == RunState::Succeeded
+            && run.spec.project == spec.project
+            && run.spec.command == spec.command
+            && run.ended_ms > run.created_ms
+    };
+    let newest = all.filter(same).max_by_key(|run| run.ended_ms);
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of years fit")]
+    let hours = |run: Run| (run.ended_ms - run.created_ms) as f64 / 3_600_000.0;
+    Ok(newest.map_or(0.0, hours))
 }

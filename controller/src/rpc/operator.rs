@@ -252,25 +252,8 @@ impl Operator for OperatorService {
 
     async fn sabotage(&self, request: Request<v1::Selector>) -> Result<Response<v1::MachineView>, Status> {
         let actor = operator_of(&self.core, &request)?;
-        let run = select::run(&self.core, &request.into_inner().text).await?.body;
-        let machines: Vec<Versioned<Machine>> = self.core.of_run(run.id).await?;
-        let bound = match run.bound {
-            Some(id) => self.core.load::<Attempt>(&id.to_string()).await?.map(|a| a.body.machine),
-            None => None,
-        };
-        let target = machines.into_iter().find(|m| Some(m.body.id) == bound && m.body.status.is_up());
-        let Some(machine) = target else {
-            return Err(Status::failed_precondition(format!("{} has no machine to end now", run.name)));
-        };
-        let instance = machine.body.instance.clone().unwrap_or_default();
-        let provider = self.core.provider(&machine.body.provider)?;
-        let detail = json!({"instance": instance});
-        let id = machine.body.id;
-        self.core
-            .commit(Changes::default().note(&self.core, &actor, "sabotage", id, Some(run.id), detail))
-            .await?;
-        provider.sabotage(&instance).await.map_err(Status::failed_precondition)?;
-        Ok(Response::new(views::machine(&self.core, &machine.body)))
+        let machine = self.sabotaged(&actor, &request.into_inner().text).await?;
+        Ok(Response::new(views::machine(&self.core, &machine)))
     }
 
     async fn list_machines(
@@ -316,6 +299,27 @@ impl Operator for OperatorService {
     async fn bill(&self, request: Request<v1::BillRequest>) -> Result<Response<v1::BillReply>, Status> {
         operator_of(&self.core, &request)?;
         Ok(Response::new(super::bill::bill(&self.core, request.into_inner().days).await?))
+    }
+
+    async fn hosts(&self, request: Request<v1::HostsRequest>) -> Result<Response<v1::HostList>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::offers::hosts(&self.core, request.into_inner()).await?))
+    }
+
+    async fn preflight(
+        &self,
+        request: Request<v1::PreflightRequest>,
+    ) -> Result<Response<v1::PreflightReply>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::offers::preflight(&self.core, request.into_inner()).await?))
+    }
+
+    async fn recommend(
+        &self,
+        request: Request<v1::RecommendRequest>,
+    ) -> Result<Response<v1::RecommendReply>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::recommend::recommend(&self.core, request.into_inner()).await?))
     }
 
     async fn list_checkpoints(

@@ -4098,6 +4098,13 @@ pub struct OffersRequest {
     /// Dollars; 0 is no ceiling.
     #[prost(double, tag = "3")]
     pub max_usd_per_hour: f64,
+    /// Hours of work on a machine of the reference speed; 0: nobody knows.
+    #[prost(double, tag = "4")]
+    pub work_hours: f64,
+    /// Empty: the machine with the middle speed of those on offer; else the kind
+    /// of GPU that is the reference.
+    #[prost(string, tag = "5")]
+    pub reference_gpu: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4130,6 +4137,48 @@ pub struct Offer {
     /// The provider's own measure of speed for each dollar an hour; 0: not told.
     #[prost(double, tag = "11")]
     pub speed_per_usd: f64,
+    /// The provider's own measure of speed; 0: not told.
+    #[prost(double, tag = "12")]
+    pub speed: f64,
+    /// 0 to 100; 50 is a machine of which nothing is known.
+    #[prost(double, tag = "13")]
+    pub reputation: f64,
+    /// Whether anything is known of it.
+    #[prost(bool, tag = "14")]
+    pub known: bool,
+    #[prost(message, optional, tag = "15")]
+    pub outlook: ::core::option::Option<Outlook>,
+}
+/// What it is expected to take on one machine, losses included.
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Outlook {
+    /// From the order to the end of the work.
+    #[prost(double, tag = "1")]
+    pub hours: f64,
+    #[prost(double, tag = "2")]
+    pub usd: f64,
+    /// Dollars for each hour of work at the reference speed.
+    #[prost(double, tag = "3")]
+    pub usd_per_useful_hour: f64,
+    /// The work that this is for, in hours at the reference speed.
+    #[prost(double, tag = "4")]
+    pub work_hours: f64,
+    /// Part of the time that is work done for the first time.
+    #[prost(double, tag = "5")]
+    pub useful: f64,
+    #[prost(double, tag = "6")]
+    pub losses: f64,
+    /// Chance that a start comes up.
+    #[prost(double, tag = "7")]
+    pub chance_up: f64,
+    #[prost(double, tag = "8")]
+    pub boot_seconds: f64,
+    #[prost(double, tag = "9")]
+    pub between_losses_seconds: f64,
+    /// By the reference.
+    #[prost(double, tag = "10")]
+    pub speed: f64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

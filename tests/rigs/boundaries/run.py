@@ -195,7 +195,7 @@ class Lab:
     def keep_busy(self, project):
         live = self.live()
         if len(set(live) - self.stuck()) < RUNS and len(live) < MOST:
-            said = self.call("run", str(project), "--detach")
+            said = self.call("run", str(project), "--detach", "--yes")
             if said.returncode == 0:
                 self.submitted.append(said.stdout.strip())
         elif self.draw.random() < 0.12:

@@ -254,7 +254,7 @@ impl Stage {
     /// Begins a run that nobody attends, and gives its name.
     #[track_caller]
     pub(super) fn submit(&self, root: &Path, settings: &[&str]) -> String {
-        let mut args = vec!["run", root.to_str().unwrap(), "-d"];
+        let mut args = vec!["run", root.to_str().unwrap(), "-d", "--yes"];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         self.ok(&args).text().trim().to_owned()
     }

@@ -246,10 +246,10 @@ fn nothing_is_rented_without_caps_or_without_a_key() {
     let project = Project::new(&stage, "");
     let stage = stage.with([url]);
     let path = project.root.to_str().unwrap();
-    let refused = stage.call(&["run", path, "-d", "--set", "budget.max_usd=1"]);
+    let refused = stage.call(&["run", path, "-d", "--yes", "--set", "budget.max_usd=1"]);
     assert!(refused.code != 0 && refused.stderr.contains("max_usd_per_hour"), "{refused:?}");
     let keyless =
-        stage.call(&["run", path, "-d", "--set", "budget.max_usd=1", "--set", "budget.max_usd_per_hour=1"]);
+        stage.call(&["run", path, "-dy", "--set", "budget.max_usd=1", "--set", "budget.max_usd_per_hour=1"]);
     assert!(keyless.code != 0 && keyless.stderr.contains("VAST_API_KEY"), "{keyless:?}");
     assert!(!keyless.stderr.contains(&key.1));
     assert_eq!(vendor.state()["journal"]["counts"].get("create"), None);

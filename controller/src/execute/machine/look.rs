@@ -9,6 +9,7 @@ use super::SELF;
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Machine, Run, Versioned};
 use crate::plan;
+use crate::reputation;
 
 /// A price may differ from the one agreed by what rounding makes of it.
 const PRICE_SLACK: f64 = 1.001;
@@ -54,6 +55,11 @@ pub(in crate::execute) async fn look(core: &Core, id: MachineId) -> Result<(), C
         row.body.meter.traffic(sent, received);
     }
     row.body.meter.look(now, terms.billed, rates);
+    if row.body.conduct.host.is_empty() {
+        // Found by its label: only now its host is known.
+        let spec = run.body.steer.machine(&run.body.spec.machine);
+        row.body.conduct = reputation::conduct(&*provider, &instance, spec).await;
+    }
     if rates == before {
         if due || was != terms.billed {
             core.commit_quietly(Changes::default().put(&row)).await?;
@@ -65,6 +71,7 @@ pub(in crate::execute) async fn look(core: &Core, id: MachineId) -> Result<(), C
     row.body.usd_per_hour = rates.hourly();
     // The first price is the dearest of the offers that were tried.
     let lies = rates.hourly() > before.hourly() * PRICE_SLACK;
+    row.body.conduct.lied |= lies || dear;
     let verb = if lies || dear { "dearer-than-offered" } else { "priced" };
     if dear && !row.body.condemned {
         let text =

@@ -22,6 +22,8 @@ pub(super) struct Row {
     pub(super) id: u64,
     /// The physical machine; 0: not told.
     pub(super) machine: u64,
+    /// The kind of its GPUs; empty: not told.
+    pub(super) gpu: String,
     pub(super) label: String,
     pub(super) state: InstanceState,
     /// The vendor's own words for the state.
@@ -51,6 +53,7 @@ pub(super) fn row(value: &Value) -> Option<Row> {
     Some(Row {
         id: value.get("id").and_then(id)?,
         machine: value.get("machine_id").and_then(id).unwrap_or(0),
+        gpu: printable(text("gpu_name")).chars().take(64).collect(),
         label,
         state,
         said,

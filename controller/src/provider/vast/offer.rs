@@ -2,6 +2,7 @@
 //! answer, and their order. Pure. What the vendor filters is filtered again
 //! here: a filter that is not known there is passed over in silence.
 
+use lifecycle::choice::{Appraisal, Facts, Outlook};
 use lifecycle::meter::Rates;
 use lifecycle::spec::{MachineSpec, Market};
 use serde_json::{Map, Value, json};
@@ -10,6 +11,8 @@ use super::answer::id;
 
 /// Offers asked for with one question.
 const LIMIT: u32 = 64;
+/// And where any kind will do.
+const LIMIT_ANY: u32 = 256;
 /// Offers read of one answer at most.
 const READ_MAX: usize = 2_000;
 const GB: f64 = 1e9;
@@ -45,6 +48,12 @@ pub(super) struct Offer {
     pub(super) up_usd_per_gb: f64,
     /// Deep-learning performance in the vendor's measure, for each dollar an hour.
     pub(super) speed_per_usd: f64,
+    /// The same measure for the whole machine; 0: not told.
+    pub(super) speed: f64,
+    /// Bytes a second to it, as the vendor measured; 0: not told.
+    pub(super) down_bytes_per_s: f64,
+    /// What finishing the work there is expected to take.
+    pub(super) outlook: Outlook,
 }
 
 /// The question for machines that meet `spec`.
@@ -86,7 +95,9 @@ pub(super) fn question(spec: &MachineSpec, most_usd_per_hour: Option<f64>) -> Va
     }
     q.insert("order".into(), json!([["dph_total", "asc"]]));
     q.insert("type".into(), json!(if spec.market == Market::Interruptible { "bid" } else { "on-demand" }));
-    q.insert("limit".into(), json!(LIMIT));
+    // The cheapest of all kinds are of few kinds.
+    let limit = if spec.gpus.is_empty() { LIMIT_ANY } else { LIMIT };
+    q.insert("limit".into(), json!(limit));
     q.insert("allocated_storage".into(), json!(disk_gb(spec)));
     Value::Object(q)
 }
@@ -97,12 +108,21 @@ pub(super) fn disk_gb(spec: &MachineSpec) -> f64 {
     (spec.disk_bytes as f64 / GB).ceil().max(10.0)
 }
 
-/// The offers of an answer that meet `spec`, the best first; `None` where it
-/// is no answer to the question.
-pub(super) fn read(answer: &Value, spec: &MachineSpec, most: Option<f64>) -> Option<Vec<Offer>> {
+/// The offers of an answer that meet `spec`, the best first by what `known`
+/// makes expect of them; `None` where it is no answer to the question.
+pub(super) fn read(
+    answer: &Value,
+    spec: &MachineSpec,
+    most: Option<f64>,
+    known: &Appraisal,
+) -> Option<Vec<Offer>> {
     let rows = answer.get("offers")?.as_array()?;
     let mut offers: Vec<Offer> = rows.iter().take(READ_MAX).filter_map(offer).collect();
     offers.retain(|offer| meets(offer, spec, most));
+    let known = known.measured_by(offers.iter().map(|offer| (offer.gpu.as_str(), offer.speed)));
+    for offer in &mut offers {
+        offer.outlook = known.of(&offer.machine.to_string(), &offer.gpu, &facts(offer, spec.market));
+    }
     sort(&mut offers, spec);
     offers.dedup_by_key(|offer| offer.ask);
     Some(offers)
@@ -140,6 +160,10 @@ fn offer(row: &Value) -> Option<Offer> {
         down_usd_per_gb: number("inet_down_cost").unwrap_or(0.0),
         up_usd_per_gb: number("inet_up_cost").unwrap_or(0.0),
         speed_per_usd: number("dlperf_per_dphtotal").unwrap_or(0.0),
+        speed: number("dlperf").unwrap_or(0.0),
+        // Megabits.
+        down_bytes_per_s: number("inet_down").unwrap_or(0.0) * MB / 8.0,
+        outlook: Outlook::default(),
     })
 }
 
@@ -183,6 +207,18 @@ pub(super) fn price(offer: &Offer, market: Market) -> f64 {
     }
 }
 
+fn facts(offer: &Offer, market: Market) -> Facts {
+    Facts {
+        usd_per_hour: price(offer, market),
+        down_usd_per_gb: offer.down_usd_per_gb,
+        up_usd_per_gb: offer.up_usd_per_gb,
+        speed: offer.speed,
+        down_bytes_per_s: offer.down_bytes_per_s,
+        reliability: offer.reliability,
+        market,
+    }
+}
+
 fn meets(offer: &Offer, spec: &MachineSpec, most: Option<f64>) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "sizes of memory fit")]
     let memory = spec.gpu_memory_bytes as f64 * MEMORY_SLACK;
@@ -193,11 +229,12 @@ fn meets(offer: &Offer, spec: &MachineSpec, most: Option<f64>) -> bool {
         && most.is_none_or(|most| price(offer, spec.market) <= most)
 }
 
-/// The wished-for type first, then the wished-for region, then the price.
+/// The wished-for type first, then the wished-for region, then what an hour of
+/// useful work is expected to cost.
 fn sort(offers: &mut [Offer], spec: &MachineSpec) {
     offers.sort_by(|a, b| {
         let wish = |o: &Offer| ranks(o, spec).unwrap_or((usize::MAX, usize::MAX));
-        let cost = |o: &Offer| price(o, spec.market);
+        let cost = |o: &Offer| o.outlook.usd_per_useful_hour;
         wish(a).cmp(&wish(b)).then(cost(a).total_cmp(&cost(b))).then(a.ask.cmp(&b.ask))
     });
 }
@@ -241,6 +278,8 @@ pub(super) fn shown(offer: &Offer, market: Market) -> crate::provider::Offer {
         down_usd_per_gb: offer.down_usd_per_gb,
         up_usd_per_gb: offer.up_usd_per_gb,
         speed_per_usd: offer.speed_per_usd,
+        speed: offer.speed,
+        outlook: offer.outlook,
     }
 }
 
@@ -274,7 +313,11 @@ mod tests {
     }
 
     fn asks(rows: &[Value], spec: &MachineSpec, most: Option<f64>) -> Vec<u64> {
-        read(&json!({ "offers": rows }), spec, most).unwrap().iter().map(|offer| offer.ask).collect()
+        read(&json!({ "offers": rows }), spec, most, &Appraisal::default())
+            .unwrap()
+            .iter()
+            .map(|offer| offer.ask)
+            .collect()
     }
 
     #[test]
@@ -297,6 +340,28 @@ mod tests {
     }
 
     #[test]
+    fn within_a_type_the_expected_cost_decides_and_the_wished_for_type_all_the_same() {
+        let rows = [
+            row(1, "RTX 4090", "Norway, NO", 0.40),
+            row(2, "RTX 4090", "Norway, NO", 0.42),
+            row(3, "RTX 3090", "Norway, NO", 0.10),
+        ];
+        let mut known = Appraisal::default();
+        let mut bad = lifecycle::reputation::Reputation::default();
+        for _ in 0..3 {
+            bad.learn(0, &lifecycle::reputation::Evidence::Failed { after_s: 600.0 });
+        }
+        known.hosts.insert("1001".into(), bad);
+        let asks = |known: &Appraisal| {
+            let spec = spec(&["RTX 4090", "RTX 3090"], &[]);
+            let read = read(&json!({ "offers": rows }), &spec, None, known).unwrap();
+            read.iter().map(|offer| offer.ask).collect::<Vec<_>>()
+        };
+        assert_eq!(asks(&Appraisal::default()), [1, 2, 3]);
+        assert_eq!(asks(&known), [2, 1, 3], "a host that failed is dearer than it looks");
+    }
+
+    #[test]
     fn what_the_vendor_did_not_filter_is_filtered_here() {
         let mut rows: Vec<Value> = (1..=7).map(|ask| row(ask, "RTX 4090", "Norway, NO", 0.4)).collect();
         rows[0]["rented"] = json!(true);
@@ -307,8 +372,8 @@ mod tests {
         rows[5]["id"] = json!(-3);
         let spec = MachineSpec { gpu_memory_bytes: 24_000_000_000, ..spec(&[], &[]) };
         assert_eq!(asks(&rows, &spec, None), [7]);
-        assert!(read(&json!({"success": true}), &spec, None).is_none());
-        assert!(read(&json!({"offers": {}}), &spec, None).is_none());
+        assert!(read(&json!({"success": true}), &spec, None, &Appraisal::default()).is_none());
+        assert!(read(&json!({"offers": {}}), &spec, None, &Appraisal::default()).is_none());
     }
 
     #[test]
@@ -340,7 +405,7 @@ mod tests {
         ) {
             let mut one = row(1, "RTX 4090", "Norway, NO", 0.4);
             one[field] = value;
-            for offer in read(&json!({"offers": [one]}), &MachineSpec::default(), None).unwrap() {
+            for offer in read(&json!({"offers": [one]}), &MachineSpec::default(), None, &Appraisal::default()).unwrap() {
                 prop_assert!(offer.usd_per_hour.is_finite() && offer.ask > 0 && offer.gpus == 1);
                 prop_assert!(!offer.gpu.chars().any(char::is_control));
             }

@@ -39,7 +39,7 @@ impl VastProvider {
     pub(super) async fn seek(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
         self.register_key().await.map_err(rejected)?;
         let (spec, most) = (&request.machine, request.max_usd_per_hour);
-        let mut offers = self.search(spec, most).await.map_err(rejected)?;
+        let mut offers = self.search(spec, most, &request.appraisal).await.map_err(rejected)?;
         let found = offers.len();
         offers.retain(|offer| !request.avoid.contains(&offer.machine.to_string()));
         if offers.is_empty() {
@@ -105,7 +105,7 @@ impl VastProvider {
                 let Some(id) = answer.get("new_contract").and_then(answer::id) else {
                     return Ok(CreateOutcome::Unknown { reason: unclear("the order").text });
                 };
-                self.note_host(id, offer.machine);
+                self.note_host(id, offer);
                 return Ok(CreateOutcome::Created { instance: id.to_string() });
             }
             Err(failure) => failure,

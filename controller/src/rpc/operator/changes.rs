@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 use super::super::{select, views};
 use super::OperatorService;
 use crate::core::{Changes, Core, CoreError};
-use crate::model::{Attempt, Checkpoint, Fork, ManifestRef, Run, Versioned, Wish};
+use crate::model::{Attempt, Checkpoint, Fork, Machine, ManifestRef, Run, Versioned, Wish};
 use crate::secrets;
 
 const SPEC_LIMIT: usize = 256 << 10;
@@ -59,6 +59,29 @@ impl OperatorService {
         changes.0.chunks = crate::durable::chunk_rows(&tree);
         core.commit(changes).await?;
         Ok((ManifestRef { key, digest, step: None }, tree))
+    }
+
+    /// Ends the machine of a run as a power cut would, telling nobody.
+    pub(super) async fn sabotaged(&self, actor: &str, text: &str) -> Result<Machine, Status> {
+        let run = select::run(&self.core, text).await?.body;
+        let machines: Vec<Versioned<Machine>> = self.core.of_run(run.id).await?;
+        let bound = match run.bound {
+            Some(id) => self.core.load::<Attempt>(&id.to_string()).await?.map(|a| a.body.machine),
+            None => None,
+        };
+        let target = machines.into_iter().find(|m| Some(m.body.id) == bound && m.body.status.is_up());
+        let Some(machine) = target else {
+            return Err(Status::failed_precondition(format!("{} has no machine to end now", run.name)));
+        };
+        let instance = machine.body.instance.clone().unwrap_or_default();
+        let provider = self.core.provider(&machine.body.provider)?;
+        let detail = json!({"instance": instance});
+        let id = machine.body.id;
+        self.core
+            .commit(Changes::default().note(&self.core, actor, "sabotage", id, Some(run.id), detail))
+            .await?;
+        provider.sabotage(&instance).await.map_err(Status::failed_precondition)?;
+        Ok(machine.body)
     }
 
     pub(super) async fn submit_run(&self, actor: &str, wish: Submission) -> Result<Run, Status> {

@@ -232,6 +232,28 @@ async fn a_database_of_schema_2_is_carried_over_with_its_chunks() {
     }
 }
 
+/// A new sort of rows needs no step of the schema: an older database takes them
+/// as it is, and what it had stays.
+#[tokio::test]
+async fn older_databases_take_what_is_remembered_of_hosts() {
+    for (dump, run) in [(V1_DUMP, "tiny-gpt"), (V2_DUMP, "tiny-gpt")] {
+        let dir = TempDir::new().unwrap();
+        raw(&dir).execute_batch(dump).unwrap();
+        let store = open(&dir, Mode::Inline);
+        assert!(store.list(Kind::Host).await.unwrap().is_empty());
+        let changes = Changeset { put: vec![put(Kind::Host, "vast/host/7", None)], ..Changeset::default() };
+        store.commit(changes).await.unwrap();
+        drop(store);
+        let store = open(&dir, Mode::Inline);
+        let hosts = store.list(Kind::Host).await.unwrap();
+        assert_eq!((hosts.len(), hosts[0].id.as_str()), (1, "vast/host/7"));
+        assert!(store.get(Kind::Run, run).await.unwrap().is_some());
+        let forget = Changeset { delete: vec![(Kind::Host, "vast/host/7".into())], ..Changeset::default() };
+        store.commit(forget).await.unwrap();
+        assert!(store.list(Kind::Host).await.unwrap().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_run_forged_onto_an_old_row_is_found() {
     let dir = TempDir::new().unwrap();

@@ -138,6 +138,7 @@ impl World {
             given_up: false,
             notice: None,
             return_asked: None,
+            conduct: controller::model::Conduct::default(),
         });
     }
 
