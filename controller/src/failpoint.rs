@@ -16,8 +16,8 @@ use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
 
 use crate::provider::{
-    CreateOutcome, CreateRequest, DestroyOutcome, Idempotency, Listing, Offer, Owner, Presence, Provider,
-    Reach, RouteError, SshRoute, Terms,
+    Charges, CreateOutcome, CreateRequest, DestroyOutcome, Idempotency, Listing, Offer, Owner, Presence,
+    Provider, Reach, RouteError, SshRoute, Stopped, Terms,
 };
 use crate::store::{Changeset, ChunkPut, Commit, JournalCheck, JournalRow, Kind, Row, Store, StoreError};
 
@@ -171,6 +171,18 @@ impl Provider for Cut {
 
     async fn terms(&self, instance: &str) -> Option<Terms> {
         self.fuse.around("terms", self.inner.terms(instance)).await
+    }
+
+    async fn stopped(&self, instance: &str) -> Option<Stopped> {
+        self.inner.stopped(instance).await
+    }
+
+    async fn go_on(&self, instance: &str, bid_usd: Option<f64>) -> Result<(), String> {
+        self.fuse.around("go-on", self.inner.go_on(instance, bid_usd)).await
+    }
+
+    async fn charges(&self, since_ms: u64, now_ms: u64) -> Result<Option<Charges>, String> {
+        self.fuse.around("charges", self.inner.charges(since_ms, now_ms)).await
     }
 
     fn boots_longer_ms(&self) -> u64 {

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{logs, operator_of, select, views};
 use crate::core::{Changes, Core, CoreError};
-use crate::model::{Attempt, Machine, Run, StopReason, Versioned, Wish};
+use crate::model::{Machine, Run, StopReason, Versioned, Wish};
 
 const EVENTS: u32 = 10_000;
 /// Watchers get at most so many updates a second.

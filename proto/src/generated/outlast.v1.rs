@@ -4315,6 +4315,158 @@ pub struct BillReply {
     pub bills: ::prost::alloc::vec::Vec<BillView>,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostsRequest {
+    /// Empty: of all providers.
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+}
+/// What is remembered. Counts are parts of one after a while: everything is
+/// forgotten by halves.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HostView {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    /// host or kind
+    #[prost(string, tag = "2")]
+    pub of: ::prost::alloc::string::String,
+    /// The provider's number of the host, or the kind's name.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// 0 to 100; 50 is one of which nothing is known.
+    #[prost(double, tag = "4")]
+    pub score: f64,
+    #[prost(double, tag = "5")]
+    pub came_up: f64,
+    #[prost(double, tag = "6")]
+    pub failed: f64,
+    #[prost(double, tag = "7")]
+    pub boot_seconds: f64,
+    #[prost(double, tag = "8")]
+    pub lived_seconds: f64,
+    #[prost(double, tag = "9")]
+    pub losses: f64,
+    #[prost(double, tag = "10")]
+    pub between_losses_seconds: f64,
+    #[prost(double, tag = "11")]
+    pub faults: f64,
+    #[prost(double, tag = "12")]
+    pub lies: f64,
+    /// Measured; 0: was not.
+    #[prost(double, tag = "13")]
+    pub bytes_per_second: f64,
+    /// Unix milliseconds of the newest observation.
+    #[prost(uint64, tag = "14")]
+    pub seen_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HostList {
+    /// Those of which most is known first.
+    #[prost(message, repeated, tag = "1")]
+    pub hosts: ::prost::alloc::vec::Vec<HostView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PreflightRequest {
+    /// A RunSpec as JSON, at most 256 KiB.
+    #[prost(string, tag = "1")]
+    pub spec_json: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PreflightReply {
+    /// Its machines are billed by somebody: only then is the rest filled.
+    #[prost(bool, tag = "1")]
+    pub paid: bool,
+    /// Offers that match now, and the least and the greatest price of an hour.
+    #[prost(uint32, tag = "2")]
+    pub offers: u32,
+    #[prost(double, tag = "3")]
+    pub least_usd_per_hour: f64,
+    #[prost(double, tag = "4")]
+    pub most_usd_per_hour: f64,
+    /// The one that would be taken first.
+    #[prost(message, optional, tag = "5")]
+    pub first: ::core::option::Option<Offer>,
+    /// Why offers are not known; empty: they are.
+    #[prost(string, tag = "6")]
+    pub problem: ::prost::alloc::string::String,
+    /// The least cap under which a machine can be begun.
+    #[prost(double, tag = "7")]
+    pub least_cap_usd: f64,
+    /// Checkpoints lie on the controller's own computer.
+    #[prost(bool, tag = "8")]
+    pub local_store: bool,
+    /// How long the same command of this project last took, in hours; 0: unknown.
+    #[prost(double, tag = "9")]
+    pub hours_before: f64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RecommendRequest {
+    /// A run whose rate is measured, as in Selector; empty: the two below.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub steps_per_second: f64,
+    /// The kind of GPU on which that was measured; empty: the middle one on offer.
+    #[prost(string, tag = "3")]
+    pub gpu: ::prost::alloc::string::String,
+    /// Steps in all.
+    #[prost(uint64, tag = "4")]
+    pub steps: u64,
+    /// Hours within which it is to be finished; 0: none.
+    #[prost(double, tag = "5")]
+    pub deadline_hours: f64,
+    #[prost(string, tag = "6")]
+    pub provider: ::prost::alloc::string::String,
+    /// A MachineSpec as JSON, at most 64 KiB.
+    #[prost(string, tag = "7")]
+    pub machine_json: ::prost::alloc::string::String,
+    /// Dollars; 0 is no ceiling.
+    #[prost(double, tag = "8")]
+    pub max_usd_per_hour: f64,
+    /// The run was a trial: none of its steps count as done.
+    #[prost(bool, tag = "9")]
+    pub trial: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Recommendation {
+    /// The best offer of its kind.
+    #[prost(message, optional, tag = "1")]
+    pub offer: ::core::option::Option<Offer>,
+    #[prost(uint32, tag = "2")]
+    pub offers: u32,
+    #[prost(double, tag = "3")]
+    pub steps_per_second: f64,
+    /// The rate was not measured on this kind, but scaled by the provider's
+    /// measure of speed.
+    #[prost(bool, tag = "4")]
+    pub estimated: bool,
+    /// No speed is told for this kind: the rate is a guess.
+    #[prost(bool, tag = "5")]
+    pub guessed: bool,
+    #[prost(bool, tag = "6")]
+    pub in_time: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RecommendReply {
+    /// The cheapest first; one for each kind and number of GPUs.
+    #[prost(message, repeated, tag = "1")]
+    pub kinds: ::prost::alloc::vec::Vec<Recommendation>,
+    #[prost(double, tag = "2")]
+    pub steps_per_second: f64,
+    #[prost(string, tag = "3")]
+    pub measured_on: ::prost::alloc::string::String,
+    /// Steps that are done already.
+    #[prost(uint64, tag = "4")]
+    pub done: u64,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(serde::Serialize)]
@@ -5001,6 +5153,72 @@ pub mod operator_client {
             req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Bill"));
             self.inner.unary(req, path, codec).await
         }
+        /// What is remembered of physical machines and of kinds of machines.
+        pub async fn hosts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostsRequest>,
+        ) -> std::result::Result<tonic::Response<super::HostList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Hosts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Hosts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a submission would rent and cost at worst. Nothing is begun.
+        pub async fn preflight(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PreflightRequest>,
+        ) -> std::result::Result<tonic::Response<super::PreflightReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Preflight",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Preflight"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What finishing a known number of steps is expected to take on each kind of
+        /// machine on offer.
+        pub async fn recommend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RecommendRequest>,
+        ) -> std::result::Result<tonic::Response<super::RecommendReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Recommend",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Recommend"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What a machine last said of its health.
         pub async fn health(
             &mut self,
@@ -5264,6 +5482,22 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::BillRequest>,
         ) -> std::result::Result<tonic::Response<super::BillReply>, tonic::Status>;
+        /// What is remembered of physical machines and of kinds of machines.
+        async fn hosts(
+            &self,
+            request: tonic::Request<super::HostsRequest>,
+        ) -> std::result::Result<tonic::Response<super::HostList>, tonic::Status>;
+        /// What a submission would rent and cost at worst. Nothing is begun.
+        async fn preflight(
+            &self,
+            request: tonic::Request<super::PreflightRequest>,
+        ) -> std::result::Result<tonic::Response<super::PreflightReply>, tonic::Status>;
+        /// What finishing a known number of steps is expected to take on each kind of
+        /// machine on offer.
+        async fn recommend(
+            &self,
+            request: tonic::Request<super::RecommendRequest>,
+        ) -> std::result::Result<tonic::Response<super::RecommendReply>, tonic::Status>;
         /// What a machine last said of its health.
         async fn health(
             &self,
@@ -6522,6 +6756,139 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Hosts" => {
+                    #[allow(non_camel_case_types)]
+                    struct HostsSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::HostsRequest>
+                    for HostsSvc<T> {
+                        type Response = super::HostList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::hosts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HostsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Preflight" => {
+                    #[allow(non_camel_case_types)]
+                    struct PreflightSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::PreflightRequest>
+                    for PreflightSvc<T> {
+                        type Response = super::PreflightReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PreflightRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::preflight(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PreflightSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Recommend" => {
+                    #[allow(non_camel_case_types)]
+                    struct RecommendSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RecommendRequest>
+                    for RecommendSvc<T> {
+                        type Response = super::RecommendReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RecommendRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::recommend(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RecommendSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

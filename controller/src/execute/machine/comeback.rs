@@ -135,7 +135,8 @@ async fn elsewhere(core: &Core, provider: &dyn Provider, machine: &Machine, run:
     let host = provider.host(instance).await;
     let avoided = run.steer.avoided(core.clock.wall_ms());
     let wish = run.steer.machine(&run.spec.machine);
-    let offers = provider.offers(wish, run.spec.max_usd_per_hour).await.ok()?;
+    let known = crate::reputation::appraisal(core, provider.name(), run).await.ok()?;
+    let offers = provider.offers(wish, run.spec.max_usd_per_hour, &known).await.ok()?;
     let others = offers.iter().filter(|o| Some(&o.machine) != host.as_ref() && !avoided.contains(&o.machine));
     others.map(|offer| offer.usd_per_hour).filter(|usd| usd.is_finite() && *usd > 0.0).min_by(f64::total_cmp)
 }
