@@ -26,7 +26,11 @@ const IN_VAIN: u32 = 3;
 pub struct Saves {
     began_ms: Option<u64>,
     found_ms: VecDeque<u64>,
+    /// The oldest that was found and of which nothing is durable yet.
+    open_ms: Option<u64>,
     asked_ms: Option<u64>,
+    /// The last asking, answered or not.
+    last_asked_ms: Option<u64>,
     save_s: Option<f64>,
     publish_s: Option<f64>,
     in_vain: u32,
@@ -56,24 +60,29 @@ impl Saves {
             self.save_s = Some(mean(self.save_s, seconds(now_ms.saturating_sub(asked))));
             self.in_vain = 0;
         }
+        self.open_ms.get_or_insert(now_ms);
         self.found_ms.push_back(now_ms);
         if self.found_ms.len() > KEPT {
             self.found_ms.pop_front();
         }
     }
 
-    /// The one that was found last is durable.
+    /// One is durable. Where several waited, so long did the first of them.
     pub fn durable(&mut self, now_ms: u64) {
-        if let Some(found) = self.found_ms.back() {
-            self.publish_s = Some(mean(self.publish_s, seconds(now_ms.saturating_sub(*found))));
+        if let Some(found) = self.open_ms.take() {
+            self.publish_s = Some(mean(self.publish_s, seconds(now_ms.saturating_sub(found))));
         }
     }
 
-    /// So many processes took the signal.
-    pub fn heard(&mut self, processes: usize) {
+    /// So many processes took the signal; whether it is not asked any more. A
+    /// program may catch it later than it begins to run.
+    pub fn heard(&mut self, processes: usize) -> bool {
         if processes == 0 {
-            (self.deaf, self.asked_ms) = (true, None);
+            self.asked_ms = None;
+            self.in_vain += 1;
+            self.deaf = self.in_vain >= IN_VAIN;
         }
+        self.deaf
     }
 
     fn cost(&self) -> SaveCost {
@@ -127,11 +136,11 @@ impl Saves {
         if self.deaf || self.in_vain >= IN_VAIN {
             return false;
         }
-        let last = self.found_ms.back().copied().unwrap_or(began);
+        let last = self.found_ms.back().copied().unwrap_or(began).max(self.last_asked_ms.unwrap_or(0));
         if now_ms < last.saturating_add(best_ms) {
             return false;
         }
-        self.asked_ms = Some(now_ms);
+        (self.asked_ms, self.last_asked_ms) = (Some(now_ms), Some(now_ms));
         self.asked += 1;
         true
     }
@@ -195,8 +204,10 @@ mod tests {
     fn who_does_not_listen_is_left_alone() {
         let mut saves = Saves::default();
         saves.runs(0);
-        assert!(saves.ask(400_000, TWO_HOURS));
-        saves.heard(0);
+        for at in [400_000, 800_000, 1_200_000] {
+            assert!(saves.ask(at, TWO_HOURS), "{at}");
+            assert_eq!(saves.heard(0), at == 1_200_000);
+        }
         assert!(!saves.ask(90_000_000, TWO_HOURS));
         assert!(saves.view(1, TWO_HOURS).unwrap().deaf);
         // Takes the signal and saves nothing.

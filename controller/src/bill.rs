@@ -113,8 +113,12 @@ pub async fn compare(core: &Core, days: u32) -> Result<Vec<Bill>, CoreError> {
             continue;
         }
         let Some(bill) = ask(core, &**provider, &mine, (from_ms, now)).await else { continue };
-        tell(core, &bill).await?;
-        core.bills.bills().insert(name.clone(), bill.clone());
+        // What stands is always about the same time, whoever asks for another.
+        let stands = days == DAYS;
+        tell(core, &bill, stands).await?;
+        if stands {
+            core.bills.bills().insert(name.clone(), bill.clone());
+        }
         bills.push(bill);
     }
     Ok(bills)
@@ -180,15 +184,15 @@ pub fn sentence(finding: &Finding) -> String {
     }
 }
 
-async fn tell(core: &Core, bill: &Bill) -> Result<(), CoreError> {
+async fn tell(core: &Core, bill: &Bill, stands: bool) -> Result<(), CoreError> {
     let key = format!("bill {}", bill.provider);
-    let reckoning = match &bill.outcome {
+    let (reckoning, complete) = match &bill.outcome {
         // Not to know is no alarm: it is asked again within the hour.
         Err(why) => {
             tracing::warn!(provider = bill.provider, why, "the bill could not be asked for");
             return Ok(());
         }
-        Ok((reckoning, _)) => reckoning,
+        Ok((reckoning, complete)) => (reckoning, *complete),
     };
     let alert = reckoning.findings.first().map(|first| {
         format!(
@@ -199,11 +203,21 @@ async fn tell(core: &Core, bill: &Bill) -> Result<(), CoreError> {
             sentence(first)
         )
     });
-    core.alert(&key, alert);
+    // A part of a bill clears nobody.
+    if stands && (complete || alert.is_some()) {
+        core.alert(&key, alert);
+    }
     let mut told: Versioned<Told> =
         core.load(&Told::default().key()).await?.unwrap_or_else(|| Versioned::new(Told::default()));
     let mut changes = Changes::default();
     let mut news = false;
+    if stands && complete {
+        // What is explained by now makes room.
+        let prefix = format!("{}/", bill.provider);
+        let open =
+            |name: &str| reckoning.findings.iter().any(|f| name.strip_prefix(&prefix) == Some(&f.instance));
+        told.body.findings.retain(|name, _| !name.starts_with(&prefix) || open(name));
+    }
     for finding in reckoning.findings.iter().take(FINDINGS) {
         let name = format!("{}/{}", bill.provider, finding.instance);
         let usd = finding.unexplained_usd();
@@ -213,10 +227,11 @@ async fn tell(core: &Core, bill: &Bill) -> Result<(), CoreError> {
         if known {
             continue;
         }
-        news = true;
-        while told.body.findings.len() >= FINDINGS {
-            told.body.findings.pop_first();
+        if told.body.findings.len() >= FINDINGS && !told.body.findings.contains_key(&name) {
+            // The alert and the command tell of all; the journal is not flooded.
+            continue;
         }
+        news = true;
         told.body.findings.insert(name.clone(), usd);
         let run = bill.owners.get(&finding.instance).map(|(_, run)| *run);
         let detail = json!({

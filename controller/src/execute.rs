@@ -155,6 +155,7 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
     // What was ended for want of progress did not succeed, whatever its code.
     let success = exit.is_success() && attempt.body.hang.is_empty();
     let mut machine: Option<Versioned<Machine>> = core.load(&attempt.body.machine.to_string()).await?;
+    let price = machine.as_ref().map_or(0.0, |machine| machine.body.usd_per_hour);
     // Its machine stopped under it and came back: that is no failure of its own.
     let stopped = matches!(exit, Exit::Unknown { .. })
         && machine
@@ -162,7 +163,7 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
             .and_then(|m| m.body.return_asked)
             .is_some_and(|r| r.stopped_ms >= attempt.body.bound_ms);
     let next: Next = if run.body.wish == Wish::Run && stopped {
-        let end = Ending { exit: None, ..ending(core, &run.body, &attempt.body, 0.0) };
+        let end = Ending { exit: None, ..ending(core, &run.body, &attempt.body, price) };
         remember(&mut run.body, end);
         follow(core, &mut run.body).await?
     } else if run.body.wish == Wish::Run && attempt.body.alone {
@@ -175,7 +176,6 @@ async fn settle(core: &Core, id: RunId) -> Result<(), CoreError> {
         // I13: what cannot be had back is no success, whatever the code.
         RunEvent::Fail(format!("its program ended with 0, but {lacking}")).into()
     } else {
-        let price = machine.as_ref().map_or(0.0, |machine| machine.body.usd_per_hour);
         let end = ending(core, &run.body, &attempt.body, price);
         remember(&mut run.body, end);
         follow(core, &mut run.body).await?

@@ -389,6 +389,9 @@ pub struct ReturnAsked {
     /// What an hour of the best other machine would have cost then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere_usd: Option<f64>,
+    /// Nobody said what others cost then.
+    #[serde(default)]
+    pub blind: bool,
 }
 
 /// A durable checkpoint (or one that was).

@@ -136,7 +136,8 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
         .filter(|m| {
             let (seen, _) = world.seen(m.id);
             // "It exists" explains no silence: only evidence of an end does.
-            let explained = matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal));
+            let explained =
+                seen.returns || matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal));
             // Counted once the lease is over: the first whose patience ends
             // must see that the others are silent too.
             !explained && liveness::expired(&seen, clocks)

@@ -46,7 +46,8 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
             let age = now_ms.saturating_sub(machine.created_ms).min(up_ms);
             let mut seen = core.observe(machine.id);
             seen.boots_longer_ms = core.providers.get(&machine.provider).map_or(0, |p| p.boots_longer_ms());
-            seen.returns = execute::machine::returns(&machine, now_ms);
+            seen.returns = execute::machine::returns(&machine, now_ms)
+                && runs.iter().any(|run| run.id == machine.run && execute::machine::may_await(run));
             world.seen.push((machine.id, seen, age));
             world.machines.push(machine);
         } else {

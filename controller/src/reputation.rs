@@ -18,6 +18,8 @@ const HOSTS: usize = 2_000;
 const KINDS: usize = 256;
 /// What ended while no controller watched may have ended for want of one.
 const WATCHED_MS: u64 = 120_000;
+/// After a mass loss no host is blamed for so long.
+const ALARM_MS: u64 = 3_600_000;
 /// A share of the memory that is offered goes to the driver.
 const MEMORY_SLACK: f64 = 0.9;
 /// Shorter transfers measure the way and not the link.
@@ -35,6 +37,9 @@ pub fn lost(core: &Core, machine: &mut Machine, cause: LossCause) {
     let now = core.clock.wall_ms();
     let watched = core.up_ms();
     let unwatched = watched < WATCHED_MS && machine.created_ms.saturating_add(watched) < now;
+    // Many at once: the way to them was cut here, and machines that nobody
+    // speaks to end by themselves.
+    let unwatched = unwatched || core.alarmed_ms_ago().is_some_and(|ms| ms < ALARM_MS);
     if cause != LossCause::Operator && !unwatched && !machine.condemned && machine.conduct.lost.is_none() {
         machine.conduct.lost = Some((now, cause));
     }
@@ -88,7 +93,9 @@ async fn moved(core: &Core, machine: &Machine) -> Result<Vec<Evidence>, CoreErro
 async fn is_smaller(core: &Core, machine: &Machine) -> Result<bool, CoreError> {
     let Some((count, memory)) = core.health.gpus(machine.id) else { return Ok(false) };
     let Some(run) = core.load::<Run>(&machine.run.to_string()).await? else { return Ok(false) };
-    let spec = run.body.steer.machine(&run.body.spec.machine);
+    // As its run asked at first: what a failure made larger since was never
+    // ordered of this one.
+    let spec = &run.body.spec.machine;
     #[expect(clippy::cast_precision_loss, reason = "sizes of memory fit")]
     let short = (memory as f64) < spec.gpu_memory_bytes as f64 * MEMORY_SLACK;
     Ok(count < spec.gpu_count as usize || short)
@@ -104,7 +111,8 @@ pub async fn learn(core: &Core, mut changes: Changes, machine: &Machine) -> Resu
         return Ok(changes);
     }
     seen.extend(moved(core, machine).await?);
-    if !machine.conduct.lied && is_smaller(core, machine).await? {
+    // A card that fell off is a fault, and was delivered.
+    if !machine.conduct.lied && !machine.conduct.faulty && is_smaller(core, machine).await? {
         seen.push(Evidence::Lied);
     }
     let now = core.clock.wall_ms();

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-/// What rounding and the edges of seconds may make of a sum: a part of it, and
-/// dollars.
+/// What rounding, the edges of seconds and bytes that flowed before the first
+/// and after the last report may make of a sum: a part of it, and dollars.
 const SLACK: f64 = 1.01;
-const SLACK_USD: f64 = 0.01;
+const SLACK_USD: f64 = 0.05;
 
 /// Whose machine a charge is for, as its label says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

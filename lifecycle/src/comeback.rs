@@ -51,6 +51,9 @@ pub struct Stop {
     pub left_ms: u64,
     /// What its run wishes.
     pub wish: WhenStopped,
+    /// Whether other machines could be looked for: without an answer none is
+    /// known to be dearer, and it is asked once at most.
+    pub looked_elsewhere: bool,
 }
 
 /// What is done.
@@ -84,6 +87,9 @@ pub fn choose(stop: &Stop) -> Choice {
         // A fixed price is asked for once.
         (None, Some(_)) => return Choice::Wait,
         (None, None) => (None, stop.price_usd),
+        // What has won already is on its way up.
+        (Some(bid), Some(_)) if stop.winning_usd.is_some_and(|wins| wins < bid) => return Choice::Wait,
+        (Some(_), Some(_)) if !stop.looked_elsewhere => return Choice::Wait,
         (Some(bid), _) => match raised(stop, bid) {
             Some(next) => (Some(next), next + stop.disk_usd),
             None => return Choice::Leave("what would win is above the ceiling"),
@@ -108,6 +114,9 @@ pub fn choose(stop: &Stop) -> Choice {
 fn raised(stop: &Stop, bid: f64) -> Option<f64> {
     let most = stop.ceiling_usd - stop.disk_usd;
     let wins = stop.winning_usd.filter(|usd| usd.is_finite()).map_or(0.0, |usd| usd * ABOVE);
+    if stop.winning_usd.is_some_and(|usd| usd > most) {
+        return None;
+    }
     let next = (bid * RAISE).max(wins);
     // The vendor counts tenths of a cent.
     let next = (next.min(most) * 1_000.0).floor() / 1_000.0;
@@ -140,6 +149,7 @@ mod tests {
         elsewhere_usd: Some(0.22),
         left_ms: 3_600_000,
         wish: WhenStopped::Decide,
+        looked_elsewhere: true,
     };
 
     #[test]
@@ -177,6 +187,23 @@ mod tests {
         // What is said to win is outbid at once, if it may be.
         let told = Stop { winning_usd: Some(0.3), ..OUTBID };
         assert_eq!(choose(&Stop { elsewhere_usd: None, ..told }), Choice::Ask { bid_usd: Some(0.33) });
+        let high = Stop { winning_usd: Some(0.6), elsewhere_usd: None, ..OUTBID };
+        assert!(
+            matches!(choose(&high), Choice::Leave(why) if why.contains("ceiling")),
+            "it would be in vain"
+        );
+        let won = Stop {
+            bid_usd: Some(0.25),
+            winning_usd: Some(0.2),
+            asked_ago_ms: Some(RUNG_MS),
+            ever: 1,
+            ..OUTBID
+        };
+        assert_eq!(choose(&won), Choice::Wait, "it has won and starts");
+        let blind = Stop { elsewhere_usd: None, looked_elsewhere: false, ..OUTBID };
+        assert_eq!(choose(&blind), Choice::Ask { bid_usd: Some(0.25) });
+        let again = Stop { bid_usd: Some(0.25), asked_ago_ms: Some(RUNG_MS), ever: 1, ..blind };
+        assert_eq!(choose(&again), Choice::Wait, "once, while nobody says what others cost");
     }
 
     #[test]
@@ -201,6 +228,7 @@ mod tests {
             if let Choice::Ask { bid_usd } = choose(&stop) {
                 let next = bid_usd.unwrap();
                 prop_assert!(next > bid && next + disk <= ceiling + 1e-6, "{stop:?} {next}");
+                prop_assert!(winning.is_none_or(|wins| wins <= ceiling - disk + 1e-6), "{stop:?} {next}");
             }
         }
     }

@@ -53,6 +53,8 @@ const CONTRACT: &str = "OUTLAST_";
 #[derive(Clone, Default)]
 pub struct Masker {
     literals: Vec<String>,
+    /// Those of them that are values as they were given.
+    whole: BTreeSet<String>,
     /// Ids of this installation's own things: as mixed as keys, and none.
     known: BTreeSet<String>,
 }
@@ -69,23 +71,28 @@ impl Masker {
     /// look like secrets are hidden everywhere.
     #[must_use]
     pub fn new(variables: &BTreeMap<String, String>) -> Self {
-        let mut literals = BTreeSet::new();
+        let (mut literals, mut whole) = (BTreeSet::new(), BTreeSet::new());
         for (name, value) in variables {
             let is_secret = is_secret_name(name) || is_key(value) && !name.starts_with(CONTRACT);
             if value.len() < LITERAL || !is_secret {
                 continue;
             }
             literals.extend(forms(value));
+            whole.insert(value.clone());
         }
-        Self { literals: ordered(literals), known: BTreeSet::new() }
+        Self { literals: ordered(literals, &whole), whole, known: BTreeSet::new() }
     }
 
     /// With values that are secrets, whatever they are named or look like.
     #[must_use]
     pub fn hiding<'a>(mut self, values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut literals: BTreeSet<String> = std::mem::take(&mut self.literals).into_iter().collect();
-        literals.extend(values.into_iter().filter(|value| value.len() >= LITERAL).flat_map(forms));
-        Self { literals: ordered(literals), ..self }
+        let mut whole = std::mem::take(&mut self.whole);
+        for value in values.into_iter().filter(|value| value.len() >= LITERAL) {
+            literals.extend(forms(value));
+            whole.insert(value.to_owned());
+        }
+        Self { literals: ordered(literals, &whole), whole, ..self }
     }
 
     /// With ids that are no secrets, whatever they look like.
@@ -200,15 +207,18 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-fn ordered(literals: BTreeSet<String>) -> Vec<String> {
+fn ordered(literals: BTreeSet<String>, whole: &BTreeSet<String>) -> Vec<String> {
     // What is part of the mask would be masked for ever.
     let mut literals: Vec<String> = literals
         .into_iter()
         .filter(|literal| literal.len() >= LITERAL && !MASK.contains(literal.as_str()))
         .collect();
+    // Where there are too many, the values themselves stay, and what is derived
+    // from them goes.
+    literals.sort_by_key(|literal| std::cmp::Reverse((whole.contains(literal), literal.len())));
+    literals.truncate(LITERALS);
     // Longest first, so that none is cut by a shorter one within it.
     literals.sort_by_key(|literal| std::cmp::Reverse(literal.len()));
-    literals.truncate(LITERALS);
     literals
 }
 

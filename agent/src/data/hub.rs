@@ -80,7 +80,8 @@ impl Hub {
         let name = shown(url);
         let answer = self.hop(name, url, 0, true).await?.0;
         match answer.status {
-            200 => Ok(answer.number("content-length")),
+            // Some say 0 where they mean that they do not know.
+            200 => Ok(answer.number("content-length").filter(|bytes| *bytes > 0)),
             // Some let a file be read and not be asked about.
             400 | 401 | 403 | 405 | 501 => Ok(None),
             status => {

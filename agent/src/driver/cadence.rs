@@ -43,10 +43,13 @@ impl Driver {
     /// A program was asked to save, or could not be.
     pub(super) fn asked_to_save(&mut self, id: &str, processes: usize) {
         let Some(attempt) = self.attempts.get_mut(id) else { return };
-        attempt.saves.heard(processes);
+        let deaf = attempt.saves.heard(processes);
         if processes > 0 {
             // What is being saved now is looked for often.
             self.pace.found = tokio::time::Instant::now();
+            return;
+        }
+        if !deaf {
             return;
         }
         let text = "checkpoints.cadence = \"adaptive\" cannot be followed: none of its processes catches the signal \

@@ -92,7 +92,23 @@ pub(super) fn inline(source: &Arc<Source>, offset: usize) -> Result<Node, Proble
 fn syntax(error: &toml::de::Error, source: &Arc<Source>, offset: usize) -> Problem {
     let end = source.text.len();
     let span = error.span().map_or(end..end, |span| shift(&span, offset));
-    Problem::new(&At::new(source, span), format!("not valid TOML: {}", error.message()))
+    let within_secrets = is_within_secrets(&source.text, span.start);
+    let at = At::new(source, span);
+    let what = format!("not valid TOML: {}", error.message());
+    // The line may hold a value that somebody forgot to quote.
+    if within_secrets {
+        return Problem::nowhere(format!("{}:{}: {what}", source.label, at.line()));
+    }
+    Problem::new(&at, what)
+}
+
+/// Whether a place lies in the section of secrets.
+fn is_within_secrets(text: &str, place: usize) -> bool {
+    let before = text.get(..place.min(text.len())).unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or_default().trim_start();
+    let header = before.lines().rev().find(|line| line.trim_start().starts_with('[')).unwrap_or_default();
+    let named = |text: &str| text.trim_start_matches(['[', ' ', '"', '\'']).starts_with("secrets");
+    named(header) || line.starts_with("secrets")
 }
 
 fn shift(span: &Range<usize>, offset: usize) -> Range<usize> {

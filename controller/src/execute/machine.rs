@@ -25,7 +25,7 @@ mod comeback;
 mod look;
 mod sweep;
 
-pub(crate) use comeback::returns;
+pub(crate) use comeback::{may_await, returns};
 use look::look;
 pub use sweep::sweep;
 

@@ -396,10 +396,10 @@ impl Provider for VastProvider {
             self.write(Op::Bid, Method::PUT, path, &body).await.map_err(told)?;
         }
         let path = format!("/api/v0/instances/{id}/");
-        self.write(Op::Start, Method::PUT, path, &json!({"state": "running"})).await.map_err(told)?;
+        let begun = self.write(Op::Start, Method::PUT, path, &json!({"state": "running"})).await;
         // What was said of it before is over.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        Ok(())
+        begun.map(drop).map_err(told)
     }
 
     async fn charges(&self, since_ms: u64, now_ms: u64) -> Result<Option<Charges>, String> {

@@ -377,6 +377,8 @@ pub async fn wished(core: &Core, machine: MachineId) -> Result<Option<v1::Work>,
         None
     });
     let secrets = match crate::secrets::of(core, run.id, &run.spec).await {
+        // Over: nothing is started there any more.
+        _ if attempt.body.status.is_final() => Vec::new(),
         Ok(secrets) => secrets,
         // The machine says of its attempt what is missing.
         Err(error @ CoreError::Impossible(_)) => {

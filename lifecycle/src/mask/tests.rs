@@ -410,3 +410,13 @@ proptest! {
         prop_assert_eq!(plain(&words), words);
     }
 }
+
+#[test]
+fn however_many_lines_one_secret_has_the_others_are_hidden_too() {
+    let lines: Vec<String> = (0..400).map(|n| format!("line{n:04}-of-a-very-long-key-file")).collect();
+    let (file, token) = (lines.join("\n"), "s3cret-tok");
+    let masker = Masker::default().hiding([file.as_str(), token]);
+    assert_eq!(masker.text("said s3cret-tok loudly"), "said [masked] loudly");
+    let more = masker.hiding(["another-one"]);
+    assert_eq!(more.text("s3cret-tok and another-one"), "[masked] and [masked]");
+}

@@ -76,7 +76,9 @@ fn what_the_vendor_charges_beside_the_ledger_is_told() {
     assert!(billed > 0.0 && billed <= ledger && bills[0]["complete"] == true, "{bills:#}");
     assert_eq!(bills[0]["findings"], json!([]), "{bills:#}");
 
-    // A second machine under the same label, that no row knows.
+    // A second machine under the same label, that no row knows; the sweep must not
+    // end it before it has cost something.
+    stage.kill_controller();
     let label = vendor.state()["ended"][0]["label"].clone();
     let offers = vendor.ask("POST", "/api/v0/bundles/", &json!({"limit": 1, "type": "on-demand"}));
     let ask = offers["offers"][0]["id"].as_u64().unwrap();

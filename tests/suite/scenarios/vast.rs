@@ -197,18 +197,19 @@ fn an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_th
     let test =
         "an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_the_ceiling_is_below";
     let Some(vendor) = Vendor::with(&stage, test, &["--offers", "0", "--speed", "20"]) else { return };
-    bidding(&vendor, 0.9);
+    bidding(&vendor, 0.13);
     let stage = stage.with(vendor.environment());
     give_agent(&stage.home);
-    let project = Project::new(&stage, "[budget]\nmax_usd = 20\nmax_usd_per_hour = 1.0\n");
-    let run = stage.submit(&project.root, &["machine.market=interruptible"]);
+    let project = Project::new(&stage, "[budget]\nmax_usd = 20\nmax_usd_per_hour = 0.16\n");
+    let wishes = ["machine.market=interruptible", "machine.when_stopped=return"];
+    let run = stage.submit(&project.root, &wishes);
     stage.when_durable(&run, 20);
     let first = vendor.rented()[0]["id"].as_u64().unwrap();
-    // Somebody pays more than it bid, and less than another machine costs.
+    // Somebody pays more than it bid, and less than it may cost.
     let raise = |usd: f64| {
         vendor.control("POST", "offers", &json!({"machines": [{"machine_id": 1, "rival": usd}]}));
     };
-    raise(0.2);
+    raise(0.12);
     let detail = stage.when(&run, "won back", |detail| detail["attempts"].as_array().unwrap().len() == 2);
     assert_eq!(detail["attempts"][1]["machine_id"], detail["attempts"][0]["machine_id"], "{detail:#}");
     stage.when(&run, "at work again", |detail| detail["attempts"][1]["resumed_step"] == 20);
@@ -223,8 +224,13 @@ fn an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_th
     fs::write(&project.gate, "60").unwrap();
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 3, "{detail:#}");
+    let left: Vec<Value> = stage.events(&run).into_iter().filter(|e| e["verb"] == "left-stopped").collect();
+    assert!(left.len() == 1 && left[0].to_string().contains("above the ceiling"), "{left:#?}");
     let bids: Vec<f64> = vendor_bids(&stage, &run);
-    assert!(bids.iter().all(|usd| *usd <= 1.0) && bids.windows(2).all(|two| two[0] < two[1]), "{bids:?}");
+    assert!(
+        !bids.is_empty() && bids.iter().all(|usd| *usd <= 0.16) && bids.windows(2).all(|two| two[0] < two[1]),
+        "{bids:?}"
+    );
     wait("nothing rented", || vendor.rented().is_empty().then_some(()));
     stage.verify();
 }
@@ -233,7 +239,8 @@ fn an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_th
 fn vendor_bids(stage: &Stage, run: &str) -> Vec<f64> {
     let events = stage.events(run);
     let asked = events.iter().filter(|e| e["verb"] == "return-asked");
-    asked.filter_map(|e| e["detail"]["bid_usd"].as_f64()).collect()
+    let detail = |e: &Value| serde_json::from_str::<Value>(e["detail_json"].as_str().unwrap()).unwrap();
+    asked.filter_map(|e| detail(e)["bid_usd"].as_f64()).collect()
 }
 
 #[test]

@@ -13,7 +13,8 @@ use serde_json::json;
 use super::SELF;
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Machine, ReturnAsked, Run, StopReason, Versioned, Wish};
-use crate::money::Books;
+use crate::money::{Books, Room, reserve};
+use crate::plan;
 use crate::provider::{Provider, Stopped};
 
 /// Until a program works again on a machine whose container starts again.
@@ -22,15 +23,30 @@ const HERE_MS: u64 = 60_000;
 const THERE_MS: u64 = 300_000;
 /// Work that is left is not known: so much of it is weighed.
 const LEFT_MS: u64 = 3_600_000;
-/// A machine that is only needed for what is on its disk may cost so much of
-/// its time.
-const SALVAGE_MS: u64 = 300_000;
+/// A machine that is only needed for what is on its disk may cost five minutes
+/// of its time; ten more are for asking for its end, and two days for its disk.
+const SALVAGE_HOURS: f64 = 5.0 / 60.0;
+const END_HOURS: f64 = 10.0 / 60.0;
+const DISK_HOURS: f64 = 48.0;
+/// Nobody waits longer for what other machines cost.
+const LOOK_ELSEWHERE: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// Whether a machine was asked to go on and has time for it still.
 pub(crate) fn returns(machine: &Machine, now_ms: u64) -> bool {
     machine.return_asked.is_some_and(|asked| {
         asked.asked_ms <= now_ms && now_ms < asked.stopped_ms.saturating_add(comeback::PATIENCE_MS)
     })
+}
+
+/// Whether a run may wait for a machine that has stopped: to go on, or to have
+/// home what it saved before it was asked to end for its cap.
+pub(crate) fn may_await(run: &Run) -> bool {
+    match run.wish {
+        _ if run.status != RunState::Running => false,
+        Wish::Run => true,
+        Wish::Stop => run.stop_reason == Some(StopReason::Budget),
+        Wish::Kill => false,
+    }
 }
 
 /// Its provider says that it does not run. Whether it is on its way back all
@@ -45,33 +61,34 @@ pub(super) async fn is_awaited(core: &Core, row: &Versioned<Machine>) -> Result<
     let now = core.clock.wall_ms();
     let before = since_this_stop(core, machine, now);
     let stop = facts(core, &*provider, machine, &run.body, &attempt, (stopped, before), now).await?;
-    let reserved = run.body.wish == Wish::Run || bears(core, machine, &run.body).await?;
-    let choice = if reserved { comeback::choose(&stop) } else { Choice::Leave("no cap bears its return") };
-    match choice {
+    match comeback::choose(&stop) {
         Choice::Wait => Ok(true),
         Choice::Ask { bid_usd } => {
             ask(core, &*provider, row.clone(), &run.body, (bid_usd, before, &stop), now).await
         }
-        Choice::Leave(why) => {
-            let detail = json!({"why": why, "bid_usd": stop.bid_usd, "elsewhere_usd": stop.elsewhere_usd});
-            let note =
-                Changes::default().note(core, SELF, "left-stopped", machine.id, Some(machine.run), detail);
-            core.commit_quietly(note).await?;
-            Ok(false)
-        }
+        Choice::Leave(why) => left(core, machine, &stop, why).await,
     }
+}
+
+/// It is lost, and people can read why.
+async fn left(core: &Core, machine: &Machine, stop: &Stop, why: &str) -> Result<bool, CoreError> {
+    let detail = json!({"why": why, "bid_usd": stop.bid_usd, "elsewhere_usd": stop.elsewhere_usd});
+    let note = Changes::default().note(core, SELF, "left-stopped", machine.id, Some(machine.run), detail);
+    core.commit_quietly(note).await?;
+    Ok(false)
 }
 
 /// The attempt whose work is on the machine, where that is still wanted.
 async fn needed(core: &Core, machine: &Machine, run: &Run) -> Result<Option<Attempt>, CoreError> {
-    let open = run.status == RunState::Running && !machine.condemned && !machine.given_up;
-    let wanted = match run.wish {
-        Wish::Run => true,
-        // Asked to end for its cap: what it saved before is worth its way home.
-        Wish::Stop => run.stop_reason == Some(StopReason::Budget),
-        Wish::Kill => false,
-    };
-    let (true, true, Some(bound)) = (open, wanted, run.bound) else { return Ok(None) };
+    let leaves = plan::is_leaving(machine, core.clock.wall_ms());
+    let open = may_await(run) && !machine.condemned && !machine.given_up && !leaves;
+    let (true, Some(bound)) = (open, run.bound) else { return Ok(None) };
+    // One that is on its way is paid already.
+    let own: Vec<Versioned<Machine>> = core.of_run(run.id).await?;
+    if own.iter().any(|row| row.body.id != machine.id && row.body.status.is_hopeful() && !row.body.condemned)
+    {
+        return Ok(None);
+    }
     let attempt = core.load::<Attempt>(&bound.to_string()).await?.map(|row| row.body);
     Ok(attempt.filter(|a| a.machine == machine.id && !matches!(a.status, AttemptState::Lost { .. })))
 }
@@ -80,8 +97,10 @@ async fn needed(core: &Core, machine: &Machine, run: &Run) -> Result<Option<Atte
 /// heard, or its time was.
 fn since_this_stop(core: &Core, machine: &Machine, now: u64) -> Option<ReturnAsked> {
     let asked = machine.return_asked?;
-    let silent = core.observe(machine.id).silent_ms;
-    let heard_since = now.saturating_sub(silent) > asked.asked_ms;
+    // Of a machine that was not heard since this controller began nothing is
+    // known but its row.
+    let seen = core.observe(machine.id);
+    let heard_since = seen.silent_ms < core.up_ms() && now.saturating_sub(seen.silent_ms) > asked.asked_ms;
     let over = now >= asked.stopped_ms.saturating_add(comeback::PATIENCE_MS.saturating_mul(2));
     (!heard_since && !over).then_some(asked)
 }
@@ -98,10 +117,10 @@ async fn facts(
     let rates = machine.meter.rates;
     let ceiling_usd = run.spec.max_usd_per_hour.unwrap_or(0.0);
     let salvage = run.wish != Wish::Run;
-    let elsewhere_usd = match before {
-        Some(asked) => asked.elsewhere_usd,
-        None if salvage => None,
-        None => elsewhere(core, provider, machine, run).await,
+    let (elsewhere_usd, looked_elsewhere) = match before {
+        Some(asked) => (asked.elsewhere_usd, !asked.blind),
+        None if salvage => (None, true),
+        None => elsewhere(core, provider, machine, run).await.map_or((None, false), |usd| (usd, true)),
     };
     let saves: Vec<Versioned<Checkpoint>> = core.of_run(run.id).await?;
     let durable = saves.iter().map(|row| &row.body).filter(|c| c.status.is_durable() && !c.stray);
@@ -126,38 +145,46 @@ async fn facts(
         elsewhere_usd,
         left_ms: if salvage { 0 } else { LEFT_MS },
         wish: if salvage { WhenStopped::Return } else { run.spec.machine.when_stopped },
+        looked_elsewhere,
     })
 }
 
-/// An hour of the cheapest other machine.
-async fn elsewhere(core: &Core, provider: &dyn Provider, machine: &Machine, run: &Run) -> Option<f64> {
+/// An hour of the cheapest other machine, if there is one; `None`: nobody said.
+async fn elsewhere(
+    core: &Core,
+    provider: &dyn Provider,
+    machine: &Machine,
+    run: &Run,
+) -> Option<Option<f64>> {
     let instance = machine.instance.as_deref().unwrap_or_default();
     let host = provider.host(instance).await;
     let avoided = run.steer.avoided(core.clock.wall_ms());
     let wish = run.steer.machine(&run.spec.machine);
     let known = crate::reputation::appraisal(core, provider.name(), run).await.ok()?;
-    let offers = provider.offers(wish, run.spec.max_usd_per_hour, &known).await.ok()?;
+    let asked = provider.offers(wish, run.spec.max_usd_per_hour, &known);
+    let offers = tokio::time::timeout(LOOK_ELSEWHERE, asked).await.ok()?.ok()?;
     let others = offers.iter().filter(|o| Some(&o.machine) != host.as_ref() && !avoided.contains(&o.machine));
-    others.map(|offer| offer.usd_per_hour).filter(|usd| usd.is_finite() && *usd > 0.0).min_by(f64::total_cmp)
+    let prices = others.map(|offer| offer.usd_per_hour).filter(|usd| usd.is_finite() && *usd > 0.0);
+    Some(prices.min_by(f64::total_cmp))
 }
 
-/// Whether what every cap of the run leaves, beside what is spent, pays for
-/// bringing home what is on the disk.
-async fn bears(core: &Core, machine: &Machine, run: &Run) -> Result<bool, CoreError> {
-    let world = crate::reconcile::snapshot(core).await?;
-    #[expect(clippy::cast_precision_loss, reason = "minutes")]
-    let usd = machine.meter.rates.hourly() * SALVAGE_MS as f64 / 3_600_000.0;
-    Ok(Books::of(&world).rooms(run).iter().all(|room| room.cap_usd - room.spent_usd >= usd))
-}
-
-/// Whether every cap still bears the run where its machine costs so much.
+/// Whether every cap bears the return of the machine at this price. What others
+/// keep back is theirs; a run that ends anyway spends of its own reserve, and
+/// what is left of that still pays for the end of the machine and its disk.
 async fn fits(core: &Core, machine: &Machine, run: &Run, rates: Rates) -> Result<bool, CoreError> {
     let mut world = crate::reconcile::snapshot(core).await?;
     if let Some(own) = world.machines.iter_mut().find(|m| m.id == machine.id) {
         own.meter.rates = rates;
         own.usd_per_hour = rates.hourly();
     }
-    Ok(Books::of(&world).exhausted(run).is_none())
+    let books = Books::of(&world);
+    if run.wish == Wish::Run {
+        return Ok(books.exhausted(run).is_none());
+    }
+    let own = reserve(&rates, true, &run.spec, run.head_bytes);
+    let needs = rates.hourly() * (SALVAGE_HOURS + END_HOURS) + rates.disk_usd_per_hour * DISK_HOURS;
+    let left = |room: &Room| room.cap_usd - room.spent_usd - (room.reserved_usd - own);
+    Ok(books.rooms(run).iter().all(|room| left(room) >= needs))
 }
 
 async fn ask(
@@ -172,9 +199,12 @@ async fn ask(
     let mut rates = row.body.meter.rates;
     if let Some(usd) = bid_usd {
         rates.compute_usd_per_hour = usd;
-        if run.wish == Wish::Run && !fits(core, &row.body, run, rates).await? {
-            return Ok(false);
-        }
+    }
+    // Held until the row says what it may cost: two that ask at once would both
+    // be told that the cap bears it.
+    let purse = core.purse.lock().await;
+    if !fits(core, &row.body, run, rates).await? {
+        return left(core, &row.body, stop, "no cap bears its return").await;
     }
     let instance = row.body.instance.clone().unwrap_or_default();
     let ever = row.body.return_asked.map_or(0, |asked| asked.ever) + 1;
@@ -185,7 +215,9 @@ async fn ask(
         ever,
         bid_usd,
         elsewhere_usd: stop.elsewhere_usd,
+        blind: !stop.looked_elsewhere,
     });
+    "stopped; asked to go on".clone_into(&mut row.body.reason);
     // From now on it may cost that.
     row.body.meter.look(now, Billed::Disk, rates);
     row.body.usd_per_hour = rates.hourly();
@@ -199,11 +231,11 @@ async fn ask(
         // Somebody was faster: it is looked at again in a moment.
         return Ok(true);
     }
-    match provider.go_on(&instance, bid_usd).await {
-        Ok(()) => Ok(true),
-        Err(why) => {
-            tracing::warn!(machine = %id.short(), why, "a stopped machine does not go on");
-            Ok(false)
-        }
+    drop(purse);
+    // Whatever comes of it: the higher bid alone may start it, and an answer that
+    // was lost says nothing. What does not come back in time is left.
+    if let Err(why) = provider.go_on(&instance, bid_usd).await {
+        tracing::warn!(machine = %id.short(), why, "a stopped machine may not go on");
     }
+    Ok(true)
 }

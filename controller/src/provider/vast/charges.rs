@@ -17,6 +17,8 @@ const PAGES: usize = 200;
 const DAY_S: u64 = 86_400;
 /// Longest label taken.
 const LABEL_MAX: usize = 256;
+/// A row of more is no charge.
+const USD_MAX: f64 = 1e7;
 
 /// One page.
 #[derive(Debug, PartialEq)]
@@ -90,7 +92,7 @@ fn charge(row: &Value) -> Option<Charge> {
     };
     let label = row.get("metadata").and_then(|data| data.get("label")).and_then(Value::as_str);
     let label = label.unwrap_or_default().chars().take(LABEL_MAX).collect();
-    f64::is_finite(usd).then(|| Charge { instance: instance.to_string(), label, usd })
+    (usd.abs() <= USD_MAX).then(|| Charge { instance: instance.to_string(), label, usd })
 }
 
 #[cfg(test)]
@@ -119,6 +121,7 @@ mod tests {
             row(json!("instance-0"), "", json!(1)),
             row(json!(7), "Charges", json!(1)),
             row(json!("instance-7"), "", json!("free")),
+            row(json!("instance-7"), "", json!(1.7e308)),
             row(json!("instance-7"), "", Value::Null),
             json!(7),
         ] {

@@ -85,7 +85,10 @@ fn rates(value: &Value) -> Option<Rates> {
 /// A stopped machine keeps its disk, whoever stopped it; a contract that has
 /// ended does not come back.
 fn stopped(value: &Value, actual: &str) -> Option<Stopped> {
-    if actual != "stopped" {
+    let now_s =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let over = value.get("end_date").and_then(Value::as_f64).is_some_and(|end| end <= now_s);
+    if actual != "stopped" || over {
         return None;
     }
     let usd =
