@@ -287,6 +287,8 @@ fn a_value_in_the_place_of_a_secret_is_refused_and_not_shown() {
     let report = case(text).report();
     assert!(!report.contains("canary"), "{report}");
     insta::assert_snapshot!(report);
+    let report = case("[secrets]\nHF_TOKEN = canary\n").report();
+    assert!(report.contains("not valid TOML") && !report.contains("canary"), "without quotes: {report}");
     let report = case("").flag("secrets.HF_TOKEN", "canary").report();
     assert!(report.contains("unknown setting `secrets.HF_TOKEN`") && !report.contains("canary"), "{report}");
 }

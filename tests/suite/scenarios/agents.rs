@@ -64,9 +64,10 @@ fn a_machine_without_guard_and_agent_is_lost_and_nothing_of_it_is_left() {
     let durable = stage.when_durable(&run, 5);
     let machine = machine_of(&stage.status(&run));
     kill_one(only(&machine, "guard"));
-    // Nobody starts it again now, though the program itself goes on.
-    kill_one(only(&machine, "agent"));
     assert!(!doing(&machine, "keeper").is_empty(), "the keeper ended with its guard");
+    // Nobody starts it again now, though the program itself goes on. The loss is
+    // seen at once, and then the keeper is ended too.
+    kill_one(only(&machine, "agent"));
     wait("the second start", || (training.starts().len() == 2).then_some(()));
     training.may_end();
     let detail = stage.ends_as(&run, "SUCCEEDED");
