@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use anyhow::{Context as _, anyhow};
 
-    const ALL: [ExitCode; 15] = [
+    const ALL: [ExitCode; 16] = [
         ExitCode::Ok,
         ExitCode::Usage,
         ExitCode::BadInput,
@@ -237,6 +237,7 @@ mod tests {
         ExitCode::Cancelled,
         ExitCode::Unhealthy,
         ExitCode::Conflict,
+        ExitCode::Unexplained,
     ];
 
     #[test]
