@@ -12,14 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Expect, Kind, PutRow, Row};
 
+mod comeback;
 mod cost;
 mod fork;
 mod host;
+mod manifest;
 pub mod notice;
 mod steer;
 
+pub use comeback::ReturnAsked;
 pub use fork::Fork;
 pub use host::{Conduct, Host, Of};
+pub use manifest::ManifestRef;
 pub use notice::Notice;
 pub use steer::{Avoid, Steer};
 
@@ -105,18 +109,6 @@ macro_rules! record {
             }
         }
     };
-}
-
-/// Where a manifest is and what it must hash to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestRef {
-    /// Object key.
-    pub key: String,
-    /// BLAKE3 of its bytes, hex.
-    pub digest: String,
-    /// The step it was saved at.
-    #[serde(default)]
-    pub step: Option<u64>,
 }
 
 /// What the owner wants of a run now.
@@ -371,28 +363,6 @@ pub struct Machine {
     pub conduct: Conduct,
 }
 record!(Machine, Machine, machine => machine.id, Some(machine.run));
-
-/// A machine that had stopped and was asked to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ReturnAsked {
-    /// Unix milliseconds of the first sight of its stop.
-    pub stopped_ms: u64,
-    /// Unix milliseconds of the last asking.
-    pub asked_ms: u64,
-    /// How often since that stop.
-    pub times: u32,
-    /// How often in its life.
-    pub ever: u32,
-    /// What was bid the last time, US dollars an hour beside its disk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bid_usd: Option<f64>,
-    /// What an hour of the best other machine would have cost then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub elsewhere_usd: Option<f64>,
-    /// Nobody said what others cost then.
-    #[serde(default)]
-    pub blind: bool,
-}
 
 /// A durable checkpoint (or one that was).
 #[derive(Debug, Clone, Serialize, Deserialize)]

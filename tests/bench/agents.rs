@@ -8,10 +8,9 @@
 //! SIGKILL, starts it again and measures how everybody comes back. It prints
 //! one line of JSON.
 #![expect(
-    clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a program that measures: its tasks end with it, and a terminal hears how far it is"
+    reason = "a program that measures: a terminal hears how far it is"
 )]
 
 use std::collections::BTreeMap;
@@ -38,6 +37,7 @@ use controller::store::{Changeset, Mode, SqliteStore, Store as _};
 use lifecycle::{AttemptId, MachineId, RunId};
 use proto::v1::{self, up};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// Rows written in one transaction.
 const BATCH: usize = 250;
@@ -263,7 +263,8 @@ async fn agent(
         health_endpoint: String::new(),
     };
     let (link, mut handle) = uplink::build(config, own);
-    tokio::spawn(link);
+    let mut own = JoinSet::new();
+    own.spawn(link);
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut up, mut count, mut asked) = (false, 0_u64, BTreeMap::new());
@@ -432,9 +433,9 @@ async fn drive(home: &Path, agents: usize, seconds: u64) -> Value {
     let at = rendezvous(home).await;
     let idle = usage(served.child.id());
     let seen = Arc::new(Seen::default());
-    let connecting = Instant::now();
+    let (connecting, mut running) = (Instant::now(), JoinSet::new());
     for (n, seat) in seats.into_iter().enumerate() {
-        tokio::spawn(agent(seat, hub, pin.clone(), at.clone(), seen.clone(), n));
+        running.spawn(agent(seat, hub, pin.clone(), at.clone(), seen.clone(), n));
         // As machines come up: not in one instant.
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
@@ -452,13 +453,14 @@ async fn drive(home: &Path, agents: usize, seconds: u64) -> Value {
     *seen.ended.lock().expect("nobody panics") = Some(Instant::now());
     until("everybody saw the end", Duration::from_mins(1), || seen.connected.load(Relaxed) == 0).await;
     let mut again = start(home);
-    let asking = tokio::spawn(people(home.to_owned(), stopped));
+    let mut asking = JoinSet::new();
+    asking.spawn(people(home.to_owned(), stopped));
     until("everybody is back", Duration::from_mins(5), all).await;
     let back_s = again.began.elapsed().as_secs_f64();
     let after = usage(again.child.id());
     tokio::time::sleep(Duration::from_secs(5)).await;
     let _ = stop.send(true);
-    let (mut took, failed) = asking.await.expect("nobody panics");
+    let (mut took, failed) = asking.join_next().await.expect("one asks").expect("nobody panics");
     let mut back = seen.back.lock().expect("nobody panics").clone();
     let most_at_once = densest(&back);
     let planned = *again.planned.lock().expect("nobody panics");
@@ -504,10 +506,11 @@ async fn measure(home: &Path, served: &Served, seen: &Arc<Seen>, agents: usize, 
     let granted = seen.granted.load(Relaxed);
     seen.leases.lock().expect("nobody panics").clear();
     seen.measuring.store(1, Relaxed);
-    let asking = tokio::spawn(people(home.to_owned(), stopped));
+    let mut asking = JoinSet::new();
+    asking.spawn(people(home.to_owned(), stopped));
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let _ = stop.send(true);
-    let (mut took, failed) = asking.await.expect("nobody panics");
+    let (mut took, failed) = asking.join_next().await.expect("one asks").expect("nobody panics");
     seen.measuring.store(0, Relaxed);
     let after = usage(served.child.id());
     let mut leases = seen.leases.lock().expect("nobody panics").clone();
