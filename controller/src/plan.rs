@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use lifecycle::comeback::PATIENCE_MS;
 use lifecycle::run::Active;
 use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
 
@@ -258,6 +259,11 @@ fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action
         out.push(Action::Close(run.id));
         return;
     }
+    if run.stop_reason == Some(StopReason::Budget) && bound.is_some_and(|a| is_overdue(world, a)) {
+        // What is on its disk was to be fetched home, and the time for that is over.
+        out.push(Action::Close(run.id));
+        return;
+    }
     match &run.status {
         RunState::Queued if run.wish != Wish::Run => out.push(Action::Close(run.id)),
         RunState::Queued => out.push(Action::Place(run.id)),
@@ -308,6 +314,14 @@ fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action
         }
         _ => {}
     }
+}
+
+/// Whether a machine that was asked to go on for what is on its disk alone has
+/// had its time: to come back, and to hand it in.
+fn is_overdue(world: &Snapshot, attempt: &Attempt) -> bool {
+    let machine = world.machines.iter().find(|m| m.id == attempt.machine);
+    let asked = machine.and_then(|m| m.return_asked);
+    asked.is_some_and(|asked| world.now_ms >= asked.stopped_ms.saturating_add(2 * PATIENCE_MS))
 }
 
 /// The machine of a run's last attempt, where that ended and said that the
