@@ -428,6 +428,11 @@ async fn drive(home: &Path, agents: usize, seconds: u64) -> Value {
         nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most).expect("a limit");
     eprintln!("preparing {agents} agents");
+    // It makes the installation and its store; rows without a store are refused.
+    let mut maker = start(home);
+    rendezvous(home).await;
+    let _ = maker.child.kill();
+    let _ = maker.child.wait();
     let (seats, hub, pin) = prepare(home, agents).await;
     let mut served = start(home);
     let at = rendezvous(home).await;
