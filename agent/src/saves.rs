@@ -145,10 +145,14 @@ impl Saves {
         true
     }
 
-    /// For the report.
+    /// For the report. `None` before the first save, unless that is late: what
+    /// has not saved yet has no interval of its own.
     #[must_use]
     pub fn view(&self, now_ms: u64, between_losses_s: f64) -> Option<v1::SaveHealth> {
         let own_s = self.own_s(now_ms)?;
+        if self.found_ms.is_empty() && own_s < self.best_s(between_losses_s) {
+            return None;
+        }
         Some(v1::SaveHealth {
             own_s,
             best_s: self.best_s(between_losses_s),
@@ -209,7 +213,8 @@ mod tests {
             assert_eq!(saves.heard(0), at == 1_200_000);
         }
         assert!(!saves.ask(90_000_000, TWO_HOURS));
-        assert!(saves.view(1, TWO_HOURS).unwrap().deaf);
+        assert!(saves.view(1, TWO_HOURS).is_none(), "nothing is known so early");
+        assert!(saves.view(90_000_000, TWO_HOURS).unwrap().deaf, "none came for a day");
         // Takes the signal and saves nothing.
         let mut saves = Saves::default();
         saves.runs(0);
@@ -233,7 +238,7 @@ mod tests {
                 }
                 if found { saves.found(now); }
                 if durable { saves.durable(now); }
-                prop_assert!(saves.view(now, mean).unwrap().own_s.is_finite());
+                prop_assert!(saves.view(now, mean).is_none_or(|view| view.own_s.is_finite()));
             }
         }
     }

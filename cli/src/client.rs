@@ -118,6 +118,10 @@ pub fn failure(status: &Status) -> Failure {
         message => message.to_owned(),
     };
     match code {
+        // The controller is well: whom it asked is not.
+        ExitCode::Unreachable if status.metadata().contains_key(proto::FROM_PROVIDER) => {
+            Failure::new(code, message).help("try again later; `outlast doctor` tries every provider")
+        }
         ExitCode::Unreachable => Failure::new(code, format!("the controller cannot be reached: {message}"))
             .help("see `outlast controller status` and controller.log in the data directory"),
         ExitCode::NotFound if ambiguous => Failure::new(code, message).help("write more of the name"),
@@ -144,6 +148,15 @@ mod tests {
         assert_eq!(code(Status::invalid_argument("x")), 65);
         assert_eq!(code(Status::internal("a row is damaged")), 70);
         assert_eq!(code(Status::unknown("h2 protocol error: error reading a body")), 69);
+    }
+
+    #[test]
+    fn a_silent_provider_is_not_a_controller_that_cannot_be_reached() {
+        let mut status = Status::unavailable("`vast` does not answer: 503");
+        status.metadata_mut().insert(proto::FROM_PROVIDER, "1".parse().unwrap());
+        let told = failure(&status);
+        assert_eq!((told.code.code(), told.message.as_str()), (69, "`vast` does not answer: 503"));
+        assert!(failure(&Status::unavailable("x")).message.starts_with("the controller cannot be reached"));
     }
 
     #[tokio::test]

@@ -54,7 +54,7 @@ const TABLE: [(u8, &str); 16] = [
     (64, "the command line cannot be understood"),
     (65, "input data are bad"),
     (66, "no such run, machine, attempt or rank, or the prefix is ambiguous"),
-    (69, "the controller cannot be reached"),
+    (69, "the controller or a provider cannot be reached"),
     (70, "internal error"),
     (73, "the disk is full or cannot be written"),
     (75, "another controller holds the data directory"),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lifecycle::bill::{Charged, Entry, Finding, Reckoning, Whose, reckon};
+use lifecycle::meter::DAY_MS;
 use lifecycle::{MachineId, RunId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,7 +27,6 @@ const PERIOD: Duration = Duration::from_hours(1);
 const FIRST: Duration = Duration::from_mins(2);
 /// How far back, by itself.
 const DAYS: u32 = 7;
-const DAY_MS: u64 = 86_400_000;
 /// A bill that takes longer is as good as none.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Findings told and remembered at most.
@@ -89,18 +89,18 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
         pause = PERIOD;
-        if let Err(error) = compare(&core, DAYS).await {
+        if let Err(error) = compare(&core, DAYS, false).await {
             tracing::warn!(error = chain(&error), "no bill could be compared with the ledger");
         }
     }
 }
 
 /// Asks every provider that bills, keeps what was found, and raises or clears
-/// its alert.
+/// its alert. A person who asks is told also why a provider cannot be asked.
 ///
 /// # Errors
 /// Where the store fails.
-pub async fn compare(core: &Core, days: u32) -> Result<Vec<Bill>, CoreError> {
+pub async fn compare(core: &Core, days: u32, by_person: bool) -> Result<Vec<Bill>, CoreError> {
     let now = core.clock.wall_ms();
     let from_ms = now.saturating_sub(u64::from(days) * DAY_MS);
     let machines: Vec<Machine> =
@@ -108,8 +108,18 @@ pub async fn compare(core: &Core, days: u32) -> Result<Vec<Bill>, CoreError> {
     let mut bills = Vec::new();
     for (name, provider) in core.providers.iter().filter(|(_, p)| p.is_paid()) {
         let mine: Vec<&Machine> = machines.iter().filter(|m| m.provider == *name).collect();
-        // Whoever never gave a key has no bill there.
-        if provider.ready().is_err() && mine.is_empty() {
+        if let (Err(why), true) = (provider.ready(), mine.is_empty()) {
+            // Whoever never gave a key has no bill there.
+            if by_person {
+                let owners = BTreeMap::new();
+                bills.push(Bill {
+                    provider: name.clone(),
+                    asked_ms: now,
+                    from_ms,
+                    outcome: Err(why),
+                    owners,
+                });
+            }
             continue;
         }
         let Some(bill) = ask(core, &**provider, &mine, (from_ms, now)).await else { continue };

@@ -23,7 +23,7 @@ const ENDING_MS: u64 = 300_000;
 /// How long its end may have to be asked for again.
 const DESTROY_RETRIES_MS: u64 = 600_000;
 /// How long the disk of a stopped machine is paid for from what is kept back.
-const DISK_HOURS: f64 = 48.0;
+pub(crate) const DISK_HOURS: f64 = 48.0;
 /// Money kept back for a machine that nobody bills: its price is a figure.
 const TEARDOWN_MS: u64 = 120_000;
 /// What a gigabyte of disk is reckoned at before the provider has said it, in

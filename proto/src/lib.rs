@@ -43,6 +43,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// its controller said.
 pub const WIRE: u32 = 3;
 
+/// Metadata of an `unavailable` answer that is not the controller's own: a
+/// provider that it asked did not answer. To ask again at once helps nobody.
+pub const FROM_PROVIDER: &str = "outlast-from-provider";
+
 /// Encoding of single messages, for what is kept on disk as it travels.
 pub mod wire {
     pub use prost::{DecodeError, Message};

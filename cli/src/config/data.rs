@@ -36,7 +36,7 @@ impl Data {
 
     fn set_hf(&mut self, field: &mut Field<'_>) {
         let Some(list) = field.strings(REPO) else { return };
-        let mut repos = Vec::new();
+        let (mut repos, before) = (Vec::new(), field.problems.len());
         for (text, node) in list {
             match text.parse::<HfRepo>() {
                 Ok(repo) => repos.push(repo),
@@ -44,12 +44,13 @@ impl Data {
                     let problem =
                         Problem::new(&node.at, format!("`{}` cannot have {text:?}: {why}", field.path));
                     field.problems.push(problem.help(format!("for example: hf = {REPO}")));
-                    return;
                 }
             }
         }
-        self.spec.hf = repos;
-        self.whole(field);
+        if field.problems.len() == before {
+            self.spec.hf = repos;
+            self.whole(field);
+        }
     }
 
     fn set_urls(&mut self, field: &mut Field<'_>) {
@@ -62,18 +63,21 @@ impl Data {
             },
             _ => return field.refuse_type("an array of tables", FILE),
         };
-        let mut files = Vec::new();
+        let (mut files, before) = (Vec::new(), field.problems.len());
         for node in &items {
             match file(node) {
                 Ok(file) => files.push(file),
-                Err(why) => {
-                    let problem = Problem::new(&node.at, format!("`{}`: {why}", field.path));
-                    return field.problems.push(problem.help(format!("for example: urls = {FILE}")));
+                Err(wrong) => {
+                    let problem = |why| Problem::new(&node.at, format!("`{}`: {why}", field.path));
+                    let example = format!("for example: urls = {FILE}");
+                    field.problems.extend(wrong.into_iter().map(|why| problem(why).help(example.clone())));
                 }
             }
         }
-        self.spec.urls = files;
-        self.whole(field);
+        if field.problems.len() == before {
+            self.spec.urls = files;
+            self.whole(field);
+        }
     }
 
     fn whole(&self, field: &mut Field<'_>) {
@@ -83,23 +87,30 @@ impl Data {
     }
 }
 
-fn file(node: &Node) -> Result<UrlFile, String> {
+/// One file by its URL, or all that is wrong with it.
+fn file(node: &Node) -> Result<UrlFile, Vec<String>> {
     let Value::Table(entries) = &node.value else {
-        return Err(format!("must hold tables, not {}", node.value.kind()));
+        return Err(vec![format!("must hold tables, not {}", node.value.kind())]);
     };
+    let mut wrong = Vec::new();
     let mut file = UrlFile { url: String::new(), sha256: String::new(), to: String::new() };
     for (name, node) in entries {
         let Value::String(text) = &node.value else {
-            return Err(format!("{} must be a string, not {}", name.text, node.value.kind()));
+            wrong.push(format!("{} must be a string, not {}", name.text, node.value.kind()));
+            continue;
         };
         match name.text.as_str() {
             "url" => file.url.clone_from(text),
             "sha256" => file.sha256 = text.to_ascii_lowercase(),
             "to" => file.to.clone_from(text),
-            other => return Err(format!("unknown key {other:?}; known: url, sha256, to")),
+            other => wrong.push(format!("unknown key {other:?}; known: url, sha256, to")),
         }
     }
-    file.check().map(|()| file)
+    // Where a key is no string, what is missing would be told twice.
+    if wrong.is_empty() {
+        wrong.extend(file.check().err());
+    }
+    if wrong.is_empty() { Ok(file) } else { Err(wrong) }
 }
 
 impl Section for Data {

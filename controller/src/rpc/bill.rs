@@ -19,7 +19,7 @@ pub(super) async fn bill(core: &Core, days: u32) -> Result<v1::BillReply, Status
     if days > DAYS_MOST {
         return Err(Status::invalid_argument(format!("{days} days back are too many; at most {DAYS_MOST}")));
     }
-    let bills = if days == 0 { core.bills.last() } else { bill::compare(core, days).await? };
+    let bills = if days == 0 { core.bills.last() } else { bill::compare(core, days, true).await? };
     Ok(v1::BillReply { bills: bills.into_iter().map(view).collect() })
 }
 

@@ -9,7 +9,8 @@ use lifecycle::reputation::Reputation;
 use lifecycle::spec::{MachineSpec, Market};
 use lifecycle::{RunSpec, RunState, choice};
 use proto::v1;
-use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
 
 use crate::core::Core;
 use crate::model::{Host, Of, Run};
@@ -38,9 +39,28 @@ pub(super) async fn list(core: &Core, ask: v1::OffersRequest) -> Result<v1::Offe
     known.work.hours = amount(ask.work_hours);
     known.reference_gpu = ask.reference_gpu.chars().take(64).collect();
     let most = amount(ask.max_usd_per_hour);
-    let found = provider.offers(&machine, most, &known).await.map_err(Status::unavailable)?;
+    let found = asked(&*provider, &machine, most, &known).await?;
     let offers = found.into_iter().take(TOLD_MAX).map(|offer| shown(offer, &known, machine.market));
     Ok(v1::OfferList { offers: offers.collect() })
+}
+
+/// What a provider offers now.
+///
+/// # Errors
+/// Where it does not answer: `unavailable`, marked as a provider's.
+pub(super) async fn asked(
+    provider: &dyn Provider,
+    machine: &MachineSpec,
+    most: Option<f64>,
+    known: &Appraisal,
+) -> Result<Vec<Offer>, Status> {
+    provider.offers(machine, most, known).await.map_err(|why| silent(provider.name(), &why))
+}
+
+fn silent(provider: &str, why: &str) -> Status {
+    let mut marks = MetadataMap::new();
+    marks.insert(proto::FROM_PROVIDER, MetadataValue::from_static("1"));
+    Status::with_metadata(Code::Unavailable, format!("`{provider}` does not answer: {why}"), marks)
 }
 
 /// A description of a machine.

@@ -7,7 +7,7 @@ use lifecycle::spec::{MachineSpec, Market};
 use proto::v1;
 use tonic::Status;
 
-use super::offers::{amount, machine, shown};
+use super::offers::{amount, asked, machine, shown};
 use super::select;
 use crate::core::Core;
 use crate::model::{Attempt, Machine};
@@ -52,7 +52,7 @@ pub(super) async fn recommend(core: &Core, ask: v1::RecommendRequest) -> Result<
     known.reference_gpu.clone_from(&seen.gpu);
     known.work.reference_speed = reference(&*provider, &spec, &seen.gpu, &known).await?;
     let most = amount(ask.max_usd_per_hour);
-    let found = provider.offers(&spec, most, &known).await.map_err(Status::unavailable)?;
+    let found = asked(&*provider, &spec, most, &known).await?;
     let kinds = grouped(found, &seen, &known, spec.market, amount(ask.deadline_hours));
     Ok(v1::RecommendReply { kinds, steps_per_second: seen.rate, measured_on: seen.gpu, done: seen.done })
 }
@@ -100,7 +100,7 @@ async fn reference(
         min_reliability: 0.0,
         ..MachineSpec::default()
     };
-    let found = provider.offers(&alone, None, known).await.map_err(Status::unavailable)?;
+    let found = asked(provider, &alone, None, known).await?;
     let own = known.measured_by(found.iter().map(|offer| (offer.gpu.as_str(), offer.speed)));
     Ok(own.work.reference_speed)
 }

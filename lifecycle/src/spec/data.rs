@@ -40,13 +40,13 @@ impl DataSpec {
         if self.hf.len() > MOST_REPOS || self.urls.len() > MOST_URLS {
             return Err(format!("at most {MOST_REPOS} repositories and {MOST_URLS} urls are fetched"));
         }
-        self.urls.iter().try_for_each(UrlFile::check)?;
+        let mut wrong: Vec<String> = self.urls.iter().filter_map(|file| file.check().err()).collect();
         let mut places: Vec<&str> = self.urls.iter().map(|file| file.to.as_str()).collect();
         places.sort_unstable();
-        match places.windows(2).find(|two| two[0] == two[1]) {
-            Some(twice) => Err(format!("two urls go to {:?}", twice[0])),
-            None => Ok(()),
-        }
+        let twice = places.windows(2).filter(|two| two[0] == two[1]);
+        wrong.extend(twice.map(|two| format!("two urls go to {:?}", two[0])));
+        wrong.dedup();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 }
 
@@ -177,26 +177,27 @@ impl UrlFile {
     /// Whether it can be fetched.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// All that is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
+        let mut wrong = Vec::new();
         let host = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://"));
         let host = host.and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
         let plain = self.url.bytes().all(|b| b.is_ascii_graphic()) && self.url.len() <= 4_096;
         if host.is_empty() || !plain {
-            return Err("url must be https://HOST/PATH, without blanks".to_owned());
+            wrong.push("url must be https://HOST/PATH, without blanks".to_owned());
         }
         if host.contains('@') {
-            return Err("url must not hold a user or a password: they would be shown".to_owned());
+            wrong.push("url must not hold a user or a password: they would be shown".to_owned());
         }
         if self.sha256.len() != 64
             || !self.sha256.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
         {
-            return Err("sha256 must be 64 hexadecimal digits in small letters".to_owned());
+            wrong.push("sha256 must be 64 hexadecimal digits in small letters".to_owned());
         }
         if !is_inside(&self.to) {
-            return Err(format!("{:?} does not stay below the source tree", self.to));
+            wrong.push(format!("{:?} does not stay below the source tree", self.to));
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 }
 
@@ -277,6 +278,8 @@ mod tests {
         ] {
             assert!(file(url, sum, to).check().is_err(), "{url} {sum} {to}");
         }
+        let all = file("ftp://h/x", "abc", "../x").check().unwrap_err();
+        assert_eq!(all.split("; ").count(), 3, "{all}");
         let twice = DataSpec { hf: Vec::new(), urls: vec![file("https://h/x", &sum, "x"); 2] };
         assert!(twice.check().unwrap_err().contains("two urls"));
     }

@@ -6,7 +6,6 @@ Ends with 77 where the client cannot be installed.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import pathlib
@@ -15,8 +14,10 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from client import with_package  # noqa: E402
+
 WANTED = "huggingface_hub==2.4.0"
-CANNOT = 77
 HERE = pathlib.Path(__file__).resolve().parent
 COMMIT = "a1" * 20
 TOKEN = "hf_ofTheRig0123456789"
@@ -37,24 +38,6 @@ found["online"] = os.path.samefile(hf_hub_download("org/tiny", "model.safetensor
     hf_hub_download("org/tiny", "model.safetensors", local_files_only=True))
 pathlib.Path(os.environ["FOUND"]).write_text(json.dumps(found))
 """
-
-
-def with_client(venv: pathlib.Path) -> pathlib.Path:
-    """A Python that has the client; ends with 77 where it cannot be had."""
-    venv.mkdir(parents=True, exist_ok=True)
-    ready, python = venv / "ready", venv / "bin" / "python"
-    with open(venv / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (ready.exists() and ready.read_text() == WANTED):
-            try:
-                subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=2, timeout=300)
-                install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "5"]
-                subprocess.run([str(python), *install, "--only-binary", ":all:", WANTED], check=True, stdout=2, timeout=900)
-            except (OSError, subprocess.SubprocessError) as error:
-                print(f"the official client cannot be installed: {error}", file=sys.stderr)
-                sys.exit(CANNOT)
-            ready.write_text(WANTED)
-    return python
 
 
 def sums(files: dict) -> dict:
@@ -120,7 +103,7 @@ def main() -> None:
     parser.add_argument("--program", type=pathlib.Path, required=True)
     parser.add_argument("--venv", type=pathlib.Path, required=True)
     options = parser.parse_args()
-    python = with_client(options.venv.resolve())
+    python = with_package(options.venv.resolve(), WANTED)
     with tempfile.TemporaryDirectory(prefix="hub", dir="/tmp") as work:
         work = pathlib.Path(work)
         state = work / "state"

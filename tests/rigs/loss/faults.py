@@ -300,9 +300,10 @@ class Case:
     # --- what its files say ---
 
     def lines(self, name):
+        """Whole lines: what is just being written ends without its newline."""
         try:
             with open(f"{self.home}/{name}", encoding="ascii") as file:
-                return file.read().splitlines()
+                return [line[:-1] for line in file if line.endswith("\n")]
         except FileNotFoundError:
             return []
 

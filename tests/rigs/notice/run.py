@@ -13,6 +13,9 @@ import pathlib
 import subprocess
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from client import with_package  # noqa: E402
+
 VERSION = "3.0.0"
 JUDGE = """
 import json, sys
@@ -57,23 +60,12 @@ class Fake:
         return json.loads(text)
 
 
-def install(venv: pathlib.Path) -> bool:
-    python = venv / "bin/python"
-    probe = "import importlib.metadata as m; assert m.version('ec2-metadata') == '3.0.0'"
-    if python.exists() and subprocess.run([python, "-c", probe], capture_output=True).returncode == 0:
-        return True
-    made = subprocess.run([sys.executable, "-m", "venv", venv], capture_output=True)
-    pip = [python, "-m", "pip", "install", "-q", f"ec2-metadata=={VERSION}"]
-    return made.returncode == 0 and subprocess.run(pip, capture_output=True).returncode == 0
-
-
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", type=pathlib.Path, required=True)
     parser.add_argument("--venv", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
-    if not install(arguments.venv):
-        return 77
+    python = with_package(arguments.venv.resolve(), f"ec2-metadata=={VERSION}")
     fake, checks = Fake(arguments.program), []
 
     def check(name: str, held: bool, why: object = "") -> None:
@@ -81,7 +73,7 @@ def main() -> int:
         if not held:
             print(f"FAILED {name}: {why}", flush=True)
 
-    judge = subprocess.Popen([arguments.venv / "bin/python", "-c", JUDGE, str(fake.port)],
+    judge = subprocess.Popen([python, "-c", JUDGE, str(fake.port)],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def judged(word: str = "again") -> dict:

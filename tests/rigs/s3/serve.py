@@ -8,7 +8,6 @@ the port once the bucket is there; ends when its standard input does. Exit code
 """
 
 import argparse
-import fcntl
 import json
 import os
 import pathlib
@@ -16,27 +15,10 @@ import subprocess
 import sys
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from client import with_package  # noqa: E402
+
 MOTO = "moto[server]==5.2.5"
-CANNOT = 77
-
-
-def python_with_moto(venv: pathlib.Path) -> pathlib.Path:
-    """The interpreter of the virtual environment, made if need be."""
-    venv.mkdir(parents=True, exist_ok=True)
-    ready, python = venv / "ready", venv / "bin" / "python"
-    # Several tests may begin at once.
-    with open(venv / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (ready.exists() and ready.read_text() == MOTO):
-            try:
-                subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=2, timeout=300)
-                install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "5"]
-                subprocess.run([str(python), *install, "--only-binary", ":all:", MOTO], check=True, stdout=2, timeout=600)
-            except (OSError, subprocess.SubprocessError) as error:
-                print(f"moto cannot be installed: {error}", file=sys.stderr)
-                sys.exit(CANNOT)
-            ready.write_text(MOTO)
-    return python
 
 
 def serve(bucket: str) -> None:
@@ -67,7 +49,7 @@ def main() -> None:
     if options.serve:
         serve(options.bucket)
         return
-    python = python_with_moto(options.venv)
+    python = with_package(options.venv, MOTO)
     own = [os.path.abspath(__file__), "--serve", "--venv", str(options.venv), "--bucket", options.bucket]
     os.execv(python, [str(python), "-B", *own])
 

@@ -1,40 +1,18 @@
 """The two ends of the rig: the fake Vast as a process, and the official client in an environment of its own."""
 
-import fcntl
 import json
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import urllib.error
 import urllib.request
 
 VERSION = "1.9.1"
 WANTED = f"vastai=={VERSION}"
-CANNOT = 77
 KEY = "a-key-of-the-rig"
 # Whatever proxy is set for the world is none for loopback.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def with_vastai(venv: pathlib.Path) -> pathlib.Path:
-    """The official client's program, installed if need be; ends with 77 where it cannot be had."""
-    venv.mkdir(parents=True, exist_ok=True)
-    ready, python = venv / "ready", venv / "bin" / "python"
-    # Several rigs may begin at once.
-    with open(venv / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (ready.exists() and ready.read_text() == WANTED):
-            try:
-                subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=2, timeout=300)
-                install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "5"]
-                subprocess.run([str(python), *install, "--only-binary", ":all:", WANTED], check=True, stdout=2, timeout=900)
-            except (OSError, subprocess.SubprocessError) as error:
-                print(f"the official client cannot be installed: {error}", file=sys.stderr)
-                sys.exit(CANNOT)
-            ready.write_text(WANTED)
-    return venv / "bin" / "vastai"
 
 
 class Fake:

@@ -12,9 +12,12 @@ import argparse
 import pathlib
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from client import with_package  # noqa: E402
+
 import machines
 import market
-from ends import KEY, VERSION, Client, Fake, with_vastai
+from ends import KEY, VERSION, WANTED, Client, Fake
 from troubles import troubles
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJUnnamedKeyOfTheRigThatOpensNothing rig"
@@ -273,7 +276,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="leave out most searches and the faults, which take half the time")
     parser.add_argument("--table", action="store_true", help="print every command and what was answered")
     options = parser.parse_args()
-    program = with_vastai(options.venv.resolve())
+    program = with_package(options.venv.resolve(), WANTED).with_name("vastai")
     fake = Fake(options.program.resolve(), "--offers", "600", "--seed", "11")
     client = Client(program, fake.url)
     rig = Rig(fake, client)

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::SELF;
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Machine, ReturnAsked, Run, StopReason, Versioned, Wish};
-use crate::money::{Books, Room, reserve};
+use crate::money::{Books, DISK_HOURS, Room, reserve};
 use crate::plan;
 use crate::provider::{Provider, Stopped};
 
@@ -28,7 +28,6 @@ const LEFT_MS: u64 = 3_600_000;
 /// since its provider answers, and two days of its disk.
 const SALVAGE_HOURS: f64 = 3.0 / 60.0;
 const END_HOURS: f64 = 2.0 / 60.0;
-const DISK_HOURS: f64 = 48.0;
 /// Nobody waits longer for what other machines cost.
 const LOOK_ELSEWHERE: std::time::Duration = std::time::Duration::from_secs(8);
 
