@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lifecycle::{HubId, MachineId};
-use proto::accept::{PeerInfo, incoming};
+use proto::accept::{PeerInfo, incoming, tcp};
 use proto::health::pb::health_check_response::ServingStatus;
 use proto::health::pb::health_server::Health;
 use proto::health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -23,7 +23,7 @@ use proto::v1::{self, machine_health_server::MachineHealth};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -106,7 +106,7 @@ pub async fn serve(listening: Listening, sources: Sources, mut held: watch::Rece
             return;
         }
     };
-    let accepted = incoming(TcpListenerStream::new(listening.listener), config, Some(sources.hub));
+    let accepted = incoming(tcp(listening.listener), config, Some(sources.hub));
     let served = proto::serve::machine_health(accepted, Service::new(sources), std::future::pending());
     tokio::pin!(served);
     loop {

@@ -204,12 +204,10 @@ impl Task {
         let (link, dial) = (carrier.control.clone(), carrier.bulk.clone());
         let control =
             proto::channel::over("the controller", move || link(), tls.clone(), name.clone()).await?;
-        let bulk = match carrier.handed {
-            None => proto::channel::over("the controller", move || dial(), tls, name).await?,
-            // It comes over a connection of its own, perhaps later: a machine
-            // that can speak must not wait for the way of its checkpoints.
-            Some(_) => proto::channel::later(move || dial(), tls, name),
-        };
+        // A connection of its own, when it is wanted: a machine that can speak
+        // must not wait for the way of its checkpoints, and a thousand that have
+        // none to send hold none open.
+        let bulk = proto::channel::later(move || dial(), tls, name);
         let (out, outbound) = mpsc::channel(QUEUE);
         let hello = v1::Hello {
             machine_id: self.config.machine.clone(),

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -306,7 +305,7 @@ async fn serve_all(
     let joining = proto::tls::join_server(&own, wall)?;
     let until = || stop.clone().cancelled_owned();
     let operators = proto::serve::operators(
-        proto::accept::incoming(TcpListenerStream::new(doors.operators), mutual.clone(), Some(core.hub)),
+        proto::accept::incoming(proto::accept::tcp(doors.operators), mutual.clone(), Some(core.hub)),
         OperatorService::new(core.clone(), tasks.clone(), stop.clone(), build),
         Gateway::new(core.clone(), tasks.clone()),
         until(),
@@ -368,13 +367,13 @@ async fn keep_state_files(core: Arc<Core>, stop: CancellationToken) {
     let mut changed = core.changed.subscribe();
     let mut written: BTreeMap<lifecycle::RunId, u64> = BTreeMap::new();
     loop {
-        if let Ok(runs) = core.all::<crate::model::Run>().await {
+        if let Ok(runs) = core.every::<crate::model::Run>().await {
             for run in runs {
-                let version = run.version.unwrap_or(0);
+                let version = run.version;
                 if written.get(&run.body.id) == Some(&version) {
                     continue;
                 }
-                let json = serde_json::to_string_pretty(&run.body).unwrap_or_default();
+                let json = serde_json::to_string_pretty(&*run.body).unwrap_or_default();
                 match core.files.write_state(&run.body.name, &json) {
                     Ok(()) => {
                         written.insert(run.body.id, version);

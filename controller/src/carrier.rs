@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{Core, CoreError};
-use crate::model::{Machine, Versioned};
+use crate::model::Machine;
 use crate::provider::{Provider, Reach};
 use crate::reconcile::chain;
 
@@ -148,10 +148,9 @@ async fn look(
     kept: &BTreeMap<MachineId, watch::Sender<Seen>>,
 ) -> Result<Vec<(MachineId, Arc<dyn Provider>, Seen)>, CoreError> {
     let mut found = Vec::new();
-    let all: Vec<Versioned<Machine>> = core.all().await?;
-    for machine in all.into_iter().map(|row| row.body) {
+    for machine in core.every::<Machine>().await?.into_iter().map(|row| row.body) {
         let Some(provider) = dialled(core, &machine) else { continue };
-        let Some(instance) = machine.instance else { continue };
+        let Some(instance) = machine.instance.clone() else { continue };
         // Once it has joined it has for ever.
         let known = kept.get(&machine.id).is_some_and(|seen| seen.borrow().joined);
         let joined = known || right::joined(core, machine.id).await?;

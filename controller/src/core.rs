@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Entropy};
+use crate::kept::{Kept, Shared};
 use crate::liveness::{Clocks, ProviderWord};
 use crate::model::{Record, RowError, Versioned};
 use crate::provider::Provider;
@@ -129,6 +130,7 @@ pub struct Core {
     pub carried: crate::carrier::Troubles,
     /// Objects lie on this computer alone.
     pub local_store: AtomicBool,
+    kept: Kept,
     presence: Mutex<BTreeMap<MachineId, Presence>>,
     /// The reconciler's last tick.
     ticked_ms: AtomicU64,
@@ -206,6 +208,7 @@ impl Core {
             bills: crate::bill::Desk::default(),
             carried: crate::carrier::Troubles::default(),
             local_store: AtomicBool::default(),
+            kept: Kept::default(),
             presence: Mutex::default(),
             ticked_ms: AtomicU64::new(0),
             watching_ms: AtomicU64::new(0),
@@ -222,8 +225,15 @@ impl Core {
     /// # Errors
     /// Where the store fails or the row does not parse.
     pub async fn load<T: Record>(&self, key: &str) -> Result<Option<Versioned<T>>, CoreError> {
-        let row = self.store.get(T::KIND, key).await?;
-        Ok(row.as_ref().map(Versioned::read).transpose()?)
+        Ok(self.look(key).await?.map(|row| row.own()))
+    }
+
+    /// One row, to be read alone.
+    ///
+    /// # Errors
+    /// As [`Core::load`].
+    pub async fn look<T: Record>(&self, key: &str) -> Result<Option<Shared<T>>, CoreError> {
+        self.kept.one(&*self.store, key).await
     }
 
     /// One row that must exist.
@@ -241,8 +251,15 @@ impl Core {
     /// # Errors
     /// As [`Core::load`].
     pub async fn all<T: Record>(&self) -> Result<Vec<Versioned<T>>, CoreError> {
-        let rows = self.store.list(T::KIND).await?;
-        Ok(rows.iter().map(Versioned::read).collect::<Result<_, _>>()?)
+        Ok(self.every().await?.iter().map(Shared::own).collect())
+    }
+
+    /// All rows of a kind, to be read alone.
+    ///
+    /// # Errors
+    /// As [`Core::load`].
+    pub async fn every<T: Record>(&self) -> Result<Vec<Shared<T>>, CoreError> {
+        self.kept.every(&*self.store).await
     }
 
     /// All rows of a kind that belong to a run.

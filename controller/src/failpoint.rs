@@ -19,7 +19,9 @@ use crate::provider::{
     Charges, CreateOutcome, CreateRequest, DestroyOutcome, Idempotency, Listing, Offer, Owner, Presence,
     Provider, Reach, RouteError, SshRoute, Stopped, Terms,
 };
-use crate::store::{Changeset, ChunkPut, Commit, JournalCheck, JournalRow, Kind, Row, Store, StoreError};
+use crate::store::{
+    Changed, Changeset, ChunkPut, Commit, JournalCheck, JournalRow, Kind, Row, Store, StoreError,
+};
 
 /// Names the boundary: `CALL/PHASE/N`, such as `create/after/1` or
 /// `commit/during:3/20`: the N-th such call, and for `during` so many
@@ -251,6 +253,10 @@ impl Store for CutStore {
 
     async fn commit(&self, changes: Changeset) -> Result<Commit, StoreError> {
         self.fuse.around("commit", self.inner.commit(changes)).await
+    }
+
+    fn changed_since(&self, mark: u64) -> Changed {
+        self.inner.changed_since(mark)
     }
 
     async fn locate(&self, digests: &[[u8; 32]]) -> Result<Vec<Option<ChunkPut>>, StoreError> {

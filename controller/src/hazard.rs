@@ -2,7 +2,7 @@
 //! were. Pure. A machine that was given back has told of its time and of no
 //! loss; one of which nobody knows why it ended counts as given back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use lifecycle::cadence::{ByAge, Prior};
 use lifecycle::spec::Market;
@@ -22,12 +22,12 @@ fn is_lost(machine: &Machine) -> bool {
 #[must_use]
 pub fn between_losses_ms<'a>(
     machines: impl Iterator<Item = &'a Machine> + Clone,
-    runs: &[Run],
+    runs: &BTreeMap<RunId, &Run>,
     now_ms: u64,
 ) -> BTreeMap<MachineId, u64> {
-    let markets: HashMap<RunId, Market> =
-        runs.iter().map(|run| (run.id, run.steer.machine(&run.spec.machine).market)).collect();
-    let market = |machine: &Machine| markets.get(&machine.run).copied().unwrap_or_default();
+    let market = |machine: &Machine| {
+        runs.get(&machine.run).map_or_else(Market::default, |run| run.steer.machine(&run.spec.machine).market)
+    };
     let mut kinds: BTreeMap<(&str, bool), ByAge> = BTreeMap::new();
     let interruptible = |machine: &Machine| market(machine) == Market::Interruptible;
     for machine in machines.clone().filter(|m| m.ready_ms > 0) {
@@ -80,7 +80,7 @@ mod tests {
         let live = [machine(1, "vast", HOUR, 0, ""), machine(2, "ssh", HOUR, 0, "")];
         let mean = |more: &[Machine], id: u8| {
             let all: Vec<Machine> = live.iter().chain(more).cloned().collect();
-            between_losses_ms(all.iter(), &[], 2 * HOUR)[&MachineId::from_bytes([id; 16])]
+            between_losses_ms(all.iter(), &BTreeMap::new(), 2 * HOUR)[&MachineId::from_bytes([id; 16])]
         };
         let before = mean(&[], 1);
         let lost = LossCause::Gone.to_string();

@@ -23,6 +23,7 @@ pub mod foreign;
 pub mod hazard;
 pub mod health;
 pub mod ingest;
+pub mod kept;
 pub mod keys;
 pub mod known;
 pub mod label;

@@ -50,7 +50,7 @@ pub struct Versioned<T> {
 }
 
 /// What has a row of its own.
-pub trait Record: Serialize + DeserializeOwned {
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// Which table it is in.
     const KIND: Kind;
     /// Its key there.

@@ -2,11 +2,12 @@
 //! First launch, loss, crash and a person's wish are the same path, and a
 //! second pass over the same facts after the actions yields nothing new.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lifecycle::comeback::PATIENCE_MS;
 use lifecycle::run::Active;
-use lifecycle::{LossCause, MachineId, MachineState, RunId, RunState};
+use lifecycle::{AttemptId, LossCause, MachineId, MachineState, RunId, RunState};
 
 use crate::liveness::{self, Clocks, Observation, ProviderWord, Verdict};
 use crate::model::{Attempt, Machine, Run, StopReason, Wish};
@@ -33,11 +34,11 @@ pub struct Snapshot {
     /// Unix milliseconds; for prices and the storm limit.
     pub now_ms: u64,
     /// Runs that are not final, and final ones that still have machines.
-    pub runs: Vec<Run>,
+    pub runs: Vec<Arc<Run>>,
     /// The bound attempts of those runs.
-    pub bound: Vec<Attempt>,
+    pub bound: Vec<Arc<Attempt>>,
     /// Machines that are not final.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<Arc<Machine>>,
     /// Machines of those attempts that are gone already, and why they were lost.
     pub gone: Vec<(MachineId, String)>,
     /// What past machines of those runs have cost, in dollars.
@@ -53,27 +54,63 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn seen(&self, id: MachineId) -> (Observation, u64) {
-        self.seen
-            .iter()
-            .find(|(machine, ..)| *machine == id)
-            .map_or_else(Default::default, |(_, seen, age)| (*seen, *age))
-    }
-
-    /// The machine to bind among these: one that is ready and attached.
-    fn ready<'a>(&self, among: impl Iterator<Item = &'a Machine>) -> Option<MachineId> {
-        let ready = among.filter(|m| m.status == MachineState::Ready && self.seen(m.id).0.attached);
-        ready.map(|m| m.id).min()
-    }
-
-    fn bound_of(&self, run: &Run) -> Option<&Attempt> {
-        run.bound.and_then(|id| self.bound.iter().find(|a| a.id == id))
-    }
-
     /// Whether somebody bills this provider's machines.
     #[must_use]
     pub fn is_paid(&self, provider: &str) -> bool {
         self.paid.contains(provider)
+    }
+}
+
+/// A snapshot with what is looked up in it: a plan asks for each machine and
+/// each run, and a thousand machines must not be a million comparisons.
+struct World<'a> {
+    snapshot: &'a Snapshot,
+    runs: BTreeMap<RunId, &'a Run>,
+    machines: BTreeMap<MachineId, &'a Machine>,
+    of_run: BTreeMap<RunId, Vec<&'a Machine>>,
+    bound: BTreeMap<AttemptId, &'a Attempt>,
+    seen: BTreeMap<MachineId, (Observation, u64)>,
+    now_ms: u64,
+}
+
+impl<'a> World<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let mut of_run: BTreeMap<RunId, Vec<&Machine>> = BTreeMap::new();
+        for machine in &snapshot.machines {
+            of_run.entry(machine.run).or_default().push(machine);
+        }
+        Self {
+            runs: snapshot.runs.iter().map(|run| (run.id, &**run)).collect(),
+            machines: snapshot.machines.iter().map(|machine| (machine.id, &**machine)).collect(),
+            of_run,
+            bound: snapshot.bound.iter().map(|attempt| (attempt.id, &**attempt)).collect(),
+            seen: snapshot.seen.iter().map(|(id, seen, age)| (*id, (*seen, *age))).collect(),
+            now_ms: snapshot.now_ms,
+            snapshot,
+        }
+    }
+
+    fn seen(&self, id: MachineId) -> (Observation, u64) {
+        self.seen.get(&id).copied().unwrap_or_default()
+    }
+
+    fn machine(&self, id: MachineId) -> Option<&'a Machine> {
+        self.machines.get(&id).copied()
+    }
+
+    /// The machines that were rented for a run.
+    fn of_run(&self, run: &Run) -> impl Iterator<Item = &'a Machine> + use<'_, 'a> {
+        self.of_run.get(&run.id).into_iter().flatten().copied()
+    }
+
+    /// The machine to bind among these: one that is ready and attached.
+    fn ready<'m>(&self, among: impl Iterator<Item = &'m Machine>) -> Option<MachineId> {
+        let ready = among.filter(|m| m.status == MachineState::Ready && self.seen(m.id).0.attached);
+        ready.map(|m| m.id).min()
+    }
+
+    fn bound_of(&self, run: &Run) -> Option<&'a Attempt> {
+        run.bound.and_then(|id| self.bound.get(&id).copied())
     }
 }
 
@@ -130,8 +167,9 @@ pub enum Action {
 
 /// Plans. Releases come before creations, so that money is freed first.
 #[must_use]
-pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
-    let live: Vec<&Machine> = world.machines.iter().filter(|m| m.status.is_up()).collect();
+pub fn plan(snapshot: &Snapshot, clocks: &Clocks) -> Vec<Action> {
+    let world = &World::of(snapshot);
+    let live: Vec<&Machine> = world.machines.values().copied().filter(|m| m.status.is_up()).collect();
     let silent = live
         .iter()
         .filter(|m| {
@@ -151,12 +189,12 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
     }
     // When the first are heard again, the others are on their way: they have
     // a lease's time for it.
-    let frozen = alarmed || world.alarmed_ms_ago.is_some_and(|ms| ms < clocks.lease_ttl_ms);
-    for machine in &world.machines {
+    let frozen = alarmed || snapshot.alarmed_ms_ago.is_some_and(|ms| ms < clocks.lease_ttl_ms);
+    for machine in &snapshot.machines {
         plan_machine(world, machine, clocks, frozen, &mut actions);
     }
-    let books = Books::of(world);
-    for run in &world.runs {
+    let books = Books::of(snapshot);
+    for run in &snapshot.runs {
         plan_run(world, &books, run, &mut actions);
     }
     for (run, percent, _) in books.news() {
@@ -165,9 +203,9 @@ pub fn plan(world: &Snapshot, clocks: &Clocks) -> Vec<Action> {
     actions
 }
 
-fn plan_machine(world: &Snapshot, machine: &Machine, clocks: &Clocks, frozen: bool, out: &mut Vec<Action>) {
+fn plan_machine(world: &World<'_>, machine: &Machine, clocks: &Clocks, frozen: bool, out: &mut Vec<Action>) {
     let id = machine.id;
-    let run = world.runs.iter().find(|r| r.id == machine.run);
+    let run = world.runs.get(&machine.run).copied();
     match &machine.status {
         MachineState::Intent if run.is_none_or(wants_none) || machine.condemned => {
             out.push(Action::Release(id, "its run needs it no more"));
@@ -204,7 +242,7 @@ fn wants_none(run: &Run) -> bool {
 }
 
 /// Why a machine that exists serves nothing, if so.
-fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'static str> {
+fn needless(world: &World<'_>, machine: &Machine, run: Option<&Run>) -> Option<&'static str> {
     let Some(run) = run else { return Some("its run is unknown") };
     if machine.condemned {
         let unfit = machine.reason.starts_with(UNFIT);
@@ -219,7 +257,7 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
         Some(_) if is_leaving(machine, world.now_ms) => Some(LEAVES),
         Some(attempt) => {
             // The bound machine came back before its replacement was bound.
-            let held = world.machines.iter().find(|m| m.id == attempt.machine);
+            let held = world.machine(attempt.machine);
             let leaves = |m: &Machine| m.given_up || !m.status.is_up() || is_leaving(m, world.now_ms);
             let replaced = held.is_none_or(leaves);
             (!replaced).then_some("the machine it was to replace came back")
@@ -234,9 +272,8 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
             // serves, then one that is up, then the first in id order.
             let ready = |m: &Machine| m.status == MachineState::Ready && world.seen(m.id).0.attached;
             let first = world
-                .machines
-                .iter()
-                .filter(|m| m.run == run.id && m.status.is_hopeful() && !m.given_up && !m.condemned)
+                .of_run(run)
+                .filter(|m| m.status.is_hopeful() && !m.given_up && !m.condemned)
                 .filter(|m| !is_leaving(m, world.now_ms))
                 .map(|m| (!ready(m), !m.status.is_up(), m.id))
                 .min();
@@ -245,7 +282,7 @@ fn needless(world: &Snapshot, machine: &Machine, run: Option<&Run>) -> Option<&'
     }
 }
 
-fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
+fn plan_run(world: &World<'_>, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
     if run.status.is_final() {
         return;
     }
@@ -275,7 +312,7 @@ fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action
             // What is unfit is left before the next attempt could be bound.
             None => out.push(unfit(world, run).unwrap_or(Action::Settle(run.id))),
             Some(attempt) => {
-                let machine = world.machines.iter().find(|m| m.id == attempt.machine);
+                let machine = world.machine(attempt.machine);
                 match machine.map(|m| (&m.status, m.given_up)) {
                     _ if machine.is_some_and(|m| m.condemned) => {
                         out.push(Action::LoseAttempt(run.id, LossCause::Operator));
@@ -305,7 +342,7 @@ fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action
             // It waits for leave to make another machine; that question is
             // over once the silent one spoke, ended or is lost for certain.
             let silent = bound.is_some_and(|attempt| {
-                let machine = world.machines.iter().find(|m| m.id == attempt.machine);
+                let machine = world.machine(attempt.machine);
                 machine.is_some_and(|m| m.given_up && m.status.is_up())
             });
             if !silent {
@@ -318,27 +355,27 @@ fn plan_run(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action
 
 /// Whether a machine that was asked to go on for what is on its disk alone has
 /// had its time: to come back, and to hand it in.
-fn is_overdue(world: &Snapshot, attempt: &Attempt) -> bool {
-    let machine = world.machines.iter().find(|m| m.id == attempt.machine);
+fn is_overdue(world: &World<'_>, attempt: &Attempt) -> bool {
+    let machine = world.machine(attempt.machine);
     let asked = machine.and_then(|m| m.return_asked);
     asked.is_some_and(|asked| world.now_ms >= asked.stopped_ms.saturating_add(2 * PATIENCE_MS))
 }
 
 /// The machine of a run's last attempt, where that ended and said that the
 /// next try belongs on another one.
-fn unfit(world: &Snapshot, run: &Run) -> Option<Action> {
+fn unfit(world: &World<'_>, run: &Run) -> Option<Action> {
     let ended = world.bound_of(run).filter(|a| run.wish == Wish::Run && !a.leave_machine.is_empty())?;
-    let machine = world.machines.iter().find(|m| m.id == ended.machine)?;
+    let machine = world.machine(ended.machine)?;
     (machine.status.is_up() && !machine.condemned).then_some(Action::Condemn(run.id, machine.id))
 }
 
 /// Why a machine was lost that is being removed by now, or is gone: its row has
 /// it in words.
-fn remembered(world: &Snapshot, machine: MachineId) -> LossCause {
+fn remembered(world: &World<'_>, machine: MachineId) -> LossCause {
     use LossCause as C;
     let all = [C::Terminated, C::Silent, C::NeverJoined, C::Operator, C::Farewell, C::Noticed];
-    let there = world.machines.iter().find(|m| m.id == machine).map(|m| &m.reason);
-    let gone = || world.gone.iter().find(|(id, _)| *id == machine).map(|(_, reason)| reason);
+    let there = world.machine(machine).map(|m| &m.reason);
+    let gone = || world.snapshot.gone.iter().find(|(id, _)| *id == machine).map(|(_, reason)| reason);
     let reason = there.or_else(gone);
     let said = |cause: &C| reason.is_some_and(|reason| *reason == cause.to_string());
     all.into_iter().find(said).unwrap_or(C::Gone)
@@ -363,9 +400,9 @@ pub fn storm_over_ms(creates_ms: &[u64], now_ms: u64) -> Option<u64> {
     Some(counted[last_to_pass] + HOUR_MS)
 }
 
-fn want_machine(world: &Snapshot, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
+fn want_machine(world: &World<'_>, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
     let mine = || {
-        let own = world.machines.iter().filter(|m| m.run == run.id && !m.given_up && !m.condemned);
+        let own = world.of_run(run).filter(|m| !m.given_up && !m.condemned);
         own.filter(|m| !is_leaving(m, world.now_ms))
     };
     if let Some(machine) = world.ready(mine()) {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Changes, Core, CoreError};
 use crate::execute;
-use crate::model::{Attempt, Machine, Run, Versioned};
+use crate::model::{Attempt, Machine, Run};
 use crate::money::Books;
 use crate::plan::{Action, Snapshot, plan};
 
@@ -35,11 +35,12 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
     let now_ms = core.clock.wall_ms();
     let mut world = Snapshot { now_ms, alarmed_ms_ago: core.alarmed_ms_ago(), ..Snapshot::default() };
     world.paid = core.providers.iter().filter(|(_, p)| p.is_paid()).map(|(name, _)| name.clone()).collect();
-    let all: Vec<Versioned<Machine>> = core.all().await?;
+    let all = core.every::<Machine>().await?;
     let mut ended = BTreeMap::new();
     let mut past: BTreeMap<RunId, f64> = BTreeMap::new();
-    let runs: Vec<Run> = core.all::<Run>().await?.into_iter().map(|row| row.body).collect();
-    core.believe(crate::hazard::between_losses_ms(all.iter().map(|row| &row.body), &runs, now_ms));
+    let runs: Vec<Arc<Run>> = core.every::<Run>().await?.into_iter().map(|row| row.body).collect();
+    let by_id: BTreeMap<RunId, &Run> = runs.iter().map(|run| (run.id, &**run)).collect();
+    core.believe(crate::hazard::between_losses_ms(all.iter().map(|row| &*row.body), &by_id, now_ms));
     for machine in all.into_iter().map(|row| row.body) {
         let live = !machine.status.is_final() && machine.status != MachineState::Abandoned;
         if live {
@@ -47,7 +48,7 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
             let mut seen = core.observe(machine.id);
             seen.boots_longer_ms = core.providers.get(&machine.provider).map_or(0, |p| p.boots_longer_ms());
             seen.returns = execute::machine::returns(&machine, now_ms)
-                && runs.iter().any(|run| run.id == machine.run && execute::machine::may_await(run));
+                && by_id.get(&machine.run).is_some_and(|run| execute::machine::may_await(run));
             world.seen.push((machine.id, seen, age));
             world.machines.push(machine);
         } else {
@@ -55,10 +56,11 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
             world.spent.push((machine.run, usd));
             *past.entry(machine.run).or_default() += usd;
             world.past.today += machine.spent_today(now_ms);
-            ended.insert(machine.id, machine.reason);
+            ended.insert(machine.id, machine);
         }
     }
     let with_machines: BTreeSet<RunId> = world.machines.iter().map(|m| m.run).collect();
+    drop(by_id);
     for run in runs {
         if let Some(usd) = past.get(&run.id) {
             *world.past.by_project.entry(run.spec.project.clone()).or_default() += usd;
@@ -67,10 +69,10 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
             continue;
         }
         if let Some(id) = run.bound
-            && let Some(attempt) = core.load::<Attempt>(&id.to_string()).await?
+            && let Some(attempt) = core.look::<Attempt>(&id.to_string()).await?
         {
-            if let Some(reason) = ended.remove(&attempt.body.machine) {
-                world.gone.push((attempt.body.machine, reason));
+            if let Some(machine) = ended.remove(&attempt.body.machine) {
+                world.gone.push((machine.id, machine.reason.clone()));
             }
             world.bound.push(attempt.body);
         }
@@ -123,6 +125,7 @@ async fn work(core: Arc<Core>, stop: CancellationToken) {
     let mut lanes = Lanes::default();
     let (mut swept_ms, mut planned) = (None, false);
     loop {
+        let begun_ms = core.clock.mono_ms();
         match pass(&core, &mut lanes).await {
             Ok(()) => {
                 if !std::mem::replace(&mut planned, true) {
@@ -137,6 +140,12 @@ async fn work(core: Arc<Core>, stop: CancellationToken) {
             if let Err(error) = execute::machine::sweep(&core).await {
                 core.alert("reconcile", Some(format!("the sweep failed: {}", chain(&error))));
             }
+        }
+        // However much happens, at least as long is left to everything else as a
+        // pass takes.
+        let took = Duration::from_millis(core.clock.mono_ms().saturating_sub(begun_ms)).min(PERIOD);
+        if !took.is_zero() {
+            tokio::time::sleep(took).await;
         }
         tokio::select! {
             biased;

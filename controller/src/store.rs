@@ -16,12 +16,14 @@ mod chain;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
+mod feed;
 mod memory;
 mod rows;
 mod schema;
 mod sqlite;
 
 pub use error::StoreError;
+pub use feed::{Changed, Feed};
 
 /// The newest schema that this program knows.
 pub const SCHEMA: u32 = schema::KNOWN;
@@ -79,6 +81,13 @@ impl Kind {
         Self::Secret,
         Self::Host,
     ];
+
+    /// Rows that are read far more often than they change: their changes are
+    /// told by [`Store::changed_since`].
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::Run | Self::Attempt | Self::Machine | Self::Identity)
+    }
 
     /// The stable text of this kind in databases and journals.
     #[must_use]
@@ -263,6 +272,9 @@ pub trait Store: Send + Sync {
     async fn list_run(&self, kind: Kind, run: &str) -> Result<Vec<Row>, StoreError>;
     /// Applies a changeset: all of it, durably, or nothing.
     async fn commit(&self, changes: Changeset) -> Result<Commit, StoreError>;
+    /// Which rows of kinds that are kept (see [`Kind::is_kept`]) changed since a
+    /// mark that an earlier answer gave. Asked in memory: it never waits.
+    fn changed_since(&self, mark: u64) -> Changed;
     /// Where each chunk lies, in the order asked; `None` for unknown ones.
     async fn locate(&self, digests: &[[u8; 32]]) -> Result<Vec<Option<ChunkPut>>, StoreError>;
     /// Journal rows numbered above `after`, at most `limit`, of one run or of all.

@@ -11,10 +11,12 @@ use std::time::Duration;
 use lifecycle::HubId;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::Connected;
 
@@ -81,6 +83,17 @@ impl<S> Stream for Incoming<S> {
     }
 }
 
+/// The TCP connections of a listener. Small answers leave at once: without
+/// that each would wait 40 ms for an acknowledgement that its peer holds back.
+/// The server library sets this only where it accepts by itself.
+pub fn tcp(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send + Unpin {
+    TcpListenerStream::new(listener).map(|accepted| {
+        let stream = accepted?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    })
+}
+
 /// Turns raw connections into accepted ones. With `hub`, a peer must present a
 /// certificate that names exactly one identity of that hub.
 pub fn incoming<S, R>(raw: R, config: Arc<ServerConfig>, hub: Option<HubId>) -> Incoming<S>
@@ -143,4 +156,19 @@ where
         }
     };
     Ok(Accepted { stream, info: PeerInfo { peer } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn small_answers_leave_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut accepted = tcp(listener);
+        let _peer = TcpStream::connect(at).await.unwrap();
+        let stream = accepted.next().await.unwrap().unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
 }

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod channel;
+pub mod codec;
 pub mod convert;
 pub mod gateway;
 pub mod identity;

@@ -29,7 +29,6 @@ fn builder(streams: u32) -> Server {
         .max_concurrent_streams(Some(streams))
         .initial_stream_window_size(Some(1 << 20))
         .initial_connection_window_size(Some(4 << 20))
-        .tcp_nodelay(true)
 }
 
 async fn run<S, F>(router: Router, incoming: Incoming<S>, stop: F) -> Result<(), ServeError>

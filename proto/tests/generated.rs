@@ -13,6 +13,7 @@ fn bindings_match_the_proto_files() {
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::codec::LeanCodec")
         .type_attribute(".outlast.v1", "#[derive(serde::Serialize)]")
         // Keys, and URLs whose holder may write: shown by nothing, written by
         // nothing but the wire.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lifecycle::{HubId, MachineId};
-use proto::accept::{HANDSHAKE_TIMEOUT, PENDING_HANDSHAKES, PeerInfo, incoming};
+use proto::accept::{HANDSHAKE_TIMEOUT, PENDING_HANDSHAKES, PeerInfo, incoming, tcp};
 use proto::identity::{Identity, Peer};
 use proto::pki::{Authority, Credentials, MachineKey};
 use proto::tls::{self, WallClock};
@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -173,7 +173,7 @@ impl Hub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let mirror = Mirror::default();
-        let incoming = incoming(TcpListenerStream::new(listener), config, Some(hub()));
+        let incoming = incoming(tcp(listener), config, Some(hub()));
         let mut server = JoinSet::new();
         let (operator, gateway) = (mirror.clone(), mirror.clone());
         server.spawn(async move {
@@ -413,7 +413,7 @@ async fn only_the_pinned_authority_is_joined() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let mirror = Mirror::default();
-    let accepted = incoming(TcpListenerStream::new(listener), tls::join_server(&own, real()).unwrap(), None);
+    let accepted = incoming(tcp(listener), tls::join_server(&own, real()).unwrap(), None);
     let mut server = JoinSet::new();
     let service = mirror.clone();
     server.spawn(async move { serve::join(accepted, service, std::future::pending()).await.unwrap() });

@@ -22,7 +22,6 @@ use proto::v1::agent_link_client::AgentLinkClient;
 use proto::v1::artifact_gateway_client::ArtifactGatewayClient;
 use proto::v1::{self, down, up};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
@@ -71,7 +70,7 @@ pub(super) async fn hub() -> Hub {
     let tls = proto::tls::server(core.authority.root_pem(), &own, Arc::new(SystemTime::now)).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let incoming = proto::accept::incoming(TcpListenerStream::new(listener), tls, Some(hub));
+    let incoming = proto::accept::incoming(proto::accept::tcp(listener), tls, Some(hub));
     let served = core.clone();
     let mut server = tokio::task::JoinSet::new();
     server.spawn(async move {

@@ -11,6 +11,7 @@ mod booklets;
 mod care;
 mod carried;
 mod choice;
+mod contract;
 mod controllers;
 mod disk;
 mod double;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 /// Carried connections that no server has taken yet.
@@ -97,6 +97,6 @@ pub fn incoming(
     listener: TcpListener,
     carried: mpsc::Receiver<Wire>,
 ) -> impl Stream<Item = io::Result<Wire>> + Send + Unpin {
-    let dialled = TcpListenerStream::new(listener).map(|stream| stream.map(Wire::Dialled));
+    let dialled = proto::accept::tcp(listener).map(|stream| stream.map(Wire::Dialled));
     dialled.merge(ReceiverStream::new(carried).map(Ok))
 }

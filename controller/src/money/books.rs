@@ -65,7 +65,7 @@ impl<'a> Books<'a> {
     /// Sums up.
     #[must_use]
     pub fn of(world: &'a Snapshot) -> Self {
-        let runs: BTreeMap<RunId, &Run> = world.runs.iter().map(|run| (run.id, run)).collect();
+        let runs: BTreeMap<RunId, &Run> = world.runs.iter().map(|run| (run.id, &**run)).collect();
         let mut past: BTreeMap<RunId, f64> = BTreeMap::new();
         for (run, usd) in &world.spent {
             *past.entry(*run).or_default() += usd;

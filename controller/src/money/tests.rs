@@ -1,5 +1,7 @@
 //! What caps bear, refuse, keep back and share, in tables and for any wishes.
 
+use std::sync::Arc;
+
 use lifecycle::{MachineId, RunId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -40,6 +42,8 @@ fn machine(n: u8, run: u8) -> Machine {
 }
 
 fn world(now_ms: u64, runs: Vec<Run>, machines: Vec<Machine>) -> Snapshot {
+    let runs = runs.into_iter().map(Arc::new).collect();
+    let machines = machines.into_iter().map(Arc::new).collect();
     Snapshot { now_ms, runs, machines, paid: ["vast".to_owned()].into(), ..Snapshot::default() }
 }
 
@@ -122,7 +126,7 @@ fn what_costs_nothing_goes_on_whatever_others_have_spent() {
     assert_eq!(Books::of(&world).exhausted(&free), None);
     assert!(Books::of(&world).news().is_empty());
     free.spec.usd_per_hour = Some(1.0);
-    world.runs = vec![free.clone()];
+    world.runs = vec![free.clone().into()];
     assert!(Books::of(&world).exhausted(&free).is_some());
 }
 
@@ -158,7 +162,7 @@ proptest! {
             let id = u8::try_from(n + 1).unwrap();
             let mut wished = run(id, &spec(Some(*cap), Some(*hour)));
             wished.spec.max_usd_project = Some(project);
-            world.runs.push(wished.clone());
+            world.runs.push(wished.clone().into());
             // Nobody goes on longer than the allowance, with a controller or without.
             let alone = Books::of(&world).allowances().iter().filter_map(|(_, ms)| *ms).min().unwrap_or(u64::MAX);
             world.now_ms += pauses[n].min(alone);
@@ -167,7 +171,7 @@ proptest! {
                 let rates = expected(&wished.spec, &wished.spec.machine, true);
                 begun.meter = lifecycle::meter::Meter::default();
                 begun.meter.begin(world.now_ms, rates);
-                world.machines.push(begun);
+                world.machines.push(begun.into());
                 for room in Books::of(&world).rooms(&wished) {
                     prop_assert!(room.spent_usd + room.reserved_usd <= room.cap_usd, "{room:?}");
                 }
@@ -180,7 +184,7 @@ proptest! {
             let last = world.now_ms + ms.unwrap();
             let owner = world.machines.iter().find(|m| m.id == id).map(|m| m.run).unwrap();
             let owner = before.runs.iter().find(|r| r.id == owner).unwrap().clone();
-            let begun = world.machines.iter_mut().find(|m| m.id == id).unwrap();
+            let begun = Arc::make_mut(world.machines.iter_mut().find(|m| m.id == id).unwrap());
             let rates = begun.meter.rates;
             begun.meter.look(last, lifecycle::meter::Billed::All, rates);
             begun.meter.end(last);

@@ -9,7 +9,7 @@
 use crate::model::{Attempt, Machine, Run, Wish};
 use crate::money::Books;
 
-use super::{Action, REFUSED_MOST_MS, Snapshot, storm_over_ms};
+use super::{Action, REFUSED_MOST_MS, World, storm_over_ms};
 
 /// So long before its time nothing is waited for any more: what is not saved by
 /// then is lost with the machine.
@@ -40,16 +40,16 @@ pub fn may_be_left(machine: &Machine, now_ms: u64) -> bool {
 
 /// Wants a replacement for the bound machine of a run that works on.
 pub(super) fn replace_early(
-    world: &Snapshot,
+    world: &World<'_>,
     books: &Books<'_>,
     run: &Run,
     attempt: &Attempt,
     out: &mut Vec<Action>,
 ) {
-    let held = world.machines.iter().find(|m| m.id == attempt.machine);
+    let held = world.machine(attempt.machine);
     let Some(held) = held.filter(|m| run.wish == Wish::Run && is_leaving(m, world.now_ms)) else { return };
     let others = || {
-        let own = world.machines.iter().filter(|m| m.run == run.id && m.id != held.id);
+        let own = world.of_run(run).filter(|m| m.id != held.id);
         own.filter(|m| !m.given_up && !m.condemned && !is_leaving(m, world.now_ms))
     };
     if let Some(ready) = world.ready(others()) {

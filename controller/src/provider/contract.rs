@@ -9,10 +9,16 @@ use super::{
 /// Runs the whole suite; panics where the provider breaks the contract. The
 /// script must bring a machine up and keep it so.
 pub async fn run(provider: &dyn Provider, user_data: &str) {
+    run_where(provider, user_data, &fresh_id()).await;
+}
+
+/// As [`run`], where `never` is a name that the provider could have given and
+/// has given to nothing.
+pub async fn run_where(provider: &dyn Provider, user_data: &str, never: &str) {
     life_of_a_machine(provider, user_data).await;
     a_repeated_create_makes_one(provider, user_data).await;
     a_taken_name_is_refused(provider, user_data).await;
-    what_never_was_is_absent(provider).await;
+    what_never_was_is_absent(provider, never).await;
     lists_go_by_prefix(provider, user_data).await;
     sabotage_leaves_nothing(provider, user_data).await;
 }
@@ -119,11 +125,10 @@ async fn a_taken_name_is_refused(provider: &dyn Provider, user_data: &str) {
     assert_eq!(provider.destroy(&instance).await, DestroyOutcome::Accepted);
 }
 
-async fn what_never_was_is_absent(provider: &dyn Provider) {
-    let never = fresh_id();
-    assert_eq!(provider.get(&never).await, Presence::Absent);
-    assert_eq!(provider.destroy(&never).await, DestroyOutcome::Absent);
-    assert!(provider.sabotage(&never).await.is_err());
+async fn what_never_was_is_absent(provider: &dyn Provider, never: &str) {
+    assert_eq!(provider.get(never).await, Presence::Absent);
+    assert_eq!(provider.destroy(never).await, DestroyOutcome::Absent);
+    assert!(provider.sabotage(never).await.is_err());
 }
 
 async fn lists_go_by_prefix(provider: &dyn Provider, user_data: &str) {
@@ -143,4 +148,63 @@ async fn sabotage_leaves_nothing(provider: &dyn Provider, user_data: &str) {
     provider.sabotage(&instance).await.expect("a machine that is up can be sabotaged");
     assert_eq!(provider.get(&instance).await, Presence::Absent);
     assert_eq!(ids(provider, "drill/").await, []);
+}
+
+/// What a provider may say while its vendor misbehaves. `vendor` sets a fault
+/// (`None`: none) and tells the labels of the machines that the vendor really
+/// has; every fault passes by itself or with the next `None`.
+///
+/// The rules: no machine is told as gone that is there (one list that lacks it
+/// is no proof: list and get must not agree on it); what is told as made is
+/// there, what is told as refused is not and never comes; what is told as
+/// destroyed is gone, and a destroy that is repeated without a fault succeeds.
+pub async fn hold_under(
+    provider: &dyn Provider,
+    faults: usize,
+    vendor: impl Fn(Option<usize>) -> Vec<String>,
+) {
+    let kept = create(provider, &request(&fresh_id(), "kept/1", "")).await;
+    wait_for(provider, &kept, &UP).await;
+    for fault in 0..faults {
+        let told = format!("fault {fault}");
+        vendor(Some(fault));
+        let lacks = match provider.list("kept/").await {
+            Listing::Complete(found) => found.iter().all(|one| one.id != kept),
+            Listing::Partial(_) | Listing::Error(_) => false,
+        };
+        vendor(Some(fault));
+        let gone = provider.get(&kept).await == Presence::Absent;
+        assert!(!(lacks && gone), "{told}: it is there and told as gone");
+        assert!(!gone, "{told}: a machine that is there is told as gone");
+
+        vendor(Some(fault));
+        let label = format!("asked/{fault}");
+        let asked = request(&fresh_id(), &label, "");
+        let outcome = provider.create(&asked).await;
+        let made = vendor(None).iter().filter(|one| **one == label).count();
+        assert!(made <= 1, "{told}: {made} machines for one wish, after {outcome:?}");
+        match &outcome {
+            CreateOutcome::Created { .. } => assert_eq!(made, 1, "{told}: {outcome:?}"),
+            CreateOutcome::Rejected { .. } => assert_eq!(made, 0, "{told}: {outcome:?}"),
+            CreateOutcome::Unknown { .. } => {}
+        }
+        let listed = match provider.list(&label).await {
+            Listing::Complete(found) => found,
+            other => panic!("{told} is over, and the list is {other:?}"),
+        };
+        assert_eq!(listed.len(), made, "{told}: after the fault the list is the vendor's");
+        for one in listed {
+            vendor(Some(fault));
+            let said = provider.destroy(&one.id).await;
+            let left = vendor(None).contains(&label);
+            assert!(matches!(said, DestroyOutcome::Unknown(_)) || !left, "{told}: {said:?}, and it is there");
+            if left {
+                assert_eq!(provider.destroy(&one.id).await, DestroyOutcome::Accepted, "{told}");
+            }
+            wait_for(provider, &one.id, &Presence::Absent).await;
+        }
+    }
+    assert_eq!(provider.destroy(&kept).await, DestroyOutcome::Accepted);
+    wait_for(provider, &kept, &Presence::Absent).await;
+    assert_eq!(vendor(None), Vec::<String>::new(), "nothing stays rented");
 }

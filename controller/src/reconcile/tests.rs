@@ -16,7 +16,7 @@ use super::*;
 use crate::bench::{MACHINE, at_work, parts};
 use crate::clock::Clock;
 use crate::core::Parts;
-use crate::model::Checkpoint;
+use crate::model::{Checkpoint, Versioned};
 use crate::provider::{CreateOutcome, Provider, SimulatedConfig, SimulatedProvider};
 
 /// How the store answers.

@@ -105,11 +105,11 @@ impl Rows {
         for machine in &self.machines {
             let age = self.wall_ms().saturating_sub(machine.created_ms).min(self.now_ms - self.began_ms);
             world.seen.push((machine.id, self.observe(machine.id), age));
-            world.machines.push(machine.clone());
+            world.machines.push(machine.clone().into());
         }
-        world.bound.extend(self.attempt.clone());
+        world.bound.extend(self.attempt.clone().map(Into::into));
         if !self.run.status.is_final() || !self.machines.is_empty() {
-            world.runs.push(self.run.clone());
+            world.runs.push(self.run.clone().into());
         }
         world
     }

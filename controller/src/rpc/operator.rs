@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{logs, operator_of, select, views};
 use crate::core::{Changes, Core, CoreError};
-use crate::model::{Machine, Run, StopReason, Versioned, Wish};
+use crate::model::{Machine, Run, StopReason, Wish};
 
 const EVENTS: u32 = 10_000;
 /// Watchers get at most so many updates a second.
@@ -78,14 +78,14 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::RunList>, Status> {
         operator_of(&self.core, &request)?;
         let all = request.into_inner().all;
-        let mut rows: Vec<Run> = self.core.all::<Run>().await?.into_iter().map(|r| r.body).collect();
+        let mut rows: Vec<Arc<Run>> = self.core.every::<Run>().await?.into_iter().map(|r| r.body).collect();
         rows.sort_by_key(|r| std::cmp::Reverse(r.created_ms));
-        let mut runs = Vec::new();
-        for (index, run) in rows.iter().enumerate() {
-            if all || !run.status.is_final() || index < 20 {
-                runs.push(views::run(&self.core, run).await?);
-            }
-        }
+        let mut index = 0;
+        rows.retain(|run| {
+            index += 1;
+            all || !run.status.is_final() || index <= 20
+        });
+        let runs = views::runs(&self.core, &rows).await?;
         Ok(Response::new(v1::RunList { runs }))
     }
 
@@ -262,16 +262,17 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::MachineList>, Status> {
         operator_of(&self.core, &request)?;
         let all = request.into_inner().all;
-        let mut rows: Vec<Machine> = self.core.all::<Machine>().await?.into_iter().map(|m| m.body).collect();
+        let every = self.core.every::<Machine>().await?;
+        let mut rows: Vec<Arc<Machine>> = every.into_iter().map(|m| m.body).collect();
         rows.retain(|m| all || (!m.status.is_final() && m.status != MachineState::Abandoned));
         rows.sort_by_key(|m| m.created_ms);
         let mut said = views::words(&self.core, &rows).await?;
-        let view = |row: &Machine| {
+        let mut view = |row: &Machine| {
             let mut view = views::machine(&self.core, row);
             view.provider_says = said.remove(&row.id).unwrap_or_default();
             view
         };
-        let machines = rows.iter().map(view).collect();
+        let machines = rows.iter().map(|row| view(row)).collect();
         Ok(Response::new(v1::MachineList { machines }))
     }
 
@@ -421,8 +422,8 @@ impl Operator for OperatorService {
         operator_of(&self.core, &request)?;
         let core = &self.core;
         core.alert("keys", core.keys.trouble());
-        let runs: Vec<Versioned<Run>> = core.all().await?;
-        let machines: Vec<Versioned<Machine>> = core.all().await?;
+        let runs = core.every::<Run>().await?;
+        let machines = core.every::<Machine>().await?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Response::new(v1::ControllerView {
             hub_id: core.hub.to_string(),

@@ -56,12 +56,13 @@ fn one<T>(what: &str, text: &str, all: Vec<T>, names: impl Fn(&T) -> Vec<String>
 /// # Errors
 /// Where none or several match, or the store fails.
 pub async fn run(core: &Core, text: &str) -> Result<Versioned<Run>, Status> {
-    let all = core.all::<Run>().await?;
-    one("run", text, all, |r| {
+    let all = core.every::<Run>().await?;
+    let found = one("run", text, all, |r| {
         let id = r.body.id.to_string();
         let suffix = r.body.name.rsplit('-').next().unwrap_or_default().to_owned();
         vec![r.body.name.clone(), id, suffix]
-    })
+    });
+    Ok(found?.own())
 }
 
 /// The machine that `text` means.
@@ -69,8 +70,8 @@ pub async fn run(core: &Core, text: &str) -> Result<Versioned<Run>, Status> {
 /// # Errors
 /// Where none or several match, or the store fails.
 pub async fn machine(core: &Core, text: &str) -> Result<Versioned<Machine>, Status> {
-    let all = core.all::<Machine>().await?;
-    one("machine", text, all, |m| vec![m.body.id.to_string()])
+    let all = core.every::<Machine>().await?;
+    Ok(one("machine", text, all, |m| vec![m.body.id.to_string()])?.own())
 }
 
 #[cfg(test)]

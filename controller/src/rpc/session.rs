@@ -53,6 +53,7 @@ impl AgentLink for AgentService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (machine, peer) = super::machine_of(&self.core, &request)?;
         let (sender, receiver) = mpsc::channel(OUT);
+        let receiver = ReceiverStream::new(receiver).map(|said: Box<Down>| *said);
         let (core, drain) = (self.core.clone(), self.drain.clone());
         let mut inbound = request.into_inner();
         self.tasks.spawn(async move {
@@ -67,10 +68,10 @@ impl AgentLink for AgentService {
             core.detach(machine, session, end.is_ok());
             if let Err(status) = end {
                 tracing::info!(machine = %machine.short(), %status, "a session ended");
-                let _ = live.out.try_send(Err(status));
+                let _ = live.out.try_send(Box::new(Err(status)));
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(Box::pin(receiver)))
     }
 }
 
@@ -78,20 +79,23 @@ struct Session {
     core: Arc<Core>,
     machine: MachineId,
     peer: Peer,
-    out: mpsc::Sender<Down>,
+    /// Boxed: the queue of each of many machines holds its places all the time.
+    out: mpsc::Sender<Box<Down>>,
     /// Attempts that were told that they are superseded.
     told: BTreeSet<String>,
     sent: Option<v1::Assignment>,
 }
 
 impl Session {
+    /// What handles a message is boxed: it is large, lives for a moment, and a
+    /// thousand sessions wait all the time.
     async fn run(
         &mut self,
         inbound: &mut Streaming<v1::Up>,
         mut poke: watch::Receiver<u64>,
     ) -> Result<(), Status> {
         match inbound.next().await {
-            Some(Ok(v1::Up { body: Some(up::Body::Hello(hello)) })) => self.hello(&hello).await?,
+            Some(Ok(v1::Up { body: Some(up::Body::Hello(hello)) })) => Box::pin(self.hello(&hello)).await?,
             _ => return Err(Status::invalid_argument("the first message must be Hello")),
         }
         loop {
@@ -112,11 +116,11 @@ impl Session {
             };
             match message {
                 None => {
-                    self.assign().await?;
-                    self.upgrade().await?;
+                    Box::pin(self.assign()).await?;
+                    Box::pin(self.upgrade()).await?;
                 }
-                Some(v1::Up { body: Some(up::Body::Renew(renew)) }) => self.renew(&renew).await?,
-                Some(v1::Up { body: Some(up::Body::Facts(batch)) }) => self.facts(&batch).await?,
+                Some(v1::Up { body: Some(up::Body::Renew(renew)) }) => Box::pin(self.renew(&renew)).await?,
+                Some(v1::Up { body: Some(up::Body::Facts(batch)) }) => Box::pin(self.facts(&batch)).await?,
                 Some(v1::Up { body: Some(up::Body::Hello(_)) }) => {
                     return Err(Status::invalid_argument("Hello is said once"));
                 }
@@ -124,16 +128,18 @@ impl Session {
                     self.core.heard(self.machine);
                     self.core.health.said(self.machine, self.core.clock.mono_ms(), report);
                 }
-                Some(v1::Up { body: Some(up::Body::Farewell(farewell)) }) => self.farewell(&farewell).await?,
+                Some(v1::Up { body: Some(up::Body::Farewell(farewell)) }) => {
+                    Box::pin(self.farewell(&farewell)).await?;
+                }
                 Some(v1::Up { body: Some(up::Body::Notice(said)) }) => {
                     self.core.heard(self.machine);
-                    super::notice::take(&self.core, self.machine, &said).await?;
+                    Box::pin(super::notice::take(&self.core, self.machine, &said)).await?;
                 }
                 Some(v1::Up { body: Some(up::Body::Upgraded(outcome)) }) => {
                     self.core.health.upgraded(self.machine, outcome);
                 }
                 Some(v1::Up { body: None }) => {
-                    self.say(down::Body::Unsupported("message not known".into())).await?;
+                    Box::pin(self.say(down::Body::Unsupported("message not known".into()))).await?;
                 }
             }
         }
@@ -154,7 +160,7 @@ impl Session {
     }
 
     async fn say(&self, body: down::Body) -> Result<(), Status> {
-        let sent = self.out.send(Ok(v1::Down { body: Some(body) })).await;
+        let sent = self.out.send(Box::new(Ok(v1::Down { body: Some(body) }))).await;
         sent.map_err(|_| Status::cancelled("the peer went away"))
     }
 
@@ -162,7 +168,7 @@ impl Session {
         if hello.machine_id != self.machine.to_string() {
             return Err(Status::permission_denied("the certificate names another machine"));
         }
-        self.check_key(Some(hello)).await?;
+        self.check_key(hello).await?;
         self.core.health.connected(self.machine, &hello.version);
         self.core.health.answers_at(self.machine, &hello.health_endpoint);
         attach(&self.core, self.machine).await?;
@@ -193,8 +199,18 @@ impl Session {
         }
     }
 
-    /// The bound key and incarnation; `hello` raises the incarnation.
-    async fn check_key(&self, hello: Option<&v1::Hello>) -> Result<(), Status> {
+    /// The key that is bound to this machine is still the peer's.
+    async fn same_key(&self) -> Result<(), Status> {
+        let key = self.core.look::<BoundKey>(&self.machine.to_string()).await?;
+        let key = key.ok_or_else(|| Status::permission_denied("this machine never joined"))?;
+        if key.body.thumbprint == self.peer.thumbprint {
+            return Ok(());
+        }
+        Err(Status::permission_denied("another key is bound to this machine"))
+    }
+
+    /// The bound key and the incarnation, which a Hello raises.
+    async fn check_key(&self, hello: &v1::Hello) -> Result<(), Status> {
         let core = &self.core;
         for _ in 0..8 {
             let mut key: Versioned<BoundKey> = core
@@ -204,7 +220,6 @@ impl Session {
             if key.body.thumbprint != self.peer.thumbprint {
                 return Err(Status::permission_denied("another key is bound to this machine"));
             }
-            let Some(hello) = hello else { return Ok(()) };
             if hello.incarnation < key.body.incarnation {
                 return Err(Status::permission_denied("a newer incarnation of this machine was heard"));
             }
@@ -219,7 +234,7 @@ impl Session {
 
     async fn renew(&mut self, renew: &v1::Renew) -> Result<(), Status> {
         super::current(&self.core, &self.peer)?;
-        self.check_key(None).await?;
+        self.same_key().await?;
         self.core.heard(self.machine);
         attach(&self.core, self.machine).await?;
         let ttl_ms = self.core.clocks.lease_ttl_ms;
@@ -290,6 +305,11 @@ impl Session {
 /// A machine that speaks is ready; one that was given up is wanted again
 /// until its replacement is bound.
 async fn attach(core: &Core, machine: MachineId) -> Result<(), Status> {
+    // Nearly always.
+    let row = core.look::<Machine>(&machine.to_string()).await?;
+    if row.is_some_and(|row| row.body.status == MachineState::Ready && !row.body.given_up) {
+        return Ok(());
+    }
     for _ in 0..8 {
         let mut row: Versioned<Machine> = core.need(&machine.to_string()).await?;
         match &row.body.status {

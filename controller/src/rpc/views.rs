@@ -1,16 +1,17 @@
 //! Rows as people's tools see them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lifecycle::mask::Masker;
-use lifecycle::{AttemptState, CheckpointState, MachineId, MachineState, RunState};
+use lifecycle::{AttemptState, CheckpointState, MachineId, MachineState, RunId, RunState};
 use proto::v1;
 
 use crate::capsule;
 use crate::core::{Core, CoreError};
 use crate::model::{Attempt, Checkpoint, Exited, Machine, Metrics, Run, Versioned};
 use crate::plan;
-use crate::provider::{Listing, Presence};
+use crate::provider::{InstanceState, Listing, Presence};
 
 /// A run with what it has cost and how fast it goes.
 ///
@@ -18,15 +19,38 @@ use crate::provider::{Listing, Presence};
 /// Where the store fails.
 pub async fn run(core: &Core, run: &Run) -> Result<v1::RunView, CoreError> {
     let machines: Vec<Versioned<Machine>> = core.of_run(run.id).await?;
+    let machines: Vec<&Machine> = machines.iter().map(|row| &row.body).collect();
+    with_machines(core, run, &machines).await
+}
+
+/// Many of them.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn runs(core: &Core, runs: &[Arc<Run>]) -> Result<Vec<v1::RunView>, CoreError> {
+    let machines = core.every::<Machine>().await?;
+    let mut of: BTreeMap<RunId, Vec<&Machine>> = BTreeMap::new();
+    for machine in &machines {
+        of.entry(machine.body.run).or_default().push(&machine.body);
+    }
+    let mut views = Vec::with_capacity(runs.len());
+    for run in runs {
+        let own = of.get(&run.id).map(Vec::as_slice).unwrap_or_default();
+        views.push(with_machines(core, run, own).await?);
+    }
+    Ok(views)
+}
+
+async fn with_machines(core: &Core, run: &Run, machines: &[&Machine]) -> Result<v1::RunView, CoreError> {
     let attempt = match run.bound {
-        Some(id) => core.load::<Attempt>(&id.to_string()).await?.map(|row| row.body),
+        Some(id) => core.look::<Attempt>(&id.to_string()).await?.map(|row| row.body),
         None => None,
     };
     let metrics = match &attempt {
-        Some(a) => core.load::<Metrics>(&a.id.to_string()).await?.map(|row| row.body),
+        Some(a) => core.look::<Metrics>(&a.id.to_string()).await?.map(|row| row.body),
         None => None,
     };
-    let mut view = assemble(core, run, &machines, attempt.as_ref(), metrics.as_ref());
+    let mut view = assemble(core, run, machines, attempt.as_deref(), metrics.as_deref());
     view.forked_from = super::lineage::forked_from(core, run).await?;
     view.question = question(core, run).await?;
     Ok(view)
@@ -35,7 +59,7 @@ pub async fn run(core: &Core, run: &Run) -> Result<v1::RunView, CoreError> {
 fn assemble(
     core: &Core,
     run: &Run,
-    machines: &[Versioned<Machine>],
+    machines: &[&Machine],
     attempt: Option<&Attempt>,
     metrics: Option<&Metrics>,
 ) -> v1::RunView {
@@ -46,7 +70,7 @@ fn assemble(
         RunState::Paused => "held until `outlast resume`".to_owned(),
         RunState::Provisioning | RunState::Recovering => machines
             .iter()
-            .filter_map(|m| match &m.body.status {
+            .filter_map(|m| match &m.status {
                 MachineState::Rejected { reason } => Some(reason.clone()),
                 _ => None,
             })
@@ -76,7 +100,7 @@ fn assemble(
         rate: attempt.and_then(|a| curves::rate(&a.pace)),
         produced_step: run.produced_step,
         durable_step: run.head.as_ref().and_then(|h| h.step),
-        cost_usd: machines.iter().map(|m| m.body.cost_usd(now)).sum(),
+        cost_usd: machines.iter().map(|m| m.cost_usd(now)).sum(),
         exit_code: run.exit.as_ref().map(lifecycle::Exit::shell_code),
         machine,
         phase: attempt.map(phase).unwrap_or_default(),
@@ -122,17 +146,12 @@ fn phase(a: &Attempt) -> String {
 
 /// How often the program saves and what that costs, from what its agent
 /// measured.
-fn saves(
-    core: &Core,
-    run: &Run,
-    attempt: &Attempt,
-    machines: &[Versioned<Machine>],
-) -> Option<v1::SavesView> {
+fn saves(core: &Core, run: &Run, attempt: &Attempt, machines: &[&Machine]) -> Option<v1::SavesView> {
     use lifecycle::cadence::{Bounds, SaveCost, price};
     let told = core.health.saves(attempt.machine, &attempt.id.to_string())?;
     let sane = |seconds: f64| Some(seconds).filter(|s| s.is_finite() && *s >= 0.0);
     let (own_s, between) = (sane(told.own_s)?, sane(told.between_losses_s)?);
-    let machine = machines.iter().map(|row| &row.body).find(|m| m.id == attempt.machine)?;
+    let machine = machines.iter().find(|m| m.id == attempt.machine)?;
     let cost = SaveCost::blocking(sane(told.cost_s)?);
     let restart_s = machine.ready_ms.saturating_sub(machine.called_ms) / 1_000;
     #[expect(clippy::cast_precision_loss, reason = "seconds of a boot")]
@@ -175,7 +194,8 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
             max: s.max.unwrap_or(f64::NAN),
         })
         .collect();
-    let mut view = assemble(core, run, &machines, newest, metrics.as_ref());
+    let own: Vec<&Machine> = machines.iter().map(|row| &row.body).collect();
+    let mut view = assemble(core, run, &own, newest, metrics.as_ref());
     view.forked_from = super::lineage::forked_from(core, run).await?;
     view.question = question(core, run).await?;
     Ok(v1::RunDetail {
@@ -253,7 +273,7 @@ fn attempt(core: &Core, run: &Run, a: &Attempt) -> v1::AttemptView {
 ///
 /// # Errors
 /// Where a provider is not known.
-pub async fn words(core: &Core, rows: &[Machine]) -> Result<BTreeMap<MachineId, String>, CoreError> {
+pub async fn words(core: &Core, rows: &[Arc<Machine>]) -> Result<BTreeMap<MachineId, String>, CoreError> {
     let word = |presence: &Presence| format!("{presence:?}").to_lowercase();
     let mut said = BTreeMap::new();
     let mut live: BTreeMap<&str, Vec<(&Machine, &str)>> = BTreeMap::new();
@@ -271,8 +291,10 @@ pub async fn words(core: &Core, rows: &[Machine]) -> Result<BTreeMap<MachineId, 
                 Listing::Error(_) => Vec::new(),
             },
         };
+        let by_id: BTreeMap<&str, InstanceState> =
+            listed.iter().map(|one| (one.id.as_str(), one.state)).collect();
         for (row, instance) in machines {
-            let found = listed.iter().find(|one| one.id == instance).map(|one| Presence::Present(one.state));
+            let found = by_id.get(instance).map(|state| Presence::Present(*state));
             let presence = match found {
                 Some(presence) => presence,
                 None => provider.get(instance).await,

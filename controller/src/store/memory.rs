@@ -8,7 +8,9 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 
 use super::chain::{GENESIS, Sealed, Walk};
-use super::{Changeset, ChunkPut, Commit, JournalCheck, JournalRow, Kind, Row, Store, StoreError};
+use super::{
+    Changed, Changeset, ChunkPut, Commit, Feed, JournalCheck, JournalRow, Kind, Row, Store, StoreError,
+};
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,6 +23,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
+    feed: Feed,
 }
 
 impl MemoryStore {
@@ -83,7 +86,18 @@ impl Store for MemoryStore {
 
     async fn commit(&self, changes: Changeset) -> Result<Commit, StoreError> {
         changes.check()?;
-        Ok(self.state()?.apply(changes))
+        let mut state = self.state()?;
+        let news =
+            Changeset { put: changes.put.clone(), delete: changes.delete.clone(), ..Changeset::default() };
+        let commit = state.apply(changes);
+        if matches!(commit, Commit::Committed { .. }) {
+            self.feed.applied(&news);
+        }
+        Ok(commit)
+    }
+
+    fn changed_since(&self, mark: u64) -> Changed {
+        self.feed.since(mark)
     }
 
     async fn locate(&self, digests: &[[u8; 32]]) -> Result<Vec<Option<ChunkPut>>, StoreError> {

@@ -6,7 +6,7 @@
 //! calling task. Nothing is acknowledged before the transaction is on disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -14,7 +14,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ballast::Ballast;
-use super::{Changeset, ChunkPut, Commit, JournalCheck, JournalRow, Kind, Row, Store, StoreError};
+use super::{
+    Changed, Changeset, ChunkPut, Commit, Feed, JournalCheck, JournalRow, Kind, Row, Store, StoreError,
+};
 use super::{rows, schema};
 
 /// Where the database work happens.
@@ -38,6 +40,7 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 pub struct SqliteStore {
     path: PathBuf,
     engine: Engine,
+    feed: Arc<Feed>,
 }
 
 enum Engine {
@@ -54,6 +57,7 @@ struct Lanes {
 struct Writer {
     conn: Connection,
     ballast: Ballast,
+    feed: Arc<Feed>,
 }
 
 impl SqliteStore {
@@ -64,12 +68,14 @@ impl SqliteStore {
         let mut conn = connect(&path)?;
         schema::migrate(&mut conn, &path)?;
         schema::sync_directory(&path).map_err(|source| StoreError::io(&path, source))?;
-        let writer = Writer { conn, ballast: Ballast::open(schema::beside(&path, ".ballast")) };
+        let feed = Arc::new(Feed::default());
+        let ballast = Ballast::open(schema::beside(&path, ".ballast"));
+        let writer = Writer { conn, ballast, feed: feed.clone() };
         let engine = match mode {
             Mode::Inline => Engine::Inline(Mutex::new(writer)),
             Mode::Thread => Engine::Threads(Some(Lanes::start(&path, writer)?)),
         };
-        Ok(Self { path, engine })
+        Ok(Self { path, engine, feed })
     }
 
     async fn read<T: Send + 'static>(
@@ -176,8 +182,15 @@ impl Writer {
     fn transact(&mut self, group: &[Changeset]) -> Result<Vec<Commit>, StoreError> {
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let results =
-            group.iter().map(|changes| rows::apply(&transaction, changes)).collect::<Result<_, _>>()?;
-        transaction.commit()?;
+            group.iter().map(|changes| rows::apply(&transaction, changes)).collect::<Result<Vec<_>, _>>()?;
+        let ended = transaction.commit();
+        // Also where that failed: to read a row once more is no loss.
+        for (changes, result) in group.iter().zip(&results) {
+            if matches!(result, Commit::Committed { .. }) {
+                self.feed.applied(changes);
+            }
+        }
+        ended?;
         Ok(results)
     }
 }
@@ -209,6 +222,10 @@ impl Store for SqliteStore {
                 answer.await.map_err(|_| StoreError::Closed)?
             }
         }
+    }
+
+    fn changed_since(&self, mark: u64) -> Changed {
+        self.feed.since(mark)
     }
 
     async fn locate(&self, digests: &[[u8; 32]]) -> Result<Vec<Option<ChunkPut>>, StoreError> {

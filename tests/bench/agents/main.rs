@@ -100,12 +100,13 @@ async fn drive(home: &Path, agents: usize, seconds: u64) -> Value {
     eprintln!("preparing {agents} agents");
     // It makes the installation and its store; rows without a store are refused.
     let mut maker = start(home);
-    rendezvous(home).await;
+    rendezvous(home, &maker).await;
     let _ = maker.child.kill();
     let _ = maker.child.wait();
     let (seats, hub, pin) = prepare(home, agents).await;
     let mut served = start(home);
-    let at = rendezvous(home).await;
+    let at = rendezvous(home, &served).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = usage(served.child.id());
     let seen = Arc::new(Seen::default());
     let (connecting, mut running) = (Instant::now(), JoinSet::new());

@@ -94,9 +94,11 @@ pub(super) fn start(home: &Path) -> Served {
     Served { child, began, planned }
 }
 
-pub(super) async fn rendezvous(home: &Path) -> (String, String) {
+/// Where the controller of this process serves.
+pub(super) async fn rendezvous(home: &Path, served: &Served) -> (String, String) {
     loop {
-        if let Some(at) = controller::home::rendezvous(home) {
+        let at = controller::home::rendezvous(home).filter(|at| at.pid == served.child.id());
+        if let Some(at) = at {
             return (at.agents, at.join);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -285,12 +285,13 @@ proptest! {
             let run = if stranger { RunId::from_bytes([99; 16]) } else { run.id };
             // The first one is the bound one.
             let notice = notice.and_then(|which| Notice::after(None, &said(which), 1_000_000)).map(|(notice, _)| notice);
-            snapshot.machines.push(Machine { id, run, status, given_up, condemned, notice, ..template.clone() });
+            let machine = Machine { id, run, status, given_up, condemned, notice, ..template.clone() };
+            snapshot.machines.push(machine.into());
             snapshot.seen.push((id, seen, 20_000));
         }
         attempt.machine = MachineId::from_bytes([1; 16]);
-        snapshot.runs = vec![run];
-        snapshot.bound = vec![attempt];
+        snapshot.runs = vec![run.into()];
+        snapshot.bound = vec![attempt.into()];
         check(&snapshot, &plan(&snapshot, &Clocks::default()));
     }
 }

@@ -83,14 +83,14 @@ impl World {
             }
             let age = (self.wall_ms - machine.created_ms).min(self.up_ms);
             snapshot.seen.push((machine.id, self.observe(machine.id), age));
-            snapshot.machines.push(machine.clone());
+            snapshot.machines.push(machine.clone().into());
         }
         for run in &self.runs {
             if run.status.is_final() && !snapshot.machines.iter().any(|m| m.run == run.id) {
                 continue;
             }
-            snapshot.bound.extend(self.bound(run).cloned());
-            snapshot.runs.push(run.clone());
+            snapshot.bound.extend(self.bound(run).cloned().map(Into::into));
+            snapshot.runs.push(run.clone().into());
         }
         snapshot
     }

@@ -4,6 +4,8 @@
 //! The row says so before the provider is asked, and how often is bounded; it
 //! must never cost more than the run's ceiling and caps allow.
 
+use std::sync::Arc;
+
 use lifecycle::comeback::{self, Choice, Stop};
 use lifecycle::meter::{Billed, Rates};
 use lifecycle::spec::WhenStopped;
@@ -174,6 +176,7 @@ async fn elsewhere(
 async fn fits(core: &Core, machine: &Machine, run: &Run, rates: Rates) -> Result<bool, CoreError> {
     let mut world = crate::reconcile::snapshot(core).await?;
     if let Some(own) = world.machines.iter_mut().find(|m| m.id == machine.id) {
+        let own = Arc::make_mut(own);
         own.meter.rates = rates;
         own.usd_per_hour = rates.hourly();
     }

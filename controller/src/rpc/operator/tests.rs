@@ -7,7 +7,7 @@ use lifecycle::{CheckpointState, RunId};
 use serde_json::json;
 
 use super::*;
-use crate::model::{Checkpoint, ManifestRef};
+use crate::model::{Checkpoint, ManifestRef, Versioned};
 use crate::retain::tests::Bench;
 use crate::retain::{Grace, Keeper};
 

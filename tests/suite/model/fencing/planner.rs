@@ -107,7 +107,7 @@ impl Planner {
                 Life::Lost => AttemptState::Lost { cause: LossCause::Silent },
             };
             run.bound = Some(attempt.id);
-            snapshot.bound.push(attempt);
+            snapshot.bound.push(attempt.into());
         }
         for (m, machine) in (0u8..).zip(&world.machines) {
             if machine.row.is_over() {
@@ -115,17 +115,13 @@ impl Planner {
             }
             let id = self.id(m);
             let status = state(machine.row);
-            snapshot.machines.push(Machine {
-                id,
-                status,
-                given_up: machine.given_up,
-                ..self.machine.clone()
-            });
+            let row = Machine { id, status, given_up: machine.given_up, ..self.machine.clone() };
+            snapshot.machines.push(row.into());
             let (seen, age) = observed(machine.heard, machine.real, look);
             snapshot.seen.push((id, seen, age));
         }
         if world.phase != Phase::Over || !snapshot.machines.is_empty() {
-            snapshot.runs.push(run);
+            snapshot.runs.push(run.into());
         }
         snapshot
     }
