@@ -41,6 +41,34 @@ fn i24_faults_stop_and_everything_converges() {
     println!("{} seeds converged, {} generations, {} machines", summary.0, summary.1, summary.2);
 }
 
+/// Machines that cost, a provider that loses answers, controllers that die, and
+/// a cap: some worlds end well below it, others are ended by it, and in the
+/// vendor's books none goes above it.
+#[test]
+fn i16_the_cap_holds_in_the_vendors_books_whatever_fails() {
+    logged();
+    let (mut ended, mut stopped, mut most) = (0, 0, 0.0_f64);
+    for seed in seeds() {
+        let options = Options::capped(seed);
+        let outcome = simulate(seed, &options);
+        if let Err(problem) = &outcome.verdict {
+            panic!("SEED={seed} OPTS={options:?}: {problem}\n{}", outcome.trace.join("\n"));
+        }
+        let by_cap = outcome.trace.iter().any(|line| line.contains("budget"));
+        if by_cap {
+            stopped += 1;
+        } else {
+            ended += 1;
+        }
+        most = most.max(outcome.billed_usd / outcome.cap_usd.unwrap());
+    }
+    assert!(stopped > 0 && ended > 0, "{stopped} were ended by their cap and {ended} were not");
+    println!(
+        "{stopped} worlds were ended by their cap, {ended} were not; at most {:.1} % of a cap were billed",
+        most * 100.0
+    );
+}
+
 #[test]
 fn a_seed_reproduces_bit_for_bit() {
     for seed in [2, 3, 15, 19] {

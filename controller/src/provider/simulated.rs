@@ -73,6 +73,8 @@ pub struct SimulatedConfig {
     pub idempotency: Idempotency,
     /// The price of one machine.
     pub usd_per_hour: f64,
+    /// Whether somebody bills it: then caps are obligatory.
+    pub paid: bool,
     /// How long a machine boots.
     pub boot_ms: u64,
     /// How long a machine that is visible late stays hidden.
@@ -94,6 +96,7 @@ impl SimulatedConfig {
             faults: Faults::default(),
             idempotency: Idempotency::ClientChosenName,
             usd_per_hour: 0.0,
+            paid: false,
             boot_ms: 0,
             settle_window_ms: 30_000,
             now_ms: Box::new(now_ms),
@@ -109,7 +112,9 @@ struct Machine {
     machine_id: String,
     up_at: u64,
     visible_at: u64,
-    ended: bool,
+    made_at: u64,
+    /// It was taken away, and is listed still.
+    ended_at: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -119,6 +124,8 @@ struct World {
     scripted: VecDeque<Fault>,
     machines: BTreeMap<String, Machine>,
     made: u64,
+    /// Milliseconds for which machines that are removed were billed, by machine.
+    billed: BTreeMap<String, u64>,
 }
 
 /// A [`Provider`] in memory.
@@ -134,8 +141,12 @@ impl fmt::Debug for SimulatedProvider {
 }
 
 impl Machine {
+    fn billed_ms(&self, now: u64) -> u64 {
+        self.ended_at.unwrap_or(now).saturating_sub(self.made_at)
+    }
+
     fn state(&self, now: u64) -> InstanceState {
-        if self.ended {
+        if self.ended_at.is_some() {
             InstanceState::Terminal
         } else if now < self.up_at {
             InstanceState::Booting
@@ -185,6 +196,7 @@ impl SimulatedProvider {
             scripted: VecDeque::new(),
             machines: BTreeMap::new(),
             made: 0,
+            billed: BTreeMap::new(),
         };
         Self { config, world: Mutex::new(world) }
     }
@@ -202,6 +214,20 @@ impl SimulatedProvider {
     pub fn truth(&self) -> Vec<Instance> {
         let now = self.now();
         self.world().instances(now, |_| true)
+    }
+
+    /// Milliseconds for which each machine that was ever made is billed so far,
+    /// by machine id: from its making until it was taken away or removed,
+    /// whatever was answered. The oracle of money.
+    #[must_use]
+    pub fn billed_ms(&self) -> BTreeMap<String, u64> {
+        let now = self.now();
+        let world = self.world();
+        let mut billed = world.billed.clone();
+        for machine in world.machines.values() {
+            *billed.entry(machine.machine_id.clone()).or_default() += machine.billed_ms(now);
+        }
+        billed
     }
 
     /// How many machines were ever made.
@@ -223,9 +249,10 @@ impl SimulatedProvider {
     /// The provider takes a machine away, as a preemption does: it stays listed
     /// as ended. False: there is no such machine, or it had ended.
     pub fn preempt(&self, instance: &str) -> bool {
+        let now = self.now();
         let took = match self.world().machines.get_mut(instance) {
-            Some(machine) if !machine.ended => {
-                machine.ended = true;
+            Some(machine) if machine.ended_at.is_none() => {
+                machine.ended_at = Some(now);
                 true
             }
             _ => false,
@@ -238,8 +265,16 @@ impl SimulatedProvider {
 
     /// Removes it; false: it was not there.
     fn remove(&self, instance: &str) -> bool {
-        let removed = self.world().machines.remove(instance);
-        if removed.as_ref().is_some_and(|machine| !machine.ended) {
+        let now = self.now();
+        let removed = {
+            let mut world = self.world();
+            let removed = world.machines.remove(instance);
+            if let Some(machine) = &removed {
+                *world.billed.entry(machine.machine_id.clone()).or_default() += machine.billed_ms(now);
+            }
+            removed
+        };
+        if removed.as_ref().is_some_and(|machine| machine.ended_at.is_none()) {
             (self.config.on_destroy)(instance);
         }
         removed.is_some()
@@ -264,7 +299,8 @@ impl SimulatedProvider {
             machine_id: request.machine_id.clone(),
             up_at: now.saturating_add(self.config.boot_ms),
             visible_at: now.saturating_add(hidden_ms),
-            ended: false,
+            made_at: now,
+            ended_at: None,
         };
         world.machines.insert(id.clone(), machine);
         Ok((id, true))
@@ -289,6 +325,10 @@ impl Provider for SimulatedProvider {
 
     fn idempotency(&self) -> Idempotency {
         self.config.idempotency
+    }
+
+    fn is_paid(&self) -> bool {
+        self.config.paid
     }
 
     fn usd_per_hour(&self) -> f64 {

@@ -22,6 +22,9 @@ pub(super) struct Options {
     pub(super) forget_resume: bool,
     /// The controller is away for long, while a slow program writes.
     pub(super) away: Option<Away>,
+    /// The provider bills, and so many dollars may be spent beside what is kept
+    /// back for the end of a machine.
+    pub(super) room_usd: Option<f64>,
     /// The store signs URLs, and machines are handed booklets.
     pub(super) signs: bool,
 }
@@ -72,6 +75,7 @@ impl Options {
             provider_faults: false,
             forget_resume: false,
             away: None,
+            room_usd: None,
             signs: false,
         }
     }
@@ -90,8 +94,15 @@ impl Options {
             provider_faults: some(1) == 1,
             forget_resume: false,
             away: None,
+            room_usd: None,
             signs: some(1) == 1,
         }
+    }
+
+    /// The same under a cap that some worlds reach.
+    pub(super) fn capped(seed: u64) -> Self {
+        let room = fastrand::Rng::with_seed(seed ^ 0xca9).f64() * 2.0;
+        Self { room_usd: Some(room), ..Self::swarm(seed) }
     }
 }
 

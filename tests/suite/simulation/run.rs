@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use controller::provider::Faults;
@@ -13,7 +14,7 @@ use super::faults::{Away, LEAVES, Options, TROUBLE, inject, schedule};
 use super::hosts::{agent, controller, first_boot};
 use super::judge::judge;
 use super::machine::Machine;
-use super::world::{World, answer, futures_block_on, is_over, load, submit, trace};
+use super::world::{PRICE, World, answer, futures_block_on, is_over, load, submit, trace};
 
 /// By then everything must have converged.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -25,6 +26,9 @@ pub(super) struct Outcome {
     pub(super) trace: Vec<String>,
     pub(super) generations: u64,
     pub(super) machines: u64,
+    /// What the vendor bills, and the run's cap.
+    pub(super) billed_usd: f64,
+    pub(super) cap_usd: Option<f64>,
     /// From which step each program was started.
     pub(super) starts: Vec<u64>,
     /// What is in the store.
@@ -44,7 +48,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let shm = Path::new("/dev/shm");
     let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
     let world = Arc::new(World::new(seed, dir.path(), options));
-    let run = futures_block_on(submit(&world));
+    let run = futures_block_on(submit(&world, options.room_usd));
     let deadline = options.away.map_or(Duration::ZERO, Away::until) + DEADLINE;
     let tick = options.away.map_or(1, |away| if away == Away::Hour { 5 } else { 50 });
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -70,6 +74,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
             break;
         }
         let now = sim.elapsed();
+        world.outside.store(now.as_millis() as u64, Ordering::Relaxed);
         births_and_deaths(&mut sim, &world, &mut fleet, options);
         if away.pop_if(|at| *at <= now).is_some() {
             leave_or_return(&mut sim, &fleet, away.is_empty());
@@ -102,10 +107,13 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let noted = world.dir.join("runs/sim-run/1/stdout.times.jsonl");
     let noted = std::fs::read_to_string(noted).unwrap_or_default();
     let times = noted.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let generations = futures_block_on(load(&world, run)).generation.as_u64();
+    let row = futures_block_on(load(&world, run));
+    let (generations, cap_usd) = (row.generation.as_u64(), row.spec.max_usd);
+    let billed_usd = world.provider.billed_ms().values().sum::<u64>() as f64 / 3_600_000.0 * PRICE;
     let starts = world.oracle.lock().unwrap().starts.iter().map(|start| start.from).collect();
     let objects = futures_block_on(world.objects.list("")).unwrap();
-    Outcome { verdict, trace, generations, machines: world.provider.made(), starts, objects, times }
+    let machines = world.provider.made();
+    Outcome { verdict, trace, generations, machines, billed_usd, cap_usd, starts, objects, times }
 }
 
 /// The controller's host goes away without a farewell, or comes back.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +13,14 @@ use controller::clock::{Clock, Entropy};
 use controller::core::{BootSettings, Changes, Core, Parts};
 use controller::liveness::Clocks;
 use controller::model::{ManifestRef, Run, Versioned, Wish};
+use controller::money;
 use controller::provider::{Faults, Provider, SimulatedConfig, SimulatedProvider};
 use controller::runfiles::RunFiles;
 use controller::store::{MemoryStore, Store};
 use lifecycle::{Generation, HubId, RunId, RunSpec, RunState};
 use proto::pki::Authority;
 
-use super::faults::Options;
+use super::faults::{Away, Options};
 use super::hosts::{AGENTS, JOIN};
 use super::machine::Oracle;
 
@@ -38,25 +40,46 @@ pub(super) struct World {
     /// Instances that the provider made and destroyed, for the outer loop.
     pub(super) births: Arc<Mutex<Vec<(String, String)>>>,
     pub(super) deaths: Arc<Mutex<Vec<String>>>,
+    /// For so long nobody may have learned of a machine's end.
+    pub(super) away: Duration,
+    /// Milliseconds since the beginning, for who asks outside a host.
+    pub(super) outside: Arc<AtomicU64>,
 }
 
 pub(super) fn wall() -> SystemTime {
     SystemTime::UNIX_EPOCH + EPOCH + turmoil::sim_elapsed().unwrap_or_default()
 }
 
-fn spec() -> RunSpec {
-    serde_json::from_value(serde_json::json!({
+/// Dollars an hour of a machine: a cent a second.
+pub(super) const PRICE: f64 = 36.0;
+
+fn spec(room_usd: Option<f64>) -> RunSpec {
+    let mut spec: RunSpec = serde_json::from_value(serde_json::json!({
         "project": "sim", "name": "sim", "command": ["train"], "provider": "simulated"
     }))
-    .unwrap()
+    .unwrap();
+    if let Some(room) = room_usd {
+        spec.max_usd_per_hour = Some(PRICE);
+        // What is kept back for a machine's end is no room for its work.
+        spec.max_usd = Some(money::least_cap(&spec, &spec.machine, 0, true) + room);
+    }
+    spec
 }
 
 impl World {
     pub(super) fn new(seed: u64, dir: &Path, options: &Options) -> Self {
         let births: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
         let deaths: Arc<Mutex<Vec<String>>> = Arc::default();
-        let now_ms = || (EPOCH + turmoil::sim_elapsed().unwrap_or_default()).as_millis() as u64;
-        let mut config = SimulatedConfig::new(seed, now_ms);
+        // Outside the hosts nobody but the loop knows the time.
+        let outside: Arc<AtomicU64> = Arc::default();
+        let loops = outside.clone();
+        let now_ms = move || {
+            let inside = turmoil::sim_elapsed().map(|elapsed| elapsed.as_millis() as u64);
+            EPOCH.as_millis() as u64 + inside.unwrap_or_else(|| loops.load(Ordering::Relaxed))
+        };
+        let mut config = SimulatedConfig::new(seed, now_ms.clone());
+        config.usd_per_hour = PRICE;
+        config.paid = options.room_usd.is_some();
         config.boot_ms = 500;
         config.settle_window_ms = 20_000;
         if options.provider_faults {
@@ -95,6 +118,8 @@ impl World {
             seed,
             births,
             deaths,
+            away: options.away.map_or(Duration::ZERO, Away::until),
+            outside,
         }
     }
 
@@ -135,12 +160,12 @@ pub(super) fn futures_block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-pub(super) async fn submit(world: &World) -> RunId {
+pub(super) async fn submit(world: &World, room_usd: Option<f64>) -> RunId {
     let id = RunId::from_bytes([5; 16]);
     let run = Versioned::new(Run {
         id,
         name: "sim-run".into(),
-        spec: spec(),
+        spec: spec(room_usd),
         status: RunState::Queued,
         created_ms: 0,
         ended_ms: 0,
