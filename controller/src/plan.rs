@@ -14,8 +14,10 @@ use crate::model::{Attempt, Machine, Run, StopReason, Wish};
 use crate::money::{self, Books};
 
 mod notice;
+mod promise;
 
 pub use notice::{is_leaving, may_be_left};
+pub use promise::{Again, Promise};
 
 /// Machines made for one run within an hour at most; more is a storm.
 pub const CREATES_PER_HOUR: usize = 6;

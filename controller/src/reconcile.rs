@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{MachineState, RunId};
+use lifecycle::{MachineId, MachineState, RunId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use crate::core::{Changes, Core, CoreError};
 use crate::execute;
 use crate::model::{Attempt, Machine, Run};
 use crate::money::Books;
-use crate::plan::{Action, Snapshot, plan};
+use crate::plan::{Action, Again, Snapshot, plan};
 
 mod lanes;
 #[cfg(test)]
@@ -81,10 +81,11 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
     Ok(world)
 }
 
-/// Actions that are only asked again after a second, so that a provider that
-/// says no is not asked in a loop.
-fn is_repeated(action: &Action) -> bool {
-    matches!(action, Action::Resolve(_) | Action::Probe(_) | Action::Destroy(_))
+/// Whether a provider was asked about a machine too short ago for this action,
+/// so that one that says no is not asked in a loop.
+fn is_early(core: &Core, machine: MachineId, action: &Action) -> bool {
+    let Again::After(pause_ms) = action.promise().again else { return false };
+    core.observe(machine).asked_ms_ago.is_some_and(|ms| ms < pause_ms)
 }
 
 /// Ticks; where the last tick is too long ago, this controller stood still, and
@@ -186,8 +187,7 @@ async fn pass(core: &Arc<Core>, lanes: &mut Lanes) -> Result<(), CoreError> {
                     failed = Err(error);
                 }
             }
-            Some(Subject::Machine(id))
-                if is_repeated(&action) && core.observe(id).asked_ms_ago.is_some_and(|ms| ms < 1_000) => {}
+            Some(Subject::Machine(id)) if is_early(core, id, &action) => {}
             Some(subject) => lanes.begin(core, subject, action),
         }
     }
