@@ -99,7 +99,8 @@ async fn serve(state: &Path) -> Result<(), AppError> {
         turned_ms,
     });
     let (leave, told) = watch::channel(None);
-    let (broker, notices) = notice::broker(notice::Place::of_environment());
+    let (broker, notices) =
+        notice::broker(notice::Place::of_environment(), absolute(state).join(notice::HOST_FILE));
     let driver = driver.hearing(told).noticing(notices);
     let stop = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).map_err(AppError::Runtime)?;

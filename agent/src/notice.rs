@@ -28,6 +28,9 @@ pub use http::Place;
 /// Longest text of a source that is passed on.
 pub const TEXT: usize = 200;
 
+/// The file in the machine's state that its host writes its notice to.
+pub const HOST_FILE: &str = "host-notice";
+
 /// Who gave notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -43,6 +46,8 @@ pub enum Source {
     Hook,
     /// The user's file.
     File,
+    /// The machine's host, in a file of the machine's own state.
+    Host,
 }
 
 impl fmt::Display for Source {
@@ -54,6 +59,7 @@ impl fmt::Display for Source {
             Self::Sigterm => "sigterm",
             Self::Hook => "hook",
             Self::File => "file",
+            Self::Host => "host",
         })
     }
 }

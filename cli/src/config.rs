@@ -62,6 +62,7 @@ pub use machine::Machine;
 pub use notice::Notice;
 pub use problem::ConfigErrors;
 pub use project::Project;
+pub(crate) use quantity::duration;
 pub use retry::Retry;
 pub use run::Run;
 pub use secrets::{Secret, Secrets};

@@ -17,6 +17,7 @@ pub mod link;
 pub mod attach;
 pub mod chaos;
 pub mod follow;
+pub mod market;
 pub mod pull;
 pub mod report;
 pub mod screen;

@@ -15,6 +15,7 @@ pub mod difference;
 mod health;
 mod limits;
 mod machine;
+mod market;
 mod notice;
 pub mod secret;
 
@@ -22,6 +23,7 @@ pub use data::{DataSpec, HfKind, HfRepo, UrlFile, is_commit, is_inside};
 pub use health::{HangAction, HangSpec, HealthSpec};
 pub use limits::LimitSpec;
 pub use machine::{MachineSpec, Market, WhenStopped};
+pub use market::{MarketStep, PlayedMarket, Taken};
 pub use notice::{NoticeSignal, NoticeSource, NoticeSpec};
 
 /// Everything that decides how a run is carried out.

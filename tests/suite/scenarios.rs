@@ -21,6 +21,7 @@ mod fetched;
 mod health;
 mod hostile;
 mod losses;
+mod market;
 mod money;
 mod notices;
 mod output;

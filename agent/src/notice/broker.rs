@@ -30,6 +30,8 @@ pub struct Wanted {
 /// The task.
 pub struct Broker {
     place: Place,
+    /// Where the machine's own host writes its notice, if it does.
+    host: PathBuf,
     wanted: watch::Receiver<Option<Wanted>>,
     out: mpsc::Sender<Heard>,
 }
@@ -40,12 +42,13 @@ pub struct Handle {
     heard: mpsc::Receiver<Heard>,
 }
 
-/// A broker that asks the service at `place`.
+/// A broker that asks the service at `place`, and looks for the notice of the
+/// machine's host in the file `host`.
 #[must_use]
-pub fn broker(place: Place) -> (Broker, Handle) {
+pub fn broker(place: Place, host: PathBuf) -> (Broker, Handle) {
     let (sender, wanted) = watch::channel(None);
     let (out, heard) = mpsc::channel(QUEUE);
-    (Broker { place, wanted, out }, Handle { wanted: sender, heard })
+    (Broker { place, host, wanted, out }, Handle { wanted: sender, heard })
 }
 
 impl Handle {
@@ -119,6 +122,7 @@ impl Broker {
             }
             None => {}
         }
+        polls.spawn(poll::file(self.host.clone(), voice(Source::Host)));
         if !spec.hook.is_empty() {
             let (argv, cwd, env) = (spec.hook.clone(), wanted.cwd.clone(), wanted.env.clone());
             polls.spawn(poll::hook(argv, cwd, env, voice(Source::Hook)));

@@ -28,6 +28,11 @@ pub struct RunArgs {
     /// Repeat the moments of an earlier --chaos
     #[arg(long, requires = "chaos")]
     pub seed: Option<u64>,
+    /// Play a market on this computer, for the provider `local`: when there are machines, their
+    /// price, their boot, and when they are taken. FILE is TOML, or a recording as `outlast
+    /// simulate` reads it
+    #[arg(long, value_name = "FILE")]
+    pub simulate_market: Option<PathBuf>,
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,

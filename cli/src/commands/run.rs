@@ -5,13 +5,13 @@ use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 use proto::v1;
 
-use super::{can_ask, confirm, load, preflight, span};
+use super::{can_ask, confirm, load, now_ms, preflight, span};
 use crate::app::Context;
 use crate::args::RunArgs;
 use crate::attach::{Attached, attach};
 use crate::client::Client;
 use crate::daemon;
-use crate::exit_code::ExitCode;
+use crate::exit_code::{ExitCode, Failure};
 use crate::link::Link;
 use crate::printer::bytes;
 use crate::source;
@@ -24,6 +24,15 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
     let flags = [("run.name", args.name.as_deref()), ("budget.max_usd", args.max_usd.as_deref())];
     let loaded = load(ctx, &args.path, &args.config, &flags)?;
     let mut spec = loaded.run_spec(&args.command)?;
+    if let Some(file) = &args.simulate_market {
+        if spec.provider != "local" {
+            let why =
+                format!("a market is played for the provider `local`; this run asks `{}`", spec.provider);
+            let help = "set it for this run: --set run.provider=local";
+            return Err(Failure::new(ExitCode::BadInput, why).help(help).into());
+        }
+        spec.machine.played = Some(Box::new(crate::market::read(file, now_ms())?));
+    }
     let secrets = crate::secrets::read(&ctx.env, &loaded.config.secrets)?;
     let (chosen, total) = source::choose(ctx, &loaded.root, &loaded.config.source)?;
     source::warn_of_skipped(ctx, &chosen);

@@ -20,7 +20,7 @@ const SIZES: [(&str, u64); 9] = [
 ];
 
 /// Reads `"500ms"`, `"30s"`, `"5m"`, `"2h"` or `"1h30m"`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut millis = 0_u64;
     let mut last_unit = u64::MAX;

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Who may give notice.
-const SOURCES: [&str; 6] = ["ec2", "gce", "azure", "sigterm", "hook", "file"];
+const SOURCES: [&str; 7] = ["ec2", "gce", "azure", "sigterm", "hook", "file", "host"];
 /// Longest text that is kept.
 const TEXT: usize = 200;
 /// A notice that says no time is for this long: the shortest that clouds give.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use lifecycle::meter::Rates;
 
 use super::{
     CreateOutcome, CreateRequest, DestroyOutcome, Idempotency, Instance, InstanceState, Listing, Presence,
@@ -18,6 +19,7 @@ use super::{
 mod boot;
 mod cgroup;
 mod directory;
+mod market;
 mod processes;
 
 use directory::Directory;
@@ -57,6 +59,12 @@ impl LocalProvider {
         let done = tokio::task::spawn_blocking(move || work(&config.root)).await;
         done.map_err(|error| format!("the work on the local machine did not end: {error}"))
     }
+}
+
+/// Machines of this computer have its own time.
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn marker(id: &str) -> String {
@@ -214,8 +222,20 @@ impl Provider for LocalProvider {
         1_000
     }
 
+    async fn prepare(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
+        let Some(market) = &request.machine.played else { return Ok(None) };
+        market::admits(market, wall_ms()).map(|usd| Some(Rates::flat(usd)))
+    }
+
     async fn create(&self, request: &CreateRequest) -> CreateOutcome {
-        let request = request.clone();
+        let mut request = request.clone();
+        if let Some(market) = &request.machine.played {
+            let now = wall_ms();
+            if let Err(rejected) = market::admits(market, now) {
+                return rejected;
+            }
+            request.user_data = market::boot(market, &request.machine_id, &request.user_data, now);
+        }
         let done = self.blocking(move |root| create(root, &request)).await;
         done.unwrap_or_else(|reason| CreateOutcome::Unknown { reason })
     }

@@ -89,7 +89,7 @@ impl Zone {
     }
 
     /// Its price at this moment, if the recording has one.
-    pub(super) fn usd_at(&self, at_ms: u64) -> Option<f64> {
+    pub fn usd_at(&self, at_ms: u64) -> Option<f64> {
         let next = self.prices.partition_point(|(from, _)| *from <= at_ms);
         next.checked_sub(1).map(|last| self.prices[last].1)
     }

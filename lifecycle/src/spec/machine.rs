@@ -30,6 +30,9 @@ pub struct MachineSpec {
     /// What becomes of a machine that stopped with the run's work on it.
     #[serde(skip_serializing_if = "super::is_default")]
     pub when_stopped: WhenStopped,
+    /// A market that is played on this computer, for machines of `local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub played: Option<Box<super::PlayedMarket>>,
 }
 
 /// What becomes of a machine that was outbid, or stopped otherwise, and could
@@ -64,6 +67,7 @@ impl Default for MachineSpec {
             image: String::new(),
             market: Market::OnDemand,
             when_stopped: WhenStopped::Decide,
+            played: None,
         }
     }
 }
