@@ -106,6 +106,10 @@ fn serve(home: &Path) -> ExitCode {
     };
     match controller::command::serve(home.to_owned(), exe) {
         Ok(()) => ExitCode::Ok,
+        Err(error) if controller::command::exit_code(&error) == controller::command::EXIT_ELSEWHERE => {
+            tracing::error!("{error}");
+            ExitCode::Elsewhere
+        }
         Err(error) if controller::command::exit_code(&error) == controller::command::EXIT_HELD => {
             tracing::info!(home = %home.display(), "another controller serves already");
             ExitCode::Busy
@@ -155,6 +159,7 @@ fn perform(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         let home = home
             .clone()
             .map_or_else(|| context.home(), |home| Ok(std::path::absolute(&home).unwrap_or(home)))?;
+        crate::remote::only_there(&home, "controller serve")?;
         return Ok(serve(&home));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

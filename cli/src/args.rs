@@ -12,7 +12,7 @@ mod tidy;
 mod values;
 
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
-pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb, NotifyVerb};
+pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb, LoginArgs, NotifyVerb};
 pub use machines::{HealthArgs, HostsArgs, MachinesVerb, OffersArgs, RecommendArgs, UpgradeArgs};
 pub use runs::{
     AnswerArgs, DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs,
@@ -159,6 +159,10 @@ pub enum Verb {
         #[command(subcommand)]
         verb: ControllerVerb,
     },
+    /// Speak with the controller of another computer, through your SSH login there
+    Login(LoginArgs),
+    /// Go back to this computer's own controller
+    Logout,
     /// Show or check the configuration
     Config {
         /// What to do.

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Lists of runs and journals may be long.
-const ANSWER_LIMIT: usize = 64 << 20;
+pub const ANSWER_LIMIT: usize = 64 << 20;
 /// A controller that takes a connection answers within this.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -60,8 +60,15 @@ pub async fn connect(home: &Path) -> Result<Client, Failure> {
 /// # Errors
 /// Why not, in words.
 pub async fn machine(home: &Path, machine: &str, endpoint: &str) -> Result<Channel, String> {
-    let hub = controller::home::rendezvous(home).ok_or("no controller has served here")?.hub;
-    let (own, root) = controller::home::operator_credentials(home).map_err(|error| error.to_string())?;
+    let (hub, own, root) = match crate::remote::read(home).map_err(|failure| failure.message)? {
+        Some(remote) => (remote.hub, remote.credentials(), remote.root().to_owned()),
+        None => {
+            let hub = controller::home::rendezvous(home).ok_or("no controller has served here")?.hub;
+            let own = controller::home::operator_credentials(home);
+            let (own, root) = own.map_err(|error| error.to_string())?;
+            (hub, own, root)
+        }
+    };
     let machine = machine.parse().map_err(|_| format!("`{machine}` is no machine's id"))?;
     let tls = proto::tls::machine_client(&root, &own, hub, machine, Arc::new(SystemTime::now));
     let name = proto::tls::expected_machine(machine).map_err(|error| error.to_string())?;

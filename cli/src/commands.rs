@@ -17,6 +17,7 @@ pub mod fork;
 pub mod health;
 pub mod hosts;
 pub mod keys;
+pub mod login;
 pub mod logs;
 pub mod machines;
 pub mod notify;
@@ -91,6 +92,8 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
+        Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,
+        Verb::Logout => login::logout(ctx),
         Verb::Config { verb } => config::perform(ctx, verb),
         Verb::Notify { verb } => Box::pin(notify::perform(ctx, &verb)).await,
         Verb::Keys { verb } => keys::perform(ctx, &verb),

@@ -1,5 +1,5 @@
 //! Sees to it that exactly one controller of this build serves the data
-//! directory. The lock that a controller holds decides between two that start
+//! directory, or connects to the one elsewhere that it is logged in to. The lock that a controller holds decides between two that start
 //! at once; here is only started, waited and connected. Never replaces a
 //! controller whose database is newer than this program.
 
@@ -16,6 +16,7 @@ use proto::v1;
 use crate::app::Context;
 use crate::client::{self, Client};
 use crate::exit_code::{ExitCode, Failure};
+use crate::remote::{self, Remote};
 
 /// A controller answers this soon after its start.
 const START: Duration = Duration::from_secs(15);
@@ -58,6 +59,11 @@ pub fn own_exe() -> std::io::Result<PathBuf> {
 /// can speak with.
 pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
     let home = ctx.home()?;
+    if let Some(remote) = remote::read(&home)? {
+        return elsewhere(&home, &remote).await;
+    }
+    // Where its state was moved, nothing may start: told before it is tried.
+    remote::not_moved(&home)?;
     let exe = own_exe().context("cannot find the file of this program")?;
     let mut replace = replace;
     let mut started: Option<Started> = None;
@@ -106,6 +112,21 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
     }
 }
 
+/// The controller that this data directory is logged in to. Nothing is started
+/// here and nothing is replaced there.
+async fn elsewhere(home: &Path, remote: &Remote) -> anyhow::Result<Client> {
+    let client = Box::pin(remote.connect(home)).await?;
+    let view = client.view().await?;
+    remote::same_version(&remote.place()?.login, &view.version, view.schema)?;
+    Ok(client)
+}
+
+/// This computer's name, as it calls itself.
+#[must_use]
+pub fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// Why a controller that was started here and ended is none to wait for: what
 /// it says to the shell, and in words. `None`: another one was faster, or it was
 /// killed (`killed`: how many were), or somebody had this one end in good order
@@ -121,6 +142,9 @@ fn failed_start(
         Some(0) => None,
         None if killed < KILLED => None,
         Some(code) if code == i32::from(controller::command::EXIT_HELD) => None,
+        Some(code) if code == i32::from(controller::command::EXIT_ELSEWHERE) => {
+            Some((ExitCode::Elsewhere, "its state belongs to another computer".to_owned()))
+        }
         Some(code) if code == i32::from(full.code()) => {
             Some((full, "the disk is full or cannot be written".to_owned()))
         }
@@ -144,7 +168,12 @@ pub async fn answering(home: &Path) -> Result<(Client, v1::ControllerView), Fail
 /// # Errors
 /// As [`ensure`].
 pub async fn existing(ctx: &Context) -> anyhow::Result<Option<Client>> {
-    if ctx.home()?.join("hub.json").exists() { ensure(ctx, true).await.map(Some) } else { Ok(None) }
+    let home = ctx.home()?;
+    if home.join("hub.json").exists() || remote::path(&home).exists() {
+        ensure(ctx, true).await.map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// As [`existing`], for questions about one thing that must be there.
@@ -191,7 +220,10 @@ fn check_schema(view: &v1::ControllerView) -> Result<(), Failure> {
 }
 
 /// Whether no controller holds the data directory.
-fn is_free(home: &Path) -> std::io::Result<bool> {
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub fn is_free(home: &Path) -> std::io::Result<bool> {
     let file = match File::open(home.join("controller.lock")) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),

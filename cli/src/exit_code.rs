@@ -44,12 +44,14 @@ pub enum ExitCode {
     Conflict,
     /// A provider charged what the ledger does not explain.
     Unexplained,
+    /// The controller is on another computer, and this is done there.
+    Elsewhere,
     /// An attached run's own code.
     Run(u8),
 }
 
 /// Every code with its meaning.
-const TABLE: [(u8, &str); 16] = [
+const TABLE: [(u8, &str); 17] = [
     (0, "success"),
     (64, "the command line cannot be understood"),
     (65, "input data are bad"),
@@ -66,6 +68,7 @@ const TABLE: [(u8, &str); 16] = [
     (93, "`health`: a critical alert is standing"),
     (94, "`pull`: files were changed here too; both were kept"),
     (95, "`cost --bill`: a provider charged what the ledger does not explain"),
+    (96, "the controller is on another computer, and this is done there"),
 ];
 
 /// Every code with its meaning, for `--help` and the documentation. Attached
@@ -96,6 +99,7 @@ impl ExitCode {
             Self::Unhealthy => 93,
             Self::Conflict => 94,
             Self::Unexplained => 95,
+            Self::Elsewhere => 96,
             Self::Run(code) => code,
         }
     }
@@ -221,7 +225,7 @@ mod tests {
     use super::*;
     use anyhow::{Context as _, anyhow};
 
-    const ALL: [ExitCode; 16] = [
+    const ALL: [ExitCode; 17] = [
         ExitCode::Ok,
         ExitCode::Usage,
         ExitCode::BadInput,
@@ -238,13 +242,14 @@ mod tests {
         ExitCode::Unhealthy,
         ExitCode::Conflict,
         ExitCode::Unexplained,
+        ExitCode::Elsewhere,
     ];
 
     #[test]
     fn the_table_holds_exactly_the_codes() {
         let codes: Vec<u8> = ALL.iter().map(|code| code.code()).collect();
         assert_eq!(table().iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes);
-        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93, 94, 95]);
+        assert_eq!(codes, [0, 64, 65, 66, 69, 70, 73, 75, 77, 78, 90, 91, 92, 93, 94, 95, 96]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod args;
 pub mod client;
 pub mod daemon;
 pub mod link;
+pub mod remote;
 
 pub mod attach;
 pub mod chaos;

@@ -23,12 +23,14 @@ mod agents;
 mod bring;
 mod child;
 mod command;
+pub mod errand;
 mod lane;
 mod machine;
 pub mod plan;
 mod right;
 mod wire;
 
+pub use agents::sha256;
 pub use wire::{Carried, Doors, Let, Wire, doors, incoming};
 
 /// Without any change the rows are looked at this often.

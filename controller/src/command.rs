@@ -11,6 +11,9 @@ use crate::reconcile::chain;
 
 /// Another controller holds the data directory.
 pub const EXIT_HELD: u8 = 75;
+/// The state of the data directory is on another computer, or was brought here
+/// and is not released.
+pub const EXIT_ELSEWHERE: u8 = 96;
 const EXIT_USAGE: u8 = 64;
 const EXIT_FAILED: u8 = 70;
 
@@ -46,6 +49,7 @@ pub fn serve(home: PathBuf, exe: PathBuf) -> Result<(), AppError> {
 pub fn exit_code(error: &AppError) -> u8 {
     match error {
         AppError::Home(HomeError::Held(_)) => EXIT_HELD,
+        AppError::Home(HomeError::Moved { .. } | HomeError::Arriving(_)) => EXIT_ELSEWHERE,
         _ => EXIT_FAILED,
     }
 }

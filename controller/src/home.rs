@@ -19,6 +19,19 @@ pub enum HomeError {
     /// Another controller runs for it.
     #[error("another controller holds {0}")]
     Held(PathBuf),
+    /// Its state was moved to another computer.
+    #[error("the state of {home} was moved to {to}, and its controller runs there")]
+    Moved {
+        /// The data directory.
+        home: PathBuf,
+        /// `[user@]host`.
+        to: String,
+    },
+    /// A copy that has not been released.
+    #[error(
+        "{0} is a copy of an installation that has not been released: finish `outlast controller deploy` where it came from"
+    )]
+    Arriving(PathBuf),
     /// Something else lies where a directory of the controller belongs.
     #[error(
         "{0} is no directory, and the controller keeps files of its own in one called so: move what is there"
@@ -76,7 +89,7 @@ struct HubFile {
 /// A data directory, held exclusively while this lives.
 pub struct Home {
     root: PathBuf,
-    _lock: File,
+    _lock: Hold,
     /// This installation.
     pub hub: HubId,
     /// Times restored from a backup.
@@ -85,6 +98,33 @@ pub struct Home {
     pub authority: Authority,
     /// Key of the labels' MAC.
     pub label_key: [u8; 32],
+}
+
+/// A data directory held without being served: while this lives no controller
+/// starts.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "the lock is held while the file is open")] File);
+
+impl Hold {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// Where a controller, or anybody else, holds it.
+    pub fn take(root: &Path) -> Result<Self, HomeError> {
+        let path = root.join("controller.lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(HomeError::Held(root.to_owned())),
+            Err(TryLockError::Error(source)) => Err(HomeError::Io { path, source }),
+        }
+    }
 }
 
 /// Operators' certificates are made anew at a start of the controller once a
@@ -130,19 +170,8 @@ impl Home {
                 made => made.map_err(io_error(&dir))?,
             }
         }
-        let lock_path = root.join("controller.lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(io_error(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(HomeError::Held(root.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(HomeError::Io { path: lock_path, source }),
-        }
+        let lock = Hold::take(root)?;
+        crate::moved::opened(root)?;
         let keys = root.join("keys");
         let hub_file: HubFile = match read_text(&root.join("hub.json"))? {
             Some(text) => parse(&root.join("hub.json"), &text)?,
@@ -201,7 +230,7 @@ impl Home {
         if fresh {
             return Ok(());
         }
-        let me = self.authority.issue(&Identity::Operator("local".into()), now, OPERATOR_LIFE)?;
+        let me = self.authority.issue(&Identity::Operator(Identity::LOCAL.into()), now, OPERATOR_LIFE)?;
         let keys = self.root.join("keys");
         write_file(&keys.join("operator.key"), me.key_pem.as_bytes(), 0o600)?;
         write_file(&keys.join("operator.pem"), me.chain_pem.as_bytes(), 0o600)

@@ -48,3 +48,4 @@ pub mod app;
 mod bench;
 pub mod command;
 pub mod home;
+pub mod moved;

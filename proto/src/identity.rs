@@ -14,11 +14,33 @@ pub enum Identity {
     Controller,
     /// An agent: may speak for this machine only.
     Machine(MachineId),
-    /// A person's tool.
+    /// A person's tool, by the name of the device it is on; [`Identity::LOCAL`]
+    /// is the controller's own computer.
     Operator(String),
 }
 
+/// No device can be called so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a device's name is 1 to 64 letters, digits and `-_.`, and not `{}`", Identity::LOCAL)]
+pub struct BadDevice;
+
 impl Identity {
+    /// The operator on the controller's own computer.
+    pub const LOCAL: &'static str = "local";
+
+    /// The operator of a device elsewhere.
+    ///
+    /// # Errors
+    /// Where the name cannot stand in a certificate, or is that of the
+    /// controller's own computer.
+    pub fn device(name: &str) -> Result<Self, BadDevice> {
+        if is_name(name) && name != Self::LOCAL {
+            Ok(Self::Operator(name.to_owned()))
+        } else {
+            Err(BadDevice)
+        }
+    }
+
     /// The URI SAN that carries this identity.
     #[must_use]
     pub fn uri(&self, hub: HubId) -> String {
@@ -99,5 +121,18 @@ pub fn peer_of(der: &[u8], hub: HubId) -> Result<Peer, IdentityError> {
             thumbprint: crate::pki::sha256_hex(cert.public_key().raw),
         }),
         _ => Err(IdentityError::NoName(hub)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_an_operator_with_a_name_and_never_the_controllers_own_computer() {
+        assert_eq!(Identity::device("ada-laptop.2"), Ok(Identity::Operator("ada-laptop.2".into())));
+        for bad in ["", "local", "a b", "a/b", "\u{fc}", &"x".repeat(65)] {
+            assert_eq!(Identity::device(bad), Err(BadDevice), "{bad}");
+        }
     }
 }

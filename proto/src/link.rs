@@ -27,6 +27,13 @@ pub const EXIT_NO_AGENT: u8 = 69;
 
 const PREFIX: &str = "outlast-link ";
 
+/// The line with which `outlast controller link` begins: from there on its
+/// standard streams are a connection to the operators' port.
+#[must_use]
+pub fn operators_line() -> String {
+    format!("{PREFIX}{VERSION} operators\n")
+}
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
@@ -92,7 +99,7 @@ pub enum NoLink {
     #[error("{MOST_NOISE} bytes came and no link among them")]
     Noise,
     /// Another version of these words.
-    #[error("the agent there speaks version `{0}` of the link, this controller version {VERSION}")]
+    #[error("the program there speaks version `{0}` of the link, this one version {VERSION}")]
     Version(String),
 }
 
@@ -158,6 +165,8 @@ mod tests {
         for lane in Lane::ALL {
             assert_eq!(asked(lane.line().trim_end()), Some(lane));
         }
+        let operators = operators_line();
+        assert_eq!(asked(operators.trim_end()), None, "no machine's lane");
         for bad in ["", "outlast-link 2 join", "outlast-link 1 joins", "outlast-link 11 join", "x"] {
             assert_eq!(asked(bad), None, "{bad}");
         }

@@ -264,10 +264,37 @@ impl Authority {
         now: SystemTime,
         life: Duration,
     ) -> Result<String, PkiError> {
+        self.sign(&Identity::Machine(machine), csr_der, now, life)
+    }
+
+    /// Signs the request of a person's device, which is an operator from then
+    /// on. As [`Self::sign_machine`], nothing but the public key is taken over.
+    ///
+    /// # Errors
+    /// Where no device can be called so, or the request is not signed by its own
+    /// key.
+    pub fn sign_device(
+        &self,
+        name: &str,
+        csr_der: &[u8],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<String, PkiError> {
+        let identity = Identity::device(name).map_err(|_| PkiError::Unreadable("the device's name"))?;
+        self.sign(&identity, csr_der, now, life)
+    }
+
+    fn sign(
+        &self,
+        identity: &Identity,
+        csr_der: &[u8],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<String, PkiError> {
         let der = CertificateSigningRequestDer::from(csr_der.to_vec());
         let mut csr = CertificateSigningRequestParams::from_der(&der)
             .map_err(|_| PkiError::Signature("certificate request"))?;
-        csr.params = self.leaf(&Identity::Machine(machine), now, life)?;
+        csr.params = self.leaf(identity, now, life)?;
         Ok(csr.signed_by(&self.issuer)?.pem() + &self.root_pem)
     }
 }
@@ -276,6 +303,15 @@ fn name(common: &str) -> DistinguishedName {
     let mut dn = DistinguishedName::new();
     dn.push(DnType::CommonName, common);
     dn
+}
+
+/// A certificate request from its PEM.
+///
+/// # Errors
+/// Where there is none.
+pub fn csr_from_pem(pem: &str) -> Result<Vec<u8>, PkiError> {
+    let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes());
+    der.map(|der| der.to_vec()).map_err(|_| PkiError::Unreadable("certificate request"))
 }
 
 /// The public key info of a request, DER.
@@ -290,7 +326,7 @@ pub fn csr_public_key(csr_der: &[u8]) -> Result<Vec<u8>, PkiError> {
 
 const REJOIN: &[u8] = b"outlast-rejoin";
 
-/// A machine's own key.
+/// A machine's own key, or a device's.
 pub struct MachineKey {
     key: KeyPair,
 }
@@ -324,6 +360,20 @@ impl MachineKey {
     /// Where it cannot be made.
     pub fn request(&self) -> Result<Vec<u8>, PkiError> {
         Ok(CertificateParams::default().serialize_request(&self.key)?.der().to_vec())
+    }
+
+    /// The same as PEM, for a text stream.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn request_pem(&self) -> Result<String, PkiError> {
+        Ok(CertificateParams::default().serialize_request(&self.key)?.pem()?)
+    }
+
+    /// The key and what was signed for it.
+    #[must_use]
+    pub fn with(&self, chain_pem: String) -> Credentials {
+        Credentials { chain_pem, key_pem: self.to_pem() }
     }
 
     /// Proves possession of the key for a rejoin.

@@ -92,6 +92,7 @@ service! {
     import(v1::ImportRequest) -> v1::RunView,
     outputs(v1::Selector) -> v1::OutputsReply,
     events(v1::EventsRequest) -> v1::EventList,
+    admit(v1::AdmitRequest) -> v1::AdmitReply,
     drain(v1::DrainRequest) -> v1::DrainReply,
     offers(v1::OffersRequest) -> v1::OfferList,
     foreign(v1::ForeignRequest) -> v1::ForeignList,

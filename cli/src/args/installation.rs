@@ -35,6 +35,32 @@ pub enum ControllerVerb {
         #[arg(long, value_name = "DIR")]
         home: Option<PathBuf>,
     },
+    /// Sign a device's certificate request from standard input (`outlast login` runs it)
+    Admit {
+        /// What the device is called
+        #[arg(long, value_name = "DEVICE")]
+        name: String,
+    },
+    /// Be a connection to the controller (`outlast login` has SSH run it)
+    #[command(hide = true)]
+    Link,
+}
+
+/// `outlast login`
+#[derive(Debug, clap::Args)]
+pub struct LoginArgs {
+    /// Where the controller is, as for `ssh`
+    #[arg(value_name = "[USER@]HOST")]
+    pub to: String,
+    /// Its data directory there, if it is not the usual one
+    #[arg(long, value_name = "DIR")]
+    pub remote_home: Option<String>,
+    /// The program there, if it is not on the path
+    #[arg(long, value_name = "PATH")]
+    pub remote_program: Option<String>,
+    /// What this device is called there; by default its host name
+    #[arg(long, value_name = "DEVICE")]
+    pub name: Option<String>,
 }
 
 /// `outlast keys`

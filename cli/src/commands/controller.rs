@@ -3,13 +3,17 @@
 
 mod install;
 
+use std::path::Path;
+
+use proto::v1;
 use serde_json::json;
 
-use super::{describe, moment, span};
+use super::{describe, login, moment, span};
 use crate::app::Context;
 use crate::args::ControllerVerb;
 use crate::daemon;
-use crate::exit_code::ExitCode;
+use crate::exit_code::{ExitCode, Failure};
+use crate::remote::{self, only_there};
 
 /// Does it.
 ///
@@ -18,6 +22,7 @@ use crate::exit_code::ExitCode;
 pub async fn perform(ctx: &Context, verb: ControllerVerb) -> anyhow::Result<ExitCode> {
     match verb {
         ControllerVerb::Start { json } => {
+            only_there(&ctx.home()?, "controller start")?;
             let view = daemon::ensure(ctx, true).await?.view().await?;
             if json {
                 ctx.printer.json(&view);
@@ -27,7 +32,12 @@ pub async fn perform(ctx: &Context, verb: ControllerVerb) -> anyhow::Result<Exit
         }
         ControllerVerb::Stop => stop(ctx).await,
         ControllerVerb::Status { json } => status(ctx, json).await,
-        ControllerVerb::Install { print } => install::perform(ctx, print).await,
+        ControllerVerb::Install { print } => {
+            only_there(&ctx.home()?, "controller install")?;
+            install::perform(ctx, print).await
+        }
+        ControllerVerb::Admit { name } => Box::pin(login::admit(ctx, &name)).await,
+        ControllerVerb::Link => Box::pin(login::link(ctx)).await,
         // Done before there is a runtime: a controller brings its own.
         ControllerVerb::Serve { .. } => Ok(ExitCode::Usage),
     }
@@ -35,6 +45,7 @@ pub async fn perform(ctx: &Context, verb: ControllerVerb) -> anyhow::Result<Exit
 
 async fn stop(ctx: &Context) -> anyhow::Result<ExitCode> {
     let home = ctx.home()?;
+    only_there(&home, "controller stop")?;
     match daemon::answering(&home).await {
         Ok((client, view)) => {
             daemon::end(&home, &client).await?;
@@ -51,14 +62,27 @@ async fn stop(ctx: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Ok)
 }
 
+/// What the controller says of itself, here or where this data directory is
+/// logged in; none is started here.
+async fn looked(ctx: &Context, home: &Path) -> Result<v1::ControllerView, Failure> {
+    if let Some(remote) = remote::read(home)? {
+        ctx.printer.detail(&format!("asking {}", remote.to()));
+        return Box::pin(remote.connect(home)).await?.view().await;
+    }
+    only_there(home, "controller status")?;
+    Ok(daemon::answering(home).await?.1)
+}
+
 async fn status(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
     let home = ctx.home()?;
-    match daemon::answering(&home).await {
-        Ok((_, view)) => {
+    let at = remote::read(&home)?.map(|remote| remote.to().to_owned());
+    match Box::pin(looked(ctx, &home)).await {
+        Ok(view) => {
             if json {
-                ctx.printer.json(&json!({ "running": true, "home": home, "controller": view }));
+                ctx.printer.json(&json!({ "running": true, "home": home, "at": at, "controller": view }));
                 return Ok(ExitCode::Ok);
             }
+            describe(ctx, "at", at.as_deref().unwrap_or_default());
             describe(ctx, "home", &home.display().to_string());
             describe(ctx, "pid", &view.pid.to_string());
             describe(ctx, "version", &format!("{} (build {})", view.version, view.build_id));
@@ -72,10 +96,14 @@ async fn status(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
         }
         Err(failure) => {
             if json {
-                ctx.printer.json(&json!({ "running": false, "home": home, "why": failure.message }));
+                ctx.printer
+                    .json(&json!({ "running": false, "home": home, "at": at, "why": failure.message }));
             }
             ctx.printer.note(&format!("no controller runs: {}", failure.message));
-            Ok(ExitCode::Unreachable)
+            for help in &failure.help {
+                ctx.printer.help(help);
+            }
+            Ok(failure.code)
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::now_ms;
 use crate::app::Context;
 use crate::exit_code::ExitCode;
+use crate::remote::only_there;
 
 /// Does it.
 ///
@@ -16,6 +17,8 @@ use crate::exit_code::ExitCode;
 /// Where no home directory is known.
 pub async fn perform(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
     let home = ctx.home()?;
+    // Its hosts, keys and store are the controller's.
+    only_there(&home, "doctor")?;
     let get = |name: &str| ctx.env.get(name).cloned();
     let found = Box::pin(controller::objects::diagnose(&home, &get, &now_ms)).await;
     let keys = controller::keys::standing(&home).map_err(|error| error.to_string());

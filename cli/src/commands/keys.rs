@@ -10,12 +10,19 @@ use crate::app::Context;
 use crate::args::KeysVerb;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::safe;
+use crate::remote::only_there;
 
 /// Does what was asked.
 ///
 /// # Errors
 /// Where the data directory cannot be used.
 pub fn perform(ctx: &Context, verb: &KeysVerb) -> anyhow::Result<ExitCode> {
+    let words = match verb {
+        KeysVerb::Show { .. } => "keys show",
+        KeysVerb::Recovery { .. } => "keys recovery --out FILE",
+        KeysVerb::AddRecipient { .. } => "keys add-recipient PUBLIC-KEY",
+    };
+    only_there(&ctx.home()?, words)?;
     match verb {
         KeysVerb::Show { json } => show(ctx, *json),
         KeysVerb::Recovery { out } => {

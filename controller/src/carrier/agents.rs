@@ -94,18 +94,25 @@ impl Agents {
         if let Some((_, digest)) = all().get(path).filter(|(of, _)| *of == stamp) {
             return Ok(known(digest));
         }
-        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        let mut piece = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut piece)? {
-                0 => break,
-                n => hash.update(&piece[..n]),
-            }
-        }
-        let digest = data_encoding::HEXLOWER.encode(hash.finish().as_ref());
+        let digest = sha256(&mut file)?;
         let found = known(&digest);
         all().insert(path.to_owned(), (stamp, digest));
         Ok(found)
+    }
+}
+
+/// SHA-256 of what is left of a file, hex: as `sha256sum` says it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn sha256(file: &mut File) -> std::io::Result<String> {
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(data_encoding::HEXLOWER.encode(hash.finish().as_ref())),
+            n => hash.update(&piece[..n]),
+        }
     }
 }
 

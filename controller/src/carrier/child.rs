@@ -128,6 +128,14 @@ impl Ssh {
         status
     }
 
+    /// Waits for its end: its exit code, and the end of all it said.
+    pub(super) async fn last_words(&mut self) -> (Option<i32>, String) {
+        let status = self.ended().await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.reading.join_next()).await;
+        let said = self.tail.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (status.and_then(|status| status.code()), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Waits for its end, and says what a failure means. `Ok`: it ended with 0.
     pub(super) async fn outcome(&mut self, hidden: &[&str]) -> Result<(), End> {
         let status = self.ended().await;

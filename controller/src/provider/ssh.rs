@@ -26,7 +26,7 @@ mod host;
 mod link;
 mod retry;
 mod script;
-mod trouble;
+pub(crate) mod trouble;
 
 use answer::{Claimed, Look, Refusal};
 use link::{Limits, LinkError};

@@ -23,6 +23,7 @@ const EVENTS: u32 = 10_000;
 /// Watchers get at most so many updates a second.
 const THROTTLE: Duration = Duration::from_millis(100);
 
+mod admit;
 mod answers;
 mod branches;
 mod changes;
@@ -454,6 +455,11 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::UpgradeReply>, Status> {
         let actor = operator_of(&self.core, &request)?;
         super::upgrade::upgrade(&self.core, &actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn admit(&self, request: Request<v1::AdmitRequest>) -> Result<Response<v1::AdmitReply>, Status> {
+        let actor = operator_of(&self.core, &request)?;
+        Ok(Response::new(self.admitted(&actor, request.into_inner()).await?))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {

@@ -4492,6 +4492,31 @@ pub struct ControllerView {
     pub alerts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdmitRequest {
+    /// The device's name: letters, digits and `-_.`, at most 64, not `local`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// A certificate request (PKCS #10, DER). Only its key is taken over.
+    #[prost(bytes = "vec", tag = "2")]
+    pub csr: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdmitReply {
+    #[prost(string, tag = "1")]
+    pub hub_id: ::prost::alloc::string::String,
+    /// PEM, leaf first.
+    #[prost(string, tag = "2")]
+    pub chain_pem: ::prost::alloc::string::String,
+    /// PEM.
+    #[prost(string, tag = "3")]
+    pub root_pem: ::prost::alloc::string::String,
+    /// When the certificate runs out.
+    #[prost(uint64, tag = "4")]
+    pub until_ms: u64,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainRequest {}
 #[derive(serde::Serialize)]
@@ -5304,6 +5329,28 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("outlast.v1.Operator", "Notify"));
             self.inner.unary(req, path, codec).await
         }
+        /// Signs a certificate for a device of a person, which then asks as an operator.
+        /// Only a tool on the controller's own computer may ask for it.
+        pub async fn admit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::AdmitReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::LeanCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Admit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Admit"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Lets running calls end, then ends the controller. Machines go on.
         pub async fn drain(
             &mut self,
@@ -5518,6 +5565,12 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::NotifyRequest>,
         ) -> std::result::Result<tonic::Response<super::NotifyReply>, tonic::Status>;
+        /// Signs a certificate for a device of a person, which then asks as an operator.
+        /// Only a tool on the controller's own computer may ask for it.
+        async fn admit(
+            &self,
+            request: tonic::Request<super::AdmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::AdmitReply>, tonic::Status>;
         /// Lets running calls end, then ends the controller. Machines go on.
         async fn drain(
             &self,
@@ -7061,6 +7114,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = NotifySvc(inner);
+                        let codec = crate::codec::LeanCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Admit" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdmitSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::AdmitRequest>
+                    for AdmitSvc<T> {
+                        type Response = super::AdmitReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdmitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::admit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdmitSvc(inner);
                         let codec = crate::codec::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

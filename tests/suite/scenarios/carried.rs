@@ -19,7 +19,7 @@ use super::processes::{kill_all, marked, processes, signal};
 use super::stage::{Stage, exchange, lines, machine_of, program, variable, wait, wait_or};
 
 mod hosts;
-mod sshd;
+pub(super) mod sshd;
 
 use sshd::Sshd;
 

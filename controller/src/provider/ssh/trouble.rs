@@ -6,7 +6,7 @@ use artifacts::store::trouble::foreign;
 
 /// Why there is no conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The client itself cannot be run.
     Client(String),
     /// The host shows another key than the one that is known.
@@ -32,7 +32,7 @@ impl Trouble {
     }
 
     /// What is wrong, in one line.
-    pub(super) fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         match self {
             Self::Client(why) => format!("the SSH client does not run: {why}"),
             Self::ChangedKey => {
@@ -48,7 +48,7 @@ impl Trouble {
     }
 
     /// What a person can do. The destination is one word for a shell.
-    pub(super) fn cure(&self, destination: &str) -> String {
+    pub(crate) fn cure(&self, destination: &str) -> String {
         match self {
             Self::Client(_) => "install OpenSSH's client, or name it in OUTLAST_SSH".into(),
             Self::ChangedKey => format!(
@@ -104,7 +104,7 @@ const KNOWN: [(&str, Meaning); 18] = [
 
 /// What an end before the first line means. A client that could not connect
 /// ends with 255; whatever ends otherwise was there.
-pub(super) fn judge(code: Option<i32>, said: &str) -> Trouble {
+pub(crate) fn judge(code: Option<i32>, said: &str) -> Trouble {
     let last = last_line(said);
     match code {
         Some(255) => {

@@ -13,12 +13,12 @@ use nix::unistd::{Uid, User};
 use super::super::stage::{Stage, wait_or};
 
 /// What is needed and is there.
-pub(super) struct Programs {
+pub(in crate::scenarios) struct Programs {
     sshd: PathBuf,
 }
 
 /// The server's program, or why a test cannot be tried.
-pub(super) fn programs() -> Option<Programs> {
+pub(in crate::scenarios) fn programs() -> Option<Programs> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp/sshd/usr/sbin/sshd");
     let sshd = [PathBuf::from("/usr/sbin/sshd"), PathBuf::from("/usr/local/sbin/sshd"), own];
     let sshd = sshd.into_iter().find(|path| path.exists());
@@ -33,16 +33,16 @@ pub(super) fn programs() -> Option<Programs> {
 }
 
 /// One server. Its sessions end with it.
-pub(super) struct Sshd {
+pub(in crate::scenarios) struct Sshd {
     child: Option<Child>,
     sshd: PathBuf,
     dir: PathBuf,
-    pub(super) port: u16,
+    pub(in crate::scenarios) port: u16,
 }
 
 impl Sshd {
     /// Keys and settings for one; it does not run yet.
-    pub(super) fn prepare(stage: &Stage, programs: Programs) -> Self {
+    pub(in crate::scenarios) fn prepare(stage: &Stage, programs: Programs) -> Self {
         let dir = stage.path("sshd");
         fs::create_dir(&dir).unwrap();
         for key in ["host", "user"] {
@@ -68,8 +68,27 @@ impl Sshd {
         Self { child: None, sshd: programs.sshd, dir, port }
     }
 
+    /// The same with more settings, which come first.
+    pub(in crate::scenarios) fn with(self, settings: &str) -> Self {
+        let config = self.dir.join("config");
+        let usual = fs::read_to_string(&config).unwrap();
+        fs::write(&config, format!("{settings}\n{usual}")).unwrap();
+        self
+    }
+
+    /// Shows another host key from its next start on.
+    pub(in crate::scenarios) fn change_host_key(&mut self) {
+        *self = Self { child: None, sshd: self.sshd.clone(), dir: self.dir.clone(), port: self.port };
+        for name in ["host", "host.pub"] {
+            fs::remove_file(self.dir.join(name)).unwrap();
+        }
+        let mut make = Command::new("ssh-keygen");
+        make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(self.dir.join("host"));
+        assert!(make.status().unwrap().success());
+    }
+
     /// Starts it.
-    pub(super) fn start(&mut self) {
+    pub(in crate::scenarios) fn start(&mut self) {
         let log = fs::File::create(self.dir.join("log")).unwrap();
         let mut command = Command::new(&self.sshd);
         command.args(["-D", "-e", "-f"]).arg(self.dir.join("config"));
@@ -80,22 +99,22 @@ impl Sshd {
     }
 
     /// The process that listens.
-    pub(super) fn pid(&self) -> i32 {
+    pub(in crate::scenarios) fn pid(&self) -> i32 {
         i32::try_from(self.child.as_ref().expect("it runs").id()).unwrap()
     }
 
     /// The key that opens it.
-    pub(super) fn identity(&self) -> PathBuf {
+    pub(in crate::scenarios) fn identity(&self) -> PathBuf {
         self.dir.join("user")
     }
 
     /// Its own public key.
-    pub(super) fn host_key(&self) -> String {
+    pub(in crate::scenarios) fn host_key(&self) -> String {
         fs::read_to_string(self.dir.join("host.pub")).unwrap()
     }
 
     /// Whose login it is.
-    pub(super) fn user() -> String {
+    pub(in crate::scenarios) fn user() -> String {
         User::from_uid(Uid::effective()).unwrap().expect("a user").name
     }
 }
