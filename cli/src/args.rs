@@ -12,7 +12,9 @@ mod tidy;
 mod values;
 
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
-pub use installation::{ConfigArgs, ConfigVerb, ControllerVerb, KeysVerb, LoginArgs, NotifyVerb};
+pub use installation::{
+    ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,
+};
 pub use machines::{HealthArgs, HostsArgs, MachinesVerb, OffersArgs, RecommendArgs, UpgradeArgs};
 pub use runs::{
     AnswerArgs, DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs,

@@ -3,6 +3,8 @@
 //! at once; here is only started, waited and connected. Never replaces a
 //! controller whose database is newer than this program.
 
+mod environment;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,6 +19,8 @@ use crate::app::Context;
 use crate::client::{self, Client};
 use crate::exit_code::{ExitCode, Failure};
 use crate::remote::{self, Remote};
+
+pub use environment::{ENVIRONMENT, environment, environment_text};
 
 /// A controller answers this soon after its start.
 const START: Duration = Duration::from_secs(15);
@@ -263,7 +267,8 @@ impl Started {
         let from = out.metadata().map_or(0, |meta| meta.len());
         let err = out.try_clone()?;
         let mut command = Command::new(exe);
-        command.arg("controller-serve").arg("--home").arg(home).current_dir("/");
+        let given = environment(home).with_context(|| format!("cannot read {ENVIRONMENT} in {shown}"))?;
+        command.envs(given).arg("controller-serve").arg("--home").arg(home).current_dir("/");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         let child = command.spawn().with_context(|| format!("cannot start {}", exe.display()))?;
         ctx.printer.detail(&format!("started a controller (pid {}) for {shown}", child.id()));

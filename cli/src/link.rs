@@ -9,6 +9,8 @@ use tonic::Status;
 use crate::app::Context;
 use crate::client::{Client, failure, passing};
 use crate::daemon;
+use crate::exit_code::ExitCode;
+use crate::remote;
 
 /// So many failures in a row end the patience.
 const TRIES: u32 = 20;
@@ -37,10 +39,31 @@ impl<'a> Link<'a> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        // Whatever build serves is taken: only new work replaces controllers.
-        let client = Box::pin(daemon::ensure(self.ctx, false)).await?;
-        self.client = Some(client.clone());
-        Ok(client)
+        loop {
+            // Whatever build serves is taken: only new work replaces controllers.
+            match Box::pin(daemon::ensure(self.ctx, false)).await {
+                Ok(client) => {
+                    self.client = Some(client.clone());
+                    return Ok(client);
+                }
+                // One on another computer cannot be started, only waited for.
+                Err(error) if self.failures < TRIES && self.may_come_back(&error) => self.pause().await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether a way to another computer is only cut for now.
+    fn may_come_back(&self, error: &anyhow::Error) -> bool {
+        let home = self.ctx.home();
+        let elsewhere = home.is_ok_and(|home| remote::path(&home).exists());
+        elsewhere && ExitCode::of(error) == ExitCode::Unreachable
+    }
+
+    async fn pause(&mut self) {
+        self.failures += 1;
+        let pause = FIRST * 2_u32.saturating_pow(self.failures - 1);
+        tokio::time::sleep(pause.min(LONGEST)).await;
     }
 
     /// Something arrived: the connection is good.
@@ -54,12 +77,10 @@ impl<'a> Link<'a> {
     /// What broke it, when it breaks all the time.
     pub async fn broke(&mut self, status: &Status) -> anyhow::Result<()> {
         self.client = None;
-        self.failures += 1;
-        if self.failures >= TRIES {
+        if self.failures + 1 >= TRIES {
             return Err(failure(status).into());
         }
-        let pause = FIRST * 2_u32.saturating_pow(self.failures - 1);
-        tokio::time::sleep(pause.min(LONGEST)).await;
+        self.pause().await;
         Ok(())
     }
 

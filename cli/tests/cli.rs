@@ -48,6 +48,18 @@ fn the_help_of_run_is_as_documented() {
 }
 
 #[test]
+fn the_help_about_another_computer_is_as_documented() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |args: &[&str]| text(&outlast(dir.path(), args).stdout);
+    insta::assert_snapshot!("help-login", help(&["login", "--help"]));
+    insta::assert_snapshot!("help-deploy", help(&["controller", "deploy", "--help"]));
+    let verbs = help(&["controller", "--help"]);
+    for hidden in ["arrive", "link"] {
+        assert!(!verbs.contains(&format!("  {hidden} ")), "{verbs}");
+    }
+}
+
+#[test]
 fn what_cannot_be_understood_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
     let cases: [&[&str]; 8] = [

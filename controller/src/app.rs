@@ -253,6 +253,7 @@ pub async fn run_with(config: Config, more: Providers) -> Result<(), AppError> {
     let core = build_core(&home, &config, clock, &doors.rendezvous, store, objects, more)?;
     let local = objects::is_local(&config.home, &|name: &str| std::env::var(name).ok());
     core.local_store.store(local, std::sync::atomic::Ordering::Relaxed);
+    home.begin()?;
     ingest::cut_to_durable(&core).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -385,7 +386,12 @@ async fn keep_state_files(core: Arc<Core>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = changed.changed() => tokio::time::sleep(Duration::from_secs(1)).await,
+            // Told to end, it writes the last changes now and ends then.
+            _ = changed.changed() => tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            },
         }
     }
 }

@@ -171,7 +171,7 @@ impl Home {
             }
         }
         let lock = Hold::take(root)?;
-        crate::moved::opened(root)?;
+        crate::moved::may_start(root)?;
         let keys = root.join("keys");
         let hub_file: HubFile = match read_text(&root.join("hub.json"))? {
             Some(text) => parse(&root.join("hub.json"), &text)?,
@@ -234,6 +234,15 @@ impl Home {
         let keys = self.root.join("keys");
         write_file(&keys.join("operator.key"), me.key_pem.as_bytes(), 0o600)?;
         write_file(&keys.join("operator.pem"), me.chain_pem.as_bytes(), 0o600)
+    }
+
+    /// Says that work begins: every part was built, and what happens from now on
+    /// happens here alone.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn begin(&self) -> Result<(), HomeError> {
+        crate::moved::begun(&self.root)
     }
 
     /// A path below the data directory.

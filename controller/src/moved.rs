@@ -4,8 +4,8 @@
 //!
 //! `moved.json` on the old side: the state is elsewhere. `arriving.json` on the
 //! new side: what lies here was copied and has not been released. It is renamed
-//! to `arrived.json` when it is, and whoever opens the directory first removes
-//! that: from then on the state here has a history of its own.
+//! to `arrived.json` when it is, and the first controller that begins to work
+//! here removes that: from then on the state has a history of its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -59,7 +59,7 @@ pub enum Standing {
     Foreign,
     /// A copy that has not been released: nothing can start it.
     Arriving(Arrival),
-    /// A released copy that nobody has opened yet.
+    /// A released copy at which no controller has worked yet.
     Arrived(Arrival),
     /// An installation.
     Installation(HubId),
@@ -156,24 +156,29 @@ pub fn release(root: &Path) -> Result<(), HomeError> {
     rename(root, ARRIVING, ARRIVED)
 }
 
-/// Forbids it again. The caller holds the directory, and nobody has opened it
-/// since it was released.
+/// Forbids it again. The caller holds the directory, and no controller has worked
+/// there since it was released.
 ///
 /// # Errors
-/// Where somebody has, or the disk refuses.
+/// Where one has, or the disk refuses.
 pub fn retract(root: &Path) -> Result<(), HomeError> {
     rename(root, ARRIVED, ARRIVING)
 }
 
-/// Whether a controller may start here, which holds the directory. If so, it is
-/// the one place of its state from now on.
-pub(crate) fn opened(root: &Path) -> Result<(), HomeError> {
+/// Whether a controller may start here. The caller holds the directory.
+pub(crate) fn may_start(root: &Path) -> Result<(), HomeError> {
     if let Some(mark) = moved(root)? {
         return Err(HomeError::Moved { home: root.to_owned(), to: mark.to });
     }
     if root.join(ARRIVING).exists() {
         return Err(HomeError::Arriving(root.to_owned()));
     }
+    Ok(())
+}
+
+/// A controller begins to work here: this is the one place of its state from now
+/// on. The caller holds the directory.
+pub(crate) fn begun(root: &Path) -> Result<(), HomeError> {
     take_away(root, ARRIVED)
 }
 
@@ -204,6 +209,7 @@ pub fn is_state(name: &str) -> bool {
         && !shared_memory
         && !name.starts_with("upgrade-")
         && !name.ends_with(".sock")
+        && !name.ends_with(".ballast")
 }
 
 /// The machines that are not known to be gone, each with its provider. The
@@ -265,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_starts_nobody_until_it_is_released_and_is_retracted_only_unopened() {
+    fn a_copy_starts_nobody_until_it_is_released_and_is_retracted_only_before_any_work() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         let arrival = Arrival { hub: hub(), token: "t".into() };
@@ -277,7 +283,11 @@ mod tests {
         retract(root).unwrap();
         assert!(Home::open(root, SystemTime::now()).is_err());
         release(root).unwrap();
-        drop(Home::open(root, SystemTime::now()).unwrap());
+        // One that fails to start has done nothing yet.
+        let home = Home::open(root, SystemTime::now()).unwrap();
+        assert_eq!(standing(root).unwrap(), Standing::Arrived(arrival));
+        home.begin().unwrap();
+        drop(home);
         retract(root).expect_err("it has a history of its own");
         assert!(matches!(standing(root).unwrap(), Standing::Installation(_)));
     }
@@ -288,7 +298,16 @@ mod tests {
         {
             assert!(is_state(name), "{name}");
         }
-        for name in ["cache", "machines", "controller.lock", "outlast.db-shm", "x.sock", ".a.7.tmp", MOVED] {
+        for name in [
+            "cache",
+            "machines",
+            "controller.lock",
+            "outlast.db-shm",
+            "outlast.db.ballast",
+            "x.sock",
+            ".a.7.tmp",
+            MOVED,
+        ] {
             assert!(!is_state(name), "{name}");
         }
     }

@@ -41,9 +41,74 @@ pub enum ControllerVerb {
         #[arg(long, value_name = "DEVICE")]
         name: String,
     },
+    /// Move this computer's controller to one that is always on, and log in to it there
+    ///
+    /// Says first what it will do, and asks. Cut off anywhere, run it again: it goes on, or says
+    /// what is where. Never do two controllers of one installation run.
+    Deploy(DeployArgs),
+    /// Do one step of a move on the other computer (`outlast controller deploy` has SSH run it)
+    #[command(hide = true)]
+    Arrive {
+        /// Which.
+        #[command(subcommand)]
+        step: ArriveVerb,
+    },
     /// Be a connection to the controller (`outlast login` has SSH run it)
     #[command(hide = true)]
     Link,
+}
+
+/// `outlast controller deploy`
+#[derive(Debug, clap::Args)]
+pub struct DeployArgs {
+    /// Where it goes, as for `ssh`
+    #[arg(value_name = "[USER@]HOST")]
+    pub to: String,
+    /// A program of this version for that computer, by default this very program
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Hand this variable on to the controller there; may be repeated
+    #[arg(long = "env", value_name = "NAME")]
+    pub env: Vec<String>,
+    /// The data directory there, if it is not to be the usual one
+    #[arg(long, value_name = "DIR")]
+    pub remote_home: Option<String>,
+    /// Start it as a process there, not as a service of systemd
+    #[arg(long)]
+    pub no_service: bool,
+    /// Ask nothing
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What the other computer is asked to do.
+#[derive(Debug, Subcommand)]
+pub enum ArriveVerb {
+    /// Say what is there
+    Look,
+    /// Take the state from standard input
+    Receive,
+    /// Let a controller run for it
+    Start {
+        /// The installation
+        #[arg(long)]
+        hub: String,
+        /// Names the move
+        #[arg(long)]
+        token: String,
+        /// As a process, not as a service
+        #[arg(long)]
+        process: bool,
+    },
+    /// See to it that it cannot be started
+    Undo {
+        /// The installation
+        #[arg(long)]
+        hub: String,
+        /// Names the move
+        #[arg(long)]
+        token: String,
+    },
 }
 
 /// `outlast login`

@@ -1,7 +1,10 @@
 //! `outlast controller`: starts, ends and installs the controller of this
 //! computer. Ending it ends no work: machines go on by themselves.
 
+mod arrive;
+mod deploy;
 mod install;
+mod stream;
 
 use std::path::Path;
 
@@ -37,6 +40,8 @@ pub async fn perform(ctx: &Context, verb: ControllerVerb) -> anyhow::Result<Exit
             install::perform(ctx, print).await
         }
         ControllerVerb::Admit { name } => Box::pin(login::admit(ctx, &name)).await,
+        ControllerVerb::Deploy(args) => Box::pin(deploy::perform(ctx, &args)).await,
+        ControllerVerb::Arrive { step } => Box::pin(arrive::perform(ctx, &step)).await,
         ControllerVerb::Link => Box::pin(login::link(ctx)).await,
         // Done before there is a runtime: a controller brings its own.
         ControllerVerb::Serve { .. } => Ok(ExitCode::Usage),

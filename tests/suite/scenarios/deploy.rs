@@ -16,7 +16,9 @@ use serde_json::Value;
 use super::carried::sshd::{Sshd, programs};
 use super::stage::Stage;
 
-/// Says a line, and ends when it is let.
+mod moved;
+
+/// Says a line.
 const PROGRAM: &str = "#!/bin/sh\necho hello from the box\n";
 const SETTINGS: &str = "[run]\ncommand = [\"sh\", \"program.sh\"]\n[environment]\nkind = \"none\"\n";
 
@@ -33,12 +35,15 @@ impl Pair {
     /// Both, and the server between them; `None` where there is none.
     fn new() -> Option<Self> {
         let programs = programs()?;
-        let other = Stage::new();
+        // The usual data directory of a login.
+        let dir = tempfile::Builder::new().prefix("ol").tempdir_in("/tmp").unwrap();
+        let home = dir.path().join(".local/share/outlast");
+        let other = Stage::at(dir, home);
         let at = other.path("");
         let at = at.display();
         // A home of its own, and nothing of the user's environment.
         let forced = format!(
-            "ForceCommand cd {at} && exec env -i PATH=\"$PATH\" HOME={at} sh -c \"$SSH_ORIGINAL_COMMAND\""
+            "ForceCommand cd {at} && exec env -i PATH=\"{at}/bin:$PATH\" HOME={at} sh -c \"$SSH_ORIGINAL_COMMAND\""
         );
         let mut server = Sshd::prepare(&other, programs).with(&forced);
         server.start();
@@ -115,7 +120,7 @@ impl Lines {
                 for entry in fs::read_dir("/proc").unwrap().flatten() {
                     seen.extend(fs::read(entry.path().join("cmdline")));
                 }
-                std::thread::park_timeout(Duration::from_millis(2));
+                std::thread::park_timeout(Duration::from_millis(10));
             }
             seen
         });
@@ -150,7 +155,7 @@ fn a_device_logs_in_and_every_command_asks_the_other_computer() {
     let lines = Lines::watch();
     laptop.ok(&words(&pair.login()));
     let remote = pair.remote();
-    lines.hold_none_of(&secret_lines(remote["key"].as_str().unwrap()), "controller admit --name lap");
+    lines.hold_none_of(&secret_lines(remote["key"].as_str().unwrap()), "controller admit --name=lap");
     let mode = fs::metadata(laptop.home.join("remote.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(pair.admitted(), [("operator:local".to_owned(), "operator lap".to_owned())]);
@@ -167,6 +172,22 @@ fn a_device_logs_in_and_every_command_asks_the_other_computer() {
     assert_eq!((&status["running"], &status["at"]), (&true.into(), &"box".into()));
     assert_eq!(laptop.controllers(), Vec::<i32>::new());
     assert!(!laptop.home.join("hub.json").exists(), "an installation was begun here");
+
+    // A device cannot prolong its own right: only the computer there admits.
+    let text = |name: &str| remote[name].as_str().unwrap().to_owned();
+    let at = controller::home::rendezvous(&other.home).unwrap();
+    let own = proto::pki::Credentials { chain_pem: text("chain"), key_pem: text("key") };
+    let tls = proto::tls::client(&text("root"), &own, Arc::new(SystemTime::now)).unwrap();
+    let name = proto::tls::expected_name(at.hub).unwrap();
+    let csr = proto::pki::MachineKey::from_pem(&text("key")).unwrap().request().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let refused = runtime.block_on(async {
+        let channel = proto::channel::dial(&[at.operators], tls, name).await.unwrap();
+        let ask = proto::v1::AdmitRequest { name: "lap".into(), csr };
+        proto::v1::operator_client::OperatorClient::new(channel).admit(ask).await.unwrap_err()
+    });
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused:?}");
+    assert_eq!(pair.admitted().len(), 1);
 
     // What is done on the controller's own computer says where.
     for verb in [

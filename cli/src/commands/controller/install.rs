@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -14,6 +15,10 @@ const UNIT: &str = "outlast-controller.service";
 const AGENT: &str = "dev.outlast.controller.plist";
 const UNIT_TEXT: &str = include_str!("../../../../packaging/outlast-controller.service");
 const AGENT_TEXT: &str = include_str!("../../../../packaging/dev.outlast.controller.plist");
+
+/// A user's systemd that lingers from now on answers within this.
+const MANAGER: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Who keeps it running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,95 @@ fn enable_systemd(ctx: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has systemd keep the controller of `home` running, also when nobody is logged
+/// in; `false`: it cannot here, and nothing was left behind.
+///
+/// # Errors
+/// Where the unit cannot be written.
+pub(super) fn kept_by_systemd(ctx: &Context, home: &Path) -> anyhow::Result<bool> {
+    if cfg!(target_os = "macos") {
+        return Ok(false);
+    }
+    // Without it the system ends the controller when its user logs out.
+    if !succeeds("loginctl", &["enable-linger"]) {
+        return Ok(false);
+    }
+    let user = Systemd::of(home);
+    let deadline = Instant::now() + MANAGER;
+    // Lingering has just begun, perhaps, and the user's systemd with it.
+    while !user.succeeds(&["show-environment"]) {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK);
+    }
+    let place = place(ctx, Keeper::Systemd)?;
+    let text = render(Keeper::Systemd, &daemon::own_exe()?, home)?;
+    if let Some(above) = place.parent() {
+        std::fs::create_dir_all(above).with_context(|| format!("make {}", above.display()))?;
+    }
+    controller::home::write_file(&place, text.as_bytes(), 0o644).context("install")?;
+    let steps: [&[&str]; 3] = [&["daemon-reload"], &["enable", UNIT], &["restart", UNIT]];
+    if steps.iter().all(|step| user.succeeds(step)) {
+        return Ok(true);
+    }
+    let_go(ctx, home);
+    Ok(false)
+}
+
+/// Whether systemd keeps a controller of this user.
+pub(super) fn is_kept(home: &Path) -> bool {
+    Systemd::of(home).succeeds(&["is-active", "--quiet", UNIT])
+}
+
+/// Has nobody keep a controller of `home` running any more, and ends the one
+/// that systemd keeps. As far as it goes: whoever asks makes sure by the lock.
+pub(super) fn let_go(ctx: &Context, home: &Path) {
+    if cfg!(target_os = "macos") {
+        let Ok(place) = place(ctx, Keeper::Launchd) else { return };
+        let wanted = home.to_str().map(xml_quoted).unwrap_or_default();
+        if std::fs::read_to_string(&place).is_ok_and(|text| text.contains(&format!("<string>{wanted}<"))) {
+            let _ = succeeds("launchctl", &["unload", "-w", &place.display().to_string()]);
+            let _ = std::fs::remove_file(place);
+        }
+        return;
+    }
+    let Ok(place) = place(ctx, Keeper::Systemd) else { return };
+    let ours = std::fs::read_to_string(&place).is_ok_and(|text| {
+        let wanted = home.to_str().map(systemd_quoted).unwrap_or_default();
+        text.contains(&format!("--home {wanted}\n"))
+    });
+    if ours {
+        let user = Systemd::of(home);
+        let _ = user.succeeds(&["disable", "--now", UNIT]);
+        let _ = std::fs::remove_file(place);
+        let _ = user.succeeds(&["daemon-reload"]);
+    }
+}
+
+/// The systemd of a user. A login over SSH may not say where it is.
+struct Systemd(Option<PathBuf>);
+
+impl Systemd {
+    /// That of the owner of a directory.
+    fn of(home: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let told = std::env::var_os("XDG_RUNTIME_DIR").is_some();
+        let usual =
+            std::fs::metadata(home).ok().map(|meta| PathBuf::from(format!("/run/user/{}", meta.uid())));
+        Self(usual.filter(|dir| !told && dir.is_dir()))
+    }
+
+    fn succeeds(&self, args: &[&str]) -> bool {
+        let mut command = Command::new("systemctl");
+        command.arg("--user").args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some(dir) = &self.0 {
+            command.env("XDG_RUNTIME_DIR", dir);
+        }
+        command.status().is_ok_and(|status| status.success())
+    }
+}
+
 fn place(ctx: &Context, keeper: Keeper) -> anyhow::Result<PathBuf> {
     let set = |name: &str| ctx.env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let no_home = || Failure::new(ExitCode::BadInput, "HOME is not set: no place for the unit is known");
@@ -98,7 +192,10 @@ fn render(keeper: Keeper, exe: &Path, home: &Path) -> anyhow::Result<String> {
         Keeper::Systemd => UNIT_TEXT,
         Keeper::Launchd => AGENT_TEXT,
     };
-    Ok(template.replace("@EXE@", &quoted(exe)?).replace("@HOME@", &quoted(home)?))
+    // No quotes are taken off there, and specifiers are looked for all the same.
+    let bare = home.to_str().unwrap_or_default().replace('%', "%%");
+    let text = template.replace("@EXE@", &quoted(exe)?).replace("@HOME@", &quoted(home)?);
+    Ok(text.replace("@ENVIRONMENT@", &format!("{bare}/{}", daemon::ENVIRONMENT)))
 }
 
 fn systemd_quoted(text: &str) -> String {
@@ -147,6 +244,7 @@ mod tests {
             unit.contains("ExecStart=\"/opt/a b/out\\\"last\" controller serve --home \"/h/50%%/$$x\"\n"),
             "{unit}"
         );
+        assert!(unit.contains("EnvironmentFile=-/h/50%%/$x/controller.env\n"), "{unit}");
         let agent = render(Keeper::Launchd, Path::new("/a&b"), home).unwrap();
         assert!(agent.contains("<string>/a&amp;b</string>"), "{agent}");
         for text in [unit, agent] {
