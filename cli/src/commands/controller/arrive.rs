@@ -230,7 +230,6 @@ fn undo(ctx: &Context, home: &Path, arrival: &Arrival) -> anyhow::Result<bool> {
     };
     let look = || moved::standing(home).map_err(|error| bad(&error));
     match look()? {
-        Standing::Nothing => return Ok(true),
         Standing::Arriving(found) if found.hub == arrival.hub => {
             void()?;
             return Ok(true);

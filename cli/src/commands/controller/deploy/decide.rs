@@ -48,11 +48,12 @@ pub(super) fn next(hub: HubId, mark: Option<&Moved>, there: &Standing) -> Next {
             Next::Start
         }
         (Some(_), Standing::Installation(found)) if *found == hub => Next::Start,
-        // It was never started there, since nothing is there that could have been.
-        (Some(mark), Standing::Nothing) if !mark.settled => Next::MoveAnew,
         (Some(mark), Standing::Arriving(found)) if !mark.settled && found.hub == hub => Next::MoveAnew,
+        // A disk that is not mounted looks the same.
         (Some(_), Standing::Nothing) => Next::Refuse(
-            "the state of this data directory was moved there and is there no more: bring it back from a backup".into(),
+            "the state of this data directory was brought there and is there no more; if it is gone for good, remove \
+             moved.json here, and this side goes on from where it was then"
+                .into(),
         ),
         (Some(_), Standing::Arriving(found) | Standing::Arrived(found)) if found.hub == hub => {
             Next::Refuse("what lies there came with another move than the one this side is marked with".into())
@@ -93,7 +94,7 @@ mod tests {
         assert!(refused(None, Standing::Installation(hub(1))));
         assert!(refused(None, Standing::Installation(hub(2))));
         assert!(refused(None, Standing::Foreign));
-        assert_eq!(next(hub(1), Some(&going), &Standing::Nothing), Next::MoveAnew);
+        assert!(refused(Some(&going), Standing::Nothing));
         assert_eq!(next(hub(1), Some(&going), &Standing::Arriving(copy(1, "b"))), Next::MoveAnew);
         for there in [
             Standing::Arriving(copy(1, "a")),
