@@ -170,6 +170,9 @@ impl Home {
                 made => made.map_err(io_error(&dir))?,
             }
         }
+        // Looked at first, so that who may not start holds up nobody; what counts
+        // is the look under the lock.
+        crate::moved::may_start(root)?;
         let lock = Hold::take(root)?;
         crate::moved::may_start(root)?;
         let keys = root.join("keys");

@@ -83,6 +83,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// What it has printed so far.
+    pub(super) fn shown(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap()).into_owned()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(super) fn end(mut self) -> Said {

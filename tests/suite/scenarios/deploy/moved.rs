@@ -201,7 +201,9 @@ fn a_run_on_a_host_goes_on_through_a_move_and_is_followed_from_the_laptop() {
     // The run never noticed. Whoever follows it follows it over a cut of the way.
     laptop.when(&run, "heard of from there", |detail| detail["run"]["step"].as_u64() >= Some(10));
     let follows = laptop.begin(&["logs", &run, "-f", "--stdout"]);
-    let cut = wait("its way there", || Some(pair.links()).filter(|found| !found.is_empty()));
+    wait("its first lines", || follows.shown().contains("step=10 ").then_some(()));
+    let cut = pair.links();
+    assert!(!cut.is_empty(), "it has a way there");
     exchange(&gate, "20");
     laptop.when(&run, "heard at step 20", |detail| detail["run"]["step"].as_u64() >= Some(20));
     cut.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
