@@ -12,6 +12,7 @@
 //! [[change]]
 //! at = "60s"              # after the submission
 //! capacity = false        # no machine is to be had from here on, and those that live end
+//!                         # (with ends = false they go on)
 //!
 //! [[change]]
 //! at = "2m"
@@ -65,7 +66,7 @@ pub fn read(file: &Path, begins_ms: u64) -> Result<PlayedMarket, Failure> {
     if speed <= 0.0 {
         problems.push("`speed` must be more than 0".to_owned());
     }
-    let mut changes = vec![Change { at_ms: 0, capacity: None, usd: Some(usd), ends: false, notice_ms: None }];
+    let mut changes = vec![Change { at_ms: 0, capacity: None, usd: Some(usd), ends: None, notice_ms: None }];
     match table.get("trace") {
         None => {}
         Some(Value::String(name)) if speed > 0.0 => {
@@ -106,14 +107,14 @@ struct Change {
     at_ms: u64,
     capacity: Option<bool>,
     usd: Option<f64>,
-    ends: bool,
+    ends: Option<bool>,
     notice_ms: Option<u64>,
 }
 
 impl From<MarketStep> for Change {
     fn from(step: MarketStep) -> Self {
         let (capacity, usd) = (Some(step.capacity), Some(step.usd_per_hour));
-        Self { at_ms: step.at_ms, capacity, usd, ends: step.ends, notice_ms: Some(step.notice_ms) }
+        Self { at_ms: step.at_ms, capacity, usd, ends: Some(step.ends), notice_ms: Some(step.notice_ms) }
     }
 }
 
@@ -129,7 +130,7 @@ fn steps(changes: &[Change], usd: f64, notice_ms: u64) -> Vec<MarketStep> {
             capacity,
             usd_per_hour,
             // Who has no machine to give has taken those that it gave.
-            ends: change.ends || (before && !capacity),
+            ends: change.ends.unwrap_or(before && !capacity),
             notice_ms: change.notice_ms.unwrap_or(notice_ms),
         });
     }
@@ -161,7 +162,7 @@ fn own(table: &Table, problems: &mut Vec<String>) -> Vec<Change> {
             at_ms: time(entry, "at", &of, problems).unwrap_or(0),
             capacity: flag(entry, "capacity", &of, problems),
             usd: number(entry, "usd_per_hour", &of, problems),
-            ends: flag(entry, "ends", &of, problems).unwrap_or(false),
+            ends: flag(entry, "ends", &of, problems),
             notice_ms: time(entry, "notice", &of, problems),
         });
     }

@@ -18,7 +18,8 @@ fn read_text(text: &str) -> Result<PlayedMarket, String> {
 fn a_market_is_what_its_file_says() {
     let market = read_text(
         "boot = \"1500ms\"\nusd_per_hour = 0.4\nnotice = \"20s\"\n[[change]]\nat = \"60s\"\ncapacity = false\n\
-         [[change]]\nat = 120\ncapacity = true\nusd_per_hour = 0.55\n[[change]]\nat = \"3m\"\nends = true\nnotice = 0\n",
+         [[change]]\nat = 120\ncapacity = true\nusd_per_hour = 0.55\n[[change]]\nat = \"3m\"\nends = true\nnotice = 0\n\
+         [[change]]\nat = \"4m\"\ncapacity = false\nends = false\n",
     )
     .unwrap();
     assert_eq!((market.begins_ms, market.boot_ms), (7, 1_500));
@@ -31,6 +32,7 @@ fn a_market_is_what_its_file_says() {
             (60_000, false, 0.4, true, 20_000),
             (120_000, true, 0.55, false, 20_000),
             (180_000, true, 0.55, true, 0),
+            (240_000, false, 0.55, false, 20_000),
         ]
     );
     assert_eq!(read_text("").unwrap().steps.len(), 1, "machines for nothing, for ever");

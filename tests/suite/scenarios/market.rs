@@ -7,7 +7,8 @@ use super::programs::Training;
 use super::stage::{Stage, machine_of, wait};
 
 const MARKET: &str = "boot = \"300ms\"\nusd_per_hour = 0.40\nnotice = \"6s\"\n\
-                      [[change]]\nat = \"14s\"\ncapacity = false\n\
+                      [[change]]\nat = \"7s\"\ncapacity = false\nends = false\n\
+                      [[change]]\nat = \"14s\"\nends = true\n\
                       [[change]]\nat = \"18s\"\ncapacity = true\nusd_per_hour = 0.90\n";
 
 #[test]
@@ -34,6 +35,9 @@ fn a_played_market_takes_a_machine_after_its_notice_and_gives_a_dearer_one_later
     let of = |id: &str| machines.iter().find(|m| m["id"] == id).unwrap();
     let first = of(&machine);
     assert_eq!(first["usd_per_hour"], 0.40, "{first:#}");
+    // Nothing was to be had before its end: it was not left, its power was cut.
+    assert_ne!(first["reason"], "machine left before its provider took it", "{first:#}");
+    assert_eq!(machines.iter().filter(|m| m["instance"] != "").count(), 2, "{machines:#?}");
     let last = machines.iter().find(|m| m["usd_per_hour"] == 0.90);
     assert!(last.is_some_and(|m| m["cost_usd"].as_f64() > Some(0.0)), "{machines:#?}");
     assert!(first["cost_usd"].as_f64() > Some(0.0), "{first:#}");
