@@ -52,9 +52,11 @@ fn wrong(file: &Path, problems: &[String]) -> Failure {
 /// All that is wrong with the file.
 pub fn read(file: &Path, begins_ms: u64) -> Result<PlayedMarket, Failure> {
     let text = text(file)?;
-    if text.trim_start().starts_with(['{', '[']) && !text.trim_start().starts_with("[[") {
+    if is_recording(&text) {
         let steps = recorded(file, &text, 1.0, None, 0.0).map_err(|why| wrong(file, &[why]))?;
-        return Ok(PlayedMarket { begins_ms, boot_ms: 0, steps });
+        let market = PlayedMarket { begins_ms, boot_ms: 0, steps };
+        market.check().map_err(|why| wrong(file, &[why]))?;
+        return Ok(market);
     }
     let table: Table = toml::from_str(&text).map_err(|error| wrong(file, &[error.to_string()]))?;
     let mut problems = Vec::new();
@@ -88,6 +90,14 @@ pub fn read(file: &Path, begins_ms: u64) -> Result<PlayedMarket, Failure> {
     let market = PlayedMarket { begins_ms, boot_ms, steps: steps(&changes, usd, notice_ms.unwrap_or(0)) };
     market.check().map_err(|why| wrong(file, &[why]))?;
     Ok(market)
+}
+
+/// A recording is JSON, or lines that begin with a number; no key of a market
+/// does.
+fn is_recording(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    text.starts_with(|c: char| c == '{' || c.is_ascii_digit())
+        || (text.starts_with('[') && !text.starts_with("[["))
 }
 
 fn text(file: &Path) -> Result<String, Failure> {

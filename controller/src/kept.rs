@@ -117,30 +117,21 @@ impl State {
         }
     }
 
-    /// All rows of a kind, with what was just read of them; `None`: that is not
-    /// all of them any more. What changed while it was read is told as it was
-    /// read: who asked a moment earlier would have got that.
+    /// All rows of a kind, with what was just read of them; `None`: one of them
+    /// changed meanwhile. What was read one by one is only told as one moment of
+    /// the store if it was one.
     fn gather<T: Record>(
         &mut self,
         store: &dyn Store,
         mark: u64,
         read: &[(String, Option<Shared<T>>)],
     ) -> Option<Vec<Shared<T>>> {
-        if !read.is_empty() {
-            self.keep(store, mark, read, false);
-        }
-        let table = self.tables.get(&T::KIND).filter(|table| table.whole)?;
-        if table.stale.iter().any(|id| !read.iter().any(|(own, _)| own == id)) {
+        if store.changed_since(mark).rows?.iter().any(|(kind, _)| *kind == T::KIND) {
             return None;
         }
-        let kept = table.rows.iter().filter_map(|(id, row)| Some((id.as_str(), shared(row)?)));
-        let mut rows: BTreeMap<&str, Shared<T>> = kept.collect();
-        for (id, row) in read {
-            if let Some(row) = row {
-                rows.entry(id).or_insert_with(|| row.clone());
-            }
-        }
-        Some(rows.into_values().collect())
+        self.keep(store, mark, read, false);
+        let table = self.tables.get(&T::KIND).filter(|table| table.whole && table.stale.is_empty())?;
+        Some(table.rows.values().filter_map(shared).collect())
     }
 
     fn known<T: Record>(&self, id: &str) -> Known<T> {

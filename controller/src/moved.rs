@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use lifecycle::{HubId, MachineId};
+use lifecycle::{HubId, MachineId, MachineState};
 use serde::{Deserialize, Serialize};
 
 use crate::core::CoreError;
@@ -227,7 +227,8 @@ pub async fn machines(root: &Path) -> Result<Vec<(MachineId, String)>, CoreError
     let mut found = Vec::new();
     for row in store.list(Kind::Machine).await? {
         let machine = Versioned::<Machine>::read(&row)?.body;
-        if !machine.status.is_final() {
+        // As the controller lists what is there.
+        if !machine.status.is_final() && machine.status != MachineState::Abandoned {
             found.push((machine.id, machine.provider));
         }
     }

@@ -25,6 +25,9 @@ pub struct Wanted {
     pub env: BTreeMap<String, String>,
     /// What was to be saved is durable.
     pub saved: bool,
+    /// The machine's host plays a market, and writes its notice to a file. Looked
+    /// for only then: elsewhere a file that some program wrote says nothing.
+    pub played: bool,
 }
 
 /// The task.
@@ -83,7 +86,7 @@ impl Handle {
 
 /// Whether the same are to be asked in the same way.
 fn is_same(now: Option<&Wanted>, before: Option<&Wanted>) -> bool {
-    let whom = |wanted: &Wanted| (wanted.spec.clone(), wanted.cwd.clone());
+    let whom = |wanted: &Wanted| (wanted.spec.clone(), wanted.cwd.clone(), wanted.played);
     now.map(whom) == before.map(whom)
 }
 
@@ -122,7 +125,9 @@ impl Broker {
             }
             None => {}
         }
-        polls.spawn(poll::file(self.host.clone(), voice(Source::Host)));
+        if wanted.played {
+            polls.spawn(poll::file(self.host.clone(), voice(Source::Host)));
+        }
         if !spec.hook.is_empty() {
             let (argv, cwd, env) = (spec.hook.clone(), wanted.cwd.clone(), wanted.env.clone());
             polls.spawn(poll::hook(argv, cwd, env, voice(Source::Hook)));

@@ -20,6 +20,9 @@ const MOST: usize = 4_096;
 struct More {
     #[serde(default)]
     seconds: Option<f64>,
+    /// The same as a moment: who reads it late reads the same.
+    #[serde(default)]
+    until_unix_ms: Option<u64>,
     #[serde(default)]
     text: String,
     #[serde(default)]
@@ -35,6 +38,7 @@ fn notice(said: &[u8], now_ms: u64) -> Notice {
             .map_or(u64::MAX, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         now_ms.saturating_add(in_ms)
     });
+    let until = more.until_unix_ms.or(until);
     let kind = if more.kind == "may-end" { Kind::MayEnd } else { Kind::Ends };
     let text = if more.text.is_empty() { "notice" } else { &more.text };
     Notice::new(kind, text, until)
@@ -87,6 +91,10 @@ mod tests {
         for odd in ["{", "{\"seconds\": -1}", "{\"seconds\": 1e300}", "[]", "{\"seconds\": \"x\"}"] {
             assert!(matches!(word(Some(0), odd, 5), Word::Notice(_)), "{odd}");
         }
+        let Word::Notice(moment) = word(Some(0), "{\"until_unix_ms\": 77, \"seconds\": 9}", 5) else {
+            panic!("no notice")
+        };
+        assert_eq!(moment.until_unix_ms, Some(77));
         assert_eq!(word(Some(1), "x", 5), Word::Quiet);
         assert!(matches!(word(Some(2), "x", 5), Word::Odd(_)));
         assert!(matches!(word(None, "x", 5), Word::Odd(_)));

@@ -59,6 +59,17 @@ fn a_recording_is_played_as_fast_as_it_is_asked() {
 }
 
 #[test]
+fn a_recording_is_a_file_too_in_every_form_and_is_checked() {
+    let lines = read_text("0,1\n60,1\n120,0\n180,1\n").unwrap();
+    assert!(lines.steps.iter().any(|step| step.ends && step.at_ms == 120_000), "{lines:?}");
+    let bamboo = read_text("0,add,n1\n90000,remove,n1\n120000,add,n2\n").unwrap();
+    assert!(bamboo.steps.iter().any(|step| step.ends && step.at_ms == 90_000), "{bamboo:?}");
+    let ticks: Vec<String> = (0..24_000).map(|n| (n % 2).to_string()).collect();
+    let long = format!("{{\"metadata\": {{\"gap_seconds\": 60}}, \"data\": [{}]}}", ticks.join(","));
+    assert!(read_text(&long).unwrap_err().contains("at most 10000 changes"));
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let told = read_text(
         "boots = 1\nnotice = \"soon\"\nspeed = 0\ntrace = 5\n[[change]]\ncapacity = 1\nusd_per_hour = -1\nx = 2\n",

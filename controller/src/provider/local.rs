@@ -224,14 +224,14 @@ impl Provider for LocalProvider {
 
     async fn prepare(&self, request: &CreateRequest) -> Result<Option<Rates>, CreateOutcome> {
         let Some(market) = &request.machine.played else { return Ok(None) };
-        market::admits(market, wall_ms()).map(|usd| Some(Rates::flat(usd)))
+        market::admits(market, request.max_usd_per_hour, wall_ms()).map(|usd| Some(Rates::flat(usd)))
     }
 
     async fn create(&self, request: &CreateRequest) -> CreateOutcome {
         let mut request = request.clone();
         if let Some(market) = &request.machine.played {
             let now = wall_ms();
-            if let Err(rejected) = market::admits(market, now) {
+            if let Err(rejected) = market::admits(market, request.max_usd_per_hour, now) {
                 return rejected;
             }
             request.user_data = market::boot(market, &request.machine_id, &request.user_data, now);

@@ -19,8 +19,9 @@ const MOST: usize = 4_096;
 
 /// Whom the run of this assignment wants asked.
 pub(super) fn wanted(machine: &Machine, work: &v1::Work) -> Option<Wanted> {
-    let (spec, cwd) = (spec_of(work)?.notice, machine.dir(&work.attempt_id).source());
-    Some(Wanted { spec, cwd, env: machine.base_env.clone(), saved: false })
+    let (run, cwd) = (spec_of(work)?, machine.dir(&work.attempt_id).source());
+    let played = run.machine.played.is_some();
+    Some(Wanted { spec: run.notice, cwd, env: machine.base_env.clone(), saved: false, played })
 }
 
 /// Tells the running program, where nothing else waits for it.

@@ -189,7 +189,10 @@ async fn start(ctx: &Context, home: &Path, arrival: &Arrival, process: bool) -> 
     }
     if !given.env.is_empty() {
         let file = home.join(daemon::ENVIRONMENT);
-        write_file(&file, daemon::environment_text(&given.env)?.as_bytes(), 0o600).map_err(|e| bad(&e))?;
+        // What was given before stays: without a provider's key nothing of it can be ended.
+        let mut all = daemon::environment(home).with_context(|| format!("read {}", file.display()))?;
+        all.extend(given.env.clone());
+        write_file(&file, daemon::environment_text(&all)?.as_bytes(), 0o600).map_err(|e| bad(&e))?;
     }
     if matches!(standing, Standing::Arriving(_)) {
         moved::release(home).map_err(|error| bad(&error))?;
@@ -203,7 +206,7 @@ async fn start(ctx: &Context, home: &Path, arrival: &Arrival, process: bool) -> 
         found => found.is_ok(),
     };
     let service =
-        if runs { install::is_kept(home) } else { !process && install::kept_by_systemd(ctx, home)? };
+        if runs { install::is_kept(ctx, home) } else { !process && install::kept_by_systemd(ctx, home)? };
     if service {
         served(home).await;
     }

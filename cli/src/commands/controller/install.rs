@@ -98,6 +98,10 @@ pub(super) fn kept_by_systemd(ctx: &Context, home: &Path) -> anyhow::Result<bool
         std::thread::sleep(LOOK);
     }
     let place = place(ctx, Keeper::Systemd)?;
+    // There is one unit for a user: that of another installation is left to it.
+    if std::fs::read_to_string(&place).is_ok_and(|text| !is_of(&text, home)) {
+        return Ok(false);
+    }
     let text = render(Keeper::Systemd, &daemon::own_exe()?, home)?;
     if let Some(above) = place.parent() {
         std::fs::create_dir_all(above).with_context(|| format!("make {}", above.display()))?;
@@ -111,9 +115,16 @@ pub(super) fn kept_by_systemd(ctx: &Context, home: &Path) -> anyhow::Result<bool
     Ok(false)
 }
 
-/// Whether systemd keeps a controller of this user.
-pub(super) fn is_kept(home: &Path) -> bool {
-    Systemd::of(home).succeeds(&["is-active", "--quiet", UNIT])
+/// Whether a unit is that of this data directory.
+fn is_of(unit: &str, home: &Path) -> bool {
+    let wanted = home.to_str().map(systemd_quoted).unwrap_or_default();
+    unit.contains(&format!("--home {wanted}\n"))
+}
+
+/// Whether systemd keeps the controller of this data directory.
+pub(super) fn is_kept(ctx: &Context, home: &Path) -> bool {
+    let unit = place(ctx, Keeper::Systemd).ok().and_then(|place| std::fs::read_to_string(place).ok());
+    unit.is_some_and(|text| is_of(&text, home)) && Systemd::of(home).succeeds(&["is-active", "--quiet", UNIT])
 }
 
 /// Has nobody keep a controller of `home` running any more, and ends the one
@@ -129,10 +140,7 @@ pub(super) fn let_go(ctx: &Context, home: &Path) {
         return;
     }
     let Ok(place) = place(ctx, Keeper::Systemd) else { return };
-    let ours = std::fs::read_to_string(&place).is_ok_and(|text| {
-        let wanted = home.to_str().map(systemd_quoted).unwrap_or_default();
-        text.contains(&format!("--home {wanted}\n"))
-    });
+    let ours = std::fs::read_to_string(&place).is_ok_and(|text| is_of(&text, home));
     if ours {
         let user = Systemd::of(home);
         let _ = user.succeeds(&["disable", "--now", UNIT]);
