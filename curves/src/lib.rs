@@ -4,6 +4,8 @@
 //! Pure: no clock, no files, no network. Every input is hostile text, so
 //! nothing here may panic on it or grow without a bound.
 
+pub mod format;
+pub mod log;
 pub mod number;
 mod pace;
 mod read;

@@ -1,0 +1,207 @@
+//! Files that end anywhere, come in any pieces, have flipped bits or were never
+//! files of the format: whole records come out, the rest is counted.
+
+use proptest::prelude::*;
+
+use super::{Trace, csv, data, jsonl, wandb};
+use curves::format::MAX_RECORD_BYTES;
+use curves::log::{Collected, Counts, MAX_METRICS, Reader};
+
+/// A format, a small file of it, and how many records of a piece of it are
+/// whole, counted by other means than the reader's.
+struct Case {
+    name: &'static str,
+    make: fn() -> Box<dyn Reader>,
+    bytes: Vec<u8>,
+    whole: fn(&[u8]) -> usize,
+    /// Whether every record has a checksum.
+    checked: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let part = |name: &str, len: usize| data(name)[..len].to_vec();
+    vec![
+        Case {
+            name: "jsonl",
+            make: jsonl,
+            bytes: part("nan_lr.jsonl", 2500),
+            whole: |b| lines(b) + usize::from(b.ends_with(b"}")),
+            checked: false,
+        },
+        Case { name: "csv", make: csv, bytes: data("keras_csvlogger_v1.csv"), whole: lines, checked: false },
+        Case {
+            name: "wandb 0.31",
+            make: wandb,
+            bytes: part("wandb-0.31.0.wandb", 5000),
+            whole: chunks,
+            checked: true,
+        },
+        Case {
+            name: "wandb 0.19",
+            make: wandb,
+            bytes: part("wandb-0.19.11.wandb", 3000),
+            whole: chunks,
+            checked: true,
+        },
+    ]
+}
+
+fn lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&b| b == b'\n').count()
+}
+
+/// Records of LevelDB's framing, in the first block of a file with a header.
+fn chunks(bytes: &[u8]) -> usize {
+    let mut at = 7;
+    let mut count = 0;
+    while let Some(header) = bytes.get(at..at + 7) {
+        at += 7 + usize::from(header[4]) + 256 * usize::from(header[5]);
+        count += usize::from(at <= bytes.len());
+    }
+    count
+}
+
+/// What comes of bytes fed in pieces, before and after the end was told.
+fn traced(case: &Case, bytes: &[u8], piece: usize) -> (Vec<String>, Vec<String>, Counts) {
+    let mut reader = (case.make)();
+    let mut trace = Trace::default();
+    bytes.chunks(piece.max(1)).for_each(|piece| reader.feed(piece, &mut trace));
+    let fed = trace.said.len();
+    reader.finish(&mut trace);
+    let after = trace.said.split_off(fed);
+    (trace.said, after, *reader.counts())
+}
+
+#[test]
+fn every_prefix_gives_the_records_that_are_whole_in_it() {
+    for case in cases() {
+        let (all, ..) = traced(&case, &case.bytes, usize::MAX);
+        assert!(all.len() > 2, "{}", case.name);
+        for cut in 0..=case.bytes.len() {
+            let prefix = &case.bytes[..cut];
+            let (fed, _, counts) = traced(&case, prefix, usize::MAX);
+            assert!(all.starts_with(&fed), "{} cut at {cut}", case.name);
+            assert_eq!(counts.records, (case.whole)(prefix) as u64, "{} cut at {cut}", case.name);
+            assert_eq!(counts.bytes, cut as u64);
+            assert_eq!(counts.corrupt.count, 0, "{} cut at {cut}: {counts:?}", case.name);
+            assert!(counts.torn.count <= cut as u64);
+        }
+    }
+}
+
+#[test]
+fn pieces_of_every_size_give_the_same() {
+    for case in cases() {
+        let whole = traced(&case, &case.bytes, usize::MAX);
+        for piece in (1..100).chain([127, 128, 1000, 4096]) {
+            assert_eq!(traced(&case, &case.bytes, piece), whole, "{} in pieces of {piece}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_reader_goes_on_after_a_false_end() {
+    for case in cases() {
+        let (all, ..) = traced(&case, &case.bytes, usize::MAX);
+        for cut in (0..case.bytes.len()).step_by(97) {
+            let mut reader = (case.make)();
+            let mut trace = Trace::default();
+            reader.feed(&case.bytes[..cut], &mut trace);
+            reader.finish(&mut trace);
+            reader.feed(&case.bytes[cut..], &mut trace);
+            let rows =
+                |said: &[String]| said.iter().filter(|s| s.starts_with("Some")).cloned().collect::<Vec<_>>();
+            assert_eq!(rows(&trace.said), rows(&all), "{} with a look at {cut}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_million_names_are_not_kept() {
+    let mut reader = jsonl();
+    let mut log = Collected::default();
+    for line in 0..5000 {
+        let members: Vec<_> = (0..200).map(|n| format!("\"k{}\":1", line * 200 + n)).collect();
+        reader.feed(format!("{{{}}}\n", members.join(",")).as_bytes(), &mut log);
+    }
+    assert_eq!(log.names.len(), MAX_METRICS);
+    assert_eq!(log.columns.iter().map(|c| c.values.len()).sum::<usize>(), MAX_METRICS);
+    let counts = reader.counts();
+    assert_eq!((counts.records, counts.dropped.count), (5000, 1_000_000 - MAX_METRICS as u64));
+    let mut reader = jsonl();
+    let mut log = Collected::default();
+    reader.feed(format!("{{\"{}\": 1, \"short\": 2}}\n", "n".repeat(2000)).as_bytes(), &mut log);
+    assert_eq!((log.names.len(), reader.counts().dropped.count), (1, 1));
+}
+
+#[test]
+fn a_line_without_end_is_passed_over() {
+    for make in [jsonl as fn() -> Box<dyn Reader>, csv] {
+        let mut reader = make();
+        let mut log = Collected::default();
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..MAX_RECORD_BYTES / piece.len() + 2 {
+            reader.feed(&piece, &mut log);
+        }
+        assert_eq!(reader.counts().skipped.count, 1);
+        reader.feed(b"\n{\"loss\": 2}\n", &mut log);
+        reader.finish(&mut log);
+        assert_eq!((reader.counts().skipped.count, reader.counts().torn.count), (1, 0));
+    }
+}
+
+#[test]
+fn a_wrong_mark_costs_nothing_but_a_word() {
+    let mut bytes = data("wandb-0.19.11.wandb");
+    bytes[1] = b'?';
+    let mut log = Collected::default();
+    let mut reader = wandb();
+    reader.feed(&bytes, &mut log);
+    reader.finish(&mut log);
+    assert_eq!(log.column("train/loss").map(|c| c.values.len()), Some(300));
+    assert_eq!((reader.counts().corrupt.count, reader.counts().corrupt.first), (1, Some(0)));
+}
+
+proptest! {
+    #[test]
+    fn flipped_bits_never_make_checked_rows(
+        which in 0_usize..64,
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..6),
+        piece in 1_usize..2000,
+    ) {
+        let cases = cases();
+        let case = &cases[which % cases.len()];
+        let (all, ..) = traced(case, &case.bytes, usize::MAX);
+        let mut bytes = case.bytes.clone();
+        for (index, bit) in flips {
+            let index = index.index(bytes.len());
+            bytes[index] ^= 1 << bit;
+        }
+        let (found, after, counts) = traced(case, &bytes, piece);
+        prop_assert_eq!(counts.bytes, bytes.len() as u64);
+        if case.checked {
+            for said in &found {
+                prop_assert!(all.contains(said), "{}: {said}", case.name);
+            }
+            let lost = found.len() + after.len() < all.len();
+            prop_assert!(!lost || counts.corrupt.count + counts.torn.count > 0, "{}: {counts:?}", case.name);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_counted(bytes in prop::collection::vec(any::<u8>(), 0..3000), piece in 1_usize..400) {
+        for case in cases() {
+            let (_, _, counts) = traced(&case, &bytes, piece);
+            prop_assert_eq!(counts.bytes, bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn any_text_is_counted(text in "([{}\\[\\]\":,\\\\0-9eE.+na \n;\t-]|step|loss){0,400}", piece in 1_usize..40) {
+        for case in cases() {
+            let (found, after, counts) = traced(&case, text.as_bytes(), piece);
+            let (same, end, others) = traced(&case, text.as_bytes(), usize::MAX);
+            prop_assert_eq!((found, after, counts), (same, end, others), "{}", case.name);
+        }
+    }
+}
