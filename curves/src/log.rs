@@ -64,6 +64,38 @@ pub enum Value {
     Map(Vec<(String, Value)>),
 }
 
+impl Value {
+    /// The member of an object.
+    #[must_use]
+    pub fn member(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Map(members) => members.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number, if it is one, or one of the words that stand in quotes where
+    /// JSON has no number.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Integer(value) => Some(*value as f64),
+            Self::Float(value) => Some(*value),
+            Self::Text(text) => crate::format::quoted_number(text.as_bytes()),
+            _ => None,
+        }
+    }
+}
+
 /// One fact about a run that tools keep beside its metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fact {
@@ -177,6 +209,13 @@ pub enum Record<'a> {
         metric: &'a str,
         /// The way.
         goal: Goal,
+    },
+    /// A key whose values are no numbers, told once: text, images, histograms.
+    Other {
+        /// The key.
+        key: &'a str,
+        /// The tool's word for what it holds; may be empty.
+        kind: &'a str,
     },
     /// How the program ended.
     Exit {

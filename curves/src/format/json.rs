@@ -210,7 +210,7 @@ pub(super) fn parse(text: &[u8]) -> Option<Value> {
 }
 
 /// Words that stand in quotes where JSON has no number for them.
-pub(super) fn quoted_number(text: &[u8]) -> Option<f64> {
+pub(crate) fn quoted_number(text: &[u8]) -> Option<f64> {
     match text {
         b"NaN" | b"nan" => Some(f64::NAN),
         b"Infinity" | b"inf" => Some(f64::INFINITY),

@@ -21,8 +21,9 @@ pub struct JsonLines {
     counts: Counts,
 }
 
+/// JSON objects into rows.
 #[derive(Debug, Default)]
-struct Rows {
+pub(super) struct Rows {
     fields: Fields,
     /// Name of a nested value, from the outside in.
     path: Vec<u8>,
@@ -34,8 +35,7 @@ impl JsonLines {
     /// A reader at the start of a file.
     #[must_use]
     pub fn new(schema: Schema) -> Self {
-        let rows = Rows { fields: Fields::new(schema), ..Rows::default() };
-        Self { rows, ..Self::default() }
+        Self { rows: Rows::new(schema), ..Self::default() }
     }
 }
 
@@ -63,6 +63,37 @@ impl Reader for JsonLines {
 }
 
 impl Rows {
+    pub(super) fn new(schema: Schema) -> Self {
+        Self { fields: Fields::new(schema), ..Self::default() }
+    }
+
+    /// Rows whose step and time stand elsewhere.
+    pub(super) fn of_metrics() -> Self {
+        Self { fields: Fields::of_metrics(), ..Self::default() }
+    }
+
+    /// Reads one object and pushes its row: the values left out, `None` when
+    /// it is no object.
+    pub(super) fn push_at(
+        &mut self,
+        text: &[u8],
+        step: Option<u64>,
+        time: Option<f64>,
+        sink: &mut dyn Sink,
+    ) -> Option<u64> {
+        self.object(text).then(|| self.fields.end_at(step, time, sink))
+    }
+
+    /// Reads one object and pushes its row: whether it was an object.
+    pub(super) fn push(&mut self, text: &[u8], at: u64, counts: &mut Counts, sink: &mut dyn Sink) -> bool {
+        let whole = self.object(text);
+        if whole {
+            counts.records += 1;
+            counts.dropped.add(self.fields.end(sink), at);
+        }
+        whole
+    }
+
     fn line(&mut self, at: u64, line: &[u8], counts: &mut Counts, sink: &mut dyn Sink) {
         let line = if at == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
         let Some(first) = Lexer::new(line).peek() else { return };
@@ -70,18 +101,16 @@ impl Rows {
             counts.unknown.hit(at);
             return;
         }
-        if self.object(line) {
-            counts.records += 1;
-            counts.dropped.add(self.fields.end(sink), at);
+        if self.push(line, at, counts, sink) {
             return;
         }
         counts.corrupt.hit(at);
         for begin in memchr::memmem::find_iter(line, b"{\"").skip(1).take(MAX_RESUMES) {
             // A value of an object or a list is no row of its own.
             let inner = line[..begin].iter().rev().find(|b| !b.is_ascii_whitespace());
-            if !matches!(inner, Some(b':' | b',' | b'[')) && self.object(&line[begin..]) {
-                counts.records += 1;
-                counts.dropped.add(self.fields.end(sink), at + begin as u64);
+            if !matches!(inner, Some(b':' | b',' | b'['))
+                && self.push(&line[begin..], at + begin as u64, counts, sink)
+            {
                 return;
             }
         }

@@ -15,6 +15,7 @@ use super::leveldb_log::{BlockLog, Check};
 use super::protobuf::{self, Fields};
 use crate::log::{Counts, Reader, Record, Sink, Stream};
 use about::About;
+pub(super) use about::emit;
 use history::History;
 use summary::Summaries;
 

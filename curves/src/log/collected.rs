@@ -95,6 +95,8 @@ pub struct Collected {
     pub alerts: Vec<(String, String, String)>,
     /// Directions of metrics or patterns.
     pub directions: BTreeMap<String, Goal>,
+    /// Keys whose values are no numbers, and what they hold.
+    pub others: BTreeMap<String, String>,
     /// Exit code of the program.
     pub exit: Option<i32>,
     /// How many parts go on from an earlier one.
@@ -179,7 +181,13 @@ impl Sink for Collected {
             {
                 self.directions.insert(metric.to_owned(), goal);
             }
-            Record::System { .. } | Record::Alert { .. } | Record::Direction { .. } => self.left_out += 1,
+            Record::Other { key, kind } if self.others.len() < MAX_FACTS => {
+                self.others.insert(key.to_owned(), kind.to_owned());
+            }
+            Record::System { .. }
+            | Record::Alert { .. }
+            | Record::Direction { .. }
+            | Record::Other { .. } => self.left_out += 1,
             Record::Exit { code } => self.exit = Some(code),
             Record::Segment { from } => {
                 self.segments += 1;

@@ -6,10 +6,14 @@
 //! 3.15.1, scikit-learn 1.9.1 and lightgbm 4.7.0. The `truth-*.csv` hold what
 //! the programs passed to the tools.
 
+mod detection;
 mod hostile;
+mod others;
 mod samples;
 
-use curves::format::{Delimited, JsonLines, Schema, Wandb};
+use curves::format::{
+    Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Schema, TensorBoard, TrainerState, Wandb,
+};
 use curves::log::{Collected, Metric, Names, Reader, Record, Row, Sink};
 
 /// A file of `tests/data`.
@@ -27,6 +31,26 @@ fn csv() -> Box<dyn Reader> {
 
 fn wandb() -> Box<dyn Reader> {
     Box::new(Wandb::new())
+}
+
+fn tensorboard() -> Box<dyn Reader> {
+    Box::new(TensorBoard::new())
+}
+
+fn trainer() -> Box<dyn Reader> {
+    Box::new(TrainerState::new())
+}
+
+fn mlflow_metric() -> Box<dyn Reader> {
+    Box::new(MlflowMetric::new("train/loss"))
+}
+
+fn mlflow_meta() -> Box<dyn Reader> {
+    Box::new(MlflowMeta::of_run())
+}
+
+fn console() -> Box<dyn Reader> {
+    Box::new(Console::new())
 }
 
 /// All of a file at once.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{collect, csv, data, jsonl, wandb};
+use super::{collect, console, csv, data, jsonl, mlflow_meta, mlflow_metric, tensorboard, trainer, wandb};
 use curves::format::{Delimited, Schema};
-use curves::log::{Collected, Fact, Stream, Value};
+use curves::log::{Collected, Fact, Reader, Stream, Value};
 
 type Columns = BTreeMap<String, Vec<(u64, f64)>>;
 
@@ -239,4 +239,177 @@ fn tables_of_every_shape() {
     assert_eq!((counts.corrupt.count, counts.skipped.count, counts.torn.count), (3, 1, 3));
     let bare = collect(csv(), b"1,0.5\n2,0.25\n");
     assert_eq!(bare.column("column 2").map(|c| c.values.clone()), Some(vec![0.5, 0.25]));
+}
+
+#[test]
+fn event_files_of_both_encodings() {
+    let log = collect(tensorboard(), &data("tensorboardx.tfevents"));
+    assert_same(&log, &truth("truth-ok.csv"), 1e-6);
+    let others: Vec<_> = log.others.iter().map(|(key, kind)| (&key[..], &kind[..])).collect();
+    assert_eq!(others, [("h", "histogram"), ("note/text_summary", "text")]);
+    let time = log.column("lr").and_then(|c| c.time(0)).expect("a time");
+    assert!((1.79e9..1.80e9).contains(&time), "{time}");
+    let log = collect(tensorboard(), &data("tensorboard-tensors.tfevents"));
+    assert_same(&log, &truth("truth-tensors.csv"), 1e-6);
+    assert_eq!(log.column("lr").and_then(|c| c.time(7)), Some(1_700_000_007.0));
+}
+
+#[test]
+fn hyperparameters_of_event_files() {
+    let log = collect(tensorboard(), &data("tensorboardx-hparams.tfevents"));
+    assert_eq!(setting(&log, &["lr"]), Some(&Value::Float(0.0003)));
+    assert_eq!(setting(&log, &["bs"]), Some(&Value::Integer(32)));
+    assert_eq!(setting(&log, &["opt"]), Some(&text("adamw")));
+    let best: Vec<_> = log.column("hparam/best").expect("a metric").pairs().collect();
+    assert_eq!(best, [(Some(199), 0.5)]);
+    assert_eq!(log.fact(Fact::Status), Some("SUCCESS"));
+}
+
+#[test]
+fn a_new_session_voids_what_it_does_again() {
+    let mut log = Collected::default();
+    let mut reader = tensorboard();
+    let event = |payload: &[u8]| {
+        let mask = |bytes: &[u8]| {
+            let crc = crc32c::crc32c(bytes);
+            crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+        };
+        let length = (payload.len() as u64).to_le_bytes();
+        [&length[..], &mask(&length), payload, &mask(payload)].concat()
+    };
+    for step in 1..=9 {
+        // Field 2 the step, field 5 a summary of one value of tag `a`.
+        reader.feed(&event(&[16, step, 42, 10, 10, 8, 10, 1, b'a', 21, 0, 0, 128, 63]), &mut log);
+    }
+    // Field 7 a session log with status START.
+    reader.feed(&event(&[16, 5, 58, 2, 8, 1]), &mut log);
+    reader.feed(&event(&[16, 5, 42, 10, 10, 8, 10, 1, b'a', 21, 0, 0, 0, 64]), &mut log);
+    let found: Vec<_> = log.column("a").expect("a").pairs().collect();
+    assert_eq!(found, [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0)].map(|(s, v)| (Some(s), v)));
+    assert_eq!(log.segments, 1);
+}
+
+#[test]
+fn parts_of_a_resumed_run_are_joined() {
+    let bytes = data("wandb-0.19.11.wandb");
+    let mut log = Collected::default();
+    let mut first = curves::format::Wandb::new();
+    // Killed: the file has less than a block of its rows.
+    first.feed(&bytes[..40_000], &mut log);
+    first.finish(&mut log);
+    let rows = log.column("train/loss").map_or(0, |c| c.values.len());
+    assert!((100..200).contains(&rows), "{rows}");
+    assert_eq!((first.run_id(), log.exit), (Some("2c0lfdmh"), None));
+    // A part that goes on at step 0 does everything again.
+    let mut second = curves::format::Wandb::resumed();
+    second.feed(&bytes, &mut log);
+    second.finish(&mut log);
+    let found: Vec<_> = log.column("train/loss").expect("a loss").pairs().collect();
+    assert_eq!(found, (0..300).map(|i| (Some(i), 1.0 / (i + 1) as f64)).collect::<Vec<_>>());
+    assert_eq!((log.segments, log.exit, second.run_id()), (1, Some(0), first.run_id()));
+}
+
+#[test]
+fn a_state_of_the_trainer_is_exact() {
+    let bytes = data("hf_trainer_state.json");
+    let log = collect(trainer(), &bytes);
+    let text = String::from_utf8(bytes).expect("text");
+    let (_, history) = text.split_once("\"log_history\": [").expect("rows");
+    let (history, _) = history.split_once("\n  ]").expect("their end");
+    let mut expected = Columns::new();
+    for row in history.split("{\n").skip(1) {
+        let members: Vec<(&str, &str)> =
+            row.lines().filter_map(|line| line.trim().split_once(": ")).collect();
+        let members = members.iter().map(|(key, value)| (key.trim_matches('"'), value.trim_end_matches(',')));
+        let step = members.clone().find(|(key, _)| *key == "step").expect("a step").1;
+        for (key, value) in members.filter(|(key, _)| *key != "step") {
+            let point = (step.parse().expect("a step"), value.parse().expect("a number"));
+            expected.entry(key.to_owned()).or_default().push(point);
+        }
+    }
+    assert!(expected["loss"].len() >= 20 && expected.contains_key("eval_loss"));
+    assert_same(&log, &expected, 0.0);
+    assert_eq!(log.names.len(), expected.len());
+    assert_eq!(log.summary.get(&vec!["max_steps".to_owned()]), Some(&Value::Integer(220)));
+    assert_eq!(log.summary.get(&vec!["epoch".to_owned()]), Some(&Value::Float(5.0)));
+}
+
+#[test]
+fn console_lines_of_the_trainer_have_four_digits() {
+    let printed = collect(console(), &data("hf_stdout.txt"));
+    let exact = collect(trainer(), &data("hf_trainer_state.json"));
+    for name in ["loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy"] {
+        let values = |log: &Collected| log.column(name).map(|c| c.values.clone()).unwrap_or_default();
+        let (printed, exact) = (values(&printed), values(&exact));
+        assert_eq!(printed.len(), exact.len(), "{name}");
+        assert!(printed.len() >= 5, "{name}");
+        for (printed, exact) in printed.iter().zip(&exact) {
+            assert!((printed - exact).abs() <= 5.1e-4 * exact.abs(), "{name}: {printed} is not {exact}");
+        }
+    }
+    let epochs = printed.column("epoch").map(|c| c.values.clone()).unwrap_or_default();
+    assert_eq!((epochs[0], epochs.last().copied()), (0.2273, Some(5.0)));
+}
+
+#[test]
+fn console_output_of_keras_scikit_learn_and_lightgbm() {
+    let log = collect(console(), &data("keras_stdout.txt"));
+    for (offset, file) in [(0, "keras_csvlogger_v1.csv"), (3, "keras_csvlogger_v2.csv")] {
+        let exact = collect(csv(), &data(file));
+        for name in ["val_loss", "val_accuracy"] {
+            let printed = log.column(name).expect("a column");
+            assert_eq!(printed.values.len(), 6);
+            let exact = exact.column(name).expect("a column");
+            for (epoch, exact) in exact.values.iter().enumerate() {
+                assert!((printed.values[offset + epoch] - exact).abs() <= 5.1e-5, "{name} {epoch}");
+                assert_eq!(printed.step(offset + epoch), Some(epoch as u64 + 1));
+            }
+        }
+    }
+    let log = collect(console(), &data("sklearn.txt"));
+    let loss: Vec<_> = log.column("loss").expect("a loss").pairs().collect();
+    assert_eq!((loss.len(), loss[0], loss[7]), (8, (Some(1), 2.37389809), (Some(8), 1.62948984)));
+    let score: Vec<_> = log.column("Validation score").expect("a score").pairs().collect();
+    assert_eq!((score.len(), score[7]), (8, (Some(8), 0.755556)));
+    let log = collect(console(), &data("lightgbm.txt"));
+    let loss: Vec<_> = log.column("valid's multi_logloss").expect("a loss").pairs().collect();
+    assert_eq!(loss[..3], [(Some(5), 1.01801), (Some(10), 0.678833), (Some(15), 0.521911)]);
+}
+
+#[test]
+fn files_of_mlflow() {
+    let log = collect(mlflow_metric(), &data("mlflow-train-loss"));
+    let mut expected = truth("truth-ok.csv");
+    expected.retain(|name, _| name == "train/loss");
+    assert_same(&log, &expected, 0.0);
+    assert_eq!(log.column("train/loss").and_then(|c| c.time(7)), Some(1_700_000_007.0));
+    let mut reader = mlflow_metric();
+    let mut odd = Collected::default();
+    reader.feed(
+        b"1700000000000 nan\n1700000000000 -inf 3\n1700000000000 1 4 data 0a1b\n17 x 4\n1 2 3 4\n1 0.",
+        &mut odd,
+    );
+    reader.finish(&mut odd);
+    let found = odd.column("train/loss").expect("a column");
+    assert!(found.values[0].is_nan() && found.step(0).is_none());
+    assert_eq!(
+        (found.values[1], found.step(1), found.values[2], found.step(2)),
+        (f64::NEG_INFINITY, Some(3), 1.0, Some(4))
+    );
+    assert_eq!((reader.counts().corrupt.count, reader.counts().torn.count), (2, 4));
+    let mut log = collect(mlflow_meta(), &data("mlflow-meta.yaml"));
+    curves::format::mlflow_param("model.name", "tiny-ünï".as_bytes(), &mut log);
+    curves::format::mlflow_tag("mlflow.note.content", b"hello", &mut log);
+    curves::format::mlflow_tag("note", b"n", &mut log);
+    for (fact, expected) in [
+        (Fact::RunId, "4dc0cadce5d449b48ba8477bc76b7307"),
+        (Fact::Name, "run-ok"),
+        (Fact::Status, "FINISHED"),
+        (Fact::Notes, "hello"),
+        (Fact::Tag, "note=n"),
+    ] {
+        assert_eq!(log.fact(fact), Some(expected));
+    }
+    assert_eq!((log.started, log.ended), (Some(1.7e9), Some(1_700_000_200.0)));
+    assert_eq!(setting(&log, &["model.name"]), Some(&text("tiny-ünï")));
 }

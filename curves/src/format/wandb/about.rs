@@ -111,7 +111,7 @@ pub(super) fn config(message: &[u8], sink: &mut dyn Sink) {
 }
 
 /// Hands on the leaves of nested objects with their whole paths.
-pub(in crate::format) fn emit(path: &[&str], value: Value, each: &mut dyn FnMut(&[&str], Value)) {
+pub(in super::super) fn emit(path: &[&str], value: Value, each: &mut dyn FnMut(&[&str], Value)) {
     match value {
         Value::Map(members) if !members.is_empty() => {
             for (key, value) in members {
