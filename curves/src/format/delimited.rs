@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use super::fields::{Fields, Schema};
 use super::lines::Lines;
-use crate::log::{Counts, Reader, Record, Sink};
+use crate::log::{Counts, MAX_METRICS, Reader, Record, Sink};
 
 /// Reads CSV, TSV and the like.
 #[derive(Debug, Default)]
@@ -198,11 +198,15 @@ fn number(cell: &[u8]) -> Option<f64> {
     (used == cell.len()).then_some(value)
 }
 
-/// The cells of a line as RFC 4180 has them; `None` when a quote is left open.
+/// The cells of a line as RFC 4180 has them; `None` when a quote is left open,
+/// or when there are more than metrics can be.
 fn cells(line: &[u8], separator: u8) -> Option<Vec<Cow<'_, [u8]>>> {
     let mut out = Vec::new();
     let mut rest = line;
     loop {
+        if out.len() > MAX_METRICS {
+            return None;
+        }
         let cell: Cow<'_, [u8]>;
         if let Some(quoted) = rest.strip_prefix(b"\"") {
             let mut text = Vec::new();

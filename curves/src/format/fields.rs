@@ -219,12 +219,14 @@ impl Fields {
         self.push(None, step, time, sink)
     }
 
-    /// Takes back the values below a name of the present row.
-    pub(super) fn drop_below(&mut self, name: &[u8]) {
+    /// Takes back the values of the present row that lie below one of the
+    /// names, which are sorted.
+    pub(super) fn drop_below(&mut self, parents: &[Vec<u8>]) {
         let names = &self.names;
         self.values.retain(|&(field, _)| {
-            let below = names.bytes_of(field as usize).strip_prefix(name);
-            below.is_none_or(|rest| rest.first() != Some(&b'/'))
+            let name = names.bytes_of(field as usize);
+            let below = |end: usize| parents.binary_search_by(|parent| parent[..].cmp(&name[..end])).is_ok();
+            !memchr::memchr_iter(b'/', name).any(below)
         });
     }
 

@@ -202,8 +202,14 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// A longer text is not made into a value, which takes many times its room.
+const MAX_VALUE_BYTES: usize = 4 << 20;
+
 /// A whole text as a value; `None` when it is not one.
 pub(super) fn parse(text: &[u8]) -> Option<Value> {
+    if text.len() > MAX_VALUE_BYTES {
+        return None;
+    }
     let mut lexer = Lexer::new(text);
     let value = lexer.value()?;
     lexer.at_end().then_some(value)

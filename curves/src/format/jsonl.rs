@@ -11,7 +11,7 @@ use super::lines::Lines;
 use crate::log::{Counts, Reader, Sink};
 
 /// In a broken line so many places are tried for a whole object.
-const MAX_RESUMES: usize = 64;
+const MAX_RESUMES: usize = 8;
 
 /// Reads JSON Lines.
 #[derive(Debug, Default)]

@@ -16,6 +16,10 @@ const MAX_META: usize = 1000;
 /// The most measurements of the machine that are kept: further ones are counted.
 const MAX_SYSTEM: usize = 1 << 20;
 
+/// So many parts may void what earlier ones logged, as each looks at all values;
+/// further ones are counted as left out.
+const MAX_REWINDS: u64 = 1000;
+
 /// All values of one metric, in the order of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Column {
@@ -191,8 +195,10 @@ impl Sink for Collected {
             Record::Exit { code } => self.exit = Some(code),
             Record::Segment { from } => {
                 self.segments += 1;
-                if let Some(from) = from {
-                    self.columns.iter_mut().for_each(|column| column.rewind(from));
+                match from {
+                    Some(_) if self.segments > MAX_REWINDS => self.left_out += 1,
+                    Some(from) => self.columns.iter_mut().for_each(|column| column.rewind(from)),
+                    None => {}
                 }
             }
         }

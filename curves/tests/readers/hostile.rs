@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{Trace, console, csv, data, jsonl, mlflow_meta, mlflow_metric, tensorboard, trainer, wandb};
 use curves::format::MAX_RECORD_BYTES;
-use curves::log::{Collected, Counts, MAX_METRICS, Reader};
+use curves::log::{Collected, Counts, MAX_METRICS, Reader, Record, Row, Sink};
 
 /// A format, a small file of it, and how many records of a piece of it are
 /// whole, counted by other means than the reader's.
@@ -240,4 +240,36 @@ proptest! {
             prop_assert_eq!((found, after, counts), (same, end, others), "{}", case.name);
         }
     }
+}
+
+#[test]
+fn what_takes_long_to_undo_is_undone_so_often_and_no_more() {
+    let mut log = Collected::default();
+    let metric = log.metric("a").expect("a number");
+    for step in 0..30_000 {
+        log.row(&Row { step: Some(step), time: None, values: &[(metric, 1.0)] });
+        log.record(Record::Segment { from: Some(step + 1) });
+    }
+    assert_eq!((log.segments, log.left_out, log.columns[0].values.len()), (30_000, 29_000, 30_000));
+}
+
+#[test]
+fn a_table_of_too_many_columns_is_none() {
+    let mut log = Collected::default();
+    let mut reader = csv();
+    reader.feed(&[b"a,".repeat(100_000), b"\n".to_vec(), b"step,loss\n1,2\n".to_vec()].concat(), &mut log);
+    assert_eq!((reader.counts().corrupt.count, log.names.len()), (1, 1));
+}
+
+#[test]
+fn many_brackets_in_one_member_take_no_longer() {
+    let mut log = Collected::default();
+    let mut reader = trainer();
+    let mut text = format!("{{\"{}\": ", "k".repeat(1 << 20)).into_bytes();
+    text.extend(b"[]".repeat(1 << 20));
+    text.extend(b", \"log_history\": [{\"step\": 1, \"loss\": 2}], \"epoch\": 1}");
+    reader.feed(&text, &mut log);
+    reader.finish(&mut log);
+    assert_eq!(log.column("loss").map(|c| c.values.clone()), Some(vec![2.0]));
+    assert_eq!((reader.counts().corrupt.count, reader.counts().records), (1, 2));
 }

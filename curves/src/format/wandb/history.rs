@@ -59,8 +59,9 @@ impl History {
         if fields.is_broken() {
             return None;
         }
-        for media in &self.media {
-            self.fields.drop_below(media);
+        if !self.media.is_empty() {
+            self.media.sort_unstable();
+            self.fields.drop_below(&self.media);
         }
         let step = step.or(given).unwrap_or(0);
         if self.began() {
