@@ -6,6 +6,7 @@
 //! record that is whole, and must count what they leave out. What is read and
 //! what is lost is listed in `docs/formats.md`.
 
+mod aim;
 mod clearml;
 mod console;
 mod delimited;
@@ -24,6 +25,7 @@ mod time;
 mod trainer_state;
 mod wandb;
 
+pub use aim::Aim;
 pub use clearml::{ClearMl, clearml_task};
 pub use console::Console;
 pub use delimited::Delimited;

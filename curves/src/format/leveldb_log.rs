@@ -17,6 +17,8 @@ const HEADER: usize = 7;
 pub(super) enum Check {
     /// CRC-32 as in zlib: W&B.
     Crc32,
+    /// CRC-32C, masked as LevelDB does: RocksDB, and so Aim.
+    MaskedCrc32c,
 }
 
 /// Chunks into records.
@@ -163,8 +165,12 @@ impl BlockLog {
             return Look::Broken;
         }
         let Some(data) = data.get(..length) else { return Look::Short };
-        let Check::Crc32 = self.check;
-        if crc32fast::hash(&rest[HEADER - 1..HEADER + length]) != u32::from_le_bytes([a, b, c, d]) {
+        let checked = &rest[HEADER - 1..HEADER + length];
+        let sum = match self.check {
+            Check::Crc32 => crc32fast::hash(checked),
+            Check::MaskedCrc32c => crc32c::crc32c(checked).rotate_right(15).wrapping_add(0xa282_ead8),
+        };
+        if sum != u32::from_le_bytes([a, b, c, d]) {
             return Look::Broken;
         }
         Look::Whole(Chunk { kind, data })

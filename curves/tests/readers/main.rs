@@ -6,6 +6,7 @@
 //! 3.15.1, scikit-learn 1.9.1 and lightgbm 4.7.0. The `truth-*.csv` hold what
 //! the programs passed to the tools.
 
+mod aim;
 mod detection;
 mod hostile;
 mod others;
