@@ -116,6 +116,11 @@ impl Collected {
         self.names.find(name).and_then(|metric| self.columns.get(metric.index()))
     }
 
+    /// Names and columns in the order of their appearance.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Column)> {
+        self.names.iter().zip(&self.columns)
+    }
+
     /// The first fact of a kind.
     #[must_use]
     pub fn fact(&self, fact: Fact) -> Option<&str> {

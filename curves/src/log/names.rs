@@ -46,6 +46,11 @@ impl Names {
         self.names.get(metric.index()).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("")
     }
 
+    /// All names in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| std::str::from_utf8(name).unwrap_or(""))
+    }
+
     /// How many names there are.
     #[must_use]
     pub fn len(&self) -> usize {

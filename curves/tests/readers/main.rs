@@ -11,6 +11,7 @@ mod detection;
 mod hostile;
 mod others;
 mod samples;
+mod written;
 
 use curves::format::{
     Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Schema, TensorBoard, TrainerState, Wandb,
