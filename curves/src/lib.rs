@@ -5,6 +5,7 @@
 //! nothing here may panic on it or grow without a bound.
 
 pub mod format;
+pub mod judge;
 pub mod log;
 pub mod number;
 mod pace;
