@@ -1,3 +1,5 @@
+//! The judge on made-up curves whose trouble is known.
+
 use super::*;
 
 fn fed(points: impl IntoIterator<Item = (&'static str, Option<u64>, f64)>) -> Judge {

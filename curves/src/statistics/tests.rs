@@ -1,3 +1,5 @@
+//! Statistics against known values and against themselves under resampling.
+
 use super::*;
 use fastrand::Rng;
 

@@ -1,3 +1,5 @@
+//! Names of metrics that programs use, and what they are taken for.
+
 use super::*;
 
 #[test]
