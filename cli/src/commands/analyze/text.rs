@@ -33,7 +33,8 @@ pub(super) fn answer(runs: &[Run], found: &Found, most: usize) -> String {
         return lines.iter().map(|line| line.text.as_str()).collect();
     }
     let need = whole.div_ceil(100) * 100;
-    let room = most.saturating_sub(tokens::bound(&cut(lines.len(), need)));
+    let told = tokens::bound(&cut(lines.len(), need)).max(tokens::bound(&cut(1, need)));
+    let room = most.saturating_sub(told);
     let mut order: Vec<usize> = (0..lines.len()).collect();
     order.sort_by_key(|index| lines[*index].rank);
     let mut taken = vec![false; lines.len()];
@@ -52,7 +53,10 @@ pub(super) fn answer(runs: &[Run], found: &Found, most: usize) -> String {
 
 /// What is said of lines that did not fit.
 fn cut(lines: usize, need: usize) -> String {
-    format!("cut: {lines} lines; all with --tokens {need}, everything with --json\n")
+    format!(
+        "cut: {}; all with --tokens {need}, everything with --json\n",
+        count(lines as u64, "line", "lines")
+    )
 }
 
 fn run(run: &Run) -> Vec<Line> {
@@ -108,10 +112,10 @@ fn what(run: &Run) -> String {
     };
     let format = words::format(run.source.format);
     let mut text = format!(
-        "format {format} ({}); {steps}, {} metrics, {} values",
+        "format {format} ({}); {steps}, {}, {}",
         run.source.why,
-        run.report.metrics.len(),
-        run.values
+        count(run.report.metrics.len() as u64, "metric", "metrics"),
+        count(run.values, "value", "values")
     );
     if let Some(name) = run.facts.get("name") {
         text.push_str(&format!("; named {}", words::name(name)));
@@ -120,12 +124,16 @@ fn what(run: &Run) -> String {
         text.push_str(&format!("; exit code {code}"));
     }
     if run.resumed > 0 {
-        text.push_str(&format!("; resumed {} times", run.resumed));
+        text.push_str(&format!("; resumed {}", count(run.resumed, "time", "times")));
     }
     if run.alerts > 0 {
-        text.push_str(&format!("; {} alerts", run.alerts));
+        text.push_str(&format!("; {}", count(run.alerts, "alert", "alerts")));
     }
     text
+}
+
+fn count(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 fn losses(run: &Run) -> Vec<Line> {
@@ -200,7 +208,8 @@ fn passed_over(found: &Found) -> Vec<Line> {
     if found.skipped_count == 0 {
         return Vec::new();
     }
-    let mut lines = vec![line(2, &format!("passed over: {} entries", found.skipped_count))];
+    let mut lines =
+        vec![line(2, &format!("passed over: {}", count(found.skipped_count, "entry", "entries")))];
     for skipped in found.skipped.iter().take(NAMED) {
         lines.push(line(8, &format!("  {}: {}", words::path(&skipped.path), skipped.why)));
     }
