@@ -3,6 +3,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod analyze;
 mod artifacts;
 mod installation;
 mod machines;
@@ -11,6 +12,7 @@ mod simulate;
 mod tidy;
 mod values;
 
+pub use analyze::{AnalyzeArgs, FORMATS};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{
     ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,
@@ -153,6 +155,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Say what training curves in files show: trends, what is wrong, what to do
+    Analyze(AnalyzeArgs),
     /// Replay recorded availability: what a policy would have done, and at what cost
     Simulate(Box<SimulateArgs>),
     /// Start, stop and look after the controller

@@ -1,6 +1,7 @@
 //! One file per verb. A verb asks, prints and says its exit code; what several
 //! of them show is written here once.
 
+pub mod analyze;
 pub mod answer;
 pub mod artifacts;
 pub mod bill;
@@ -90,6 +91,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Events(args) => events::perform(ctx, &args).await,
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
+        Verb::Analyze(args) => analyze::perform(ctx, &args),
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,

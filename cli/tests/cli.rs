@@ -2,6 +2,8 @@
 //! what it refuses, and with which exit code.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cli/analyze.rs"]
+mod analyze;
 #[path = "cli/simulate.rs"]
 mod simulate;
 

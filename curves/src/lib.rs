@@ -4,10 +4,15 @@
 //! Pure: no clock, no files, no network. Every input is hostile text, so
 //! nothing here may panic on it or grow without a bound.
 
+pub mod downsample;
+pub mod format;
+pub mod judge;
+pub mod log;
 pub mod number;
 mod pace;
 mod read;
 mod series;
+pub mod statistics;
 
 pub use pace::{MAX_SAMPLES, eta, rate};
 pub use read::{

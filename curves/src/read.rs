@@ -139,6 +139,12 @@ impl LineReader {
         self.step.or(epoch).or(bar)
     }
 
+    /// The newest epoch that a line named, perhaps a fraction.
+    #[must_use]
+    pub fn epoch(&self) -> Option<f64> {
+        self.epoch
+    }
+
     /// Values left out because their name was beyond a limit.
     #[must_use]
     pub fn dropped_names(&self) -> u64 {

@@ -1,0 +1,196 @@
+//! How many tokens of a language model a text has at most, in the vocabulary
+//! `o200k_base`.
+//!
+//! That tokenizer cuts a text by one regular expression into pieces and then
+//! joins bytes within each piece, so that a piece of n bytes has n tokens at
+//! most. [`bound`] finds the same pieces in ASCII text and knows of four of
+//! their kinds that they have fewer:
+//!
+//! - digits, up to three a piece: all of those are one token;
+//! - a word of [`WORDS`], alone or behind a space: one token, behind another
+//!   sign two;
+//! - other letters: every pair of small letters but `jkqxz` is a token, and so is
+//!   a space with a letter. Neighbours that are a token together are joined, so
+//!   that no two tokens of one such letter stand side by side in the end, and n
+//!   letters in a row have (2n + 1) / 3 tokens at most;
+//! - any other letter, and a sign before a word: one more.
+//!
+//! The tests hold all of this against the vocabulary itself.
+//!
+//! Other vocabularies count differently, most of them not by more than a
+//! quarter.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| WORDS.split(' ').collect());
+
+/// Words of this program's sentences that are one token each, alone and behind
+/// a space, and at most two behind any other printed sign.
+const WORDS: &str = "\
+    Adam Ahead CSV Clear Flat Gi It JSON Loss MAX ML Na Nothing PK There Trainer a about above acc after \
+    again ahead alerts alive all alone an and another archive archives are arrival artifact as at auc aux \
+    back batch be been before below best better between board bound bounds but by byte bytes came case \
+    cases ce cells cer change changes check checkpoint checksum client clip clock code collapse come \
+    commit console constant cost could count course cpu csv cut data database days dead deep dev device \
+    devices dice did digits directory disk done down drop duration early easy eer elapsed else em empty \
+    end entries epoch epochs equal err error eta eval evaluation event events ever every exit expect \
+    expected export falls far fell few fid file files finding finish finite first fixed folder for format \
+    found fps from gain getting global go going got gpu grad gradient graph group gzip halve hard has have \
+    health healthy heat help high higher history holds host id if imgs in inf inputs is it iter iteration \
+    iterations its jobs json judge jump keep key keys kind kl known labels last later learning left length \
+    lets level levels lies like limit line lines link links list loading location log logged long look \
+    looks los loss lost low lower lr machine many map mark max may mean mem memory meta meteor metric \
+    metrics might min missing model more most ms much must name named names near need never next no noise \
+    non none norm not note notes nothing now num number obj object objective odd of on once one only open \
+    operation optimizer option or order other others out output over overflow pace pair part passed path \
+    paths peak per perhaps period pg pipes place placed planned plots points power precision primary print \
+    process program project random rate reach read reads record regular reports rest restart resume return \
+    reward rise role rose row rss run runs runtime said sample samples save scalar scale schedule schema \
+    score sd sec second seconds secs see seen sentence share shares silent since skip small snake so speed \
+    stage stall start starts state stats status step steps still stop store stream stretch such super \
+    system table take takes target tell temp temperature ten tensor test text than that the then there \
+    third this those threshold tick time times timestamp to token tokens too top total tr train trainer \
+    training try two txt type under unfinished uniform unit units unknown unlikely up update uri use users \
+    usual util val valid validation value values wait wall warm was way weights went wer were what where \
+    whether which while width will window with without word world wrong xe yaml you zero zip";
+
+/// A number that is not below the count of tokens of an ASCII text.
+pub(super) fn bound(text: &str) -> usize {
+    let mut rest = text.as_bytes();
+    let mut sum = 0;
+    while !rest.is_empty() {
+        let (length, tokens) = piece(rest);
+        sum += tokens;
+        rest = rest.get(length.max(1)..).unwrap_or_default();
+    }
+    sum
+}
+
+/// Length of the first piece, and its tokens at most.
+fn piece(rest: &[u8]) -> (usize, usize) {
+    let run = |from: usize, is: fn(&u8) -> bool| {
+        rest.get(from..).unwrap_or_default().iter().take_while(|byte| is(byte)).count()
+    };
+    let at = |index: usize| rest.get(index).copied().unwrap_or(b'\n');
+    let first = at(0);
+    let lead = usize::from(!first.is_ascii_alphanumeric() && first != b'\n' && first != b'\r');
+    if at(lead).is_ascii_alphabetic() {
+        let upper = run(lead, u8::is_ascii_uppercase);
+        let letters = upper + run(lead + upper, u8::is_ascii_lowercase);
+        let short = contraction(rest.get(lead + letters..).unwrap_or_default());
+        let word = rest.get(lead..lead + letters).unwrap_or_default();
+        let known = || std::str::from_utf8(word).is_ok_and(|word| KNOWN.contains(word));
+        let tokens = match first {
+            _ if short > 0 => lead + letters + short,
+            b' ' if known() => 1,
+            b' ' => most(1, word),
+            _ if (lead == 0 || first.is_ascii_punctuation()) && known() => 1 + lead,
+            _ => lead + most(0, word),
+        };
+        return (lead + letters + short, tokens);
+    }
+    if first.is_ascii_digit() {
+        return (run(0, u8::is_ascii_digit).min(3), 1);
+    }
+    let space = usize::from(first == b' ');
+    let signs = run(space, |byte| !byte.is_ascii_alphanumeric() && !byte.is_ascii_whitespace());
+    if signs > 0 {
+        let ends = run(space + signs, |byte| matches!(byte, b'\n' | b'\r' | b'/'));
+        let length = space + signs + ends;
+        return (length, length);
+    }
+    // White space: byte by byte, which is never too few. Before a word its last
+    // one belongs to the word.
+    let blank = run(0, u8::is_ascii_whitespace);
+    let joins = blank > 1 && blank < rest.len() && !matches!(at(blank - 1), b'\n' | b'\r');
+    let length = if joins { blank - 1 } else { blank.max(1) };
+    (length, length)
+}
+
+/// The most tokens of letters behind so many spaces.
+fn most(spaces: usize, word: &[u8]) -> usize {
+    let easy = |byte: &u8| byte.is_ascii_lowercase() && !b"jkqxz".contains(byte);
+    let in_row = |length: usize| if length == 0 { 0 } else { (2 * length + 1) / 3 };
+    let (mut sum, mut row) = (0, spaces);
+    for byte in word {
+        if easy(byte) {
+            row += 1;
+        } else {
+            sum += in_row(row) + 1;
+            row = 0;
+        }
+    }
+    sum + in_row(row)
+}
+
+/// Bytes of `'s` and its like at the beginning.
+fn contraction(rest: &[u8]) -> usize {
+    if rest.first() != Some(&b'\'') {
+        return 0;
+    }
+    let rest = rest[1..].iter().take(2).map(u8::to_ascii_lowercase).collect::<Vec<_>>();
+    match rest.as_slice() {
+        [b'r' | b'v', b'e'] | [b'l', b'l'] => 3,
+        [b's' | b't' | b'm' | b'd', ..] => 2,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tiktoken_rs::{CoreBPE, o200k_base_singleton};
+
+    fn count(text: &str) -> usize {
+        let tokenizer: &CoreBPE = o200k_base_singleton();
+        tokenizer.encode_ordinary(text).len()
+    }
+
+    #[test]
+    fn what_the_bound_rests_on_is_true_of_the_vocabulary() {
+        for word in WORDS.split(' ') {
+            assert_eq!((count(word), count(&format!(" {word}"))), (1, 1), "{word}");
+            for sign in (b'!'..=b'~').filter(u8::is_ascii_punctuation).map(char::from) {
+                assert!(count(&format!("{sign}{word}")) <= 2, "{sign}{word}");
+            }
+        }
+        let easy = |byte: &u8| !b"jkqxz".contains(byte);
+        for a in (b'a'..=b'z').filter(easy).chain([b' ']) {
+            for b in (b'a'..=b'z').filter(easy) {
+                let pair: String = [a, b].map(char::from).into_iter().collect();
+                assert_eq!(count(&pair), 1, "{pair:?}");
+            }
+        }
+        for number in 0..1000 {
+            assert_eq!((count(&format!("{number}")), count(&format!("{number:03}"))), (1, 1));
+        }
+    }
+
+    #[test]
+    fn sentences_are_not_counted_far_too_high() {
+        let text =
+            "  train/loss went from 2.531 to 0.2913 by step 1719 (1720 values, best 0.25 at step 1600).\n";
+        assert!(bound(text) * 2 <= count(text) * 3, "{} of {}", bound(text), count(text));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_has_more_tokens(text in "[ -~\n]{0,200}") {
+            prop_assert!(count(&text) <= bound(&text), "{} of {}: {text:?}", bound(&text), count(&text));
+        }
+
+        #[test]
+        fn no_text_of_words_has_more_tokens(text in "([ (/\"'.-]{0,2}([a-z]{1,9}|[A-Z]{1,4}[a-z]{0,5}|[0-9.]{1,6}|'s|loss|step|\n){1,2}){0,40}") {
+            prop_assert!(count(&text) <= bound(&text), "{} of {}: {text:?}", bound(&text), count(&text));
+        }
+
+        #[test]
+        fn lines_add_up(lines in proptest::collection::vec("  [!-.0-~]{1,3}[ -~]{0,60}", 1..6)) {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let sum: usize = lines.iter().map(|line| bound(&format!("{line}\n"))).sum();
+            prop_assert!(count(&text) <= sum);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Measures the detectors on generated trainings:
+//! `cargo run --release -p curves --example detectors -- [RUNS_OF_EACH] [SEED] [LENGTHS]`
+//!
+//! Prints the tables of `docs/detectors.md`; `memory` in place of numbers measures
+//! memory and time, names of CSV files tell what is said of them. With `EXAMPLES=kind` on standard
+//! error what was missed or wrong.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for its output")]
+
+mod corpus;
+mod csv;
+mod measure;
+
+use curves::judge::Kind;
+use measure::{Tally, measure, plans};
+
+const SIGMAS: [f64; 3] = [0.05, 0.1, 0.3];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if std::env::args().nth(1).as_deref() == Some("memory") {
+        memory();
+        return;
+    }
+    if std::env::args().nth(1).is_some_and(|a| a.ends_with(".csv")) {
+        println!("| training | health | labels | findings |\n|---|---|---|---|");
+        for path in arguments {
+            let name = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".csv");
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            println!("{}", csv::row(name, &csv::judged(&text)));
+        }
+        return;
+    }
+    let of_each: u64 = arguments.next().and_then(|a| a.parse().ok()).unwrap_or(16);
+    let seed: u64 = arguments.next().and_then(|a| a.parse().ok()).unwrap_or(1);
+    let lengths = arguments.next().unwrap_or_else(|| "300,3000,30000".into());
+    let lengths: Vec<u64> = lengths.split(',').filter_map(|l| l.parse().ok()).collect();
+    let mut all = Vec::new();
+    for &steps in &lengths {
+        let of_each = if steps > 10_000 { of_each / 2 } else { of_each };
+        all.extend(SIGMAS.iter().flat_map(|sigma| plans(steps, *sigma, of_each.max(1), seed)));
+    }
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        let halves: Vec<_> = (0..2)
+            .map(|half| {
+                let all = &all;
+                scope.spawn(move || {
+                    let mut tally = Tally::default();
+                    all.iter().skip(half).step_by(2).for_each(|plan| measure(plan, &mut tally));
+                    tally
+                })
+            })
+            .collect();
+        for half in halves {
+            if let Ok(part) = half.join() {
+                tally.add(part);
+            }
+        }
+    });
+    print(&tally, &lengths, all.len());
+    if let Ok(kind) = std::env::var("EXAMPLES") {
+        tally.examples.iter().filter(|e| e.contains(&kind)).take(4000).for_each(|e| eprintln!("{e}"));
+    }
+}
+
+fn print(tally: &Tally, lengths: &[u64], runs: usize) {
+    println!("{runs} runs\n");
+    println!(
+        "| detector | planted | recall | recall within 1 % | step error median / p95 | precision | recall within 1 % at sigma 0.05 / 0.1 / 0.3 | and at {lengths:?} steps |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for kind in Kind::ALL {
+        let sum = tally.sum(kind, |_, _| true);
+        let by_sigma: Vec<String> = SIGMAS
+            .iter()
+            .map(|s| format!("{:.2}", tally.sum(kind, |k, _| k == measure::key(*s)).placed_share()))
+            .collect();
+        let by_length: Vec<String> = lengths
+            .iter()
+            .map(|l| format!("{:.2}", tally.sum(kind, |_, n| n == *l).placed_share()))
+            .collect();
+        println!(
+            "| {} | {} | {:.3} | {:.3} | {:.4} / {:.4} | {:.3} | {} | {} |",
+            kind.name(),
+            sum.planted,
+            sum.recall(),
+            sum.placed_share(),
+            sum.error(0.5),
+            sum.error(0.95),
+            sum.precision(),
+            by_sigma.join(" / "),
+            by_length.join(" / ")
+        );
+    }
+    println!(
+        "\n| healthy runs | {} |",
+        lengths.iter().map(|l| format!("{l} steps")).collect::<Vec<_>>().join(" | ")
+    );
+    println!("|---|{}", "---|".repeat(lengths.len()));
+    for sigma in SIGMAS {
+        let cells: Vec<String> = lengths
+            .iter()
+            .map(|l| tally.healthy.get(&(measure::key(sigma), *l)).copied().unwrap_or_default())
+            .map(|(runs, alarmed)| format!("{alarmed} of {runs} with a false alarm"))
+            .collect();
+        println!("| sigma {sigma} | {} |", cells.join(" | "));
+    }
+}
+
+/// Most memory and the time that a judge takes for as many losses as it may
+/// have, and for one run of a million steps.
+fn memory() {
+    let held = |key: &str| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        status.lines().find(|l| l.starts_with(key)).unwrap_or_default().to_owned()
+    };
+    println!("before: {}", held("VmRSS"));
+    let mut judge = curves::judge::Judge::new(curves::judge::Settings::default());
+    let mut random = fastrand::Rng::with_seed(1);
+    let begun = std::time::Instant::now();
+    let ids: Vec<_> = (0..1000).map(|i| judge.metric(&format!("train/loss_{i}"))).collect();
+    for step in 0..3000 {
+        for id in &ids {
+            judge.point(*id, Some(step), Some(step as f64), 1.0 + random.f64());
+        }
+    }
+    println!("1,000 losses of 3,000 points in {:?}: {}", begun.elapsed(), held("VmRSS"));
+    let begun = std::time::Instant::now();
+    let report = judge.report();
+    println!(
+        "a report on them ({} findings) in {:?}: {}",
+        report.findings.len(),
+        begun.elapsed(),
+        held("VmHWM")
+    );
+    let mut judge = curves::judge::Judge::new(curves::judge::Settings::default());
+    let begun = std::time::Instant::now();
+    let ids = ["train/loss", "grad_norm", "lr", "tokens_per_second"].map(|m| judge.metric(m));
+    for step in 0..1_000_000_u64 {
+        for id in ids {
+            judge.point(id, Some(step), Some(step as f64), 1.0 + random.f64());
+        }
+    }
+    println!("4 metrics of 1,000,000 points in {:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    let report = judge.report();
+    println!("a report on them ({} findings) in {:?}", report.findings.len(), begun.elapsed());
+}

@@ -1,0 +1,144 @@
+//! Says what is right and wrong with a training from its points alone.
+//!
+//! One pass, every point looked at, memory bounded by the number of metrics
+//! and not by the length of the run: a metric takes at most about 60 KiB, so
+//! [`MAX_METRICS`] of them stay below 64 MiB. Nothing here knows a file, a
+//! clock or a network; the same points give the same report.
+//!
+//! A report may be asked for at any time. It must never call a difference
+//! within one run significant, never guess a unit, and never advise without
+//! the numbers that it rests on.
+
+mod clock;
+mod curve;
+mod detect;
+mod finding;
+mod fit;
+mod report;
+pub mod schema;
+mod sketch;
+mod track;
+mod window;
+
+use std::collections::HashMap;
+
+pub use finding::{Fact, Finding, Kind, Severity, short};
+pub use report::{
+    Arrival, Finish, Forecast, Going, Health, Label, Level, MetricReport, Moment, MomentKind, Part, Report,
+    StageReport, Summary, Trend, Verdict, relative_speed,
+};
+use schema::{Role, Schema, Split};
+
+use crate::MAX_NAME_BYTES;
+use clock::Clock;
+use track::{Knobs, Track};
+
+/// How many metrics a run may have; points of others are counted as dropped.
+pub const MAX_METRICS: usize = 1000;
+
+/// What the caller knows that points do not say.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How many steps the run is to have.
+    pub planned_steps: Option<u64>,
+    /// What its metrics are; names tell the rest.
+    pub schema: Schema,
+    /// A value of the primary metric that is waited for.
+    pub target: Option<f64>,
+}
+
+/// A metric of one [`Judge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MetricId(Option<u32>);
+
+/// Takes in the points of one run.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    settings: Settings,
+    tracks: Vec<Track>,
+    by_name: HashMap<String, u32>,
+    clock: Clock,
+    segment: u64,
+    segments: Vec<Option<u64>>,
+    max_step: Option<u64>,
+    dropped_points: u64,
+}
+
+/// Boundaries of lives kept with their steps.
+const SEGMENTS_KEPT: usize = 64;
+
+impl Judge {
+    /// A judge that has seen nothing.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            tracks: Vec::new(),
+            by_name: HashMap::new(),
+            clock: Clock::default(),
+            segment: 0,
+            segments: Vec::new(),
+            max_step: None,
+            dropped_points: 0,
+        }
+    }
+
+    /// The metric of that name. Beyond [`MAX_METRICS`] names, or for a name
+    /// longer than [`MAX_NAME_BYTES`], its points are only counted.
+    pub fn metric(&mut self, name: &str) -> MetricId {
+        if let Some(id) = self.by_name.get(name) {
+            return MetricId(Some(*id));
+        }
+        if self.tracks.len() >= MAX_METRICS || name.len() > MAX_NAME_BYTES {
+            return MetricId(None);
+        }
+        let id = self.tracks.len() as u32;
+        let knobs = Knobs::of(self.settings.schema.metrics.get(name));
+        let traits = self.settings.schema.traits(name);
+        self.tracks.push(Track::new(name.to_owned(), traits, knobs, self.segment));
+        self.by_name.insert(name.to_owned(), id);
+        MetricId(Some(id))
+    }
+
+    /// Takes in one point: its step and its time in seconds where the program
+    /// names them, in order of arrival. Steps may repeat and go back.
+    pub fn point(&mut self, id: MetricId, step: Option<u64>, time: Option<f64>, value: f64) {
+        self.max_step = self.max_step.max(step);
+        let Some(track) = id.0.and_then(|id| self.tracks.get_mut(id as usize)) else {
+            self.dropped_points += 1;
+            return;
+        };
+        track.push(step, value, self.segment);
+        if let Some(time) = time {
+            let validation = track.traits.split == Split::Validation;
+            if track.traits.role != Role::Resource {
+                self.clock.push(step, time, validation);
+            }
+        }
+    }
+
+    /// The run was interrupted and goes on: what comes next is another life.
+    pub fn segment(&mut self) {
+        self.segment += 1;
+        self.clock.segment();
+        if self.segments.len() < SEGMENTS_KEPT {
+            self.segments.push(self.max_step);
+        }
+    }
+
+    /// What is to be said now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        report::make(self, None)
+    }
+
+    /// The same while the run goes on: `now` in seconds tells a stall that
+    /// lasts.
+    #[must_use]
+    pub fn report_at(&self, now: f64) -> Report {
+        report::make(self, Some(now))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! What the learning rate has to do with what went wrong. Never by its size
+//! alone: which rate is high depends on model and optimizer.
+
+use super::View;
+use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
+use crate::judge::fit;
+use crate::judge::sketch::Bucket;
+
+/// Share of the peak that is "next to none", and how long it must last.
+const VANISHED: f64 = 1e-3;
+const LASTING: f64 = 0.1;
+/// A start so near the peak has no warm-up.
+const WARM: f64 = 0.9;
+/// Share of the run that is its beginning.
+const EARLY: f64 = 0.08;
+
+/// `rate` is the learning rate's metric, `loss` the training loss, `others`
+/// what was found so far.
+pub(in crate::judge) fn find(rate: &View<'_>, loss: Option<&View<'_>>, others: &[Finding]) -> Vec<Finding> {
+    if rate.track.knobs.sensitivity <= 0.0 {
+        return Vec::new();
+    }
+    let warmup = loss.and_then(|loss| no_warmup(rate, loss));
+    let mut found: Vec<Finding> = vanished(rate, loss).into_iter().collect();
+    if warmup.is_none() {
+        found.extend(too_high(rate, loss, others));
+    }
+    found.extend(warmup);
+    found
+}
+
+/// The rate at `step`, to the resolution of the buckets.
+fn rate_at(rate: &View<'_>, step: Option<u64>) -> Option<f64> {
+    let buckets = rate.track.sketch.buckets();
+    let at = buckets.iter().rposition(|b| step.is_none_or(|s| b.first_step <= s)).unwrap_or(0);
+    buckets.get(at).map(|b| b.level(false))
+}
+
+fn peak(rate: &View<'_>) -> f64 {
+    rate.track.highest.map_or(0.0, |h| h.0)
+}
+
+fn too_high(rate: &View<'_>, loss: Option<&View<'_>>, others: &[Finding]) -> Option<Finding> {
+    let lost = others
+        .iter()
+        .filter(|f| f.severity == Severity::Critical && matches!(f.kind, Kind::Divergence | Kind::NonFinite))
+        .min_by_key(|f| (loss.is_none_or(|l| l.track.name != f.metric), f.first_step))
+        .map(|f| (f.first_step, f.kind.name().replace('_', "-")));
+    let (first, what) =
+        lost.or_else(|| loss.and_then(blown_up).map(|step| (step, "an early explosion".to_owned())))?;
+    let (now, peak) = (rate_at(rate, first)?, peak(rate));
+    // Lost while the rate is low: something else did it.
+    (peak > 0.0 && now >= 0.5 * peak).then(|| Finding {
+        kind: Kind::LearningRateTooHigh,
+        severity: Severity::Warning,
+        metric: rate.track.name.clone(),
+        first_step: first,
+        last_step: None,
+        window: rate.track.count,
+        threshold: 0.5 * peak,
+        evidence: facts([("learning rate there", now), ("highest learning rate", peak)]),
+        recommendation: format!(
+            "{what}{} came at a learning rate of {}, {}% of its highest: try {}",
+            at(first),
+            short(now),
+            (100.0 * now / peak).round(),
+            short(now / 3.0)
+        ),
+    })
+}
+
+/// A loss that leapt up in its first points and has been flat since: the step
+/// of the leap's top.
+fn blown_up(loss: &View<'_>) -> Option<Option<u64>> {
+    let levels = &loss.levels;
+    let (high, step) = loss.track.highest?;
+    let first = loss.track.start.first().copied()?;
+    let early = loss.curve.nodes.first().and_then(super::super::curve::Node::last_step);
+    if levels.len() < 10 || high < 1.5 * first || step > early.max(Some(10)) {
+        return None;
+    }
+    let sd = loss.point_noise();
+    if loss.curve.scaled(high) - loss.curve.scaled(first) < 6.0 * sd {
+        return None;
+    }
+    let half = &levels.y[1..];
+    let moved = (half.len() as f64 * fit::theil_sen(half)).abs();
+    (moved < 0.1 && loss.curve.value(levels.first()) < 0.7 * high).then_some(step)
+}
+
+/// A rate that starts at its peak, and a loss that within the first part of
+/// the run rises beyond noise above where it began, or above what came before.
+fn no_warmup(rate: &View<'_>, loss: &View<'_>) -> Option<Finding> {
+    let (first, peak) = (rate.track.start.first().copied()?, peak(rate));
+    if first < WARM * peak || peak <= 0.0 || loss.curve.points() < 100 {
+        return None;
+    }
+    let buckets = loss.track.sketch.buckets();
+    let early = ((buckets.len() as f64 * EARLY) as usize).max(8).min(buckets.len());
+    let rise = bump(loss, &buckets[..early])?;
+    Some(Finding {
+        kind: Kind::WarmupMissing,
+        severity: Severity::Warning,
+        metric: rate.track.name.clone(),
+        first_step: rise.first,
+        last_step: rise.back,
+        window: u64::from(early as u32),
+        threshold: rise.threshold,
+        evidence: facts([
+            ("highest early level of the loss", rise.top),
+            ("loss at the start", rise.start),
+            ("first learning rate", first),
+            ("highest learning rate", peak),
+        ]),
+        recommendation: format!(
+            "the learning rate starts at {}, its highest, and the loss rose from {} to {} in the first steps: warm it up over the first {} steps or more",
+            short(first),
+            short(rise.start),
+            short(rise.top),
+            rise.back.unwrap_or(100)
+        ),
+    })
+}
+
+struct Bump {
+    first: Option<u64>,
+    back: Option<u64>,
+    top: f64,
+    start: f64,
+    threshold: f64,
+}
+
+/// An early rise of the loss above its start that came back later.
+fn bump(loss: &View<'_>, early: &[Bucket]) -> Option<Bump> {
+    let log = loss.track.sketch.positive();
+    let scale = |v: f64| if log { v.max(f64::MIN_POSITIVE).ln() } else { v };
+    let value = |y: f64| if log { y.exp() } else { y };
+    let ys: Vec<f64> = loss.track.sketch.buckets().iter().map(|b| b.level(log)).collect();
+    let sd = fit::noise(&ys[..early.len()]).max(1e-6);
+    let width = (early.len() / 6).clamp(1, 5);
+    let smooth: Vec<f64> = ys[..early.len()].windows(width).map(fit::median_of).collect();
+    // What the run began with: a few points, less than the bump's own length.
+    let few =
+        (early.iter().map(|b| b.n as usize).sum::<usize>() / 80).clamp(1, loss.track.start.len().max(1));
+    let start = fit::median_of(&loss.track.start[..few]);
+    let (top_at, top) = smooth.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let per = f64::from(early[0].n);
+    let spread = 1.25 * sd * (1.0 / width as f64 + per / few as f64).sqrt();
+    let threshold = (4.0 * spread).max(0.2);
+    let after = *smooth.last()?;
+    if top - scale(start) < threshold || top - after < threshold / 2.0 && top - loss.levels.last() < threshold
+    {
+        return None;
+    }
+    let back = (top_at..early.len()).find(|i| ys[*i] <= scale(start));
+    Some(Bump {
+        first: loss.track.first_step,
+        back: back.map(|i| early[i].first_step).filter(|s| *s != crate::judge::sketch::NO_STEP),
+        top: value(top),
+        start,
+        threshold: value(scale(start) + threshold),
+    })
+}
+
+fn vanished(rate: &View<'_>, loss: Option<&View<'_>>) -> Option<Finding> {
+    let buckets = rate.track.sketch.buckets();
+    let peak = peak(rate);
+    if buckets.len() < 20 || peak <= 0.0 {
+        return None;
+    }
+    let low = buckets.iter().rposition(|b| b.max > VANISHED * peak)? + 1;
+    let all: u64 = rate.track.sketch.count();
+    let points: u64 = buckets[low..].iter().map(|b| u64::from(b.n)).sum();
+    let share = points as f64 / all as f64;
+    if share < LASTING {
+        return None;
+    }
+    // Little was lost if the loss had come to rest long before.
+    let first = buckets[low].first_step;
+    let rested = loss.and_then(|l| super::plateau::flat_end(l, 1.0).and_then(|f| l.step_of_node(f.node)));
+    let start = buckets[0].first_step;
+    let nothing_lost = rested
+        .is_some_and(|s| first > start && (s.saturating_sub(start) as f64) < 0.85 * (first - start) as f64);
+    let step = (first != crate::judge::sketch::NO_STEP).then_some(first);
+    Some(Finding {
+        kind: Kind::LearningRateVanished,
+        severity: if nothing_lost { Severity::Note } else { Severity::Warning },
+        metric: rate.track.name.clone(),
+        first_step: step,
+        last_step: None,
+        window: points,
+        threshold: VANISHED * peak,
+        evidence: facts([
+            ("learning rate now", rate.track.last),
+            ("highest learning rate", peak),
+            ("share of the run without one", share),
+        ]),
+        recommendation: format!(
+            "the learning rate has been below {} (a thousandth of its highest, {}){} for {}% of the run: lengthen the schedule to the length of the run, or end the run there",
+            short(VANISHED * peak),
+            short(peak),
+            at(step),
+            (100.0 * share).round()
+        ),
+    })
+}

@@ -1,0 +1,132 @@
+//! Overfitting: Rule O in two steps. First whether validation is worse than its
+//! best by more than noise; then the class, by what training did since.
+
+use super::View;
+use super::regression::SHARE;
+use super::rise::{Rise, onset, rise};
+use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
+use crate::judge::fit;
+use crate::judge::schema::{Direction, Role, Split};
+
+/// Fewest evaluations, and fewest since the best.
+const FEWEST: usize = 8;
+const SINCE: usize = 5;
+
+/// `train` is the metric that `view` is measured against, if there is one.
+pub(in crate::judge) fn find(view: &View<'_>, train: Option<&View<'_>>) -> Option<Finding> {
+    let traits = &view.track.traits;
+    let judged = traits.split == Split::Validation
+        && traits.direction != Direction::Unknown
+        && matches!(traits.role, Role::Loss | Role::Score | Role::Error);
+    if !judged || view.track.knobs.sensitivity <= 0.0 {
+        return None;
+    }
+    let (rise, from, levels) = turn(view)?;
+    if levels.len() - rise.best_at <= SINCE {
+        return None;
+    }
+    let curve = &view.curve;
+    let (start, best, last) =
+        (curve.oriented(view.start()), curve.oriented(rise.best), curve.oriented(rise.last));
+    let threshold = SHARE * (start - best).abs().min(best.abs());
+    if last - best <= threshold {
+        return None;
+    }
+    let node = onset(view, &rise, &from, &levels);
+    let first = view.step_of_node(node);
+    // What it was there: the wide medians that decided may stand far from it.
+    let ys = view.curve.ys();
+    let there = fit::median_of(&ys[node.saturating_sub(1)..(node + 2).min(ys.len())]);
+    let since = train.and_then(|t| trend_since(t, first));
+    // Training that lost a good part of what validation lost is no overfitting.
+    let both = train.is_some_and(|t| t.curve.in_logarithms() == curve.in_logarithms());
+    let follows =
+        |s: Since| if both { s.change.max(s.rise) > 0.4 * (rise.last - rise.best) } else { s.rises };
+    let kind = if since.is_some_and(|s| !follows(s)) { Kind::Overfitting } else { Kind::Regression };
+    let (best, last) = (curve.value(rise.best.min(there)), curve.value(rise.last));
+    let name = &view.track.name;
+    let recommendation = match (kind, train) {
+        (Kind::Overfitting, Some(train)) => format!(
+            "{name} was {} and is {}, worse since{}, while {} still improves: take the checkpoint from there, and stop or regularise more",
+            short(best),
+            short(last),
+            at(first).replace(" at", ""),
+            train.track.name
+        ),
+        (_, Some(train)) => format!(
+            "{name} was {} and is {}, worse since{}, and {} got worse with it: not overfitting; look at the data and the learning rate there",
+            short(best),
+            short(last),
+            at(first).replace(" at", ""),
+            train.track.name
+        ),
+        _ => format!(
+            "{name} was {} and is {}, worse since{}; no training metric tells whether it overfits: keep the checkpoint from before",
+            short(best),
+            short(last),
+            at(first).replace(" at", "")
+        ),
+    };
+    Some(Finding {
+        kind,
+        severity: Severity::Warning,
+        metric: name.clone(),
+        first_step: first,
+        last_step: None,
+        window: curve.points(),
+        threshold,
+        evidence: facts([
+            ("lost since its best", (last - best).abs()),
+            ("best level", best),
+            ("level now", last),
+            ("value at the start", view.track.start()),
+            ("change of training since", since.map_or(f64::NAN, |s| s.change)),
+        ]),
+        recommendation,
+    })
+}
+
+/// The rise of the evaluations themselves, or of groups of them when many.
+fn turn(view: &View<'_>) -> Option<(Rise, Vec<usize>, Vec<f64>)> {
+    let n = view.curve.nodes.len();
+    if n < FEWEST {
+        return None;
+    }
+    let groups = n.min(100);
+    let from: Vec<usize> = (0..=groups).map(|g| g * n / groups).collect();
+    let ys = view.curve.ys();
+    let levels: Vec<f64> = from.windows(2).map(|w| fit::median_of(&ys[w[0]..w[1]])).collect();
+    let sd = fit::noise(&levels).max(1e-9);
+    let widths = [SINCE, (groups / 16).max(SINCE), (groups / 8).max(SINCE)];
+    let alarm = 1.0 / view.track.knobs.sensitivity.max(1e-9);
+    rise(&levels, sd, &widths, alarm).map(|r| (r, from, levels))
+}
+
+#[derive(Clone, Copy)]
+struct Since {
+    /// On the curve's scale, from the step to now.
+    change: f64,
+    /// From right after it to the later half.
+    rise: f64,
+    rises: bool,
+}
+
+fn trend_since(train: &View<'_>, step: Option<u64>) -> Option<Since> {
+    let levels = &train.levels;
+    let begun =
+        |g: usize| train.step_of_node(levels.from[g]).is_none_or(|s| step.is_none_or(|step| s >= step));
+    let part: Vec<f64> = (0..levels.len()).filter(|g| begun(*g)).map(|g| levels.y[g]).collect();
+    if part.len() < 3 {
+        return None;
+    }
+    let n = part.len() as f64;
+    // It may have risen at once and stayed there.
+    let few = part.len().min(3);
+    let rise = fit::median_of(&part[part.len() / 2..]) - fit::median_of(&part[..few]);
+    let change = fit::theil_sen(&part) * (n - 1.0);
+    Some(Since {
+        change,
+        rise,
+        rises: change > 2.0 * levels.sd * (12.0 / n).sqrt() || rise > 3.0 * levels.sd,
+    })
+}

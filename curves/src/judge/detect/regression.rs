@@ -1,0 +1,52 @@
+//! A metric that is worse than its best by more than noise, and is neither a
+//! diverged loss nor an overfitted one.
+
+use super::View;
+use super::divergence::turn;
+use super::rise::onset;
+use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
+use crate::judge::schema::{Direction, Role};
+
+/// Share of the gain, or of the best value, that must be lost.
+pub(in crate::judge) const SHARE: f64 = 0.05;
+
+/// For metrics that nothing is paired with; validation metrics are judged by
+/// [`super::overfit`].
+pub(in crate::judge) fn find(view: &View<'_>) -> Option<Finding> {
+    let judged = matches!(view.track.traits.role, Role::Loss | Role::Score | Role::Error);
+    if !judged || view.track.traits.direction == Direction::Unknown || view.track.knobs.sensitivity <= 0.0 {
+        return None;
+    }
+    let rise = turn(view)?;
+    let curve = &view.curve;
+    let (start, best, last) =
+        (curve.oriented(view.start()), curve.oriented(rise.best), curve.oriented(rise.last));
+    let threshold = SHARE * (start - best).abs().min(best.abs());
+    if last - best <= threshold {
+        return None;
+    }
+    let first = view.step_of_node(onset(view, &rise, &view.levels.from, &view.levels.y));
+    let (best, last) = (curve.value(rise.best), curve.value(rise.last));
+    Some(Finding {
+        kind: Kind::Regression,
+        severity: Severity::Warning,
+        metric: view.track.name.clone(),
+        first_step: first,
+        last_step: None,
+        window: curve.points(),
+        threshold,
+        evidence: facts([
+            ("lost since its best", (last - best).abs()),
+            ("best level", best),
+            ("level now", last),
+            ("value at the start", view.track.start()),
+        ]),
+        recommendation: format!(
+            "{} was {} and is {}, worse since{}: keep the checkpoint from before that step",
+            view.track.name,
+            short(best),
+            short(last),
+            at(first).replace(" at", "")
+        ),
+    })
+}

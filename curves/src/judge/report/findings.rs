@@ -1,0 +1,177 @@
+//! Asks every detector, and lets the graver finding speak for the lesser ones
+//! that it explains.
+
+use super::super::Judge;
+use super::super::curve::Curve;
+use super::super::detect::{
+    View, covers, dead, divergence, gradient, learning_rate, loss_scale, nonfinite, oscillation, overfit,
+    plateau, regression, resume, spike, stall, throughput,
+};
+use super::super::finding::{Finding, Kind, Severity};
+use super::super::schema::{Direction, Role, Split, pair};
+
+pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Finding> {
+    let loss = training_loss(views);
+    let rate = views.iter().find(|v| v.track.traits.role == Role::LearningRate && v.curve.points() > 0);
+    let mut found: Vec<Finding> = Vec::new();
+    for view in views {
+        found.extend(nonfinite::find(view.track));
+        found.extend(dead::find(view.track));
+        found.extend(dead::silent(view.track, judge.max_step));
+        found.extend(loss_scale::find(view.track));
+        found.extend(shape(judge, views, view, loss, rate));
+    }
+    found.extend(pace(judge, views));
+    found.extend(stall::find(&judge.clock, now));
+    if let Some(rate) = rate {
+        let more = learning_rate::find(rate, loss, &found);
+        found.extend(more);
+    }
+    let mut kept = settle(&found, judge.max_step.unwrap_or(0));
+    kept.sort_by(|a, b| {
+        b.severity.cmp(&a.severity).then(a.first_step.cmp(&b.first_step)).then(a.kind.cmp(&b.kind))
+    });
+    kept
+}
+
+/// What is said of one metric's curve.
+fn shape(
+    judge: &Judge,
+    views: &[View<'_>],
+    view: &View<'_>,
+    loss: Option<&View<'_>>,
+    rate: Option<&View<'_>>,
+) -> Vec<Finding> {
+    let mut found: Vec<Finding> = spike::find(view.track);
+    if let Some(following) = &view.track.following {
+        found.extend(oscillation::find(view.track, following));
+        found.extend(resume::find(view.track, following));
+    }
+    found.extend(gradient::find(view, loss));
+    found.extend(divergence::find(view));
+    if view.track.traits.split == Split::Validation {
+        let names = views.iter().map(|v| (v.track.name.as_str(), &v.track.traits));
+        let partner = pair((&view.track.name, &view.track.traits), &judge.settings.schema, names);
+        let partner = partner.and_then(|name| views.iter().find(|v| v.track.name == name));
+        found.extend(overfit::find(view, partner.or(loss)));
+    } else {
+        found.extend(regression::find(view));
+    }
+    let (constant, state) = rate_state(rate);
+    found.extend(plateau::find(view, run_length(judge), state).map(|mut flat| {
+        // One metric at its end, while what is trained on still improves, is
+        // worth a note.
+        let trains = loss.is_some_and(|l| plateau::flat_end(l, run_length(judge)).is_none());
+        if trains && !view.track.is_training_loss() {
+            flat.severity = Severity::Note;
+        }
+        flat
+    }));
+    found.extend(plateau::not_learning(view, constant));
+    found
+}
+
+fn rate_state(rate: Option<&View<'_>>) -> (Option<f64>, plateau::Rate) {
+    let Some((low, high)) = rate.and_then(|r| r.track.lowest.zip(r.track.highest)) else {
+        return (None, plateau::Rate::Unknown);
+    };
+    let constant = high.0 - low.0 <= 1e-6 * high.0.abs();
+    (Some(high.0), if constant { plateau::Rate::Constant(high.0) } else { plateau::Rate::Changing })
+}
+
+/// The planned length over what was seen, at least 1.
+fn run_length(judge: &Judge) -> f64 {
+    let planned = judge.settings.planned_steps.unwrap_or(0) as f64;
+    let seen = judge.max_step.map_or(0.0, |s| s as f64 + 1.0);
+    if seen > 0.0 { (planned / seen).max(1.0) } else { 1.0 }
+}
+
+/// The training loss that the others are held against: the one with the
+/// shortest name.
+pub(super) fn training_loss<'a, 'b>(views: &'a [View<'b>]) -> Option<&'a View<'b>> {
+    views
+        .iter()
+        .filter(|v| v.track.is_training_loss() && v.curve.points() > 0)
+        .min_by_key(|v| (v.track.name.len(), v.track.name.as_str()))
+}
+
+/// Throughput as the program logs it; from times only where it does not.
+fn pace(judge: &Judge, views: &[View<'_>]) -> Vec<Finding> {
+    let logged: Vec<Finding> = views
+        .iter()
+        .filter(|v| {
+            matches!(v.track.traits.role, Role::Throughput | Role::StepTime)
+                && v.track.knobs.sensitivity > 0.0
+        })
+        .filter_map(|v| throughput::find(&v.track.name, &v.curve, 1.0 / v.track.knobs.sensitivity))
+        .collect();
+    if !logged.is_empty() || judge.clock.pace.count() == 0 {
+        return logged;
+    }
+    let curve: Curve = throughput::curve(&judge.clock.pace, Direction::Lower);
+    throughput::find(stall::CLOCK, &curve, 1.0).into_iter().collect()
+}
+
+/// Leaves out what a graver finding of the same metric explains.
+fn settle(found: &[Finding], run: u64) -> Vec<Finding> {
+    let margin = run / 50 + 2;
+    let explained = |f: &Finding| {
+        found.iter().any(|by| {
+            let same = by.metric == f.metric;
+            let covers = covers(by, f.first_step, margin);
+            match f.kind {
+                Kind::Spike => {
+                    same && covers
+                        && match by.kind {
+                            Kind::Divergence | Kind::Oscillation => true,
+                            Kind::Regression | Kind::Overfitting => f.last_step.is_none(),
+                            Kind::ResumeJump => {
+                                f.first_step >= by.first_step.map(|s| s.saturating_sub(margin))
+                            }
+                            Kind::GradientExplosion => by.last_step.is_none(),
+                            _ => false,
+                        }
+                }
+                Kind::GradientExplosion => {
+                    // Many bursts: the one that lasts speaks.
+                    same && by.kind == f.kind
+                        && covers
+                        && by.last_step.is_none()
+                        && by != f
+                        && (f.last_step.is_some()
+                            || by.first_step < f.first_step
+                            || (by.first_step == f.first_step && by.window > f.window))
+                }
+                Kind::Regression => {
+                    same && matches!(by.kind, Kind::Divergence | Kind::Overfitting)
+                        || by.kind == Kind::Divergence && by.severity == Severity::Critical
+                        || same && by.kind == Kind::NonFinite && by.last_step.is_none()
+                        || same
+                            && (by.kind == Kind::DeadMetric
+                                || by.kind == Kind::Oscillation
+                                || by.kind == Kind::ResumeJump && covers)
+                }
+                Kind::Overfitting => by.kind == Kind::Divergence || same && by.kind == Kind::DeadMetric,
+                Kind::Plateau => {
+                    same && matches!(
+                        by.kind,
+                        Kind::Divergence
+                            | Kind::Regression
+                            | Kind::Overfitting
+                            | Kind::NotLearning
+                            | Kind::LearningRateTooLow
+                            | Kind::DeadMetric
+                            | Kind::SilentMetric
+                    ) || same && by.kind == Kind::NonFinite && by.last_step.is_none()
+                }
+                Kind::NotLearning | Kind::LearningRateTooLow => {
+                    same && (by.kind == Kind::Divergence
+                        || by.kind == Kind::NonFinite && by.last_step.is_none())
+                }
+                Kind::GradientVanishing => same && by.kind == Kind::DeadMetric,
+                _ => false,
+            }
+        })
+    };
+    found.iter().filter(|f| !explained(f)).cloned().collect()
+}

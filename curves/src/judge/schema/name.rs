@@ -1,0 +1,225 @@
+//! The words of a metric's name and what they mean.
+
+use super::{Direction, Role, Split};
+
+/// What is known of a metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traits {
+    /// What it measures.
+    pub role: Role,
+    /// On which data.
+    pub split: Split,
+    /// Which way is better.
+    pub direction: Direction,
+    /// Why that way.
+    pub reason: String,
+    /// The words of the name without those that tell the split.
+    pub stem: String,
+}
+
+const VALIDATION: [&str; 9] =
+    ["val", "valid", "validation", "eval", "evaluation", "dev", "test", "heldout", "holdout"];
+const TRAIN: [&str; 3] = ["train", "training", "tr"];
+const LOSS: [&str; 17] = [
+    "loss",
+    "losses",
+    "nll",
+    "ce",
+    "bce",
+    "xent",
+    "mse",
+    "mae",
+    "rmse",
+    "kl",
+    "perplexity",
+    "ppl",
+    "bpc",
+    "bpb",
+    "objective",
+    "cost",
+    "logloss",
+];
+const ERROR: [&str; 8] = ["error", "err", "wer", "cer", "fid", "mape", "misclassification", "eer"];
+const SCORE: [&str; 34] = [
+    "acc",
+    "accuracy",
+    "f1",
+    "auc",
+    "auroc",
+    "auprc",
+    "map",
+    "iou",
+    "miou",
+    "dice",
+    "bleu",
+    "rouge",
+    "rougel",
+    "meteor",
+    "chrf",
+    "precision",
+    "recall",
+    "reward",
+    "rewards",
+    "score",
+    "psnr",
+    "ssim",
+    "r2",
+    "top1",
+    "top5",
+    "mrr",
+    "ndcg",
+    "return",
+    "winrate",
+    "elbo",
+    "sensitivity",
+    "specificity",
+    "em",
+    "mcc",
+];
+const COUNTER: [&str; 12] = [
+    "step",
+    "steps",
+    "iter",
+    "iters",
+    "iteration",
+    "iterations",
+    "epoch",
+    "epochs",
+    "batch",
+    "seen",
+    "consumed",
+    "update",
+];
+const RESOURCE: [&str; 13] = [
+    "mem",
+    "memory",
+    "gpu",
+    "cpu",
+    "util",
+    "utilization",
+    "utilisation",
+    "temp",
+    "temperature",
+    "power",
+    "vram",
+    "rss",
+    "disk",
+];
+const THROUGHPUT: [&str; 12] =
+    ["throughput", "tps", "fps", "mfu", "tflops", "flops", "qps", "sps", "imgs", "toks", "speed", "goodput"];
+
+/// Reads a name. Words are split at what is not a letter or digit and where
+/// small letters meet a capital.
+#[must_use]
+pub fn read_name(name: &str) -> Traits {
+    let words = words(name);
+    let has = |list: &[&str]| words.iter().find(|w| list.contains(&w.as_str())).cloned();
+    let split = if has(&VALIDATION).is_some() {
+        Split::Validation
+    } else if has(&TRAIN).is_some() {
+        Split::Train
+    } else {
+        Split::Unsaid
+    };
+    let (role, word) = role(&words, name);
+    let direction = direction_of(role);
+    let reason = match direction {
+        Direction::Lower => format!("`{word}` in the name: lower is better"),
+        Direction::Higher => format!("`{word}` in the name: higher is better"),
+        Direction::Unknown => "nothing in the name says which way is better".to_owned(),
+    };
+    let kept = words.iter().filter(|w| !VALIDATION.contains(&w.as_str()) && !TRAIN.contains(&w.as_str()));
+    let stem = kept.cloned().collect::<Vec<_>>().join(" ");
+    Traits { role, split, direction, reason, stem }
+}
+
+/// Which way is better for what a metric measures.
+pub(super) fn direction_of(role: Role) -> Direction {
+    match role {
+        Role::Loss | Role::Error | Role::StepTime => Direction::Lower,
+        Role::Score | Role::Throughput => Direction::Higher,
+        _ => Direction::Unknown,
+    }
+}
+
+fn role(words: &[String], name: &str) -> (Role, String) {
+    let find = |list: &[&str]| words.iter().find(|w| list.contains(&w.as_str())).cloned();
+    let both = |a: &[&str], b: &[&str]| find(a).zip(find(b)).map(|(a, b)| format!("{a} {b}"));
+    let time = ["time", "ms", "sec", "secs", "second", "seconds", "s", "duration"];
+    let work = ["step", "iter", "iteration", "batch", "it", "update", "token", "sample", "epoch"];
+    let per_second = || {
+        let at = words.iter().position(|w| w == "per")?;
+        let unit = words.get(at + 1)?;
+        time.contains(&unit.as_str()).then(|| format!("per {unit}"))
+    };
+    let rate =
+        || name.to_ascii_lowercase().ends_with("/s").then(|| "/s".to_owned()).filter(|_| words.len() > 1);
+    let per_step = || {
+        let at = words.iter().position(|w| w == "per")?;
+        let (before, unit) = (words.get(at.checked_sub(1)?)?, words.get(at + 1)?);
+        (time.contains(&before.as_str()) && work.contains(&unit.as_str()))
+            .then(|| format!("{before} per {unit}"))
+    };
+    let tries: [(Role, Option<String>); 13] = [
+        (Role::LossScale, both(&["loss", "grad"], &["scale", "scaler"]).or_else(|| find(&["scaler"]))),
+        (Role::LearningRate, find(&["lr"]).or_else(|| both(&["learning"], &["rate"]))),
+        (
+            Role::GradientNorm,
+            both(&["grad", "gradient", "gradients", "grads"], &["norm"])
+                .or_else(|| find(&["gnorm", "gradnorm"])),
+        ),
+        (Role::StepTime, per_step()),
+        (Role::Throughput, per_second().or_else(rate).or_else(|| find(&THROUGHPUT))),
+        (Role::StepTime, both(&time[..1], &work)),
+        (Role::Loss, find(&LOSS)),
+        (Role::Error, find(&ERROR)),
+        (Role::Score, find(&SCORE)),
+        (Role::Resource, find(&RESOURCE)),
+        (Role::Counter, find(&COUNTER)),
+        (Role::Time, find(&["time", "timestamp", "runtime", "elapsed", "wall", "eta", "duration"])),
+        (Role::Other, None),
+    ];
+    tries.into_iter().find_map(|(role, word)| Some((role, word?))).unwrap_or((Role::Other, String::new()))
+}
+
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut small = false;
+    for c in name.chars() {
+        if !c.is_alphanumeric() {
+            words.push(String::new());
+            small = false;
+            continue;
+        }
+        if small && c.is_uppercase() {
+            words.push(String::new());
+        }
+        small = c.is_lowercase() || c.is_numeric();
+        if let Some(word) = words.last_mut() {
+            word.extend(c.to_lowercase());
+        }
+    }
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+/// The most similar of `known`, if it shares most of its words or letters.
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let wanted: Vec<char> = name.chars().take(128).collect();
+    let distance = |other: &str| {
+        let other: Vec<char> = other.chars().take(128).collect();
+        let mut row: Vec<usize> = (0..=other.len()).collect();
+        for (i, a) in wanted.iter().enumerate() {
+            let mut corner = row[0];
+            row[0] = i + 1;
+            for (j, b) in other.iter().enumerate() {
+                let replaced = corner + usize::from(a != b);
+                corner = row[j + 1];
+                row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
+            }
+        }
+        row[other.len()]
+    };
+    let (away, found) = known.iter().map(|k| (distance(k), *k)).min()?;
+    (away * 2 <= wanted.len()).then_some(found)
+}
