@@ -178,6 +178,12 @@ fn the_summary_is_short_and_claims_no_significance() {
     }
     let healthy = run(Settings::default(), 900, |_, v| v).report();
     assert!(healthy.summary.text().starts_with("train/loss went from 2."), "{}", healthy.summary.text());
+    let never = run(Settings::default(), 900, |_, _| f64::NAN).report();
+    assert!(
+        never.summary.text().starts_with("train/loss was no number in any of 900 values"),
+        "{}",
+        never.summary.text()
+    );
 }
 
 #[test]

@@ -84,6 +84,9 @@ fn course(of: &Material<'_>) -> String {
     });
     let ends = metric.levels.first().zip(metric.levels.last());
     let (first, last) = ends.map_or((metric.last, metric.last), |(a, b)| (a.value, b.value));
+    if !first.is_finite() && !last.is_finite() && metric.best.is_none() {
+        return format!("{} was no number in any of {} values{place}.", metric.display, metric.count);
+    }
     format!(
         "{} went from {} to {}{place} ({} values{}).",
         metric.display,
