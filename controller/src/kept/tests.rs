@@ -175,6 +175,8 @@ async fn what_changes_while_it_is_read_is_not_kept() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever is written and asked in whatever order: the answer is the store's.
     #[test]
     fn answers_are_those_of_the_store(steps in proptest::collection::vec((0u8..90, 1u8..6, any::<u64>()), 1..60)) {
