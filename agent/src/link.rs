@@ -1,25 +1,22 @@
 //! The verb that the controller runs here over SSH: joins its own input and
 //! output to the agent's socket, so that a connection comes to a machine that
 //! nobody can dial. It says one line, then only carries bytes and looks at
-//! none. No runtime: two threads, each copying one way. It holds no secret and
-//! ends as soon as either side has.
+//! none. It holds no secret and ends as soon as either side has.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use proto::link::{self, Lane};
+use proto::splice::splice;
 
 use crate::os;
 
 /// How long the other way may go on when one has ended.
 const LINGER: Duration = Duration::from_secs(5);
-const PIECE: usize = 64 << 10;
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
@@ -70,51 +67,13 @@ fn carry(
     let none = |error| LinkError::NoAgent(path.display().to_string(), error);
     agent.write_all(lane.line().as_bytes()).map_err(none)?;
     output.write_all(lane.line().as_bytes()).and_then(|()| output.flush()).map_err(LinkError::Streams)?;
-    let (up, down) = (agent.try_clone(), agent.try_clone());
-    let (up, down) = (up.map_err(LinkError::Streams)?, down.map_err(LinkError::Streams)?);
-    let (ended, end) = mpsc::sync_channel(2);
-    let ended_too = ended.clone();
-    // Not joined: one that still reads when the other has ended goes with the
-    // process.
-    std::thread::spawn(move || {
-        let mut to = &up;
-        copy(input, &mut to);
-        // The agent is told that no more comes, and may still answer.
-        let _ = up.shutdown(Shutdown::Write);
-        let _ = ended_too.send(());
-    });
-    std::thread::spawn(move || {
-        copy(down, &mut output);
-        drop(output);
-        let _ = ended.send(());
-    });
-    if end.recv().is_ok() {
-        let _ = end.recv_timeout(LINGER);
-    }
-    let _ = agent.shutdown(Shutdown::Both);
-    Ok(())
-}
-
-/// Until either end has ended. Each piece goes on as it comes.
-fn copy(mut from: impl Read, to: &mut impl Write) {
-    let mut piece = vec![0; PIECE];
-    loop {
-        match from.read(&mut piece) {
-            Ok(0) => return,
-            Ok(n) => {
-                if to.write_all(&piece[..n]).and_then(|()| to.flush()).is_err() {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
+    splice(&agent, input, output, LINGER).map_err(LinkError::Streams)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
     use std::thread;
 

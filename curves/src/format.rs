@@ -18,6 +18,7 @@ mod leveldb_log;
 mod lines;
 mod mlflow_files;
 mod neptune;
+mod pending;
 mod protobuf;
 mod rows;
 mod tensorboard;

@@ -13,6 +13,7 @@ pub mod pki;
 pub mod resolve;
 mod secret;
 pub mod serve;
+pub mod splice;
 pub mod tls;
 
 /// Generated from `proto/outlast/v1/*.proto`; do not edit.

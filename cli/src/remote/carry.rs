@@ -1,18 +1,18 @@
 //! `outlast controller link`: what a device's SSH client runs here. Joins its
 //! standard streams to the operators' port of the controller, says one line and
-//! then looks at no byte: who is at the other end is decided by TLS. Two
-//! threads, each copying one way; ends as soon as either side has.
+//! then looks at no byte: who is at the other end is decided by TLS. It ends as
+//! soon as either side has.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd as _;
-use std::sync::mpsc;
 use std::time::Duration;
+
+use proto::splice::splice;
 
 /// How long the other way may go on when one has ended.
 const LINGER: Duration = Duration::from_secs(2);
-const PIECE: usize = 64 << 10;
 
 /// Carries one connection to `port` (`host:port`).
 ///
@@ -34,50 +34,13 @@ fn carry(
 ) -> io::Result<()> {
     output.write_all(proto::link::operators_line().as_bytes())?;
     output.flush()?;
-    let (up, down) = (stream.try_clone()?, stream.try_clone()?);
-    let (ended, end) = mpsc::sync_channel(2);
-    let ended_too = ended.clone();
-    // Not joined: one that still reads when the other has ended goes with the
-    // process.
-    std::thread::spawn(move || {
-        let mut to = &up;
-        copy(input, &mut to);
-        let _ = up.shutdown(Shutdown::Write);
-        let _ = ended_too.send(());
-    });
-    std::thread::spawn(move || {
-        copy(down, &mut output);
-        drop(output);
-        let _ = ended.send(());
-    });
-    if end.recv().is_ok() {
-        let _ = end.recv_timeout(LINGER);
-    }
-    let _ = stream.shutdown(Shutdown::Both);
-    Ok(())
-}
-
-/// Until either end has ended. Each piece goes on as it comes.
-fn copy(mut from: impl Read, to: &mut impl Write) {
-    let mut piece = vec![0; PIECE];
-    loop {
-        match from.read(&mut piece) {
-            Ok(0) => return,
-            Ok(n) => {
-                if to.write_all(&piece[..n]).and_then(|()| to.flush()).is_err() {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
+    splice(stream, input, output, LINGER)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
     use std::os::unix::net::UnixStream;
 
     #[test]

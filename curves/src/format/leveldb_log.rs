@@ -7,6 +7,7 @@
 //! next block, as lengths cannot be believed.
 
 use super::MAX_RECORD_BYTES;
+use super::pending::gather;
 use crate::log::{Counts, Tally};
 
 const BLOCK: u64 = 32_768;
@@ -74,16 +75,9 @@ impl BlockLog {
         counts: &mut Counts,
         mut each: impl FnMut(u64, &[u8], &mut Counts),
     ) {
-        if self.pending.is_empty() {
-            let used = self.walk(bytes, false, counts, &mut each);
-            self.pending.extend_from_slice(&bytes[used..]);
-        } else {
-            let mut data = std::mem::take(&mut self.pending);
-            data.extend_from_slice(bytes);
-            let used = self.walk(&data, false, counts, &mut each);
-            data.drain(..used);
-            self.pending = data;
-        }
+        let mut waits = std::mem::take(&mut self.pending);
+        gather(&mut waits, bytes, |data| self.walk(data, false, counts, &mut each));
+        self.pending = waits;
     }
 
     /// Says that nothing more is there for now.

@@ -1,7 +1,7 @@
 //! Admits a person's device: signs its certificate and journals whom. The only
 //! way to ask is a tool on the controller's own computer, so that whoever is
-//! admitted, and is admitted again, has a login there. A device can never
-//! prolong its own right.
+//! admitted, and is admitted again, has a login there. A device is never
+//! admitted by a device.
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
 //! not there by chance.
 
 use super::super::MAX_RECORD_BYTES;
+use super::super::pending::gather;
 use crate::log::{Counts, Tally};
 
 /// Length and its checksum.
@@ -55,16 +56,9 @@ impl Frames {
         mut each: impl FnMut(u64, &[u8], &mut Counts),
     ) {
         counts.bytes += bytes.len() as u64;
-        if self.pending.is_empty() {
-            let used = self.walk(bytes, counts, &mut each);
-            self.pending.extend_from_slice(&bytes[used..]);
-        } else {
-            let mut data = std::mem::take(&mut self.pending);
-            data.extend_from_slice(bytes);
-            let used = self.walk(&data, counts, &mut each);
-            data.drain(..used);
-            self.pending = data;
-        }
+        let mut waits = std::mem::take(&mut self.pending);
+        gather(&mut waits, bytes, |data| self.walk(data, counts, &mut each));
+        self.pending = waits;
     }
 
     pub(super) fn count_torn(&self, counts: &mut Counts) {
