@@ -14,6 +14,7 @@ mod budget;
 mod checkpoints;
 mod data;
 mod discover;
+mod early_stop;
 mod environment;
 mod field;
 mod forked;
@@ -51,6 +52,7 @@ pub use budget::Budget;
 pub use checkpoints::Checkpoints;
 pub use data::Data;
 pub use discover::user_file;
+pub use early_stop::EarlyStop;
 pub use environment::Environment;
 pub use forked::changes;
 pub use hang::Hang;
@@ -124,6 +126,8 @@ pub struct Config {
     pub hang: Hang,
     /// `[notice]`
     pub notice: Notice,
+    /// `[early_stop]`
+    pub early_stop: EarlyStop,
     /// `[local]`
     pub local: Local,
 }
@@ -188,7 +192,7 @@ impl fmt::Display for Origin {
 
 impl Config {
     /// The sections by their names, in the order in which they are shown.
-    fn sections(&self) -> [(&'static str, &dyn Section); 17] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 18] {
         [
             ("project", &self.project),
             ("run", &self.run),
@@ -206,6 +210,7 @@ impl Config {
             ("health", &self.health),
             ("hang", &self.hang),
             ("notice", &self.notice),
+            ("early_stop", &self.early_stop),
             ("local", &self.local),
         ]
     }
@@ -228,6 +233,7 @@ impl Config {
             "health" => &mut self.health,
             "hang" => &mut self.hang,
             "notice" => &mut self.notice,
+            "early_stop" => &mut self.early_stop,
             "local" => &mut self.local,
             _ => return None,
         })
@@ -367,6 +373,7 @@ impl Loaded {
             pty: config.run.pty,
             health: config.health.spec(&config.hang),
             notice: config.notice.spec.clone(),
+            early_stop: config.early_stop.spec.clone(),
         })
     }
 

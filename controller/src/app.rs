@@ -270,6 +270,7 @@ pub async fn run_with(config: Config, more: Providers) -> Result<(), AppError> {
     tasks.spawn(crate::verify::run(core.clone(), stop.clone()));
     tasks.spawn(crate::notify::run(core.clone(), config.home.clone(), stop.clone()));
     tasks.spawn(crate::bill::run(core.clone(), stop.clone()));
+    tasks.spawn(crate::early::run(core.clone(), stop.clone()));
     let (carrying, carried) = carrier::doors();
     let (carrier_core, carrier_home, carrier_stop) = (core.clone(), config.home.clone(), stop.clone());
     tasks.spawn(async move { carrier::run(carrier_core, carrying, &carrier_home, carrier_stop).await });

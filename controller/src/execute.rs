@@ -89,7 +89,7 @@ async fn step_run(core: &Core, id: RunId, verb: &str, event: RunEvent) -> Result
     Ok(())
 }
 
-async fn bound_attempt(core: &Core, run: &Run) -> Result<Option<Versioned<Attempt>>, CoreError> {
+pub(crate) async fn bound_attempt(core: &Core, run: &Run) -> Result<Option<Versioned<Attempt>>, CoreError> {
     match run.bound {
         Some(id) => core.load(&id.to_string()).await,
         None => Ok(None),

@@ -16,6 +16,7 @@ pub mod capsule;
 pub mod carrier;
 pub mod core;
 pub mod durable;
+pub mod early;
 pub mod execute;
 #[cfg(feature = "failpoints")]
 mod failpoint;

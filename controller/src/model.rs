@@ -131,6 +131,8 @@ pub enum StopReason {
     Person,
     /// The cap.
     Budget,
+    /// A rule of its `[early_stop]`.
+    Rule,
 }
 
 /// A run.
@@ -173,6 +175,9 @@ pub struct Run {
     /// Who asked.
     #[serde(default)]
     pub stop_reason: Option<StopReason>,
+    /// The rule that asked, and why it held; empty where none did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stopped_by: String,
     /// Unix milliseconds of the creates in the last hour.
     #[serde(default)]
     pub creates_ms: Vec<u64>,

@@ -9,6 +9,7 @@ pub mod health;
 pub mod join;
 pub mod lineage;
 pub mod logs;
+pub mod metrics;
 mod notice;
 mod offers;
 pub mod operator;

@@ -5,6 +5,7 @@
 //! nothing here may panic on it or grow without a bound.
 
 pub mod downsample;
+pub mod early;
 pub mod format;
 pub mod judge;
 pub mod log;
@@ -12,7 +13,9 @@ pub mod number;
 mod pace;
 mod read;
 mod series;
+pub mod settings;
 pub mod statistics;
+pub mod write;
 
 pub use pace::{MAX_SAMPLES, eta, rate};
 pub use read::{

@@ -62,6 +62,8 @@ pub enum Cause {
     NeverJoined,
     /// The run's cap was reached.
     Budget,
+    /// A rule on its metrics ended it.
+    EarlyStop,
     /// The machine started anew under it.
     Rebooted,
     /// A service that the program needs refused or could not be reached.
@@ -72,7 +74,7 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, in the order of their declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Running,
         Self::Finished,
         Self::Preempted,
@@ -89,6 +91,7 @@ impl Cause {
         Self::EnvironmentFailed,
         Self::NeverJoined,
         Self::Budget,
+        Self::EarlyStop,
         Self::Rebooted,
         Self::RemoteService,
         Self::Unknown,
@@ -114,6 +117,7 @@ impl Cause {
             Self::EnvironmentFailed => "environment failed",
             Self::NeverJoined => "machine never joined",
             Self::Budget => "budget reached",
+            Self::EarlyStop => "stopped early by a rule",
             Self::Rebooted => "machine rebooted",
             Self::RemoteService => "a service refused or was out of reach",
             Self::Unknown => "unknown",
@@ -171,6 +175,8 @@ pub enum Asked {
     Person,
     /// The cap.
     Budget,
+    /// A rule on its metrics.
+    Rule,
 }
 
 /// Everything that a verdict may rest on. Absent facts are empty, `None` or 0.
@@ -190,6 +196,8 @@ pub struct Evidence {
     pub started: bool,
     /// Somebody asked for the end before it came.
     pub asked: Option<Asked>,
+    /// The rule that asked, and why it held.
+    pub rule: String,
     /// The last error line as the machine chose it.
     pub last_error_line: String,
     /// The end of the error stream, cleaned, oldest first.

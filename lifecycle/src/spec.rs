@@ -102,6 +102,17 @@ pub struct RunSpec {
     /// What is done when its provider takes the machine.
     #[serde(default, skip_serializing_if = "is_default")]
     pub notice: NoticeSpec,
+    /// When it is ended before its time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub early_stop: EarlyStopSpec,
+}
+
+/// When a run is ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EarlyStopSpec {
+    /// Rules on its metrics, in the words of `curves::early`; the first that
+    /// holds ends it.
+    pub rules: Vec<String>,
 }
 
 /// What an older version does not know is written only where it is used: that

@@ -63,7 +63,7 @@ macro_rules! service {
 }
 
 service! {
-    Operator { WatchStream: v1::RunDetail, LogsStream: v1::LogChunk }
+    Operator { WatchStream: v1::RunDetail, LogsStream: v1::LogChunk, MetricsStream: v1::MetricsChunk }
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::ControllerView>, Status> {
         let peer = self.look(&request).ok_or_else(|| Status::internal("nobody is known to call"))?;
         let alerts = vec![format!("{:?}", peer.identity), peer.thumbprint];
@@ -74,6 +74,7 @@ service! {
     get_run(v1::Selector) -> v1::RunDetail,
     watch(v1::Selector) -> Self::WatchStream,
     logs(v1::LogsRequest) -> Self::LogsStream,
+    metrics(v1::MetricsRequest) -> Self::MetricsStream,
     stop(v1::StopRequest) -> v1::RunView,
     resume(v1::Selector) -> v1::RunView,
     answer(v1::AnswerRequest) -> v1::RunView,

@@ -13,6 +13,7 @@ mod carried;
 mod choice;
 mod contract;
 mod controllers;
+mod curves;
 mod deploy;
 mod disk;
 mod double;

@@ -7,7 +7,7 @@ use curves::format::Format;
 /// `outlast analyze`
 #[derive(Debug, clap::Args)]
 pub struct AnalyzeArgs {
-    /// Files of tracking tools, console logs, or directories of them
+    /// Files of tracking tools, console logs, directories of them, or names of runs
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// About how many tokens of a language model the whole answer may have
@@ -23,7 +23,8 @@ pub struct AnalyzeArgs {
 
 /// The formats that files are read in, by the names that the command line has
 /// for them.
-pub const FORMATS: [(&str, Format); 9] = [
+pub const FORMATS: [(&str, Format); 10] = [
+    ("outlast", Format::Outlast),
     ("wandb", Format::Wandb),
     ("tensorboard", Format::TensorBoard),
     ("trainer", Format::TrainerState),

@@ -1,10 +1,11 @@
-//! `outlast analyze`: what training curves in files say, whatever tool wrote
-//! them. It reads files and prints; it asks no controller and nobody on the
-//! network, and changes nothing.
+//! `outlast analyze`: what training curves say, whatever tool wrote them: of
+//! files, and of runs by their names. It reads and prints; only for a name that
+//! is no file it asks the controller, and it changes nothing.
 
 mod find;
 mod history;
 mod json;
+pub(crate) mod live;
 mod read;
 mod text;
 mod tokens;
@@ -28,12 +29,14 @@ const REASONS: usize = 3;
 /// Does it.
 ///
 /// # Errors
-/// None of its own: what cannot be read is told after what can.
-pub fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+/// Where a run is named that there is not. What cannot be read of files is told
+/// after what can.
+pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let paths = live::resolve(ctx, &args.paths).await?;
     let mut found = Found::new(args.format);
     let mut runs = Vec::new();
     let mut failures = Vec::new();
-    for path in &args.paths {
+    for path in &paths {
         let (before, skipped) = (runs.len(), found.skipped.len());
         let added = found.add(path);
         for source in std::mem::take(&mut found.sources) {

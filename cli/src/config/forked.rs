@@ -83,6 +83,7 @@ fn of(spec: &RunSpec) -> Config {
     config.hang.action = spec.health.hang.action;
     config.hang.after = Duration::from_secs(spec.health.hang.after_seconds);
     config.notice.spec = spec.notice.clone();
+    config.early_stop.spec = spec.early_stop.clone();
     config
 }
 
@@ -114,7 +115,8 @@ mod tests {
             "health": {"interval_seconds": 3, "disk_percent": 1.0, "inodes_percent": 2.0, "memory_percent": 3.0,
                 "pressure_percent": 4.0, "gpu_celsius": 5.0, "forecast_seconds": 6,
                 "hang": {"action": "move", "after_seconds": 8}},
-            "notice": {"signal": "hup", "source": "gce", "hook": ["./taken"], "file": "/run/taken"}
+            "notice": {"signal": "hup", "source": "gce", "hook": ["./taken"], "file": "/run/taken"},
+            "early_stop": {"rules": ["nan", "val/loss plateau"]}
         }))
         .unwrap()
     }

@@ -170,6 +170,8 @@ signal = "usr2"
 source = "azure"
 hook = ["./taken", "--soon"]
 file = "/run/taken"
+[early_stop]
+rules = ["nan", "val_acc < 0.5 after 10k"]
 [local]
 usd_per_hour = 0.25
 "#;
@@ -228,6 +230,7 @@ fn every_key_reaches_the_specification() {
     let notice = &spec.notice;
     assert_eq!((notice.signal, notice.source), (NoticeSignal::Usr2, NoticeSource::Azure));
     assert_eq!((notice.hook.join(" "), notice.file.as_str()), ("./taken --soon".into(), "/run/taken"));
+    assert_eq!(spec.early_stop.rules, ["nan", "val_acc < 0.5 after 10k"]);
     assert_eq!(loaded.config.source.include, ["configs/*.bin"]);
     assert_eq!(loaded.config.source.exclude, ["data/**"]);
     assert_eq!(loaded.config.local.usd_per_hour, 0.25);

@@ -26,6 +26,7 @@ pub(super) fn of(inputs: &Inputs, output: &Output, collected: &Collected) -> Evi
         superseded: matches!(a.status, AttemptState::Superseded),
         started: a.program_started,
         asked: asked(inputs),
+        rule: super::text::clean(inputs.run.stopped_by.as_bytes()),
         last_error_line: super::text::clean(a.last_error_line.as_bytes()),
         stderr: output.stderr.lines(WINDOW),
         stdout: output.stdout.lines(WINDOW),
@@ -61,6 +62,7 @@ fn asked(inputs: &Inputs) -> Option<Asked> {
     let (asked, verb) = match reason {
         StopReason::Person => (Asked::Person, "stop-asked"),
         StopReason::Budget => (Asked::Budget, "budget-reached"),
+        StopReason::Rule => (Asked::Rule, "early-stop"),
     };
     let ended = inputs.attempt.ended_ms;
     let told = inputs.journal.iter().find(|m| m.verb == verb);

@@ -13,6 +13,7 @@ use proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::select;
 use crate::core::{Core, CoreError};
 use crate::model::{Attempt, Position, Run, Versioned};
 use merge::{Bytes, Lane, next};
@@ -37,6 +38,22 @@ pub struct Wanted {
     /// Only what was written at or after this moment, unix milliseconds by the
     /// machine's clock; 0 is all.
     pub since_ms: u64,
+}
+
+/// What a caller asks for.
+///
+/// # Errors
+/// No such run, or a stream that there is not.
+pub async fn wanted(core: &Core, ask: &v1::LogsRequest) -> Result<Wanted, Status> {
+    let run = select::run(core, &ask.run).await?.body.id;
+    let known = ["setup", "stdout", "stderr"];
+    if let Some(odd) = ask.streams.iter().find(|s| !known.contains(&s.as_str())) {
+        return Err(Status::invalid_argument(format!("`{odd}` is no stream; known: {}", known.join(", "))));
+    }
+    let streams =
+        known.into_iter().filter(|s| ask.streams.is_empty() || ask.streams.iter().any(|a| a == s)).collect();
+    let (tail, attempt, since_ms) = (ask.tail, ask.attempt, ask.since_ms);
+    Ok(Wanted { run, follow: ask.follow, streams, tail, attempt, since_ms })
 }
 
 type Out = mpsc::Sender<Result<v1::LogChunk, Status>>;

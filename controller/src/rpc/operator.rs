@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::{logs, operator_of, select, views};
+use super::{logs, metrics, operator_of, select, views};
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Machine, Run, StopReason, Wish};
 
@@ -35,6 +35,8 @@ mod verify;
 mod tests;
 
 use changes::Submission;
+
+type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
 pub struct OperatorService {
@@ -61,12 +63,36 @@ impl OperatorService {
     pub fn new(core: Arc<Core>, tasks: TaskTracker, drain: CancellationToken, build: Build) -> Self {
         Self { core, tasks, drain, build }
     }
+
+    /// An answer in parts, made while it is read; ends where the reader goes
+    /// away or the controller ends.
+    fn streamed<T, F>(&self, make: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F) -> Response<Parts<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<(), CoreError>> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(8);
+        let (told, stop) = (sender.clone(), self.drain.clone());
+        let made = make(sender);
+        self.tasks.spawn(async move {
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                done = made => done,
+            };
+            if let Err(error) = done {
+                let _ = told.send(Err(error.into())).await;
+            }
+        });
+        Response::new(Box::pin(ReceiverStream::new(receiver)))
+    }
 }
 
 #[tonic::async_trait]
 impl Operator for OperatorService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::RunDetail, Status>> + Send>>;
-    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
+    type WatchStream = Parts<v1::RunDetail>;
+    type LogsStream = Parts<v1::LogChunk>;
+    type MetricsStream = Parts<v1::MetricsChunk>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::RunView>, Status> {
         let actor = operator_of(&self.core, &request)?;
@@ -138,35 +164,19 @@ impl Operator for OperatorService {
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         operator_of(&self.core, &request)?;
+        let wanted = logs::wanted(&self.core, &request.into_inner()).await?;
+        let core = self.core.clone();
+        Ok(self.streamed(|out| async move { logs::send(core, wanted, out).await }))
+    }
+
+    async fn metrics(
+        &self,
+        request: Request<v1::MetricsRequest>,
+    ) -> Result<Response<Self::MetricsStream>, Status> {
+        operator_of(&self.core, &request)?;
         let ask = request.into_inner();
-        let run = select::run(&self.core, &ask.run).await?.body.id;
-        let known = ["setup", "stdout", "stderr"];
-        if let Some(odd) = ask.streams.iter().find(|s| !known.contains(&s.as_str())) {
-            return Err(Status::invalid_argument(format!(
-                "`{odd}` is no stream; known: {}",
-                known.join(", ")
-            )));
-        }
-        let streams = known
-            .into_iter()
-            .filter(|s| ask.streams.is_empty() || ask.streams.iter().any(|a| a == s))
-            .collect();
-        let (tail, attempt, since_ms) = (ask.tail, ask.attempt, ask.since_ms);
-        let wanted = logs::Wanted { run, follow: ask.follow, streams, tail, attempt, since_ms };
-        let (sender, receiver) = mpsc::channel(8);
-        let (core, stop) = (self.core.clone(), self.drain.clone());
-        self.tasks.spawn(async move {
-            let told = sender.clone();
-            let done = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                done = logs::send(core, wanted, sender) => done,
-            };
-            if let Err(error) = done {
-                let _ = told.send(Err(error.into())).await;
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let (core, run) = (self.core.clone(), select::run(&self.core, &ask.run).await?.body);
+        Ok(self.streamed(|out| async move { metrics::send(&core, &run, &ask.held, out).await }))
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::RunView>, Status> {

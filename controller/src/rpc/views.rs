@@ -67,6 +67,7 @@ fn assemble(
     let reason = match &run.status {
         RunState::Failed { reason } => reason.clone(),
         RunState::Waiting { question, .. } => question.text.clone(),
+        _ if !run.stopped_by.is_empty() => run.stopped_by.clone(),
         RunState::Paused => "held until `outlast resume`".to_owned(),
         RunState::Provisioning | RunState::Recovering => machines
             .iter()

@@ -5,7 +5,7 @@
 
 use super::json::{self, Lexer};
 use super::{
-    ClearMl, Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Neptune, Schema, TensorBoard,
+    ClearMl, Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Neptune, Outlast, Schema, TensorBoard,
     TrainerState, Wandb, tensorboard,
 };
 use crate::log::Reader;
@@ -30,6 +30,8 @@ pub enum Format {
     ClearMl,
     /// Neptune's offline log.
     Neptune,
+    /// Points as Outlast keeps them.
+    Outlast,
     /// One JSON object a line.
     JsonLines,
     /// A table of text.
@@ -68,6 +70,7 @@ impl Format {
             Self::MlflowMeta => Box::new(MlflowMeta::of_run()),
             Self::ClearMl => Box::new(ClearMl::new()),
             Self::Neptune => Box::new(Neptune::new()),
+            Self::Outlast => Box::new(Outlast::new()),
             Self::JsonLines => Box::new(JsonLines::new(schema)),
             Self::Delimited => match path.strip_suffix(".tsv") {
                 // dvclive keeps a table for each metric, in folders of its name.
@@ -176,6 +179,12 @@ fn by_text(path: &str, name: &str, head: &[u8], found: &mut Found) {
     }
     if first.starts_with(b"{\"obj\"") && has(b"\"path\"") {
         found.add(Format::Neptune, 5, "its first line is an operation of Neptune's client");
+    }
+    if first.starts_with(b"{\"name\"") || first.starts_with(b"{\"t\":") {
+        let keys: [&[u8]; 3] = [b"\"t\":", b"\"name\":", b"\"value\":"];
+        if keys.iter().all(|key| memchr::memmem::find(first, key).is_some()) {
+            found.add(Format::Outlast, 5, "its first line is a point of Outlast's");
+        }
     }
     if Lexer::new(first).peek() == Some(b'{') {
         if json::parse(first).is_some() {

@@ -19,6 +19,14 @@ pub(super) fn asked(e: &Evidence) -> Option<Verdict> {
     e.exit.as_ref()?;
     let (cause, because, next) = match e.asked? {
         Asked::Person => (Cause::Operator, "a person asked it to stop", format!("outlast resume {}", e.run)),
+        Asked::Rule => {
+            let because = if e.rule.is_empty() { "a rule of [early_stop] held" } else { e.rule.as_str() };
+            let next = format!(
+                "outlast analyze {0}; outlast fork {0}@STEP --set key=value tries it otherwise",
+                e.run
+            );
+            (Cause::EarlyStop, because, next)
+        }
         Asked::Budget => (
             Cause::Budget,
             "its cost reached the cap",

@@ -228,6 +228,8 @@ fn who_asked_for_the_end_comes_first() {
     let spent = Evidence { asked: Some(Asked::Budget), ..failed(0, "") };
     assert_eq!(judge(&spent).cause, C::Budget);
     assert!(judge(&spent).next[0].contains("max_usd"));
+    let ruled = Evidence { asked: Some(Asked::Rule), rule: "loss: non finite".into(), ..killed(15, "") };
+    assert_eq!((judge(&ruled).cause, judge(&ruled).because[0].as_str()), (C::EarlyStop, "loss: non finite"));
     let hung = Evidence { hang: "no step for 612 s, GPU idle".into(), ..killed(9, "") };
     assert_eq!((judge(&hung).cause, judge(&hung).confidence), (C::Hang, Certain));
 }

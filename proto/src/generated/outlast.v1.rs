@@ -3970,6 +3970,36 @@ pub struct LogChunk {
     pub at_ms: u64,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MetricsRequest {
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// What the caller has of each attempt already.
+    #[prost(message, repeated, tag = "2")]
+    pub held: ::prost::alloc::vec::Vec<MetricsHeld>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricsHeld {
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+    /// So many of its first bytes.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+/// JSON lines `{"t":MS,"name":TEXT,"step":N|null,"value":NUMBER|TEXT}`: t in unix
+/// milliseconds by the machine's clock, text where JSON has no such number.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricsChunk {
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HealthOf {
     /// A machine, or a run: then the machine it is on.
@@ -4710,6 +4740,31 @@ pub mod operator_client {
             req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Logs"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// All metric points of a run, as they are kept: what the caller lacks.
+        pub async fn metrics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MetricsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::MetricsChunk>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::LeanCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Metrics",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Metrics"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         pub async fn stop(
             &mut self,
             request: impl tonic::IntoRequest<super::StopRequest>,
@@ -5420,6 +5475,17 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::LogsRequest>,
         ) -> std::result::Result<tonic::Response<Self::LogsStream>, tonic::Status>;
+        /// Server streaming response type for the Metrics method.
+        type MetricsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::MetricsChunk, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All metric points of a run, as they are kept: what the caller lacks.
+        async fn metrics(
+            &self,
+            request: tonic::Request<super::MetricsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::MetricsStream>, tonic::Status>;
         async fn stop(
             &self,
             request: tonic::Request<super::StopRequest>,
@@ -5859,6 +5925,52 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LogsSvc(inner);
+                        let codec = crate::codec::LeanCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Metrics" => {
+                    #[allow(non_camel_case_types)]
+                    struct MetricsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::ServerStreamingService<super::MetricsRequest>
+                    for MetricsSvc<T> {
+                        type Response = super::MetricsChunk;
+                        type ResponseStream = T::MetricsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MetricsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::metrics(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MetricsSvc(inner);
                         let codec = crate::codec::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

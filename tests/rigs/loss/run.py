@@ -33,7 +33,7 @@ WITHOUT_WORD = ("host dead", "partition, long")
 # The median and the 99th percentile, of a machine that has nothing else to do. A few injections beside a build say
 # less: that they are noticed long before silence alone would give the machine up.
 SOON, LATE, SLACK, FEW = 3.0, 6.0, 9.0, 10
-MANY, AWAY = 5, 40
+MANY, AWAY, SILENT = 5, 40, 2
 # Seconds of silence after which a machine is given up, and how much of it a fault that must not lead there leaves at
 # least for the machine to be heard again.
 LOST_AFTER, SPARE = 30, 3
@@ -215,7 +215,7 @@ def checks(results):
 def work(lab, options):
     journal = Journal(lab)
     lab.stalls.start()
-    lab.python, lab.few_silent, lab.kernel = sys.executable, threading.Semaphore(2), threading.Lock()
+    lab.python, lab.kernel = sys.executable, threading.Lock()
     lab.outlast("controller", "start")
     lab.abilities = abilities(lab)
     for target in (lab.collect, journal.follow):
@@ -225,8 +225,9 @@ def work(lab, options):
     for name in set(chosen) - set(able):
         say(f"skipped: {name}: this build has no {KINDS[name].needs}")
     results = []
-    with pool_of(lab, options.parallel) as pool:
-        tasks = [pool.submit(inject, lab, journal, kind, number, options.seed)
+    # Machines that are silent for long: more at a time would be a mass loss, and wait beside nobody else.
+    with pool_of(lab, SILENT) as few, pool_of(lab, max(1, options.parallel - SILENT)) as many:
+        tasks = [(few if kind.name == "partition, long" else many).submit(inject, lab, journal, kind, number, options.seed)
                  for kind, number in shuffled(options.rounds, able, options.seed)]
         for task in concurrent.futures.as_completed(tasks):
             results.append(task.result())

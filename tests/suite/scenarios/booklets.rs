@@ -176,6 +176,11 @@ fn what_was_stored_while_nobody_listened_becomes_durable_once_and_in_order() {
     stage.kill_controller();
     training.may_go_to(30);
     bucket.when_stored(30);
+    // An agent that ends before it has noted that stores it once more.
+    wait("the agent's note of it", || {
+        let noted = std::fs::read_to_string(booklet.with_file_name("stored.json")).ok()?;
+        noted.contains("m00000003").then_some(())
+    });
     // The next agent goes on with what the one before was handed.
     kill_one(only(&machine, "agent"));
     for step in [40, 50] {

@@ -186,6 +186,7 @@ pub(super) async fn submit(world: &World, room_usd: Option<f64>) -> RunId {
         wish: Wish::Run,
         stop_grace: 0,
         stop_reason: None,
+        stopped_by: String::new(),
         creates_ms: Vec::new(),
         rejections: 0,
         retry_at_ms: 0,

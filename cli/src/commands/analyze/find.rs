@@ -102,7 +102,7 @@ impl Found {
             return;
         }
         let Some((files, dirs)) = self.entries(dir) else { return };
-        if self.mlflow(dir, &files, &dirs) {
+        if self.outlast(dir, &files) || self.mlflow(dir, &files, &dirs) {
             return;
         }
         let wandb = |path: &&PathBuf| path.extension().is_some_and(|end| end == "wandb");
@@ -167,6 +167,22 @@ impl Found {
         files.sort();
         dirs.sort();
         Some((files, dirs))
+    }
+
+    /// Whether the directory is a run of a controller, as [`super::live`] lays it.
+    fn outlast(&mut self, dir: &Path, files: &[PathBuf]) -> bool {
+        let about = |path: &&PathBuf| path.file_name().is_some_and(|name| name == super::live::ABOUT);
+        let Some(about) = files.iter().find(about) else { return false };
+        if self.wants(Format::Outlast) {
+            let part = |path: &PathBuf| Part { path: path.clone(), format: Format::Outlast, resumed: false };
+            let points = files.iter().filter(|path| *path != about);
+            let points = points.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+            let parts = std::iter::once(about).chain(points).take(MAX_PARTS).map(part).collect();
+            let path = dir.file_name().map_or_else(|| dir.to_owned(), PathBuf::from);
+            let why = "a run of Outlast's".to_owned();
+            self.push(Source { path, parts, format: Format::Outlast, why, named: true });
+        }
+        true
     }
 
     /// Whether the directory is a run of MLflow's file store.

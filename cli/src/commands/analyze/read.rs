@@ -24,8 +24,6 @@ const MAX_FILE_BYTES: u64 = 16 << 30;
 const MAX_FACT: usize = 200;
 /// Goals of metrics that are kept.
 const MAX_GOALS: usize = 1000;
-/// Settings that say how many steps a run is to have.
-const PLANNED: [&str; 5] = ["max_steps", "total_steps", "num_training_steps", "max_iters", "train_steps"];
 
 /// What is known of a run after reading it.
 #[derive(Debug)]
@@ -204,10 +202,8 @@ impl Taken {
 
     fn plan(&mut self, path: &[&str], value: &Value) {
         let [key] = path else { return };
-        let steps = value.number().filter(|steps| (1.0..1e15).contains(steps));
-        if let Some(steps) = steps.filter(|_| PLANNED.contains(key)) {
-            self.planned = Some(steps as u64);
-        }
+        let steps = curves::settings::planned(&[((*key).to_owned(), value.clone())]);
+        self.planned = steps.or(self.planned);
     }
 }
 

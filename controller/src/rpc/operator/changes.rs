@@ -199,6 +199,7 @@ pub(super) fn row(core: &Core, id: RunId, wish: Submission) -> Result<Run, CoreE
         wish: Wish::Run,
         stop_grace: 0,
         stop_reason: None,
+        stopped_by: String::new(),
         creates_ms: Vec::new(),
         rejections: 0,
         retry_at_ms: 0,

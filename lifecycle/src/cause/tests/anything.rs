@@ -31,7 +31,7 @@ fn some_loss(pick: u8) -> Option<LossCause> {
 proptest! {
     #[test]
     fn anything_is_judged_and_only_positive_evidence_is_certain(
-        (exit, loss, asked, n) in (0u8..5, 0u8..8, 0u8..3, any::<i32>()),
+        (exit, loss, asked, n) in (0u8..5, 0u8..8, 0u8..4, any::<i32>()),
         (stderr, kernel) in (proptest::collection::vec("\\PC{0,60}", 0..6), proptest::collection::vec("\\PC{0,60}", 0..4)),
         (oom, hang, leave, tail) in (proptest::option::of("\\PC{0,20}"), "\\PC{0,20}", "\\PC{0,20}", 0usize..46),
         (spoke, boot, superseded, provider, silent) in (any::<bool>(), any::<bool>(), any::<bool>(), 0u8..4, any::<u64>()),
@@ -42,7 +42,7 @@ proptest! {
         if n % 3 == 0 { stderr.extend(lines(TAILS[tail].1)); }
         let e = Evidence {
             run: "r".into(), attempt: 1, exit: some_exit(exit, n), loss: some_loss(loss), superseded,
-            asked: [None, Some(Asked::Person), Some(Asked::Budget)][usize::from(asked)],
+            asked: [None, Some(Asked::Person), Some(Asked::Budget), Some(Asked::Rule)][usize::from(asked)],
             last_error_line: stderr.last().cloned().unwrap_or_default(), stderr, kernel,
             out_of_memory: oom.unwrap_or_default(), hang, leave_machine: leave, spoke_again: spoke, new_boot: boot,
             provider: [None, Some(ProviderSays::Alive), Some(ProviderSays::Ended), Some(ProviderSays::Absent)][usize::from(provider)],
@@ -57,6 +57,7 @@ proptest! {
                 C::Finished => e.exit.as_ref().is_some_and(Exit::is_success),
                 C::Operator => e.asked == Some(Asked::Person) || e.loss == Some(LossCause::Operator),
                 C::Budget => e.asked == Some(Asked::Budget),
+                C::EarlyStop => e.asked == Some(Asked::Rule),
                 C::NeverJoined => e.loss == Some(LossCause::NeverJoined),
                 C::Hang => !e.hang.is_empty(),
                 C::Preempted => e.farewell.is_some() || e.notice.is_some() || e.loss == Some(LossCause::Noticed),

@@ -1,0 +1,210 @@
+//! Ends runs before their time, by the rules of their configuration: reads what
+//! came to their files of points, lets [`curves::early`] judge it, and asks for
+//! the stop as a person would. What is kept here is a copy of what those files
+//! say; after a restart they are read again. It never ends a run for what
+//! another attempt or another run logged, but for the median that a rule names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curves::early::{Condition, Course, Courses, Met, Rule, Watch};
+use curves::format::Outlast;
+use curves::judge::Settings;
+use curves::log::{Reader as _, Record, Sink};
+use lifecycle::RunId;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::{Changes, Core, CoreError};
+use crate::execute::{SELF, bound_attempt};
+use crate::model::{Attempt, Machine, Position, Run, StopReason, Versioned, Wish};
+use crate::reconcile::chain;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+const FILE: &str = "points.jsonl";
+const CHUNK: usize = 256 << 10;
+/// Other runs that a median looks at: the newest.
+const PEERS: usize = 64;
+
+/// What was read of one run's points.
+#[derive(Default)]
+struct Followed {
+    /// Attempts before this one were read to their ends.
+    attempt: u32,
+    offset: u64,
+    reader: Option<Outlast>,
+}
+
+/// A run with rules.
+struct Watched {
+    followed: Followed,
+    watch: Watch,
+    /// Metrics whose median is asked for.
+    medians: Vec<String>,
+}
+
+/// What is watched; gone with the process.
+#[derive(Default)]
+struct Memory {
+    watched: BTreeMap<RunId, Watched>,
+    peers: BTreeMap<RunId, (Followed, Courses)>,
+}
+
+/// Watches until it is stopped.
+pub async fn run(core: Arc<Core>, stop: CancellationToken) {
+    let mut memory = Memory::default();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        if let Err(error) = pass(&core, &mut memory).await {
+            tracing::warn!(error = chain(&error), "rules of early stops could not be looked at");
+        }
+    }
+}
+
+async fn pass(core: &Core, memory: &mut Memory) -> Result<(), CoreError> {
+    let runs = core.every::<Run>().await?;
+    let ruled = |run: &Run| !run.spec.early_stop.rules.is_empty();
+    let live: Vec<Arc<Run>> = runs
+        .iter()
+        .map(|row| row.body.clone())
+        .filter(|run| ruled(run) && run.wish == Wish::Run && !run.status.is_final())
+        .collect();
+    memory.watched.retain(|id, _| live.iter().any(|run| run.id == *id));
+    if live.is_empty() {
+        memory.peers.clear();
+        return Ok(());
+    }
+    for run in &live {
+        let watched = memory.watched.entry(run.id).or_insert_with(|| watched(run));
+        let Watched { followed, watch, medians } = watched;
+        if !followed.read(core, run, watch).await? {
+            continue;
+        }
+        let medians = medians.clone();
+        let others: Vec<&Run> = match medians.is_empty() {
+            true => Vec::new(),
+            false => peers(run, runs.iter().map(|row| &*row.body)),
+        };
+        for other in &others {
+            let fresh = || (Followed::default(), Courses::new(medians.iter().cloned()));
+            let (followed, courses) = memory.peers.entry(other.id).or_insert_with(fresh);
+            followed.read(core, other, courses).await?;
+        }
+        let courses = |metric: &str| -> Vec<&Course> {
+            others.iter().filter_map(|other| memory.peers.get(&other.id)?.1.of(metric)).collect()
+        };
+        if let Some(met) = memory.watched.get(&run.id).and_then(|watched| watched.watch.met(courses)) {
+            end(core, run.id, &met).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Rules that cannot be read are left out: they were checked at the submission.
+fn watched(run: &Run) -> Watched {
+    let rules: Vec<Rule> = run.spec.early_stop.rules.iter().filter_map(|rule| rule.parse().ok()).collect();
+    let medians = rules
+        .iter()
+        .filter(|rule| rule.condition == Condition::BehindMedian)
+        .filter_map(|r| r.metric.clone());
+    let medians = medians.collect();
+    let given = curves::settings::of_command(run.spec.command.iter().map(String::as_str));
+    let settings = Settings { planned_steps: curves::settings::planned(&given), ..Settings::default() };
+    Watched { followed: Followed::default(), watch: Watch::new(rules, settings), medians }
+}
+
+/// The newest other runs of the same project and name.
+fn peers<'a>(run: &Run, runs: impl Iterator<Item = &'a Run>) -> Vec<&'a Run> {
+    let mut alike: Vec<&Run> = runs
+        .filter(|other| other.id != run.id && other.spec.project == run.spec.project)
+        .filter(|other| other.spec.name == run.spec.name)
+        .collect();
+    alike.sort_by_key(|other| std::cmp::Reverse((other.created_ms, other.id)));
+    alike.truncate(PEERS);
+    alike
+}
+
+impl Followed {
+    /// Reads what is durable and new; whether there was any.
+    async fn read(
+        &mut self,
+        core: &Core,
+        run: &Run,
+        sink: &mut (dyn Sink + Send),
+    ) -> Result<bool, CoreError> {
+        let mut attempts: Vec<Versioned<Attempt>> = core.of_run(run.id).await?;
+        attempts.retain(|row| row.body.number >= self.attempt);
+        attempts.sort_by_key(|row| row.body.number);
+        let positions: Vec<Versioned<Position>> = core.of_run(run.id).await?;
+        let mut any = false;
+        for attempt in attempts.iter().map(|row| &row.body) {
+            let mine = |p: &&Versioned<Position>| p.body.attempt == attempt.id && p.body.stream == "metrics";
+            let end = positions.iter().find(mine).map_or(0, |p| p.body.file_len);
+            if attempt.number > self.attempt {
+                if end == 0 {
+                    continue;
+                }
+                if self.attempt > 0 {
+                    sink.record(Record::Segment { from: attempt.first_step });
+                }
+                *self = Self { attempt: attempt.number, offset: 0, reader: Some(Outlast::new()) };
+            }
+            let Some(reader) = &mut self.reader else { continue };
+            while self.offset < end {
+                let most = usize::try_from(end - self.offset).unwrap_or(CHUNK).min(CHUNK);
+                let bytes = core.files.read(&run.name, attempt.number, FILE, self.offset, most)?;
+                if bytes.is_empty() {
+                    break;
+                }
+                self.offset += bytes.len() as u64;
+                reader.feed(&bytes, sink);
+                any = true;
+                tokio::task::yield_now().await;
+            }
+            reader.finish(sink);
+        }
+        Ok(any)
+    }
+}
+
+/// Asks for the stop, unless somebody did before.
+async fn end(core: &Core, id: RunId, met: &Met) -> Result<(), CoreError> {
+    let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
+    if run.body.wish != Wish::Run || run.body.status.is_final() {
+        return Ok(());
+    }
+    run.body.wish = Wish::Stop;
+    run.body.stop_reason = Some(StopReason::Rule);
+    let attempt = bound_attempt(core, &run.body).await?;
+    let mut hourly = None;
+    if let Some(attempt) = &attempt {
+        let machine: Option<Versioned<Machine>> = core.load(&attempt.body.machine.to_string()).await?;
+        hourly = machine.map(|machine| machine.body.usd_per_hour);
+    }
+    let spared_usd = met.seconds_left.zip(hourly).map(|(seconds, usd)| usd * seconds / 3_600.0);
+    let spares = match (met.seconds_left, spared_usd) {
+        (Some(seconds), Some(usd)) if usd > 0.0 => {
+            format!("; about {:.1} h and ${usd:.2} are not spent", seconds / 3_600.0)
+        }
+        (Some(seconds), _) => format!("; about {:.1} h are not spent", seconds / 3_600.0),
+        _ => String::new(),
+    };
+    let stopped_by = format!("{} (rule `{}`){spares}", met.why, met.rule);
+    run.body.stopped_by = stopped_by.chars().take(600).collect();
+    let detail = json!({
+        "rule": met.rule, "why": met.why, "spared_seconds": met.seconds_left, "spared_usd": spared_usd,
+    });
+    let changes = Changes::default().put(&run).note(core, SELF, "early-stop", id, Some(id), detail);
+    if core.commit(changes).await?
+        && let Some(attempt) = attempt
+    {
+        core.poke(attempt.body.machine);
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What a run's metrics say while it goes on and when it is over, and runs that
+//! their own rules end.
+
+use serde_json::Value;
+
+use super::programs::Training;
+use super::stage::{Stage, machine_of, wait};
+
+/// One run as `outlast analyze` knows it.
+fn analysed(stage: &Stage, run: &str) -> Value {
+    stage.ok(&["analyze", run, "--json"]).json()[0].clone()
+}
+
+/// Steps, and how often the run went on.
+fn course(said: &Value) -> (Option<u64>, Option<u64>, Option<u64>) {
+    (said["first_step"].as_u64(), said["last_step"].as_u64(), said["resumed"].as_u64())
+}
+
+#[test]
+fn a_run_is_analysed_by_its_name_while_it_goes_on_and_when_it_is_over() {
+    let stage = Stage::new();
+    let training = Training::new(&stage, &[("STEPS", "60"), ("STEP_MS", "10")]).gated(30);
+    let run = training.submit(&stage);
+    stage.when_durable(&run, 20);
+    let half = wait("points up to the gate", || {
+        let said = analysed(&stage, &run);
+        (said["last_step"].as_u64() >= Some(29)).then_some(said)
+    });
+    assert_eq!((&half["facts"]["status"], &half["resumed"]), (&"running".into(), &0.into()), "{half:#}");
+    let held = held(&stage, &run);
+
+    stage.kill_machine(&machine_of(&stage.status(&run)));
+    stage.when(&run, "on another machine", |detail| detail["run"]["generation"] == 2);
+    training.may_end();
+    stage.ends_as(&run, "SUCCEEDED");
+    let whole = analysed(&stage, &run);
+    assert_eq!(course(&whole), (half["first_step"].as_u64(), Some(60), Some(1)), "{whole:#}");
+    assert_eq!(whole["facts"]["status"], "succeeded");
+    // What was there was not fetched again, and stands before what came.
+    let now = super::stage::lines(&cache(&stage, &run).join("00001-points.jsonl"));
+    assert_eq!(now[..held.len()], held, "the first attempt's points are those that were fetched first");
+    let text = stage.ok(&["analyze", &run]).text();
+    assert!(text.contains(&run) && text.contains("loss"), "{text}");
+
+    // A new controller says the same.
+    stage.kill_controller();
+    assert_eq!(analysed(&stage, &run)["report"], whole["report"]);
+    let said = stage.call(&["analyze", "no-such-run"]).ends_with(66);
+    assert!(said.stderr.contains("no-such-run"), "{}", said.stderr);
+    stage.verify();
+}
+
+fn cache(stage: &Stage, run: &str) -> std::path::PathBuf {
+    stage.home.join("cache/curves").join(run)
+}
+
+fn held(stage: &Stage, run: &str) -> Vec<String> {
+    let lines = super::stage::lines(&cache(stage, run).join("00001-points.jsonl"));
+    assert!(!lines.is_empty());
+    lines
+}
+
+/// Trains well until `LOST`, if that is given, and never again; saves when it is
+/// asked to end.
+const STEADY: &str = r#"
+import math, os, signal, sys, time
+lost, steps = int(os.environ.get("LOST", "0")), int(os.environ.get("STEPS", "0"))
+step = 0
+def end(*_):
+    with open(os.path.join(os.environ["OUTLAST_CHECKPOINT_DIR"], "last.tmp"), "w") as file:
+        file.write(f"step={step}")
+    os.rename(file.name, os.path.join(os.environ["OUTLAST_CHECKPOINT_DIR"], f"step-{step:06}.txt"))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+while not steps or step < steps:
+    step += 1
+    loss = float("nan") if lost and step >= lost else 0.1 + 2 * math.exp(-step / 40)
+    print(f"step {step} loss {loss:.6f} accuracy {min(0.9, step / 100):.3f}", flush=True)
+    time.sleep(0.01)
+"#;
+
+fn steady(stage: &Stage, name: &str, rules: &str) -> std::path::PathBuf {
+    let toml = format!(
+        "[project]\nname = \"steady\"\n[run]\ncommand = [\"python3\", \"train.py\", \"--max-steps\", \"100000\"]\n\
+         [environment]\nkind = \"none\"\n[early_stop]\nrules = {rules}\n[local]\nusd_per_hour = 3.6\n"
+    );
+    stage.project(name, &[("outlast.toml", &toml), ("train.py", STEADY)])
+}
+
+#[test]
+fn a_run_whose_loss_is_lost_is_saved_and_ended_by_its_rule_and_its_like_goes_on() {
+    let stage = Stage::new();
+    let root = steady(&stage, "lost", r#"["loss < 0.01 after 10", "nan"]"#);
+    let lost = stage.submit(&root, &["run.env.LOST=60"]);
+    let well = stage.submit(&root, &["run.env.STEPS=150"]);
+    let detail = stage.ends_as(&lost, "CANCELLED");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
+    let reason = detail["run"]["reason"].as_str().unwrap();
+    assert!(reason.contains("non finite since step 60") && reason.contains("rule `nan`"), "{reason}");
+    assert!(reason.contains("are not spent"), "{reason}");
+    assert!(detail["run"]["durable_step"].as_u64() >= Some(60), "what it had is kept: {detail:#}");
+    let events = stage.events(&lost);
+    let stop = events.iter().find(|event| event["verb"] == "early-stop").expect("it is journalled");
+    let stop: Value = serde_json::from_str(stop["detail_json"].as_str().unwrap()).unwrap();
+    let (spared, usd) = (stop["spared_seconds"].as_f64().unwrap(), stop["spared_usd"].as_f64().unwrap());
+    assert!(spared > 60.0 && (usd - spared / 1_000.0).abs() < 1e-6, "{stop:#}");
+    let why = stage.ok(&["why", &lost, "--json"]).json();
+    assert_eq!(why["verdict"]["cause"], "early-stop", "{why:#}");
+    stage.ends_as(&well, "SUCCEEDED");
+    stage.verify();
+}
+
+#[test]
+fn rules_outlive_the_controller_and_read_what_came_before_it() {
+    let stage = Stage::new();
+    let run = stage.submit(&steady(&stage, "late", r#"["accuracy >= 0.9 after 150"]"#), &[]);
+    stage.when(&run, "trained", |detail| detail["run"]["step"].as_u64() >= Some(20));
+    stage.kill_controller();
+    let detail = stage.ends_as(&run, "CANCELLED");
+    assert!(detail["run"]["reason"].as_str().unwrap().contains("accuracy is 0.9 at step"), "{detail:#}");
+    stage.verify();
+}
+
+#[test]
+fn a_run_behind_the_median_of_its_like_is_ended() {
+    let stage = Stage::new();
+    let root = steady(&stage, "group", r#"["accuracy worse than median after 40"]"#);
+    // Three that are better than the fourth can become.
+    for _ in 0..3 {
+        let other = stage.submit(&root, &["run.env.STEPS=300"]);
+        stage.ends_as(&other, "SUCCEEDED");
+    }
+    let poor = STEADY.replace("min(0.9, step / 100)", "0.01").replace("sleep(0.01)", "sleep(0.1)");
+    std::fs::write(root.join("train.py"), poor).unwrap();
+    let run = stage.submit(&root, &["run.env.STEPS=299"]);
+    let detail = stage.ends_as(&run, "CANCELLED");
+    assert!(detail["run"]["reason"].as_str().unwrap().contains("3 other runs"), "{detail:#}");
+}
+
+#[test]
+fn rules_that_are_none_are_told_all_at_once_and_nothing_begins() {
+    let stage = Stage::new();
+    let root = steady(&stage, "wrong", r#"["loss boring", "loss < many", "nan"]"#);
+    let said = stage.call(&["run", root.to_str().unwrap(), "-d"]).ends_with(65);
+    assert!(
+        said.stderr.contains("loss boring") && said.stderr.contains("`many` is no number"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(stage.controllers(), [0; 0]);
+}
