@@ -91,7 +91,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Events(args) => events::perform(ctx, &args).await,
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
-        Verb::Analyze(args) => analyze::perform(ctx, &args),
+        Verb::Analyze(args) => Box::pin(analyze::perform(ctx, &args)).await,
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,
