@@ -12,7 +12,7 @@ mod simulate;
 mod tidy;
 mod values;
 
-pub use analyze::{AnalyzeArgs, FORMATS};
+pub use analyze::{AnalyzeArgs, FORMATS, ReadAs};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{
     ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,

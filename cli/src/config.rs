@@ -25,6 +25,7 @@ mod limits;
 mod local;
 mod logs;
 mod machine;
+mod metrics;
 mod near;
 mod notice;
 mod pattern;
@@ -61,6 +62,7 @@ pub use limits::Limits;
 pub use local::Local;
 pub use logs::Logs;
 pub use machine::Machine;
+pub use metrics::{Metrics, Template};
 pub use notice::Notice;
 pub use problem::ConfigErrors;
 pub use project::Project;
@@ -128,6 +130,8 @@ pub struct Config {
     pub notice: Notice,
     /// `[early_stop]`
     pub early_stop: EarlyStop,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[local]`
     pub local: Local,
 }
@@ -192,7 +196,7 @@ impl fmt::Display for Origin {
 
 impl Config {
     /// The sections by their names, in the order in which they are shown.
-    fn sections(&self) -> [(&'static str, &dyn Section); 18] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 19] {
         [
             ("project", &self.project),
             ("run", &self.run),
@@ -211,6 +215,7 @@ impl Config {
             ("hang", &self.hang),
             ("notice", &self.notice),
             ("early_stop", &self.early_stop),
+            ("metrics", &self.metrics),
             ("local", &self.local),
         ]
     }
@@ -234,6 +239,7 @@ impl Config {
             "hang" => &mut self.hang,
             "notice" => &mut self.notice,
             "early_stop" => &mut self.early_stop,
+            "metrics" => &mut self.metrics,
             "local" => &mut self.local,
             _ => return None,
         })
@@ -288,6 +294,29 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
         origins.entry(setting).or_insert(Origin::Default);
     }
     Ok(Loaded { config, root, file, origins })
+}
+
+/// How curves are read: by the file that is named, else by the nearest
+/// `outlast.toml` at or above a directory. Nothing else in it counts, but all of
+/// it is checked. One that belongs to somebody else is not read.
+///
+/// # Errors
+///
+/// All that is wrong in the file.
+pub fn metrics(
+    start: &Path,
+    named: Option<&Path>,
+    env: &BTreeMap<String, String>,
+) -> Result<Option<(Metrics, PathBuf)>, ConfigErrors> {
+    let start = std::path::absolute(start).unwrap_or_else(|_| start.to_owned());
+    let home = env.get("HOME").map(Path::new);
+    let found = || discover::find(&start, home).ok().flatten();
+    let Some(path) = named.map(Path::to_owned).or_else(found) else { return Ok(None) };
+    let mut layers = Layers::default();
+    let label = discover::label(&path, &start);
+    layers.read(discover::read(Place::ProjectFile(path.clone()), label, true));
+    ConfigErrors::check(layers.problems)?;
+    Ok(Some((layers.config.metrics, path)))
 }
 
 /// Fills in the names that nobody gave.

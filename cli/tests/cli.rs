@@ -6,6 +6,8 @@
 mod analyze;
 #[path = "cli/simulate.rs"]
 mod simulate;
+#[path = "cli/tracking_server.rs"]
+mod tracking_server;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use curves::format::Format;
 
+use crate::commands::analyze::plugin;
+
 /// `outlast analyze`
 #[derive(Debug, clap::Args)]
 pub struct AnalyzeArgs {
@@ -14,8 +16,17 @@ pub struct AnalyzeArgs {
     #[arg(long, value_name = "N", default_value = "300", value_parser = clap::value_parser!(u32).range(50..=1_000_000), conflicts_with = "json")]
     pub tokens: u32,
     /// Read files as this; see `formats`.
-    #[arg(long, value_name = "NAME", value_parser = format, help = formats())]
-    pub format: Option<Format>,
+    #[arg(long, value_name = "NAME", value_parser = read_as, help = formats())]
+    pub format: Option<ReadAs>,
+    /// Say why each file is read as what, and read no further
+    #[arg(long)]
+    pub explain: bool,
+    /// Take what metrics mean from [metrics] of this file, not from the nearest outlast.toml
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// Print a [metrics] for outlast.toml that says what the names in a run say
+    #[arg(long, conflicts_with_all = ["json", "explain"])]
+    pub write_schema: bool,
     /// Print JSON: everything, one object for each run
     #[arg(long)]
     pub json: bool,
@@ -23,7 +34,7 @@ pub struct AnalyzeArgs {
 
 /// The formats that files are read in, by the names that the command line has
 /// for them.
-pub const FORMATS: [(&str, Format); 10] = [
+pub const FORMATS: [(&str, Format); 12] = [
     ("outlast", Format::Outlast),
     ("wandb", Format::Wandb),
     ("tensorboard", Format::TensorBoard),
@@ -31,6 +42,8 @@ pub const FORMATS: [(&str, Format); 10] = [
     ("mlflow", Format::MlflowMetric),
     ("clearml", Format::ClearMl),
     ("neptune", Format::Neptune),
+    ("aim", Format::Aim),
+    ("trackio", Format::Trackio),
     ("jsonl", Format::JsonLines),
     ("csv", Format::Delimited),
     ("console", Format::Console),
@@ -41,10 +54,25 @@ fn names() -> String {
 }
 
 fn formats() -> String {
-    format!("Read files as this, whatever they look like; of directories take only such files: {}", names())
+    format!(
+        "Read files as this, whatever they look like; of directories take only such files: {}, or what the program outlast-reader-NAME reads",
+        names()
+    )
 }
 
-fn format(text: &str) -> Result<Format, String> {
+/// What `--format` may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadAs {
+    /// A format of this program's.
+    Format(Format),
+    /// A program that prints records.
+    Plugin(PathBuf),
+}
+
+fn read_as(text: &str) -> Result<ReadAs, String> {
     let known = FORMATS.iter().find(|(name, _)| *name == text);
-    known.map(|(_, format)| *format).ok_or_else(|| format!("the formats are {}", names()))
+    let plugin = || plugin::find(text, &std::env::var_os("PATH").unwrap_or_default()).map(ReadAs::Plugin);
+    known.map(|(_, format)| ReadAs::Format(*format)).or_else(plugin).ok_or_else(|| {
+        format!("the formats are {}; there is no program {}{text} on PATH", names(), plugin::PREFIX)
+    })
 }

@@ -1,12 +1,22 @@
 //! `outlast analyze`: what training curves say, whatever tool wrote them: of
-//! files, and of runs by their names. It reads and prints; only for a name that
-//! is no file it asks the controller, and it changes nothing.
+//! files, and of runs by their names. It reads and prints, asks the controller
+//! only for a name that is no file and nobody else on the network but a tracking
+//! server that was named, and changes nothing.
 
+mod aim;
+mod database;
+mod explain;
 mod find;
 mod history;
+mod holes;
 mod json;
 pub(crate) mod live;
+mod packed;
+pub mod plugin;
 mod read;
+mod schema;
+mod server;
+mod source;
 mod text;
 mod tokens;
 mod words;
@@ -18,7 +28,8 @@ use std::path::Path;
 use curves::format::Format;
 
 use crate::app::Context;
-use crate::args::AnalyzeArgs;
+use crate::args::{AnalyzeArgs, ReadAs};
+use crate::config::{self, Metrics};
 use crate::exit_code::{ExitCode, Failure};
 use find::{Found, Skipped};
 use read::Run;
@@ -29,19 +40,27 @@ const REASONS: usize = 3;
 /// Does it.
 ///
 /// # Errors
-/// Where a run is named that there is not. What cannot be read of files is told
-/// after what can.
+/// Where a run is named that there is not, and all that is wrong in a file that
+/// says what metrics mean. What cannot be read is told after what can.
 pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let paths = live::resolve(ctx, &args.paths).await?;
-    let mut found = Found::new(args.format);
+    let only = match &args.format {
+        Some(ReadAs::Format(format)) => Some(*format),
+        _ => None,
+    };
+    let mut found = Found::new(only);
     let mut runs = Vec::new();
     let mut failures = Vec::new();
-    for path in &paths {
+    let places = live::resolve(ctx, &args.paths).await?;
+    for (path, place) in args.paths.iter().zip(&places) {
         let (before, skipped) = (runs.len(), found.skipped.len());
-        let added = found.add(path);
+        let metrics = metrics(ctx, args, path)?;
+        let added = add(ctx, args, &mut found, place).await;
         for source in std::mem::take(&mut found.sources) {
+            if args.explain {
+                continue;
+            }
             ctx.printer.progress(&format!("reading {}", source.path.display()));
-            let run = read::analyse(&source);
+            let run = read::analyse(&source, metrics.as_ref());
             match passed_over(&run) {
                 Some(why) => found.skip(&source.path, why),
                 None if runs.len() < find::MAX_RUNS => runs.push(run),
@@ -50,25 +69,68 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
         }
         match added {
             Err(error) => failures.push(unreadable(path, &error)),
-            Ok(()) if runs.len() == before => failures.push(no_data(path, &found.skipped[skipped..])),
+            Ok(()) if runs.len() == before && !args.explain => {
+                failures.push(no_data(path, &found.skipped[skipped..]));
+            }
             Ok(()) => {}
         }
     }
     ctx.printer.clear_progress();
-    if args.json {
-        ctx.printer.json(&runs.iter().map(json::object).collect::<Vec<_>>());
-        for Skipped { path, why } in &found.skipped {
-            ctx.printer.note(&format!("{}: passed over: {why}", words::path(path)));
+    if args.write_schema {
+        for run in &runs {
+            let primary = run.logged.iter().find(|name| run.report.primary.as_deref() == Some(name));
+            ctx.printer.raw(schema::written(&run.logged, primary.map(String::as_str)).as_bytes());
         }
-    } else if !runs.is_empty() {
-        let answer = text::answer(&runs, &found, args.tokens as usize);
-        ctx.printer.raw(answer.as_bytes());
+        if runs.len() > 1 {
+            ctx.printer
+                .warn("several runs were found: each has a [metrics] of its own above, and a file takes one");
+        }
+    } else if args.explain {
+        explain::print(ctx, &found, args.json);
+    } else {
+        print(ctx, args, &runs, &found);
     }
     for failure in &failures {
         ctx.printer.error(&failure.message);
         failure.help.iter().for_each(|help| ctx.printer.help(help));
     }
     Ok(failures.iter().map(|failure| failure.code).max_by_key(|code| code.code()).unwrap_or(ExitCode::Ok))
+}
+
+/// What somebody said of the metrics below a path.
+fn metrics(ctx: &Context, args: &AnalyzeArgs, path: &Path) -> anyhow::Result<Option<Metrics>> {
+    let dir = if path.is_dir() { Some(path) } else { path.parent() };
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let said = config::metrics(dir, args.schema.as_deref(), &ctx.env)?;
+    // A file without the section costs no second reading.
+    Ok(said.map(|(metrics, _)| metrics).filter(|metrics| *metrics != Metrics::default()))
+}
+
+/// Takes in what a path names: a server, what a plug-in reads, or files.
+async fn add(ctx: &Context, args: &AnalyzeArgs, found: &mut Found, path: &Path) -> io::Result<()> {
+    if let Some(ReadAs::Plugin(program)) = &args.format {
+        ctx.printer.progress(&format!("{} reads {}", program.display(), path.display()));
+        return plugin::add(found, program, path, &ctx.env);
+    }
+    match server::Address::of(path) {
+        Some(address) => {
+            ctx.printer.progress(&format!("asking {}", path.display()));
+            server::add(found, &address?, &ctx.env).await
+        }
+        None => found.add(path),
+    }
+}
+
+fn print(ctx: &Context, args: &AnalyzeArgs, runs: &[Run], found: &Found) {
+    if args.json {
+        ctx.printer.json(&runs.iter().map(json::object).collect::<Vec<_>>());
+        for Skipped { path, why } in &found.skipped {
+            ctx.printer.note(&format!("{}: passed over: {why}", words::path(path)));
+        }
+    } else if !runs.is_empty() {
+        let answer = text::answer(runs, found, args.tokens as usize);
+        ctx.printer.raw(answer.as_bytes());
+    }
 }
 
 /// Why a run is not shown, if it is not.
@@ -89,6 +151,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let code = match error.kind() {
         io::ErrorKind::NotFound => ExitCode::NotFound,
         io::ErrorKind::PermissionDenied => ExitCode::Denied,
+        io::ErrorKind::NotConnected => ExitCode::Unreachable,
         _ => ExitCode::BadInput,
     };
     Failure::new(code, format!("{}: {error}", words::path(path)))

@@ -26,6 +26,7 @@ pub fn changes(
         let why = match name.split('.').next() {
             Some("project") => "a fork stays in the project of its run",
             Some("source") => "what is taken along is chosen with --source DIR and the configuration there",
+            Some("metrics") => "how curves are read is no part of a run",
             _ if name == "run.cache" => "a fork begins where another run was: no other did the same work",
             _ => continue,
         };

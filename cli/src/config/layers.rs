@@ -123,6 +123,10 @@ impl Layers {
                 for (name, node) in entries {
                     self.remember(format!("{path}.{}", name.text), &node.at);
                 }
+                // Variables come from many places; other tables from one.
+                if path != "run.env" {
+                    self.remember(path, &node.at);
+                }
             }
             _ => self.remember(path, &node.at),
         }

@@ -38,7 +38,7 @@ impl Loaded {
     }
 
     fn line(&self, key: &str, value: &Json, path: &str, with_origin: bool) -> String {
-        let line = format!("{key} = {}", literal(value));
+        let line = format!("{} = {}", name(key), literal(value));
         match self.origins.get(path) {
             Some(origin) if with_origin => {
                 let comment = crate::printer::safe(&origin.to_string()).into_owned();
@@ -71,6 +71,15 @@ fn origin_json(origin: &Origin) -> Json {
     }
 }
 
+/// A key as TOML writes it: in quotes, unless it is a bare word.
+fn name(key: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if !key.is_empty() && key.bytes().all(bare) {
+        return key.to_owned();
+    }
+    Json::String(key.to_owned()).to_string()
+}
+
 /// A JSON value as TOML writes it.
 fn literal(value: &Json) -> String {
     match value {
@@ -81,7 +90,7 @@ fn literal(value: &Json) -> String {
         }
         Json::Object(entries) => {
             let entries: Vec<String> =
-                entries.iter().map(|(key, value)| format!("{key} = {}", literal(value))).collect();
+                entries.iter().map(|(key, value)| format!("{} = {}", name(key), literal(value))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
         other => other.to_string(),

@@ -172,6 +172,27 @@ hook = ["./taken", "--soon"]
 file = "/run/taken"
 [early_stop]
 rules = ["nan", "val_acc < 0.5 after 10k"]
+[metrics]
+template = "lightning"
+step = "trainer/step"
+time = "wall"
+primary = "val/loss"
+validation = ["val/*"]
+per_step = "loss_step_{n}"
+sensitivity = 0.5
+stages = [{ name = "warm-up", from = 0 }, { name = "main", from = 1000 }]
+groups = { optimizer = ["lr", "grad_norm"] }
+[metrics.keys."val/loss"]
+role = "loss"
+direction = "lower"
+split = "validation"
+display = "validation loss"
+unit = "nats"
+group = "quality"
+pair = "train/loss"
+sensitivity = 2
+plateau_window = 0.2
+plateau_threshold = 0.02
 [local]
 usd_per_hour = 0.25
 "#;
@@ -234,6 +255,9 @@ fn every_key_reaches_the_specification() {
     assert_eq!(loaded.config.source.include, ["configs/*.bin"]);
     assert_eq!(loaded.config.source.exclude, ["data/**"]);
     assert_eq!(loaded.config.local.usd_per_hour, 0.25);
+    let metrics = &loaded.config.metrics;
+    assert_eq!((metrics.template, metrics.stages.len()), (Some(Template::Lightning), 2));
+    assert_eq!(metrics.keys["val/loss"].sensitivity, Some(2.0));
     for setting in settings().iter().filter(|setting| *setting != "run.env") {
         assert!(matches!(loaded.origins[setting], Origin::ProjectFile { .. }), "{setting} is not in FULL");
     }

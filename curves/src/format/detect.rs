@@ -5,8 +5,8 @@
 
 use super::json::{self, Lexer};
 use super::{
-    ClearMl, Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Neptune, Outlast, Schema, TensorBoard,
-    TrainerState, Wandb, tensorboard,
+    ClearMl, Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Neptune, Outlast, PluginLines, Schema,
+    TensorBoard, TrainerState, Wandb, tensorboard,
 };
 use crate::log::Reader;
 
@@ -32,6 +32,13 @@ pub enum Format {
     Neptune,
     /// Points as Outlast keeps them.
     Outlast,
+    /// A run in Aim's repository: two databases of several files, read with
+    /// [`Aim`](super::Aim).
+    Aim,
+    /// A run in trackio's database, read row by row.
+    Trackio,
+    /// What a plug-in printed.
+    Plugin,
     /// One JSON object a line.
     JsonLines,
     /// A table of text.
@@ -71,6 +78,7 @@ impl Format {
             Self::ClearMl => Box::new(ClearMl::new()),
             Self::Neptune => Box::new(Neptune::new()),
             Self::Outlast => Box::new(Outlast::new()),
+            Self::Plugin => Box::new(PluginLines::new()),
             Self::JsonLines => Box::new(JsonLines::new(schema)),
             Self::Delimited => match path.strip_suffix(".tsv") {
                 // dvclive keeps a table for each metric, in folders of its name.
@@ -80,7 +88,7 @@ impl Format {
                 _ => Box::new(Delimited::new(schema)),
             },
             Self::Console => Box::new(Console::new()),
-            Self::Sqlite | Self::Zip | Self::Gzip => return None,
+            Self::Aim | Self::Trackio | Self::Sqlite | Self::Zip | Self::Gzip => return None,
         })
     }
 }

@@ -206,7 +206,7 @@ impl<'a> Lexer<'a> {
 const MAX_VALUE_BYTES: usize = 4 << 20;
 
 /// A whole text as a value; `None` when it is not one.
-pub(super) fn parse(text: &[u8]) -> Option<Value> {
+pub fn parse(text: &[u8]) -> Option<Value> {
     if text.len() > MAX_VALUE_BYTES {
         return None;
     }

@@ -32,6 +32,8 @@ pub(super) struct BlockLog {
     pending: Vec<u8>,
     /// Bytes still to be passed over.
     skip: u64,
+    /// Nothing was ever written where they are.
+    unwritten: bool,
     /// A record whose last chunk has not come.
     record: Vec<u8>,
     record_at: Option<u64>,
@@ -62,6 +64,7 @@ impl BlockLog {
             at: begin,
             pending: Vec::new(),
             skip: 0,
+            unwritten: false,
             record: Vec::new(),
             record_at: None,
             lost: false,
@@ -103,8 +106,12 @@ impl BlockLog {
         let mut used = 0;
         loop {
             let passed = self.skip.min((data.len() - used) as u64);
+            if self.unwritten {
+                self.blank.add(passed, begin + used as u64);
+            }
             used += passed as usize;
             self.skip -= passed;
+            self.unwritten &= self.skip > 0;
             self.at = begin + used as u64;
             if self.skip > 0 {
                 return used;
@@ -118,7 +125,7 @@ impl BlockLog {
             match self.look(rest, left) {
                 Look::Short => return used,
                 Look::Unwritten => {
-                    self.blank.add(left as u64, self.at);
+                    self.unwritten = true;
                     self.skip = left as u64;
                 }
                 Look::Whole(chunk) => {

@@ -3,7 +3,9 @@
 
 use proptest::prelude::*;
 
-use super::{Trace, console, csv, data, jsonl, mlflow_meta, mlflow_metric, tensorboard, trainer, wandb};
+use super::{
+    Trace, console, csv, data, jsonl, mlflow_meta, mlflow_metric, plugin, tensorboard, trainer, wandb,
+};
 use curves::format::MAX_RECORD_BYTES;
 use curves::log::{Collected, Counts, MAX_METRICS, Reader, Record, Row, Sink};
 
@@ -38,10 +40,48 @@ fn cases() -> Vec<Case> {
         case("trainer", trainer, part("hf_trainer_state.json", 1500), Some(pieces), false),
         case("metric", mlflow_metric, part("mlflow-train-loss", 1000), Some(lines), false),
         case("meta", mlflow_meta, data("mlflow-meta.yaml"), Some(lines), false),
+        case("plugin", plugin, PLUGIN.as_bytes().to_vec(), Some(lines), false),
         case("hf console", console, data("hf_stdout.txt"), None, false),
         case("keras console", console, data("keras_stdout.txt"), None, false),
         case("sklearn console", console, data("sklearn.txt"), None, false),
     ]
+}
+
+/// Every kind of record that a plug-in may print.
+const PLUGIN: &str = r#"{"type":"run","id":"1","name":"n","project":"p","tags":["a","b"],"started":1.5,"ended":2}
+{"type":"config","values":{"lr":0.1,"model":{"width":3}}}
+{"type":"direction","metric":"acc","goal":"max"}
+{"type":"row","step":1,"time":2.5,"values":{"loss":0.5,"acc":"NaN","word":"x","deep":{"no":1}}}
+{"type":"row","values":{"loss":-Infinity,"acc":NaN}}
+{"type":"output","stream":"stderr","text":"a\nb"}
+{"type":"alert","title":"t","text":"u","level":"warn"}
+{"type":"segment","from":1}
+{"type":"summary","values":{"best":1}}
+{"type":"exit","code":-9}
+"#;
+
+#[test]
+fn what_a_plugin_prints_is_what_it_says() {
+    let mut reader = plugin();
+    let mut trace = Trace::default();
+    let odd = "{\"type\":\"later\"}\n{\"type\":\"row\",\"values\":[1]}\n[]\nnothing\n{\"type\":\"exit\",\"code\":0.5}\n";
+    reader.feed(format!("{PLUGIN}{odd}").as_bytes(), &mut trace);
+    reader.finish(&mut trace);
+    let said = |needle: &str| trace.said.iter().any(|said| said.contains(needle));
+    for needle in [
+        "Some(1) Some(2.5) [(\"loss\", 0.5), (\"acc\", NaN)]",
+        "None None [(\"loss\", -inf), (\"acc\", NaN)]",
+        "Config { path: [\"model\", \"width\"], value: Integer(3) }",
+        "Direction { metric: \"acc\", goal: Maximise }",
+        "Meta(Tag, \"b\")",
+        "Output { stream: Err, text: \"b\" }",
+        "Segment { from: Some(1) }",
+        "Exit { code: -9 }",
+    ] {
+        assert!(said(needle), "{needle}: {:#?}", trace.said);
+    }
+    let counts = reader.counts();
+    assert_eq!((counts.records, counts.unknown.count, counts.corrupt.count), (13, 3, 2));
 }
 
 fn lines(bytes: &[u8]) -> usize {

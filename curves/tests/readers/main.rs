@@ -14,7 +14,8 @@ mod samples;
 mod written;
 
 use curves::format::{
-    Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Schema, TensorBoard, TrainerState, Wandb,
+    Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, PluginLines, Schema, TensorBoard, TrainerState,
+    Wandb,
 };
 use curves::log::{Collected, Metric, Names, Reader, Record, Row, Sink};
 
@@ -49,6 +50,10 @@ fn mlflow_metric() -> Box<dyn Reader> {
 
 fn mlflow_meta() -> Box<dyn Reader> {
     Box::new(MlflowMeta::of_run())
+}
+
+fn plugin() -> Box<dyn Reader> {
+    Box::new(PluginLines::new())
 }
 
 fn console() -> Box<dyn Reader> {

@@ -21,8 +21,11 @@ const REFUSED: [(&str, &str, bool, &str); 8] = [
 ];
 
 /// Crates that alone may depend on a library.
-const ONLY: [(&str, &[&str]); 3] =
-    [("rusqlite", &["controller"]), ("nix", &["agent", "controller", "cli", "tests"]), ("rcgen", &["proto"])];
+const ONLY: [(&str, &[&str]); 3] = [
+    ("rusqlite", &["controller", "cli"]),
+    ("nix", &["agent", "controller", "cli", "tests"]),
+    ("rcgen", &["proto"]),
+];
 
 /// Checks every member.
 pub(super) fn check_all(root: &Path, metadata: &Json) -> Vec<String> {

@@ -5,13 +5,18 @@
 //! opened, and depth, entries and runs have bounds. Nothing that is passed over
 //! goes uncounted.
 
+mod tools;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use curves::format::{Format, HEAD_BYTES, detect};
+use curves::format::{Format, Guess, HEAD_BYTES, detect};
+use tempfile::TempDir;
 
-use super::history;
+use super::{database, history, packed};
+
+pub(super) use super::source::{Explained, Inside, Part, Skipped, Source};
 
 /// Directories below a path that are looked into.
 const MAX_DEPTH: usize = 12;
@@ -23,37 +28,12 @@ pub(super) const MAX_RUNS: usize = 200;
 const MAX_PARTS: usize = 4096;
 /// Passed-over entries that are kept by name; further ones are counted.
 const MAX_SKIPPED: usize = 200;
+/// Files whose format is explained.
+const MAX_EXPLAINED: usize = 1000;
 
 /// How files that are worth opening in a directory end.
-const ENDINGS: [&str; 9] = ["wandb", "jsonl", "ndjson", "csv", "tsv", "log", "out", "txt", "err"];
-
-/// One file of a run.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) path: PathBuf,
-    pub(super) format: Format,
-    /// It goes on from the part before it.
-    pub(super) resumed: bool,
-}
-
-/// One run.
-#[derive(Debug, Clone)]
-pub(super) struct Source {
-    /// The file or directory that it is.
-    pub(super) path: PathBuf,
-    pub(super) parts: Vec<Part>,
-    pub(super) format: Format,
-    pub(super) why: String,
-    /// A person named this very file: it is shown even if it says nothing.
-    pub(super) named: bool,
-}
-
-/// Something that was passed over.
-#[derive(Debug, Clone)]
-pub(super) struct Skipped {
-    pub(super) path: PathBuf,
-    pub(super) why: String,
-}
+const ENDINGS: [&str; 12] =
+    ["wandb", "jsonl", "ndjson", "csv", "tsv", "log", "out", "txt", "err", "db", "sqlite", "sqlite3"];
 
 /// All that was found.
 #[derive(Debug, Default)]
@@ -61,8 +41,11 @@ pub(super) struct Found {
     pub(super) sources: Vec<Source>,
     pub(super) skipped: Vec<Skipped>,
     pub(super) skipped_count: u64,
+    pub(super) explained: Vec<Explained>,
     entries: u64,
     only: Option<Format>,
+    /// Where archives were unpacked; removed with this.
+    unpacked: Vec<TempDir>,
 }
 
 impl Found {
@@ -71,9 +54,17 @@ impl Found {
     }
 
     pub(super) fn skip(&mut self, path: &Path, why: impl Into<String>) {
+        let why = why.into();
+        self.explain(path, None, &why, Vec::new());
         self.skipped_count += 1;
         if self.skipped.len() < MAX_SKIPPED {
-            self.skipped.push(Skipped { path: path.to_owned(), why: why.into() });
+            self.skipped.push(Skipped { path: path.to_owned(), why });
+        }
+    }
+
+    fn explain(&mut self, path: &Path, format: Option<Format>, why: &str, others: Vec<Guess>) {
+        if self.explained.len() < MAX_EXPLAINED {
+            self.explained.push(Explained { path: path.to_owned(), format, why: why.to_owned(), others });
         }
     }
 
@@ -82,7 +73,10 @@ impl Found {
     /// # Errors
     /// Where it is not there or cannot be read.
     pub(super) fn add(&mut self, path: &Path) -> io::Result<()> {
-        let meta = fs::metadata(path)?;
+        let meta = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.one_of(path, error),
+            meta => meta?,
+        };
         if meta.is_dir() {
             fs::read_dir(path)?;
             let from = self.sources.len();
@@ -96,39 +90,86 @@ impl Found {
         Ok(())
     }
 
+    /// Takes in one run of a file that holds several: `mlflow.db#NAME`.
+    fn one_of(&mut self, path: &Path, missing: io::Error) -> io::Result<()> {
+        let text = path.to_string_lossy();
+        let Some((file, wanted)) = text.rsplit_once('#').filter(|(file, _)| Path::new(file).is_file()) else {
+            return Err(missing);
+        };
+        let from = self.sources.len();
+        self.file(Path::new(file), true)?;
+        let all = self.sources.split_off(from);
+        let names = |source: &Source| match source.parts.first().map(|part| &part.inside) {
+            Some(Inside::Stored(run)) => Some((run.run.clone(), run.name.clone())),
+            _ => None,
+        };
+        let of = |test: &dyn Fn(&str, &str) -> bool| -> Vec<Source> {
+            all.iter()
+                .filter(|source| names(source).is_some_and(|(id, name)| test(&id, &name)))
+                .cloned()
+                .collect()
+        };
+        let exact = of(&|id, name| id == wanted || name == wanted);
+        let found = if exact.is_empty() { of(&|id, _| id.starts_with(wanted)) } else { exact };
+        if found.len() == 1 {
+            self.sources.extend(found);
+            return Ok(());
+        }
+        let listed = if found.is_empty() { &all } else { &found };
+        let listed: Vec<String> = listed
+            .iter()
+            .filter_map(names)
+            .take(8)
+            .map(|(id, name)| format!("{} ({})", super::words::name(&name), super::words::name(&id)))
+            .collect();
+        let what = if found.is_empty() { "no run of that name; there are" } else { "could be any of" };
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("{what} {}", listed.join(", "))))
+    }
+
     fn walk(&mut self, dir: &Path, depth: usize) {
         if depth > MAX_DEPTH {
             self.skip(dir, format!("more than {MAX_DEPTH} directories deep"));
             return;
         }
         let Some((files, dirs)) = self.entries(dir) else { return };
-        if self.outlast(dir, &files) || self.mlflow(dir, &files, &dirs) {
+        if self.outlast(dir, &files)
+            || self.mlflow(dir, &files, &dirs)
+            || self.aim(dir)
+            || self.clearml(dir, &files)
+        {
             return;
         }
         let wandb = |path: &&PathBuf| path.extension().is_some_and(|end| end == "wandb");
         if let Some(file) = files.iter().find(wandb) {
             // What lies beside it says the same again, or less.
-            if let Err(error) = self.file(file, false) {
-                self.skip(file, error.to_string());
-            }
+            self.try_file(file);
             return;
         }
         let (events, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| is_events(path));
         if !events.is_empty() && self.wants(Format::TensorBoard) {
             let count = events.len();
             let why = format!("a directory with {count} event file{}", if count == 1 { "" } else { "s" });
-            self.run(dir, events, Format::TensorBoard, why);
+            let parts = events.iter().map(|path| Part::new(path, Format::TensorBoard, packing(path)));
+            self.run(dir, parts.collect(), Format::TensorBoard, why);
         }
         for path in others {
-            let name = path.file_name().unwrap_or_default();
-            let end = path.extension().unwrap_or_default().to_ascii_lowercase();
-            let known = name == "trainer_state.json" || ENDINGS.iter().any(|known| end == *known);
-            if known && let Err(error) = self.file(&path, false) {
-                self.skip(&path, error.to_string());
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = packed::inner_name(&name);
+            let end = Path::new(name).extension().unwrap_or_default().to_ascii_lowercase();
+            if name == "trainer_state.json" || ENDINGS.iter().any(|known| end == *known) {
+                self.try_file(&path);
+            } else if end == "zip" {
+                self.skip(&path, "a zip archive: name it to have it unpacked");
             }
         }
         for path in dirs {
             self.walk(&path, depth + 1);
+        }
+    }
+
+    fn try_file(&mut self, path: &Path) {
+        if let Err(error) = self.file(path, false) {
+            self.skip(path, error.to_string());
         }
     }
 
@@ -169,58 +210,12 @@ impl Found {
         Some((files, dirs))
     }
 
-    /// Whether the directory is a run of a controller, as [`super::live`] lays it.
-    fn outlast(&mut self, dir: &Path, files: &[PathBuf]) -> bool {
-        let about = |path: &&PathBuf| path.file_name().is_some_and(|name| name == super::live::ABOUT);
-        let Some(about) = files.iter().find(about) else { return false };
-        if self.wants(Format::Outlast) {
-            let part = |path: &PathBuf| Part { path: path.clone(), format: Format::Outlast, resumed: false };
-            let points = files.iter().filter(|path| *path != about);
-            let points = points.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
-            let parts = std::iter::once(about).chain(points).take(MAX_PARTS).map(part).collect();
-            let path = dir.file_name().map_or_else(|| dir.to_owned(), PathBuf::from);
-            let why = "a run of Outlast's".to_owned();
-            self.push(Source { path, parts, format: Format::Outlast, why, named: true });
+    fn run(&mut self, path: &Path, mut parts: Vec<Part>, format: Format, why: String) {
+        for part in parts.drain(parts.len().min(MAX_PARTS)..).collect::<Vec<_>>() {
+            self.skip(&part.path, format!("more than {MAX_PARTS} files of one run"));
         }
-        true
-    }
-
-    /// Whether the directory is a run of MLflow's file store.
-    fn mlflow(&mut self, dir: &Path, files: &[PathBuf], dirs: &[PathBuf]) -> bool {
-        let meta = files.iter().find(|path| path.file_name().is_some_and(|name| name == "meta.yaml"));
-        let metrics = dirs.iter().find(|path| path.file_name().is_some_and(|name| name == "metrics"));
-        let (Some(meta), Some(metrics)) = (meta, metrics) else { return false };
-        if !self.wants(Format::MlflowMetric) {
-            return true;
-        }
-        let mut below = Vec::new();
-        self.all(metrics, 0, &mut below);
-        self.run(
-            dir,
-            below,
-            Format::MlflowMetric,
-            "a run of MLflow's file store: meta.yaml and metrics/".into(),
-        );
-        if let Some(source) = self.sources.last_mut().filter(|source| source.path == dir) {
-            source.parts.insert(0, Part { path: meta.clone(), format: Format::MlflowMeta, resumed: false });
-        }
-        true
-    }
-
-    fn all(&mut self, dir: &Path, depth: usize, below: &mut Vec<PathBuf>) {
-        let Some((files, dirs)) = self.entries(dir).filter(|_| depth <= MAX_DEPTH) else { return };
-        below.extend(files);
-        for path in dirs {
-            self.all(&path, depth + 1, below);
-        }
-    }
-
-    fn run(&mut self, path: &Path, mut files: Vec<PathBuf>, format: Format, why: String) {
-        for file in files.drain(files.len().min(MAX_PARTS)..).collect::<Vec<_>>() {
-            self.skip(&file, format!("more than {MAX_PARTS} files of one run"));
-        }
-        let parts = files.into_iter().map(|path| Part { path, format, resumed: false }).collect();
-        self.push(Source { path: path.to_owned(), parts, format, why, named: false });
+        self.explain(path, Some(format), &why, Vec::new());
+        self.push(Source { path: path.to_owned(), parts, format, why, named: false, output: None });
     }
 
     fn push(&mut self, source: Source) {
@@ -231,34 +226,152 @@ impl Found {
         }
     }
 
+    /// Takes in records that were written to another place.
+    pub(super) fn push_elsewhere(
+        &mut self,
+        path: &Path,
+        at: PathBuf,
+        dir: TempDir,
+        (format, why): (Format, String),
+    ) {
+        let part = Part { at: Some(at), ..Part::new(path, Format::Plugin, Inside::Bytes) };
+        self.unpacked.push(dir);
+        self.explain(path, Some(format), &why, Vec::new());
+        self.push(Source {
+            path: path.to_owned(),
+            parts: vec![part],
+            format,
+            why,
+            named: true,
+            output: None,
+        });
+    }
+
     fn file(&mut self, path: &Path, named: bool) -> io::Result<()> {
         let mut head = Vec::new();
-        let file = open(path)?;
-        file.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
-        let guesses = detect(&path.to_string_lossy(), &head);
-        let likely = guesses.first().filter(|guess| named || self.wants(guess.format));
+        open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+        let whole = path.to_string_lossy().into_owned();
+        let mut guesses = detect(&whole, &head);
+        let mut inside = Inside::Bytes;
+        if guesses.first().is_some_and(|guess| guess.format == Format::Gzip) {
+            head = packed::gzip_head(path)?;
+            guesses = detect(packed::inner_name(&whole), &head);
+            inside = Inside::Gzip;
+            match guesses.first().map(|guess| guess.format) {
+                _ if packed::is_tar(&head) => return self.pass(path, "a tar archive: unpack it first"),
+                Some(Format::Gzip | Format::Zip) => {
+                    return self.pass(path, "an archive within an archive: unpack it first");
+                }
+                Some(Format::Sqlite) => {
+                    let (dir, at) = packed::gunzip_file(path)?;
+                    self.unpacked.push(dir);
+                    return self.stored(path, &at);
+                }
+                _ => {}
+            }
+        }
+        let likely = guesses.first().copied();
+        match likely.map(|guess| guess.format) {
+            Some(Format::Sqlite) => return self.stored(path, path),
+            Some(Format::Zip) => return self.archive(path),
+            _ => {}
+        }
+        let likely = likely.filter(|guess| named || self.wants(guess.format));
         let (format, why) = match (self.only, likely) {
             (Some(format), _) if named => (format, "as --format says".to_owned()),
             (_, Some(guess)) => (guess.format, guess.reason.to_owned()),
             (None, None) => {
-                self.skip(path, if head.is_empty() { "is empty" } else { "of no known format" });
-                return Ok(());
+                return self.pass(path, if head.is_empty() { "is empty" } else { "of no known format" });
             }
             (Some(_), _) => return Ok(()),
         };
-        let unread = match format {
-            Format::Sqlite => "an SQLite database: export its metrics as CSV",
-            Format::Zip => "a zip archive: unpack it first",
-            Format::Gzip => "a gzip stream: unpack it first",
-            _ => {
-                let parts = vec![Part { path: path.to_owned(), format, resumed: false }];
-                self.push(Source { path: path.to_owned(), parts, format, why, named });
-                return Ok(());
-            }
-        };
-        self.skip(path, unread);
+        let why = if inside == Inside::Gzip { format!("packed by gzip; {why}") } else { why };
+        guesses.retain(|guess| guess.format != format);
+        self.explain(path, Some(format), &why, guesses);
+        let output = path.parent().map(|dir| dir.join("files/output.log"));
+        let output = output.filter(|output| format == Format::Wandb && open(output).is_ok());
+        let parts = vec![Part::new(path, format, inside)];
+        self.push(Source { path: path.to_owned(), parts, format, why, named, output });
         Ok(())
     }
+
+    fn pass(&mut self, path: &Path, why: &str) -> io::Result<()> {
+        self.skip(path, why);
+        Ok(())
+    }
+
+    /// Takes in the runs of a database, whose bytes lie at another place if it
+    /// was packed.
+    fn stored(&mut self, path: &Path, at: &Path) -> io::Result<()> {
+        let listing = match database::list(at)? {
+            Ok(listing) => listing,
+            Err(why) => return self.pass(path, why),
+        };
+        if !self.wants(listing.format) {
+            return Ok(());
+        }
+        let below = |name: &str| PathBuf::from(format!("{}#{name}", path.to_string_lossy()));
+        for (name, why) in listing.left_out {
+            self.skip(&below(&name), why);
+        }
+        if listing.runs.is_empty() {
+            self.skip(path, "no run with values of metrics in it");
+        }
+        self.explain(path, Some(listing.format), listing.why, Vec::new());
+        let twice = |name: &str| listing.runs.iter().filter(|run| run.name == name).count() > 1;
+        let sources: Vec<Source> = listing
+            .runs
+            .iter()
+            .map(|run| {
+                let shown = below(if twice(&run.name) { &run.run } else { &run.name });
+                let part = Part {
+                    at: Some(at.to_owned()),
+                    ..Part::new(path, listing.format, Inside::Stored(run.clone()))
+                };
+                let (format, why) = (listing.format, listing.why.to_owned());
+                Source { path: shown, parts: vec![part], format, why, named: true, output: None }
+            })
+            .collect();
+        sources.into_iter().for_each(|source| self.push(source));
+        Ok(())
+    }
+
+    /// Takes in what lies in an archive, as if it were a directory.
+    fn archive(&mut self, path: &Path) -> io::Result<()> {
+        let unpacked = packed::unzip(path)?;
+        let root = unpacked.dir.path().to_owned();
+        self.unpacked.push(unpacked.dir);
+        let (from, skipped, explained) = (self.sources.len(), self.skipped.len(), self.explained.len());
+        self.walk(&root, 0);
+        history::join(self, from);
+        let shown = |inner: &Path| inner.strip_prefix(&root).ok().map(|inner| path.join(inner));
+        for source in &mut self.sources[from..] {
+            for part in &mut source.parts {
+                if let Some(shown) = shown(&part.path) {
+                    part.at.get_or_insert(std::mem::replace(&mut part.path, shown));
+                }
+            }
+            source.path = shown(&source.path).unwrap_or_else(|| source.path.clone());
+            source.why = format!("in a zip archive; {}", source.why);
+        }
+        let names = self.skipped[skipped..].iter_mut().map(|skipped| &mut skipped.path);
+        for name in names.chain(self.explained[explained..].iter_mut().map(|explained| &mut explained.path)) {
+            *name = shown(name).unwrap_or_else(|| name.clone());
+        }
+        for (inner, why) in unpacked.left_out {
+            self.skip(&path.join(inner), why);
+        }
+        if self.sources.len() == from && self.skipped.len() == skipped {
+            self.skip(path, "a zip archive without a file of a known tool");
+        }
+        Ok(())
+    }
+}
+
+/// How a file is read that is known by its name.
+fn packing(path: &Path) -> Inside {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if packed::inner_name(&name).len() < name.len() { Inside::Gzip } else { Inside::Bytes }
 }
 
 /// Opens a regular file and nothing else: opening a pipe would wait for ever.

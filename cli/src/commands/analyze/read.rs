@@ -5,21 +5,28 @@
 //! learned in a first reading and used in a second.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-use curves::format::{Format, Schema, Wandb};
-use curves::judge::schema::{Direction, MetricSpec};
+use curves::format::{Format, MlflowMeta, Schema, Wandb, clearml_task, mlflow_param, mlflow_tag};
+use curves::judge::schema::Direction;
 use curves::judge::{Judge, MetricId, Report, Settings};
 use curves::log::{Counts, Fact, Goal, Metric, Names, Reader, Record, Row, Sink, Value};
 use serde::Serialize;
 
-use super::find::{self, Part, Source};
-use super::words;
+use super::find::{self, Inside, Part, Source};
+use super::holes::{self, Next};
+use super::{aim, database, packed, schema, words};
+use crate::config::Metrics;
 
 /// Bytes taken from a file at a time.
 const PIECE: usize = 256 * 1024;
 /// Bytes of one file that are read.
 const MAX_FILE_BYTES: u64 = 16 << 30;
+/// So many bytes of zeros are read before it is asked whether they are a hole.
+const HOLE: u64 = 1 << 20;
+/// Bytes of a file that is one value or one object.
+const MAX_WHOLE: u64 = 16 << 20;
 /// Characters of a fact that are kept.
 const MAX_FACT: usize = 200;
 /// Goals of metrics that are kept.
@@ -41,6 +48,8 @@ pub(super) struct Run {
     /// What went wrong with single files.
     pub(super) notes: Vec<String>,
     pub(super) report: Report,
+    /// Names of its metrics in the order of the log.
+    pub(super) logged: Vec<String>,
 }
 
 /// What became of the input.
@@ -91,22 +100,39 @@ impl Losses {
     }
 }
 
-/// Reads a run.
-pub(super) fn analyse(source: &Source) -> Run {
-    let first = pass(source, Settings::default());
+/// Reads a run by what somebody said of its metrics; where its history is missing,
+/// the output that lies beside it.
+pub(super) fn analyse(source: &Source, metrics: Option<&Metrics>) -> Run {
+    let run = analyse_parts(source, metrics);
+    let Some(output) = source.output.as_ref().filter(|_| run.values == 0) else { return run };
+    let mut source = source.clone();
+    source.parts.push(Part::new(output, Format::Console, Inside::Bytes));
+    let mut printed = analyse_parts(&source, metrics);
+    if printed.values == 0 {
+        return run;
+    }
+    printed.notes.push("there is no history in it: what follows was printed, in files/output.log".to_owned());
+    printed
+}
+
+fn analyse_parts(source: &Source, metrics: Option<&Metrics>) -> Run {
+    let keys = schema::keys(metrics);
+    let first = pass(source, Settings::default(), &keys);
     let (planned, goals) = (first.planned, first.goals.clone());
-    let taken = if planned.is_none() && goals.is_empty() {
+    let taken = if planned.is_none() && goals.is_empty() && metrics.is_none() {
         first
     } else {
-        let metrics = goals
-            .into_iter()
-            .map(|(name, goal)| {
-                let direction = if goal == Goal::Minimise { Direction::Lower } else { Direction::Higher };
-                (words::metric(&name), MetricSpec { direction: Some(direction), ..MetricSpec::default() })
-            })
-            .collect();
-        let schema = curves::judge::schema::Schema { metrics, ..Default::default() };
-        pass(source, Settings { planned_steps: planned, schema, ..Settings::default() })
+        let (mut schema, notes) =
+            metrics.map(|metrics| schema::of(metrics, &first.logged)).unwrap_or_default();
+        for (name, goal) in goals {
+            let direction = if goal == Goal::Minimise { Direction::Lower } else { Direction::Higher };
+            // What a person says counts before what a program does.
+            schema.metrics.entry(words::metric(&name)).or_default().direction.get_or_insert(direction);
+        }
+        let mut taken =
+            pass(source, Settings { planned_steps: planned, schema, ..Settings::default() }, &keys);
+        taken.notes.extend(notes);
+        taken
     };
     let mut report = taken.judge.report();
     words::restore(&mut report, &taken.renamed);
@@ -122,37 +148,73 @@ pub(super) fn analyse(source: &Source) -> Run {
         losses: taken.losses,
         notes: taken.notes,
         report,
+        logged: taken.logged,
     }
 }
 
-fn pass(source: &Source, settings: Settings) -> Taken {
+fn pass(source: &Source, settings: Settings, keys: &Schema) -> Taken {
     let mut taken = Taken::new(settings);
+    if let Some(Inside::Aim(run)) = source.parts.first().map(|part| &part.inside) {
+        let (counts, notes) = aim::feed(run, &source.parts, &mut taken);
+        taken.losses.add(&counts);
+        taken.notes.extend(notes);
+        return taken;
+    }
     for part in &source.parts {
-        if let Err(error) = feed(part, &mut taken) {
-            let name = part.path.file_name().unwrap_or_default().to_string_lossy();
-            taken.notes.push(format!("{}: {error}", words::quoted(&name)));
+        if let Err(error) = feed(part, keys, &mut taken) {
+            taken.notes.push(note(part, &error));
         }
     }
     taken
 }
 
-fn feed(part: &Part, taken: &mut Taken) -> io::Result<()> {
+/// What is said of a file that could not be read to its end.
+pub(super) fn note(part: &Part, error: &io::Error) -> String {
+    let name = part.path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}: {error}", words::quoted(&name))
+}
+
+fn feed(part: &Part, keys: &Schema, taken: &mut Taken) -> io::Result<()> {
+    match &part.inside {
+        Inside::Bytes | Inside::Gzip | Inside::MlflowExperiment => {}
+        Inside::Stored(run) => {
+            let mut counts = Counts::default();
+            let read = database::feed(part.file(), run, taken, &mut counts);
+            taken.losses.add(&counts);
+            taken.notes.extend(read?);
+            return Ok(());
+        }
+        Inside::ClearmlTask => {
+            return clearml_task(&whole(part)?, taken)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no task of ClearML's"));
+        }
+        Inside::MlflowParam(name) => return whole(part).map(|bytes| mlflow_param(name, &bytes, taken)),
+        Inside::MlflowTag(name) => return whole(part).map(|bytes| mlflow_tag(name, &bytes, taken)),
+        // Its parts are read together.
+        Inside::Aim(_) => return Err(io::ErrorKind::InvalidInput.into()),
+    }
     let path = part.path.to_string_lossy().replace('\\', "/");
-    let reader: Option<Box<dyn Reader>> = match part.format {
-        Format::Wandb if part.resumed => Some(Box::new(Wandb::resumed())),
-        format => format.reader(&path, Schema::default()),
-    };
-    let mut reader = reader.ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = find::open(&part.path)?.take(MAX_FILE_BYTES);
-    let mut piece = vec![0; PIECE];
-    let read = loop {
-        match file.read(&mut piece) {
-            Ok(0) => break Ok(()),
-            Ok(length) => reader.feed(&piece[..length], taken),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => break Err(error),
+    let mut reader: Box<dyn Reader> = match (part.format, &part.inside) {
+        (Format::Wandb, _) if part.resumed => Box::new(Wandb::resumed()),
+        (_, Inside::MlflowExperiment) => Box::new(MlflowMeta::of_experiment()),
+        (format, _) => {
+            format.reader(packed::inner_name(&path), keys.clone()).ok_or(io::ErrorKind::InvalidInput)?
         }
     };
+    let (bytes, holes): (Box<dyn io::Read>, Option<File>) = match part.inside {
+        Inside::Gzip => (packed::gunzip(part.file())?, None),
+        _ => {
+            let file = find::open(part.file())?;
+            let same = file.try_clone().ok();
+            (Box::new(file), same)
+        }
+    };
+    let mut file = bytes.take(MAX_FILE_BYTES);
+    let (passed, read) = through(&mut file, holes, |bytes| reader.feed(bytes, taken));
+    if passed > 0 {
+        let name = words::quoted(&part.path.file_name().unwrap_or_default().to_string_lossy());
+        taken.notes.push(format!("{name}: a hole of {passed} bytes, to which nothing was ever written"));
+    }
     // What was read before a failure counts all the same.
     reader.finish(taken);
     taken.losses.add(reader.counts());
@@ -162,10 +224,56 @@ fn feed(part: &Part, taken: &mut Taken) -> io::Result<()> {
     read
 }
 
+/// Reads all there is, and passes over holes by whole pieces: formats that count in
+/// blocks stay in step. Gives how many bytes were passed over. `same` is the file
+/// that is read, if it is one.
+fn through(
+    file: &mut impl io::Read,
+    same: Option<File>,
+    mut take: impl FnMut(&[u8]),
+) -> (u64, io::Result<()>) {
+    let (mut piece, empty) = (vec![0; PIECE], vec![0; PIECE]);
+    let (mut zeros, mut passed, mut same) = (0, 0, same);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return (passed, Ok(())),
+            Ok(length) => {
+                take(&piece[..length]);
+                zeros = if piece[..length] == empty[..length] { zeros + length as u64 } else { 0 };
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (passed, Err(error)),
+        }
+        let Some(handle) = same.as_mut().filter(|_| zeros >= HOLE && zeros % PIECE as u64 == 0) else {
+            continue;
+        };
+        let Ok(at) = handle.stream_position() else { return (passed, Ok(())) };
+        let to = match holes::next(handle, at) {
+            Next::At(data) => data - data.saturating_sub(at) % PIECE as u64,
+            Next::End => handle.metadata().map_or(at, |meta| meta.len()),
+            Next::Unknown => at,
+        };
+        let to = to.max(at);
+        passed += to - at;
+        if handle.seek(SeekFrom::Start(to)).is_err() || to == at {
+            same = None;
+        }
+    }
+}
+
+/// All bytes of a small file.
+fn whole(part: &Part) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    find::open(part.file())?.take(MAX_WHOLE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The sink between readers and the judge.
 struct Taken {
     judge: Judge,
     names: Names,
+    /// The same in their order, as the log has them.
+    logged: Vec<String>,
     ids: Vec<MetricId>,
     renamed: BTreeMap<String, String>,
     facts: BTreeMap<&'static str, String>,
@@ -185,6 +293,7 @@ impl Taken {
         Self {
             judge: Judge::new(settings),
             names: Names::default(),
+            logged: Vec::new(),
             ids: Vec::new(),
             renamed: BTreeMap::new(),
             facts: BTreeMap::new(),
@@ -213,6 +322,7 @@ impl Sink for Taken {
         if metric.index() >= self.ids.len() {
             let shown = words::metric(name);
             self.ids.push(self.judge.metric(&shown));
+            self.logged.push(name.to_owned());
             if shown != name {
                 self.renamed.insert(shown, name.to_owned());
             }

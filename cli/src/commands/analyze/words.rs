@@ -35,7 +35,7 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// The same, but a plain name stays as it is.
 pub(super) fn name(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=-".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=-#".contains(c);
     if !text.is_empty() && text.len() <= PLAIN && text.chars().all(plain) {
         text.to_owned()
     } else {
@@ -103,6 +103,9 @@ pub(super) fn path(path: &Path) -> String {
 
 /// The name that the command line has for a format.
 pub(super) fn format(format: Format) -> &'static str {
+    if format == Format::Plugin {
+        return "plugin";
+    }
     FORMATS.iter().find(|(_, known)| *known == format).map_or("mlflow", |(name, _)| name)
 }
 

@@ -204,7 +204,8 @@ fn words(name: &str) -> Vec<String> {
 }
 
 /// The most similar of `known`, if it shares most of its words or letters.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let wanted: Vec<char> = name.chars().take(128).collect();
     let distance = |other: &str| {
         let other: Vec<char> = other.chars().take(128).collect();

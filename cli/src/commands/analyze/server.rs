@@ -1,0 +1,266 @@
+//! Runs of an MLflow tracking server, by its REST interface:
+//! <https://mlflow.org/docs/latest/api_reference/rest-api.html>.
+//!
+//! It only asks: nothing at the server changes. What proves who asks comes from
+//! the environment, never from the command line, and goes over the network in
+//! the clear to nobody but this computer. The answers are a stranger's: they are
+//! bounded, and what they say is data.
+
+mod address;
+mod answers;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::time::Duration;
+
+use curves::format::{Format, parse_json};
+use curves::log::Value;
+use reqwest::{Client, Method, Response, redirect};
+
+use super::find::{self, Found};
+pub(super) use address::Address;
+
+/// The most bytes of one answer.
+const MAX_ANSWER: usize = 64 << 20;
+/// The most bytes that are kept of one run.
+const MAX_RUN: u64 = 1 << 30;
+/// Metrics of one run that are asked for.
+const MAX_METRICS: usize = 2000;
+/// Values that the server gives in one answer.
+const PAGE: &str = "10000";
+/// For the whole of one question.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that can be asked.
+struct Server<'a> {
+    client: Client,
+    address: &'a Address,
+    env: &'a BTreeMap<String, String>,
+}
+
+/// Takes in the runs that an address names.
+///
+/// # Errors
+/// Where the server cannot be asked, or knows nothing of that name.
+pub(super) async fn add(
+    found: &mut Found,
+    address: &Address,
+    env: &BTreeMap<String, String>,
+) -> io::Result<()> {
+    let client = Client::builder()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+        .timeout(PATIENCE)
+        .no_proxy()
+        .build()
+        .map_err(|error| io::Error::other(reason(&error)))?;
+    let server = Server { client, address, env };
+    server.may_prove()?;
+    let runs = server.runs().await?;
+    let (count, most) = (runs.len(), find::MAX_RUNS);
+    for run in runs.into_iter().take(most) {
+        let name = answers::text(run.member("info"), &["run_name", "run_id", "run_uuid"]).unwrap_or_default();
+        let path = address.shown(&name);
+        if answers::text(run.member("info"), &["lifecycle_stage"]).as_deref() == Some("deleted") {
+            found.skip(&path, "deleted in MLflow");
+            continue;
+        }
+        let dir = tempfile::tempdir()?;
+        let lines = dir.path().join("lines");
+        server.write(&run, File::create_new(&lines)?).await?;
+        let why = format!("as the MLflow server at {} answered", address.host());
+        found.push_elsewhere(&path, lines, dir, (Format::MlflowMetric, why));
+    }
+    if count > most {
+        found.skip(&address.shown("..."), format!("more than {most} runs: name fewer at once"));
+    }
+    Ok(())
+}
+
+impl Server<'_> {
+    fn said(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses to send what proves who asks in the clear.
+    fn may_prove(&self) -> io::Result<()> {
+        let proof = self.said("MLFLOW_TRACKING_TOKEN").or_else(|| self.said("MLFLOW_TRACKING_PASSWORD"));
+        if proof.is_none() || self.address.is_safe() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "MLFLOW_TRACKING_TOKEN would go over the network in the clear: name the server with https://",
+        ))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        call: &str,
+        query: &[(&str, &str)],
+        body: Option<String>,
+    ) -> io::Result<Value> {
+        let url = self.address.call(call, query)?;
+        let mut request = self.client.request(method, url);
+        if let Some(token) = self.said("MLFLOW_TRACKING_TOKEN") {
+            request = request.bearer_auth(token);
+        } else if let Some(name) = self.said("MLFLOW_TRACKING_USERNAME") {
+            request = request.basic_auth(name, self.said("MLFLOW_TRACKING_PASSWORD"));
+        }
+        if let Some(body) = body {
+            request = request.header("Content-Type", "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::NotConnected,
+                format!("{} cannot be reached: {}", self.address.host(), reason(&error)),
+            )
+        })?;
+        let status = response.status();
+        let bytes = body_of(response).await?;
+        let answer = parse_json(&bytes);
+        if status.is_success() {
+            return answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its answer is no JSON"));
+        }
+        let told = answers::text(answer.as_ref(), &["message"]).unwrap_or_default();
+        let kind = match status.as_u16() {
+            404 => io::ErrorKind::NotFound,
+            401 | 403 => io::ErrorKind::PermissionDenied,
+            _ => io::ErrorKind::InvalidData,
+        };
+        let told = if told.is_empty() { String::new() } else { format!(", {}", super::words::quoted(&told)) };
+        Err(io::Error::new(kind, format!("it answered {}{told}", status.as_u16())))
+    }
+
+    /// The runs that the address names: a run by its id, else the runs of an
+    /// experiment by its name or id.
+    async fn runs(&self) -> io::Result<Vec<Value>> {
+        let Some(name) = self.address.named() else { return Err(self.experiments().await?) };
+        if self.address.run().is_some()
+            || name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+        {
+            let run = self.ask(Method::GET, "runs/get", &[("run_id", name)], None).await?;
+            return Ok(run.member("run").cloned().into_iter().collect());
+        }
+        let by_name =
+            self.ask(Method::GET, "experiments/get-by-name", &[("experiment_name", name)], None).await;
+        let found = match by_name {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && name.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                self.ask(Method::GET, "experiments/get", &[("experiment_id", name)], None).await
+            }
+            found => found,
+        };
+        let found = match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.experiments().await?),
+            found => found?,
+        };
+        let id = answers::text(found.member("experiment"), &["experiment_id"]).unwrap_or_default();
+        let mut runs = Vec::new();
+        let mut token = String::new();
+        loop {
+            let page = serde_json::json!({
+                "experiment_ids": [id], "max_results": 20, "page_token": token,
+                "order_by": ["attributes.start_time DESC"],
+            });
+            let answer = self.ask(Method::POST, "runs/search", &[], Some(page.to_string())).await?;
+            runs.extend(answers::list(&answer, "runs").cloned());
+            match answers::text(Some(&answer), &["next_page_token"])
+                .filter(|next| !next.is_empty() && *next != token)
+            {
+                Some(next) if runs.len() <= find::MAX_RUNS => token = next,
+                _ => break,
+            }
+        }
+        if runs.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the experiment has no runs"));
+        }
+        Ok(runs)
+    }
+
+    /// Says which experiments there are.
+    async fn experiments(&self) -> io::Result<io::Error> {
+        let body = serde_json::json!({ "max_results": 20 }).to_string();
+        let answer = self.ask(Method::POST, "experiments/search", &[], Some(body)).await?;
+        let names: Vec<String> = answers::list(&answer, "experiments")
+            .filter_map(|one| answers::text(Some(one), &["name"]))
+            .take(20)
+            .map(|name| super::words::name(&name))
+            .collect();
+        let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Ok(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("name an experiment or a run behind the address; experiments: {listed}"),
+        ))
+    }
+
+    /// Writes a run as records.
+    async fn write(&self, run: &Value, to: File) -> io::Result<()> {
+        let mut out = answers::Bounded { inner: BufWriter::new(to), left: MAX_RUN };
+        for line in answers::about(run) {
+            out.line(&line)?;
+        }
+        let id = answers::text(run.member("info"), &["run_id", "run_uuid"]).unwrap_or_default();
+        let data = run.member("data");
+        let keys = data.into_iter().flat_map(|data| answers::list(data, "metrics"));
+        let keys: Vec<String> =
+            keys.filter_map(|one| answers::text(Some(one), &["key"])).take(MAX_METRICS).collect();
+        for key in keys {
+            let mut token = String::new();
+            loop {
+                let mut query =
+                    vec![("run_id", id.as_str()), ("metric_key", key.as_str()), ("max_results", PAGE)];
+                if !token.is_empty() {
+                    query.push(("page_token", &token));
+                }
+                let answer = self.ask(Method::GET, "metrics/get-history", &query, None).await?;
+                for line in answers::list(&answer, "metrics").filter_map(|one| answers::row(&key, one)) {
+                    out.line(&line)?;
+                }
+                let next = answers::text(Some(&answer), &["next_page_token"]);
+                match next.filter(|next| !next.is_empty() && *next != token) {
+                    Some(next) => token = next,
+                    None => break,
+                }
+            }
+        }
+        out.inner.flush()
+    }
+}
+
+async fn body_of(mut response: Response) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| io::Error::other(reason(&error)))? {
+        if bytes.len() + piece.len() > MAX_ANSWER {
+            let most = MAX_ANSWER >> 20;
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it answered with more than {most} MiB"),
+            ));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// An error with its causes and without its address.
+fn reason(error: &reqwest::Error) -> String {
+    let mut text = match error {
+        error if error.is_timeout() => "no answer in time".to_owned(),
+        error if error.is_connect() => "no connection".to_owned(),
+        _ => "the exchange broke off".to_owned(),
+    };
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,173 @@
+//! The address of a tracking server, and what is asked of it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+
+/// Where a server is and what is wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Address {
+    base: Url,
+    experiment: Option<String>,
+    run: Option<String>,
+}
+
+impl Address {
+    /// The address that a path is; `None`: it is a path of files.
+    ///
+    /// # Errors
+    /// Where it is an address that cannot be asked.
+    pub(in super::super) fn of(path: &Path) -> Option<io::Result<Self>> {
+        let text = path.to_str()?;
+        let (scheme, rest) = text.split_once("://")?;
+        let scheme = match scheme {
+            "mlflow" | "http" => "http",
+            "mlflows" | "mlflow+https" | "https" => "https",
+            _ => return None,
+        };
+        Some(
+            Self::read(&format!("{scheme}://{rest}"))
+                .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why)),
+        )
+    }
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let mut base = Url::parse(text).map_err(|_| "is no address of a server")?;
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(
+                "holds a name or a password: set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            );
+        }
+        if base.host_str().is_none_or(str::is_empty) {
+            return Err("names no host");
+        }
+        // What a browser shows: `/#/experiments/1/runs/ID`.
+        let shown = base.fragment().map(|text| text.split('?').next().unwrap_or_default().to_owned());
+        let path = base.path().to_owned();
+        let parts = |text: &str| -> Vec<String> {
+            text.split('/').filter(|part| !part.is_empty()).map(decoded).collect()
+        };
+        let mut address = Self { base: base.clone(), experiment: None, run: None };
+        let mut prefix = parts(&path);
+        match shown.map(|text| parts(&text)) {
+            Some(shown) => {
+                let after = |word: &str| shown.iter().skip_while(|part| *part != word).nth(1).cloned();
+                (address.experiment, address.run) = (after("experiments"), after("runs"));
+            }
+            None => address.experiment = prefix.pop(),
+        }
+        base.set_fragment(None);
+        base.set_query(None);
+        base.set_path("");
+        if let Ok(mut path) = base.path_segments_mut() {
+            path.clear().extend(&prefix);
+        }
+        address.base = base;
+        Ok(address)
+    }
+
+    /// The run, or else the experiment or run that is wanted.
+    pub(super) fn named(&self) -> Option<&str> {
+        self.run.as_deref().or(self.experiment.as_deref())
+    }
+
+    /// The run, where the address can mean nothing else.
+    pub(super) fn run(&self) -> Option<&str> {
+        self.run.as_deref()
+    }
+
+    /// Host and port.
+    pub(super) fn host(&self) -> String {
+        let host = self.base.host_str().unwrap_or_default();
+        self.base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Whether nobody on the way can read along.
+    pub(super) fn is_safe(&self) -> bool {
+        self.base.scheme() == "https"
+            || matches!(self.base.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
+    }
+
+    /// The address of a call of the interface.
+    pub(super) fn call(&self, call: &str, query: &[(&str, &str)]) -> io::Result<Url> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| io::Error::from(io::ErrorKind::InvalidInput))?
+            .pop_if_empty()
+            .extend(["api", "2.0", "mlflow"])
+            .extend(call.split('/'));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    /// What is shown of a run.
+    pub(super) fn shown(&self, run: &str) -> PathBuf {
+        PathBuf::from(format!("mlflow://{}#{run}", self.host()))
+    }
+}
+
+/// `%20` and its like undone.
+fn decoded(part: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = part.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let number = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match number.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Address {
+        Address::of(Path::new(text)).expect("an address").expect("a good one")
+    }
+
+    #[test]
+    fn addresses_of_servers_and_what_is_wanted() {
+        for (text, base, experiment, run) in [
+            ("mlflow://vm:5000/digits", "http://vm:5000/", Some("digits"), None),
+            ("mlflow://vm:5000", "http://vm:5000/", None, None),
+            ("https://h/prefix/a%20b", "https://h/prefix", Some("a b"), None),
+            ("http://vm:5000/#/experiments/3/runs/ab?x=1", "http://vm:5000/", Some("3"), Some("ab")),
+            ("http://vm/p/#/experiments/3", "http://vm/p", Some("3"), None),
+        ] {
+            let address = read(text);
+            assert_eq!(address.base.as_str(), base, "{text}");
+            assert_eq!((address.experiment.as_deref(), address.run.as_deref()), (experiment, run), "{text}");
+        }
+        let call = read("https://h/p/a").call("runs/get", &[("run_id", "a/b c")]).unwrap();
+        assert_eq!(call.as_str(), "https://h/p/api/2.0/mlflow/runs/get?run_id=a%2Fb+c");
+        assert_eq!(
+            read("mlflow://vm:5000/x").call("runs/search", &[]).unwrap().as_str(),
+            "http://vm:5000/api/2.0/mlflow/runs/search"
+        );
+    }
+
+    #[test]
+    fn paths_are_no_addresses_and_secrets_do_not_belong_in_one() {
+        for path in ["runs/a.csv", "a:b", "s3://bucket/x", "/abs", "mlflow:/x"] {
+            assert!(Address::of(Path::new(path)).is_none(), "{path}");
+        }
+        for bad in ["https://me:secret@h/x", "https://me@h/x", "http://"] {
+            let error = Address::of(Path::new(bad)).expect("an address").unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        assert!(read("https://h/x").is_safe() && read("mlflow://127.0.0.1:5000/x").is_safe());
+        assert!(!read("mlflow://vm/x").is_safe() && !read("http://127.0.0.1.evil.org/x").is_safe());
+    }
+}

@@ -1,0 +1,73 @@
+//! `[metrics]` as a person writes it, right and wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::super::{ConfigErrors, metrics};
+use super::*;
+
+fn read(text: &str) -> Result<Metrics, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(".git")).unwrap();
+    fs::write(dir.path().join("outlast.toml"), text).unwrap();
+    fs::create_dir(dir.path().join("runs")).unwrap();
+    Ok(metrics(&dir.path().join("runs"), None, &BTreeMap::new())?.expect("the file above").0)
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let text = r#"
+[metrics]
+template = "lightening"
+step = 5
+primary = ""
+validation = ["val/*", ""]
+per_step = "loss_step"
+sensitivity = -1
+stages = [{ name = "b", from = 10 }, { name = "a", from = 5 }, { from = -1, to = 3 }, 7]
+groups = { optimizer = "lr" }
+colour = "red"
+[metrics.keys."val/loss"]
+direction = "down"
+plateau_window = 2
+sensitivty = 1
+[metrics.keys]
+acc = 5
+[budget]
+max_usd = -5
+"#;
+    let report = read(text).unwrap_err().to_string();
+    for wanted in [
+        "`metrics.template` cannot be \"lightening\"",
+        "did you mean \"lightning\"?",
+        "`metrics.step` must be a string",
+        "`metrics.primary` is empty",
+        "`metrics.validation[1]` is no pattern",
+        "`metrics.per_step` must hold {n} once",
+        "`metrics.sensitivity` must be from 0 to 100",
+        "`metrics.stages[1]` begins before",
+        "`metrics.stages[2].from` must be a step",
+        "`metrics.stages[2]` has no `name`",
+        "unknown key `to`",
+        "`metrics.stages[3]` must be a table",
+        "`metrics.groups.optimizer` must be an array of strings",
+        "unknown key `colour` in [metrics]",
+        "`metrics.keys.val/loss.direction` cannot be \"down\"",
+        "`metrics.keys.val/loss.plateau_window` must be from 0.01 to 1",
+        "did you mean `sensitivity`?",
+        "`metrics.keys.acc` must be a table",
+        "max_usd",
+    ] {
+        assert!(report.contains(wanted), "{wanted}: {report}");
+    }
+}
+
+#[test]
+fn a_file_without_the_section_says_nothing() {
+    assert_eq!(read("[run]\nname = \"a\"\n").unwrap(), Metrics::default());
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(".git")).unwrap();
+    assert!(metrics(dir.path(), None, &BTreeMap::new()).unwrap().is_none());
+    let missing = dir.path().join("missing.toml");
+    assert!(metrics(dir.path(), Some(&missing), &BTreeMap::new()).is_err());
+}

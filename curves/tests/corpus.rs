@@ -1,0 +1,106 @@
+//! The corpus of the fuzzers, replayed, and mutated in ways that are the same
+//! on every machine. `CORPUS_MUTATIONS` asks for more.
+
+use std::fs;
+use std::path::Path;
+
+#[path = "corpus/targets.rs"]
+mod targets;
+
+use targets::TARGETS;
+
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let listed = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut found: Vec<_> = listed
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, fs::read(&path).expect("a file of the corpus"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Runs a target; what it does wrong is told with the bytes that made it.
+fn run(name: &str, what: &str, target: fn(&[u8]), bytes: &[u8]) {
+    if std::panic::catch_unwind(|| target(bytes)).is_err() {
+        let left = std::env::temp_dir().join(format!("outlast-{name}-{:08x}", crc32c::crc32c(bytes)));
+        let _ = fs::write(&left, bytes);
+        panic!("{name} does not bear {what}; its bytes are in {}", left.display());
+    }
+}
+
+#[test]
+fn every_reader_bears_its_corpus() {
+    for (name, target) in TARGETS {
+        let corpus = corpus(name);
+        assert!(corpus.len() >= 4, "{name} has {} files", corpus.len());
+        for (file, bytes) in corpus {
+            run(name, &file, target, &bytes);
+            for cut in (0..bytes.len()).step_by((bytes.len() / 40).max(1)) {
+                run(name, &format!("{file}, cut at {cut}"), target, &bytes[..cut]);
+            }
+        }
+    }
+}
+
+/// Changes bytes as a fuzzer would: bits, numbers at their limits, pieces taken
+/// out, doubled, and taken from another file.
+fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+    const ODD: [&[u8]; 9] = [
+        &[0; 8],
+        &[0xff; 10],
+        &[0xff, 0xff, 0xff, 0x7f],
+        &[0, 0, 0, 0x80],
+        b"\x7f",
+        b"NaN",
+        b"99999999999999999999",
+        b"-1e999",
+        b"{[\"",
+    ];
+    for _ in 0..random.usize(1..6) {
+        if bytes.is_empty() {
+            bytes.extend_from_slice(&other[..other.len().min(64)]);
+            continue;
+        }
+        let at = random.usize(0..bytes.len());
+        let end = at + random.usize(0..=(bytes.len() - at).min(64));
+        match random.u8(0..6) {
+            0 => bytes[at] ^= 1 << random.u8(0..8),
+            1 => bytes[at] = random.u8(..),
+            2 => {
+                let odd = ODD[random.usize(..ODD.len())];
+                let end = (at + odd.len()).min(bytes.len());
+                bytes[at..end].copy_from_slice(&odd[..end - at]);
+            }
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => {
+                let from = random.usize(0..=other.len());
+                let to = from + random.usize(0..=(other.len() - from).min(64));
+                bytes.splice(at..end, other[from..to].iter().copied());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_reader_bears_a_changed_corpus() {
+    let rounds = std::env::var("CORPUS_MUTATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    for (name, target) in TARGETS {
+        let corpus = corpus(name);
+        let mut random = fastrand::Rng::with_seed(crc32c::crc32c(name.as_bytes()).into());
+        for round in 0..rounds {
+            let (file, bytes) = &corpus[random.usize(..corpus.len())];
+            let (_, other) = &corpus[random.usize(..corpus.len())];
+            let mut bytes = bytes.clone();
+            mutate(&mut random, &mut bytes, other);
+            run(name, &format!("{file} changed in round {round}"), target, &bytes);
+        }
+    }
+}
