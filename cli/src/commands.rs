@@ -3,6 +3,7 @@
 
 pub mod analyze;
 pub mod answer;
+pub mod approve;
 pub mod artifacts;
 pub mod bill;
 pub mod checkpoints;
@@ -92,6 +93,8 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Analyze(args) => analyze::perform(ctx, &args),
+        Verb::Mcp(args) => Box::pin(crate::mcp::serve(ctx, &args)).await,
+        Verb::Approve(args) => Box::pin(approve::perform(ctx, &args)).await,
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,

@@ -7,8 +7,8 @@ mod history;
 mod json;
 mod read;
 mod text;
-mod tokens;
-mod words;
+pub(crate) mod tokens;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,11 +25,30 @@ use read::Run;
 /// Reasons that are told of a path without data.
 const REASONS: usize = 3;
 
-/// Does it.
-///
-/// # Errors
-/// None of its own: what cannot be read is told after what can.
-pub fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+/// What was found in files: shown by this verb, and given to assistants.
+pub(crate) struct Seen {
+    runs: Vec<Run>,
+    found: Found,
+    /// Paths that could not be read or hold no data.
+    pub(crate) failures: Vec<Failure>,
+}
+
+impl Seen {
+    /// The answer in at most so many tokens; empty where no run was found.
+    pub(crate) fn text(&self, tokens: usize) -> String {
+        if self.runs.is_empty() { String::new() } else { text::answer(&self.runs, &self.found, tokens) }
+    }
+
+    /// Everything, as a list.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let runs: Vec<_> = self.runs.iter().map(json::object).collect();
+        serde_json::to_value(runs).unwrap_or_default()
+    }
+}
+
+/// Reads and judges. `go_on` is told each file before it is read, and ends the
+/// reading with `false`.
+pub(crate) fn look(args: &AnalyzeArgs, go_on: &mut dyn FnMut(&Path) -> bool) -> Seen {
     let mut found = Found::new(args.format);
     let mut runs = Vec::new();
     let mut failures = Vec::new();
@@ -37,7 +56,9 @@ pub fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
         let (before, skipped) = (runs.len(), found.skipped.len());
         let added = found.add(path);
         for source in std::mem::take(&mut found.sources) {
-            ctx.printer.progress(&format!("reading {}", source.path.display()));
+            if !go_on(&source.path) {
+                return Seen { runs, found, failures };
+            }
             let run = read::analyse(&source);
             match passed_over(&run) {
                 Some(why) => found.skip(&source.path, why),
@@ -51,21 +72,33 @@ pub fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
             Ok(()) => {}
         }
     }
+    Seen { runs, found, failures }
+}
+
+/// Does it.
+///
+/// # Errors
+/// None of its own: what cannot be read is told after what can.
+pub fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let seen = look(args, &mut |path| {
+        ctx.printer.progress(&format!("reading {}", path.display()));
+        true
+    });
     ctx.printer.clear_progress();
     if args.json {
-        ctx.printer.json(&runs.iter().map(json::object).collect::<Vec<_>>());
-        for Skipped { path, why } in &found.skipped {
+        ctx.printer.json(&seen.runs.iter().map(json::object).collect::<Vec<_>>());
+        for Skipped { path, why } in &seen.found.skipped {
             ctx.printer.note(&format!("{}: passed over: {why}", words::path(path)));
         }
-    } else if !runs.is_empty() {
-        let answer = text::answer(&runs, &found, args.tokens as usize);
-        ctx.printer.raw(answer.as_bytes());
+    } else {
+        ctx.printer.raw(seen.text(args.tokens as usize).as_bytes());
     }
-    for failure in &failures {
+    for failure in &seen.failures {
         ctx.printer.error(&failure.message);
         failure.help.iter().for_each(|help| ctx.printer.help(help));
     }
-    Ok(failures.iter().map(|failure| failure.code).max_by_key(|code| code.code()).unwrap_or(ExitCode::Ok))
+    let codes = seen.failures.iter().map(|failure| failure.code);
+    Ok(codes.max_by_key(|code| code.code()).unwrap_or(ExitCode::Ok))
 }
 
 /// Why a run is not shown, if it is not.

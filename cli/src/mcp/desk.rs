@@ -1,0 +1,44 @@
+//! What the server works with: where it stands, what a person allowed it, and
+//! what it may read. Nothing that a client says changes any of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::app::Context;
+use crate::commands::analyze::words;
+use crate::exit_code::{ExitCode, Failure};
+
+/// Settled at the start.
+pub(super) struct Desk {
+    /// A printer that writes to stderr alone: stdout belongs to the protocol.
+    pub(super) ctx: Context,
+    /// The data directory.
+    pub(super) home: PathBuf,
+    /// Where the server was started; its project is what is run.
+    pub(super) project: PathBuf,
+    /// Directories below which files may be read, without links in them.
+    pub(super) roots: Vec<PathBuf>,
+    /// Things may be changed.
+    pub(super) control: bool,
+    /// Micro-dollars a day that need no person.
+    pub(super) spend: Option<u64>,
+    /// Only tools that read files.
+    pub(super) analysis: bool,
+}
+
+impl Desk {
+    /// A path of a client, where it may be read.
+    pub(super) fn path(&self, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.project.join(text);
+        let shown = || words::path(Path::new(text));
+        let real = path.canonicalize().map_err(|error| {
+            Failure::new(ExitCode::NotFound, format!("{}: {error}", shown()))
+                .help("paths are relative to where the server was started")
+        })?;
+        if self.roots.iter().any(|root| real.starts_with(root)) {
+            return Ok(real);
+        }
+        let roots: Vec<String> = self.roots.iter().map(|root| words::path(root)).collect();
+        Err(Failure::new(ExitCode::Denied, format!("{} is not below {}", shown(), roots.join(" or ")))
+            .help("a person can start the server with --root DIR for more directories"))
+    }
+}
