@@ -11,6 +11,7 @@ mod runs;
 mod simulate;
 mod tidy;
 mod values;
+mod views;
 
 pub use analyze::{AnalyzeArgs, FORMATS};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
@@ -25,6 +26,7 @@ pub use runs::{
 pub use simulate::SimulateArgs;
 pub use tidy::TidyArgs;
 pub use values::duration;
+pub use views::{HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs, ViewVerb};
 
 /// Runs work to its end on machines that may not stay.
 #[derive(Debug, Parser)]
@@ -157,6 +159,9 @@ pub enum Verb {
     },
     /// Say what training curves in files show: trends, what is wrong, what to do
     Analyze(AnalyzeArgs),
+    /// Look at training curves in files.
+    #[command(flatten)]
+    View(ViewVerb),
     /// Replay recorded availability: what a policy would have done, and at what cost
     Simulate(Box<SimulateArgs>),
     /// Start, stop and look after the controller

@@ -34,6 +34,7 @@ pub mod stop;
 pub mod sync;
 pub mod tidy;
 pub mod version;
+pub(crate) mod views;
 pub mod why;
 
 use std::io::IsTerminal as _;
@@ -92,6 +93,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Analyze(args) => analyze::perform(ctx, &args),
+        Verb::View(verb) => views::perform(ctx, &verb),
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,

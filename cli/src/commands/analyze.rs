@@ -3,12 +3,13 @@
 //! network, and changes nothing.
 
 mod find;
+pub(crate) mod gather;
 mod history;
 mod json;
 mod read;
 mod text;
-mod tokens;
-mod words;
+pub(crate) mod tokens;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::io;
