@@ -12,6 +12,7 @@ mod runs;
 mod simulate;
 mod tidy;
 mod values;
+mod views;
 
 pub use analyze::{AnalyzeArgs, FORMATS};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
@@ -27,6 +28,7 @@ pub use runs::{
 pub use simulate::SimulateArgs;
 pub use tidy::TidyArgs;
 pub use values::{duration, setting};
+pub use views::{HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs, ViewVerb};
 
 /// Runs work to its end on machines that may not stay.
 #[derive(Debug, Parser)]
@@ -163,6 +165,9 @@ pub enum Verb {
     Mcp(McpArgs),
     /// Do what an assistant asked for, once you have seen it with its price and cap
     Approve(ApproveArgs),
+    /// Look at training curves in files.
+    #[command(flatten)]
+    View(ViewVerb),
     /// Replay recorded availability: what a policy would have done, and at what cost
     Simulate(Box<SimulateArgs>),
     /// Start, stop and look after the controller

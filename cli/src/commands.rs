@@ -35,6 +35,7 @@ pub mod stop;
 pub mod sync;
 pub mod tidy;
 pub mod version;
+pub(crate) mod views;
 pub mod why;
 
 use std::io::IsTerminal as _;
@@ -95,6 +96,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Analyze(args) => analyze::perform(ctx, &args),
         Verb::Mcp(args) => Box::pin(crate::mcp::serve(ctx, &args)).await,
         Verb::Approve(args) => Box::pin(approve::perform(ctx, &args)).await,
+        Verb::View(verb) => views::perform(ctx, &verb),
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,

@@ -6,6 +6,8 @@
 mod analyze;
 #[path = "cli/simulate.rs"]
 mod simulate;
+#[path = "cli/views.rs"]
+mod views;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

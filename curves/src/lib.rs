@@ -13,6 +13,7 @@ mod pace;
 mod read;
 mod series;
 pub mod statistics;
+pub mod view;
 
 pub use pace::{MAX_SAMPLES, eta, rate};
 pub use read::{

@@ -39,11 +39,11 @@ fn names() -> String {
     FORMATS.map(|(name, _)| name).join(", ")
 }
 
-fn formats() -> String {
+pub(super) fn formats() -> String {
     format!("Read files as this, whatever they look like; of directories take only such files: {}", names())
 }
 
-fn format(text: &str) -> Result<Format, String> {
+pub(super) fn format(text: &str) -> Result<Format, String> {
     let known = FORMATS.iter().find(|(name, _)| *name == text);
     known.map(|(_, format)| *format).ok_or_else(|| format!("the formats are {}", names()))
 }

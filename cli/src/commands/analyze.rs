@@ -3,6 +3,7 @@
 //! network, and changes nothing.
 
 mod find;
+pub(crate) mod gather;
 mod history;
 mod json;
 mod read;

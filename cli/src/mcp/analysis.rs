@@ -11,8 +11,9 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{LEAST, Reply, spelt};
 use super::server::Progress;
-use crate::args::{AnalyzeArgs, FORMATS};
+use crate::args::{AnalyzeArgs, FORMATS, HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs};
 use crate::commands::analyze::{self, words};
+use crate::commands::views::{Answer, history, metrics, settings, stats};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Findings of a run in the structured form.
@@ -57,6 +58,47 @@ pub(super) async fn analyze(
     let reply = text.lines().fold(Reply::default(), Reply::line);
     Ok(reply.rows(runs.iter().map(row).collect()))
 }
+
+/// The views over one run's files.
+pub(super) async fn view(desk: &Arc<Desk>, name: &str, mut given: Arguments) -> anyhow::Result<Reply> {
+    let most = given.granted();
+    let path = given.needed("path")?;
+    let run = given.text("run")?;
+    let shown = Shown { tokens: u32::try_from((most / 2).max(50)).unwrap_or(u32::MAX), ..Shown::default() };
+    let asked: Asked = match name {
+        "history" | "stats" => {
+            let metrics = given.texts("metrics")?;
+            let (from, to) = (given.whole("from", 0, u64::MAX)?, given.whole("to", 0, u64::MAX)?);
+            given.end()?;
+            let path = desk.path(&path)?;
+            if name == "history" {
+                let args = HistoryArgs { path, run, metrics, from, to, shown, ..HistoryArgs::default() };
+                Box::new(move || history::answer(&args))
+            } else {
+                let args = StatsArgs { path, run, metrics, from, to, shown };
+                Box::new(move || stats::answer(&args))
+            }
+        }
+        "settings" => {
+            let only = given.text("only")?;
+            given.end()?;
+            let args = SettingsArgs { path: desk.path(&path)?, run, only, shown };
+            Box::new(move || settings::answer(&args))
+        }
+        _ => {
+            given.end()?;
+            let args = MetricsArgs { path: desk.path(&path)?, run, shown };
+            Box::new(move || metrics::answer(&args))
+        }
+    };
+    let answer = tokio::task::spawn_blocking(asked).await??;
+    let text = answer.text.replace("--tokens", "max_tokens");
+    // Both forms are the same lines: everything as JSON has no bound.
+    let rows = text.lines().map(Value::from).collect();
+    Ok(text.lines().fold(Reply::default(), Reply::line).rows(rows))
+}
+
+type Asked = Box<dyn FnOnce() -> anyhow::Result<Answer> + Send>;
 
 fn known(name: &str) -> Result<curves::format::Format, Failure> {
     let names = FORMATS.map(|(name, _)| name).join(", ");

@@ -60,6 +60,7 @@ impl Server {
         let desk = &*self.desk;
         match name {
             "analyze" => analysis::analyze(&self.desk, given, progress).await,
+            "history" | "stats" | "metrics" | "settings" => analysis::view(&self.desk, name, given).await,
             "list" => reading::list(desk, given).await,
             "status" => reading::status(desk, given).await,
             "logs" => reading::logs(desk, given).await,

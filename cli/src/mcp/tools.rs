@@ -61,6 +61,28 @@ pub(super) const ALL: &[Entry] = &[
         &[NeedsTexts("paths"), Text("format")],
         false,
     ),
+    entry(
+        "history",
+        Kind::Analysis,
+        "Values of metrics by step, extremes kept",
+        &[Needs("path"), Text("run"), Texts("metrics"), Whole("from"), Whole("to")],
+        false,
+    ),
+    entry(
+        "stats",
+        Kind::Analysis,
+        "Min, max, mean, last, spread, trend",
+        &[Needs("path"), Text("run"), Texts("metrics"), Whole("from"), Whole("to")],
+        false,
+    ),
+    entry("metrics", Kind::Analysis, "What a run logged", &[Needs("path"), Text("run")], false),
+    entry(
+        "settings",
+        Kind::Analysis,
+        "Settings a run was made with",
+        &[Needs("path"), Text("run"), Text("only")],
+        false,
+    ),
     entry("list", Kind::Look, "List runs", &[Flag("all"), Text("cursor")], true),
     entry("status", Kind::Look, "One run: state, step, cost, question", &[Needs("run")], false),
     entry(

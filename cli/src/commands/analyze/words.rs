@@ -71,7 +71,7 @@ pub(crate) fn ascii(text: &str) -> String {
 
 /// Gives metrics the names that the log has for them where they stand alone;
 /// in sentences they stay quoted.
-pub(super) fn restore(report: &mut Report, renamed: &BTreeMap<String, String>) {
+pub(crate) fn restore(report: &mut Report, renamed: &BTreeMap<String, String>) {
     if renamed.is_empty() {
         return;
     }
@@ -102,12 +102,12 @@ pub(crate) fn path(path: &Path) -> String {
 }
 
 /// The name that the command line has for a format.
-pub(super) fn format(format: Format) -> &'static str {
+pub(crate) fn format(format: Format) -> &'static str {
     FORMATS.iter().find(|(_, known)| *known == format).map_or("mlflow", |(name, _)| name)
 }
 
 /// The name that a value has in JSON.
-pub(super) fn in_json(value: &impl Serialize) -> String {
+pub(crate) fn in_json(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
