@@ -161,13 +161,13 @@ pub enum Verb {
     },
     /// Say what training curves in files show: trends, what is wrong, what to do
     Analyze(AnalyzeArgs),
+    /// Look at training curves in files.
+    #[command(flatten)]
+    View(ViewVerb),
     /// Serve what there is to look at and to do to an assistant, over MCP
     Mcp(McpArgs),
     /// Do what an assistant asked for, once you have seen it with its price and cap
     Approve(ApproveArgs),
-    /// Look at training curves in files.
-    #[command(flatten)]
-    View(ViewVerb),
     /// Replay recorded availability: what a policy would have done, and at what cost
     Simulate(Box<SimulateArgs>),
     /// Start, stop and look after the controller

@@ -156,7 +156,11 @@ pub(super) async fn destroy(desk: &Desk, mut given: Arguments) -> anyhow::Result
     let client = client(desk).await?;
     let action = match client.run(&target).await {
         Ok(detail) => {
-            let run = detail.run.unwrap_or_default();
+            let run = detail.run.clone().unwrap_or_default();
+            if run.ended_ms > 0 && detail.machines.iter().all(crate::report::is_released) {
+                let why = format!("{} has ended, and all its machines are gone", words::name(&run.name));
+                return Err(Failure::new(ExitCode::BadInput, why).help("nothing is left to destroy").into());
+            }
             Action::DestroyRun { id: run.id, name: run.name }
         }
         Err(failure) if failure.code == ExitCode::NotFound && !failure.message.contains("ambiguous") => {

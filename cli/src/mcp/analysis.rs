@@ -54,7 +54,7 @@ pub(super) async fn analyze(
     {
         return Err(failure.into());
     }
-    let text = text.replace("--tokens", "max_tokens").replace(", everything with --json", "");
+    let text = for_tools(&text);
     let reply = text.lines().fold(Reply::default(), Reply::line);
     Ok(reply.rows(runs.iter().map(row).collect()))
 }
@@ -92,10 +92,19 @@ pub(super) async fn view(desk: &Arc<Desk>, name: &str, mut given: Arguments) -> 
         }
     };
     let answer = tokio::task::spawn_blocking(asked).await??;
-    let text = answer.text.replace("--tokens", "max_tokens");
+    let text = for_tools(&answer.text);
     // Both forms are the same lines: everything as JSON has no bound.
     let rows = text.lines().map(Value::from).collect();
     Ok(text.lines().fold(Reply::default(), Reply::line).rows(rows))
+}
+
+/// How to get what was cut, in the words of a tool: the other form needs as
+/// much again.
+fn for_tools(text: &str) -> String {
+    let Some((before, after)) = text.rsplit_once("--tokens ") else { return text.to_owned() };
+    let (number, rest) = after.split_at(after.bytes().take_while(u8::is_ascii_digit).count());
+    let twice = number.parse::<u64>().map_or_else(|_| number.to_owned(), |need| (need * 2).to_string());
+    format!("{before}max_tokens {twice}{}", rest.replace(", everything with --json", ""))
 }
 
 type Asked = Box<dyn FnOnce() -> anyhow::Result<Answer> + Send>;
@@ -142,4 +151,16 @@ fn row(run: &Value) -> Value {
         row["findings"] = json!(findings);
     }
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cut_is_had_by_an_argument() {
+        let told = for_tools("a\ncut: 9 lines; all with --tokens 400, everything with --json\n");
+        assert_eq!(told, "a\ncut: 9 lines; all with max_tokens 800\n");
+        assert_eq!(for_tools("a\n"), "a\n");
+    }
 }

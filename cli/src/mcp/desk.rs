@@ -35,7 +35,13 @@ impl Desk {
                 .help("paths are relative to where the server was started")
         })?;
         if self.roots.iter().any(|root| real.starts_with(root)) {
-            return Ok(real);
+            // Shorter to read; the server stands in its project.
+            let below = real.strip_prefix(&self.project).ok().map(Path::to_owned);
+            return Ok(match below {
+                Some(here) if here.as_os_str().is_empty() => PathBuf::from("."),
+                Some(below) => below,
+                None => real,
+            });
         }
         let roots: Vec<String> = self.roots.iter().map(|root| words::path(root)).collect();
         Err(Failure::new(ExitCode::Denied, format!("{} is not below {}", shown(), roots.join(" or ")))

@@ -13,7 +13,7 @@ use super::reply::{Item, Reply, quoted, spelt};
 use crate::args::ConfigArgs;
 use crate::client::{Client, failure, selector};
 use crate::commands::analyze::words;
-use crate::commands::{answer, brief, load, moment, short, span, step};
+use crate::commands::{answer, brief, load, now_ms, short, span, step};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{bytes, money};
@@ -57,7 +57,7 @@ pub(super) async fn list(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
         );
         Item { line, row: brief_row(&run) }
     });
-    let reply = Reply::default().line(format!("{count} runs")).fact("runs", count);
+    let reply = Reply::default().line(counted(count, "run")).fact("runs", count);
     let reply = alerts.iter().fold(reply, |reply, alert| reply.line(format!("alert: {}", quoted(alert))));
     Ok(reply.page(items, first, more))
 }
@@ -70,6 +70,10 @@ fn brief_row(run: &v1::RunView) -> Value {
         }
     }
     row
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Dollars, to a hundredth of a cent.
@@ -272,18 +276,14 @@ pub(super) async fn events(desk: &Desk, mut given: Arguments) -> anyhow::Result<
     let ask = v1::EventsRequest { run, after, limit: 200, verify: false };
     let list = answer(client(desk).await?.operator.clone().events(ask).await)?.events;
     // Numbers have gaps where other runs speak: the cursor is the last number shown.
+    let now = now_ms();
     let line = |event: &v1::EventView| {
-        let detail = if event.detail_json == "{}" { String::new() } else { quoted(&event.detail_json) };
-        format!(
-            "{} {} {} {} {} {detail}",
-            event.seq,
-            moment(event.at_ms),
-            words::name(&event.actor),
-            words::name(&event.verb),
-            words::name(short(&event.object)),
-        )
+        let detail = if event.detail_json == "{}" { String::new() } else { spelt(&event.detail_json, 60) };
+        let detail = if detail.is_empty() { detail } else { quoted(&detail) };
+        let (age, verb) = (span(event.at_ms, now), words::name(&event.verb));
+        format!("{} {age} ago {verb} {} {detail}", event.seq, words::name(short(&event.object)))
     };
-    let row = |event: &v1::EventView| json!({ "seq": event.seq, "at": moment(event.at_ms), "verb": event.verb, "object": short(&event.object) });
+    let row = |event: &v1::EventView| json!({ "seq": event.seq, "verb": event.verb, "object": short(&event.object) });
     let numbers = list.iter().map(|event| event.seq).collect();
     let more = list.len() >= 200;
     let items = list.iter().map(|event| Item { line: line(event), row: row(event) }).collect();

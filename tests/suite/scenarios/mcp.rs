@@ -78,8 +78,10 @@ impl Assistant {
             texts
         });
         let parts = |text: String| {
-            let words: Vec<String> =
-                text.split(|c: char| c.is_whitespace() || ",;:()\"'`".contains(c)).map(str::to_owned).collect();
+            let words: Vec<String> = text
+                .split(|c: char| c.is_whitespace() || ",;:()\"'`".contains(c))
+                .map(str::to_owned)
+                .collect();
             words.into_iter().filter(|word| (4..=80).contains(&word.len()))
         };
         texts.flat_map(parts).collect()
@@ -127,8 +129,7 @@ fn approve(stage: &Stage, code: &str, typed: &str) -> Said {
 #[test]
 fn an_assistant_sees_a_run_and_ends_it_only_with_a_person() {
     let stage = Stage::new();
-    let training =
-        Training::new(&stage, &[("STEPS", "60"), ("STEP_MS", "60"), ("EVERY", "10")]).gated(40);
+    let training = Training::new(&stage, &[("STEPS", "60"), ("STEP_MS", "60"), ("EVERY", "10")]).gated(40);
     let run = training.submit(&stage);
     stage.when_durable(&run, 10);
     let dir = stage.path("desk");
@@ -226,7 +227,8 @@ fn a_model_that_replays_every_token_it_was_ever_given_spends_nothing() {
     let caps = json!({ "max_usd": 8, "max_usd_per_hour": 5 });
     let refused = acts.call("run", &json!({}));
     assert_eq!(refused["isError"], true, "without a cap: {refused}");
-    let dry = acts.ok("run", &json!({ "dry_run": true, "max_usd": 8, "max_usd_per_hour": 5, "max_tokens": 900 }));
+    let dry =
+        acts.ok("run", &json!({ "dry_run": true, "max_usd": 8, "max_usd_per_hour": 5, "max_tokens": 900 }));
     assert!(dry["paid"] == true && dry["max_usd"] == 8.0 && dry["offers"].as_u64() > Some(0), "{dry}");
     let asked = acts.ok("run", &caps);
     let code = asked["code"].as_str().unwrap().to_owned();
@@ -239,9 +241,13 @@ fn a_model_that_replays_every_token_it_was_ever_given_spends_nothing() {
     let tokens = acts.tokens();
     assert!(tokens.contains(&code), "{tokens:?}");
     for token in &tokens {
-        for (tool, argument) in
-            [("resume", "run"), ("fork", "checkpoint"), ("destroy", "target"), ("stop", "run"), ("status", "run")]
-        {
+        for (tool, argument) in [
+            ("resume", "run"),
+            ("fork", "checkpoint"),
+            ("destroy", "target"),
+            ("stop", "run"),
+            ("status", "run"),
+        ] {
             let said = acts.call(tool, &json!({ argument: token }));
             assert_eq!(said["isError"], true, "{tool} {token}: {said}");
         }
@@ -302,7 +308,9 @@ fn kept(name: &str) -> PathBuf {
 #[test]
 fn the_official_python_client_is_served_over_both_transports() {
     let stage = Stage::new();
-    let log: String = (0..400).map(|step| format!("{{\"step\":{step},\"loss\":{}}}\n", 2.0 / f64::from(step + 1))).collect();
+    let log: String = (0..400)
+        .map(|step| format!("{{\"step\":{step},\"loss\":{}}}\n", 2.0 / f64::from(step + 1)))
+        .collect();
     let project = "[run]\ncommand = [\"true\"]\n[environment]\nkind = \"none\"\n";
     let root = stage.project("p", &[("outlast.toml", project), ("a.jsonl", &log)]);
     let run = stage.submit(&root, &[]);
@@ -312,10 +320,13 @@ fn the_official_python_client_is_served_over_both_transports() {
     rig.arg("--venv").arg(kept("mcp-client-venv")).arg("--program").arg(stage.exe());
     rig.arg("--home").arg(&stage.home).arg("--project").arg(&root).args(["--run", &run]);
     let output = rig.stdin(Stdio::null()).output().expect("python3");
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.code() == Some(77) {
         assert!(std::env::var_os("OUTLAST_MCP_REQUIRED").is_none(), "the client is required: {told}");
-        eprintln!("skipped: the_official_python_client_is_served_over_both_transports: mcp cannot be installed here");
+        eprintln!(
+            "skipped: the_official_python_client_is_served_over_both_transports: mcp cannot be installed here"
+        );
         return;
     }
     assert!(output.status.success(), "{told}");
