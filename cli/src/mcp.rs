@@ -11,6 +11,7 @@ mod analysis;
 pub(crate) mod approval;
 mod arguments;
 mod desk;
+mod following;
 mod http;
 mod prompts;
 mod reading;

@@ -17,6 +17,8 @@ pub(super) const LEAST: usize = 60;
 pub(super) const MOST: usize = 20_000;
 /// Characters of one line that others wrote.
 const QUOTED: usize = 240;
+/// Characters of one text in the structured form.
+const LONG: usize = 2_000;
 /// Kept for saying what was cut.
 const NOTICE: usize = 34;
 
@@ -233,7 +235,7 @@ fn shortened(text: &str, most: usize) -> String {
 /// The same value with nothing but ASCII in its strings.
 fn ascii(value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(words::ascii(&text)),
+        Value::String(text) => Value::String(spelt(&text, LONG)),
         Value::Array(list) => list.into_iter().map(ascii).collect(),
         Value::Object(map) => map.into_iter().map(|(k, v)| (words::ascii(&k), ascii(v))).collect(),
         other => other,

@@ -15,7 +15,7 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{failure, spelt};
 use super::server::Progress;
-use super::{analysis, reading};
+use super::{analysis, following, reading};
 use crate::commands::answer;
 use crate::daemon;
 
@@ -105,7 +105,7 @@ pub(super) async fn read(desk: &Arc<Desk>, uri: &str) -> Result<ReadResourceResu
         let run = decoded(run).ok_or_else(unknown)?;
         match part {
             "status" => reading::status(desk, given(json!({ "run": run }))).await,
-            "logs" => reading::logs(desk, given(json!({ "run": run, "lines": 500 }))).await,
+            "logs" => following::logs(desk, given(json!({ "run": run, "lines": 500 }))).await,
             "why" => reading::why(desk, given(json!({ "run": run }))).await,
             _ => return Err(unknown()),
         }

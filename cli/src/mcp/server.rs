@@ -20,7 +20,7 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Reply, USUAL, failure, wrong};
 use super::tools::{self, Kind};
-use super::{acting, analysis, prompts, reading, resources};
+use super::{acting, analysis, following, prompts, reading, resources};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Calls that are worked on at once; further ones wait.
@@ -63,7 +63,8 @@ impl Server {
             "history" | "stats" | "metrics" | "settings" => analysis::view(&self.desk, name, given).await,
             "list" => reading::list(desk, given).await,
             "status" => reading::status(desk, given).await,
-            "logs" => reading::logs(desk, given).await,
+            "watch" => following::watch(desk, given, &progress).await,
+            "logs" => following::logs(desk, given).await,
             "why" => reading::why(desk, given).await,
             "events" => reading::events(desk, given).await,
             "checkpoints" => reading::checkpoints(desk, given).await,
@@ -93,30 +94,40 @@ impl Server {
         };
         let (told, mut steps) = mpsc::channel(8);
         let progress = Progress { told, ct: context.ct.clone() };
-        let token = context.meta.get_progress_token();
         let mut work = Box::pin(self.perform(entry.name, given, progress));
-        let mut count = 0.0;
+        let mut count = 0;
         let done = loop {
             tokio::select! {
-                done = &mut work => break done,
+                biased;
                 Some(message) = steps.recv() => {
-                    count += 1.0;
-                    if let Some(token) = &token {
-                        let step = ProgressNotificationParam::new(token.clone(), count).with_message(message);
-                        // A client that does not listen loses nothing but this.
-                        let _ = context.peer.notify_progress(step).await;
-                    }
+                    count += 1;
+                    tell(context, count, message).await;
                 }
+                done = &mut work => break done,
                 // What changes something is not cut in two.
                 () = context.ct.cancelled(), if entry.kind != Kind::Act => {
                     break Err(Failure::new(ExitCode::Cancelled, "cancelled").into());
                 }
             }
         };
+        // What was told last comes before the answer.
+        while let Ok(message) = steps.try_recv() {
+            count += 1;
+            tell(context, count, message).await;
+        }
         match done {
             Ok(reply) => reply.within(most),
             Err(error) => wrong(&failure(&error), most),
         }
+    }
+}
+
+/// Says how far a call is, to a client that asked to be told.
+async fn tell(context: &RequestContext<RoleServer>, count: u32, message: String) {
+    if let Some(token) = context.meta.get_progress_token() {
+        let step = ProgressNotificationParam::new(token, f64::from(count)).with_message(message);
+        // A client that does not listen loses nothing but this.
+        let _ = context.peer.notify_progress(step).await;
     }
 }
 

@@ -86,6 +86,13 @@ pub(super) const ALL: &[Entry] = &[
     entry("list", Kind::Look, "List runs", &[Flag("all"), Text("cursor")], true),
     entry("status", Kind::Look, "One run: state, step, cost, question", &[Needs("run")], false),
     entry(
+        "watch",
+        Kind::Look,
+        "Wait until a run changes state, at most seconds",
+        &[Needs("run"), Whole("seconds")],
+        false,
+    ),
+    entry(
         "logs",
         Kind::Look,
         "Last lines a run wrote; cursor goes back",
@@ -194,6 +201,14 @@ mod tests {
     fn the_list_of_tools_costs_few_tokens() {
         let (all, analysis) = (tokens(|_| true), tokens(|entry| entry.kind == Kind::Analysis));
         assert!(all <= 2_000 && analysis <= 1_000, "{all} in full, {analysis} for analysis");
+    }
+
+    #[test]
+    fn the_guides_for_assistants_fit() {
+        let count = |text: &str| o200k_base_singleton().encode_ordinary(text).len();
+        let skill = count(include_str!("../../../packaging/skill/SKILL.md"));
+        let guide = count(include_str!("../../../docs/assistants.md"));
+        assert!(skill <= 1_500 && guide <= 1_500, "skill {skill}, guide {guide}");
     }
 
     #[test]
