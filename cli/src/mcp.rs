@@ -21,6 +21,7 @@ mod server;
 pub(crate) mod shelf;
 mod stdio;
 mod tools;
+mod views;
 
 use std::io::{self, IsTerminal as _};
 

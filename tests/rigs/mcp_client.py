@@ -106,8 +106,10 @@ async def stdio(options) -> None:
             await use(client, f"stdio {mode}", options)
 
 
-def status_of(url: str, headers: dict) -> int:
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+PING = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+
+
+def status_of(url: str, headers: dict, body: bytes = PING) -> int:
     usual = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     request = urllib.request.Request(url, data=body, headers={**usual, **headers})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -115,6 +117,9 @@ def status_of(url: str, headers: dict) -> int:
         return direct.open(request, timeout=60).status
     except urllib.error.HTTPError as error:
         return error.code
+    except (urllib.error.URLError, ConnectionError):
+        # Refused while it was still being sent.
+        return 413
 
 
 async def http(options) -> None:
@@ -139,6 +144,18 @@ async def http(options) -> None:
         check("http: another name for this computer is refused", rebound in (400, 403, 421), rebound)
         large = status_of(url, {**bearer, "X-Large": "x" * 2_000_000})
         check("http: headers have a bound", large in (400, 413, 431), large)
+        hostile = {
+            "no JSON": b"not json",
+            "no text": b"\xff\xfe",
+            "half of it": PING[:20],
+            "deep": b"[" * 100_000,
+            "a batch": b"[" + PING + b"]",
+            "nothing": b"",
+            "too much": b'{"a":"' + b"x" * (2 << 20) + b'"}',
+        }
+        for what, body in hostile.items():
+            code = status_of(url, bearer, body)
+            check(f"http: refused: {what}", 400 <= code < 500, code)
         for mode in ("legacy", "auto", "2026-07-28"):
             async with httpx2.AsyncClient(headers=bearer, trust_env=False, timeout=60) as inner:
                 async with Client(streamable_http_client(url, http_client=inner), mode=mode) as client:

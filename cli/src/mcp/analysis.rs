@@ -11,9 +11,9 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{LEAST, Reply, spelt};
 use super::server::Progress;
-use crate::args::{AnalyzeArgs, FORMATS, HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs};
+use super::views::for_tools;
+use crate::args::{AnalyzeArgs, FORMATS};
 use crate::commands::analyze::{self, words};
-use crate::commands::views::{Answer, history, metrics, settings, stats};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Findings of a run in the structured form.
@@ -59,56 +59,6 @@ pub(super) async fn analyze(
     Ok(reply.rows(runs.iter().map(row).collect()))
 }
 
-/// The views over one run's files.
-pub(super) async fn view(desk: &Arc<Desk>, name: &str, mut given: Arguments) -> anyhow::Result<Reply> {
-    let most = given.granted();
-    let path = given.needed("path")?;
-    let run = given.text("run")?;
-    let shown = Shown { tokens: u32::try_from((most / 2).max(50)).unwrap_or(u32::MAX), ..Shown::default() };
-    let asked: Asked = match name {
-        "history" | "stats" => {
-            let metrics = given.texts("metrics")?;
-            let (from, to) = (given.whole("from", 0, u64::MAX)?, given.whole("to", 0, u64::MAX)?);
-            given.end()?;
-            let path = desk.path(&path)?;
-            if name == "history" {
-                let args = HistoryArgs { path, run, metrics, from, to, shown, ..HistoryArgs::default() };
-                Box::new(move || history::answer(&args))
-            } else {
-                let args = StatsArgs { path, run, metrics, from, to, shown };
-                Box::new(move || stats::answer(&args))
-            }
-        }
-        "settings" => {
-            let only = given.text("only")?;
-            given.end()?;
-            let args = SettingsArgs { path: desk.path(&path)?, run, only, shown };
-            Box::new(move || settings::answer(&args))
-        }
-        _ => {
-            given.end()?;
-            let args = MetricsArgs { path: desk.path(&path)?, run, shown };
-            Box::new(move || metrics::answer(&args))
-        }
-    };
-    let answer = tokio::task::spawn_blocking(asked).await??;
-    let text = for_tools(&answer.text);
-    // Both forms are the same lines: everything as JSON has no bound.
-    let rows = text.lines().map(Value::from).collect();
-    Ok(text.lines().fold(Reply::default(), Reply::line).rows(rows))
-}
-
-/// How to get what was cut, in the words of a tool: the other form needs as
-/// much again.
-fn for_tools(text: &str) -> String {
-    let Some((before, after)) = text.rsplit_once("--tokens ") else { return text.to_owned() };
-    let (number, rest) = after.split_at(after.bytes().take_while(u8::is_ascii_digit).count());
-    let twice = number.parse::<u64>().map_or_else(|_| number.to_owned(), |need| (need * 2).to_string());
-    format!("{before}max_tokens {twice}{}", rest.replace(", everything with --json", ""))
-}
-
-type Asked = Box<dyn FnOnce() -> anyhow::Result<Answer> + Send>;
-
 fn known(name: &str) -> Result<curves::format::Format, Failure> {
     let names = FORMATS.map(|(name, _)| name).join(", ");
     let found = FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format);
@@ -151,16 +101,4 @@ fn row(run: &Value) -> Value {
         row["findings"] = json!(findings);
     }
     row
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_cut_is_had_by_an_argument() {
-        let told = for_tools("a\ncut: 9 lines; all with --tokens 400, everything with --json\n");
-        assert_eq!(told, "a\ncut: 9 lines; all with max_tokens 800\n");
-        assert_eq!(for_tools("a\n"), "a\n");
-    }
 }

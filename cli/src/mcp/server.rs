@@ -20,7 +20,7 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Reply, USUAL, failure, wrong};
 use super::tools::{self, Kind};
-use super::{acting, analysis, following, prompts, reading, resources};
+use super::{acting, analysis, following, prompts, reading, resources, views};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Calls that are worked on at once; further ones wait.
@@ -60,7 +60,6 @@ impl Server {
         let desk = &*self.desk;
         match name {
             "analyze" => analysis::analyze(&self.desk, given, progress).await,
-            "history" | "stats" | "metrics" | "settings" => analysis::view(&self.desk, name, given).await,
             "list" => reading::list(desk, given).await,
             "status" => reading::status(desk, given).await,
             "watch" => following::watch(desk, given, &progress).await,
@@ -75,6 +74,7 @@ impl Server {
             "destroy" => Box::pin(acting::destroy(desk, given)).await,
             "fork" => Box::pin(acting::fork(desk, given)).await,
             "resume" => Box::pin(acting::resume(desk, given)).await,
+            name if views::NAMES.contains(&name) => views::view(&self.desk, name, given).await,
             _ => Err(Failure::new(ExitCode::Internal, "this tool is missing").into()),
         }
     }

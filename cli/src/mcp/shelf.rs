@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::exit_code::{ExitCode, Failure};
@@ -24,10 +24,14 @@ pub(crate) struct Held {
     _file: File,
 }
 
-fn private(mode: u32) -> OpenOptions {
+fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(mode).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
+    options.mode(0o600);
     options
+}
+
+fn odd(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a private file", path.display()))
 }
 
 impl Shelf {
@@ -66,23 +70,28 @@ impl Shelf {
 
     /// Waits until nobody else changes anything.
     pub(crate) fn hold(&self) -> io::Result<Held> {
-        let file =
-            private(0o600).read(true).write(true).create(true).truncate(false).open(self.path("lock"))?;
+        let file = private().read(true).write(true).create(true).truncate(false).open(self.path("lock"))?;
         file.lock()?;
         Ok(Held { _file: file })
     }
 
     /// A file, or nothing.
     pub(crate) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = match private(0o600).read(true).open(self.path(name)) {
-            Ok(file) => file,
+        let path = self.path(name);
+        let named = match fs::symlink_metadata(&path) {
+            Ok(named) => named,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        // No link, no pipe: what is opened is looked at once more.
+        if !named.is_file() {
+            return Err(odd(&path));
+        }
+        let file = File::open(&path)?;
         let meta = file.metadata()?;
-        if !meta.is_file() || meta.permissions().mode() & 0o077 != 0 || meta.len() > LARGEST {
-            let why = format!("{} is not a private file of its own", self.path(name).display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let same = (meta.dev(), meta.ino()) == (named.dev(), named.ino());
+        if !same || meta.permissions().mode() & 0o077 != 0 || meta.len() > LARGEST {
+            return Err(odd(&path));
         }
         let mut bytes = Vec::new();
         file.take(LARGEST).read_to_end(&mut bytes)?;
@@ -92,7 +101,8 @@ impl Shelf {
     /// Writes a file, whole, and waits until the disk has it.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let beside = self.path(&format!("{name}.new"));
-        let mut file = private(0o600).write(true).create(true).truncate(true).open(&beside)?;
+        self.remove(&format!("{name}.new"))?;
+        let mut file = private().write(true).create_new(true).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, self.path(name))?;

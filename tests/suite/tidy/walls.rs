@@ -38,7 +38,7 @@ const SYSTEM: [&str; 14] = [
     "examples",
 ];
 
-const WALLS: [Wall; 6] = [
+const WALLS: [Wall; 7] = [
     Wall {
         names: &["tonic::transport", "rustls", "tokio_rustls"],
         within: &[],
@@ -53,6 +53,13 @@ const WALLS: [Wall; 6] = [
         allowed: &["controller/src/store"],
         tests: false,
         why: "the database stays behind the store",
+    },
+    Wall {
+        names: &["rmcp"],
+        within: &[],
+        allowed: &["cli/src/mcp"],
+        tests: true,
+        why: "the protocol of assistants stays behind the server (0056)",
     },
     Wall {
         names: &["nix"],
