@@ -7,10 +7,12 @@ mod analyze;
 mod artifacts;
 mod installation;
 mod machines;
+mod mcp;
 mod runs;
 mod simulate;
 mod tidy;
 mod values;
+mod views;
 
 pub use analyze::{AnalyzeArgs, FORMATS, ReadAs};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
@@ -18,13 +20,15 @@ pub use installation::{
     ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,
 };
 pub use machines::{HealthArgs, HostsArgs, MachinesVerb, OffersArgs, RecommendArgs, UpgradeArgs};
+pub use mcp::{Allowed, ApproveArgs, McpArgs, Offered};
 pub use runs::{
     AnswerArgs, DestroyArgs, EventsArgs, LogsArgs, PullArgs, ResumeArgs, RunArgs, StatusArgs, StopArgs,
     SyncArgs, WhyArgs,
 };
 pub use simulate::SimulateArgs;
 pub use tidy::TidyArgs;
-pub use values::duration;
+pub use values::{duration, setting};
+pub use views::{HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs, ViewVerb};
 
 /// Runs work to its end on machines that may not stay.
 #[derive(Debug, Parser)]
@@ -157,6 +161,13 @@ pub enum Verb {
     },
     /// Say what training curves in files show: trends, what is wrong, what to do
     Analyze(AnalyzeArgs),
+    /// Look at training curves in files.
+    #[command(flatten)]
+    View(ViewVerb),
+    /// Serve what there is to look at and to do to an assistant, over MCP
+    Mcp(McpArgs),
+    /// Do what an assistant asked for, once you have seen it with its price and cap
+    Approve(ApproveArgs),
     /// Replay recorded availability: what a policy would have done, and at what cost
     Simulate(Box<SimulateArgs>),
     /// Start, stop and look after the controller

@@ -3,6 +3,7 @@
 
 pub mod analyze;
 pub mod answer;
+pub mod approve;
 pub mod artifacts;
 pub mod bill;
 pub mod checkpoints;
@@ -34,6 +35,7 @@ pub mod stop;
 pub mod sync;
 pub mod tidy;
 pub mod version;
+pub(crate) mod views;
 pub mod why;
 
 use std::io::IsTerminal as _;
@@ -92,6 +94,9 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Analyze(args) => Box::pin(analyze::perform(ctx, &args)).await,
+        Verb::Mcp(args) => Box::pin(crate::mcp::serve(ctx, &args)).await,
+        Verb::Approve(args) => Box::pin(approve::perform(ctx, &args)).await,
+        Verb::View(verb) => Box::pin(views::perform(ctx, verb)).await,
         Verb::Simulate(args) => simulate::perform(ctx, &args),
         Verb::Controller { verb } => Box::pin(controller::perform(ctx, verb)).await,
         Verb::Login(args) => Box::pin(login::login(ctx, &args)).await,

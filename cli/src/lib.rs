@@ -19,6 +19,7 @@ pub mod attach;
 pub mod chaos;
 pub mod follow;
 pub mod market;
+pub mod mcp;
 pub mod pull;
 pub mod report;
 pub mod screen;

@@ -8,6 +8,8 @@ mod analyze;
 mod simulate;
 #[path = "cli/tracking_server.rs"]
 mod tracking_server;
+#[path = "cli/views.rs"]
+mod views;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

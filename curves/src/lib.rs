@@ -15,6 +15,7 @@ mod read;
 mod series;
 pub mod settings;
 pub mod statistics;
+pub mod view;
 pub mod write;
 
 pub use pace::{MAX_SAMPLES, eta, rate};

@@ -24,6 +24,7 @@ mod health;
 mod hostile;
 mod losses;
 mod market;
+mod mcp;
 mod money;
 mod notices;
 mod output;

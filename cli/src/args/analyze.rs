@@ -76,3 +76,14 @@ fn read_as(text: &str) -> Result<ReadAs, String> {
         format!("the formats are {}; there is no program {}{text} on PATH", names(), plugin::PREFIX)
     })
 }
+
+/// What views say of their `--format`.
+pub(super) fn plain_formats() -> String {
+    format!("Read files as this, whatever they look like; of directories take only such files: {}", names())
+}
+
+/// A format of this program's own.
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    let known = FORMATS.iter().find(|(name, _)| *name == text);
+    known.map(|(_, format)| *format).ok_or_else(|| format!("the formats are {}", names()))
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Where it is none.
-pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+pub fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is written SECTION.KEY=VALUE")?;
     if !name.contains('.') {
         return Err(format!("`{name}` names no section: it is written SECTION.KEY=VALUE"));

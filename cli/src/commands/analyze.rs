@@ -7,6 +7,7 @@ mod aim;
 mod database;
 mod explain;
 mod find;
+pub(crate) mod gather;
 mod history;
 mod holes;
 mod json;
@@ -18,8 +19,8 @@ mod schema;
 mod server;
 mod source;
 mod text;
-mod tokens;
-mod words;
+pub(crate) mod tokens;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,12 +38,38 @@ use read::Run;
 /// Reasons that are told of a path without data.
 const REASONS: usize = 3;
 
-/// Does it.
+/// What was found in files: shown by this verb, and given to assistants.
+pub(crate) struct Seen {
+    runs: Vec<Run>,
+    found: Found,
+    /// Paths that could not be read or hold no data.
+    pub(crate) failures: Vec<Failure>,
+}
+
+impl Seen {
+    /// The answer in at most so many tokens; empty where no run was found.
+    pub(crate) fn text(&self, tokens: usize) -> String {
+        if self.runs.is_empty() { String::new() } else { text::answer(&self.runs, &self.found, tokens) }
+    }
+
+    /// Everything, as a list.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let runs: Vec<_> = self.runs.iter().map(json::object).collect();
+        serde_json::to_value(runs).unwrap_or_default()
+    }
+}
+
+/// Reads and judges. `go_on` is told each file before it is read, and ends the
+/// reading with `false`.
 ///
 /// # Errors
 /// Where a run is named that there is not, and all that is wrong in a file that
-/// says what metrics mean. What cannot be read is told after what can.
-pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+/// says what metrics mean. What cannot be read is told in what was seen.
+pub(crate) async fn look(
+    ctx: &Context,
+    args: &AnalyzeArgs,
+    go_on: &mut dyn FnMut(&Path) -> bool,
+) -> anyhow::Result<Seen> {
     let only = match &args.format {
         Some(ReadAs::Format(format)) => Some(*format),
         _ => None,
@@ -59,7 +86,9 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
             if args.explain {
                 continue;
             }
-            ctx.printer.progress(&format!("reading {}", source.path.display()));
+            if !go_on(&source.path) {
+                return Ok(Seen { runs, found, failures });
+            }
             let run = read::analyse(&source, metrics.as_ref());
             match passed_over(&run) {
                 Some(why) => found.skip(&source.path, why),
@@ -75,9 +104,23 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
             Ok(()) => {}
         }
     }
+    Ok(Seen { runs, found, failures })
+}
+
+/// Does it.
+///
+/// # Errors
+/// As [`look`]; what cannot be read is told after what can.
+pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let mut tell = |path: &Path| {
+        ctx.printer.progress(&format!("reading {}", path.display()));
+        true
+    };
+    let seen = Box::pin(look(ctx, args, &mut tell)).await?;
     ctx.printer.clear_progress();
+    let runs = &seen.runs;
     if args.write_schema {
-        for run in &runs {
+        for run in runs {
             let primary = run.logged.iter().find(|name| run.report.primary.as_deref() == Some(name));
             ctx.printer.raw(schema::written(&run.logged, primary.map(String::as_str)).as_bytes());
         }
@@ -86,15 +129,21 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
                 .warn("several runs were found: each has a [metrics] of its own above, and a file takes one");
         }
     } else if args.explain {
-        explain::print(ctx, &found, args.json);
+        explain::print(ctx, &seen.found, args.json);
+    } else if args.json {
+        ctx.printer.json(&runs.iter().map(json::object).collect::<Vec<_>>());
+        for Skipped { path, why } in &seen.found.skipped {
+            ctx.printer.note(&format!("{}: passed over: {why}", words::path(path)));
+        }
     } else {
-        print(ctx, args, &runs, &found);
+        ctx.printer.raw(seen.text(args.tokens as usize).as_bytes());
     }
-    for failure in &failures {
+    for failure in &seen.failures {
         ctx.printer.error(&failure.message);
         failure.help.iter().for_each(|help| ctx.printer.help(help));
     }
-    Ok(failures.iter().map(|failure| failure.code).max_by_key(|code| code.code()).unwrap_or(ExitCode::Ok))
+    let codes = seen.failures.iter().map(|failure| failure.code);
+    Ok(codes.max_by_key(|code| code.code()).unwrap_or(ExitCode::Ok))
 }
 
 /// What somebody said of the metrics below a path.
@@ -118,18 +167,6 @@ async fn add(ctx: &Context, args: &AnalyzeArgs, found: &mut Found, path: &Path) 
             server::add(found, &address?, &ctx.env).await
         }
         None => found.add(path),
-    }
-}
-
-fn print(ctx: &Context, args: &AnalyzeArgs, runs: &[Run], found: &Found) {
-    if args.json {
-        ctx.printer.json(&runs.iter().map(json::object).collect::<Vec<_>>());
-        for Skipped { path, why } in &found.skipped {
-            ctx.printer.note(&format!("{}: passed over: {why}", words::path(path)));
-        }
-    } else if !runs.is_empty() {
-        let answer = text::answer(runs, found, args.tokens as usize);
-        ctx.printer.raw(answer.as_bytes());
     }
 }
 

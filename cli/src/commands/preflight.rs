@@ -70,7 +70,7 @@ fn amount(text: &str) -> Option<f64> {
 }
 
 /// The whole of it, in words.
-fn told(spec: &RunSpec, reply: &v1::PreflightReply) -> String {
+pub(crate) fn told(spec: &RunSpec, reply: &v1::PreflightReply) -> String {
     let machine = &spec.machine;
     let gpus = if machine.gpus.is_empty() { "any GPU".to_owned() } else { machine.gpus.join(" or ") };
     let offers = match (reply.problem.as_str(), reply.offers) {

@@ -219,7 +219,8 @@ impl Stage {
         self.project("hf", &[("train.py", &program), ("gated.py", GATED), ("outlast.toml", &settings)])
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A call that is not begun, with the variables of this installation alone.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.exe);
         for (name, _) in std::env::vars_os() {
             if FOREIGN.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes())) {

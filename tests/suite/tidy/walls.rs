@@ -42,7 +42,7 @@ const SYSTEM: [&str; 16] = [
     "examples",
 ];
 
-const WALLS: [Wall; 6] = [
+const WALLS: [Wall; 7] = [
     Wall {
         names: &["tonic::transport", "rustls", "tokio_rustls"],
         within: &[],
@@ -58,6 +58,13 @@ const WALLS: [Wall; 6] = [
         allowed: &["controller/src/store", "cli/src/commands/analyze/database"],
         tests: false,
         why: "the database stays behind the store",
+    },
+    Wall {
+        names: &["rmcp"],
+        within: &[],
+        allowed: &["cli/src/mcp"],
+        tests: true,
+        why: "the protocol of assistants stays behind the server (0056)",
     },
     Wall {
         names: &["nix"],

@@ -33,12 +33,20 @@ const MOST: u64 = 16 << 30;
 pub(crate) async fn resolve(ctx: &Context, paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut resolved = Vec::new();
     for path in paths {
-        resolved.push(match name_in(path) {
-            Some(name) => copy(ctx, name).await?.unwrap_or_else(|| path.clone()),
-            None => path.clone(),
-        });
+        resolved.push(place(ctx, path).await?);
     }
     Ok(resolved)
+}
+
+/// The same for one.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn place(ctx: &Context, path: &Path) -> anyhow::Result<PathBuf> {
+    Ok(match name_in(path) {
+        Some(name) => copy(ctx, name).await?.unwrap_or_else(|| path.to_owned()),
+        None => path.to_owned(),
+    })
 }
 
 /// The name of a run that a path may mean.
@@ -51,6 +59,11 @@ fn name_in(path: &Path) -> Option<&str> {
         (Some(Component::Normal(name)), None) => name.to_str().filter(|name| is_plain(name)),
         _ => None,
     }
+}
+
+/// Whether a text could be a run's name.
+pub(crate) fn may_be_run(text: &str) -> bool {
+    is_plain(text)
 }
 
 fn is_plain(name: &str) -> bool {

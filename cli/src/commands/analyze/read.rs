@@ -154,18 +154,33 @@ fn analyse_parts(source: &Source, metrics: Option<&Metrics>) -> Run {
 
 fn pass(source: &Source, settings: Settings, keys: &Schema) -> Taken {
     let mut taken = Taken::new(settings);
+    let said = parts(source, keys, &mut taken);
+    (taken.losses, taken.notes) = (said.losses, said.notes);
+    taken
+}
+
+/// What is said of the reading itself.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) losses: Losses,
+    pub(super) notes: Vec<String>,
+}
+
+/// Reads all parts of a run into a sink.
+pub(super) fn parts(source: &Source, keys: &Schema, sink: &mut dyn Sink) -> Said {
+    let mut said = Said::default();
     if let Some(Inside::Aim(run)) = source.parts.first().map(|part| &part.inside) {
-        let (counts, notes) = aim::feed(run, &source.parts, &mut taken);
-        taken.losses.add(&counts);
-        taken.notes.extend(notes);
-        return taken;
+        let (counts, notes) = aim::feed(run, &source.parts, sink);
+        said.losses.add(&counts);
+        said.notes = notes;
+        return said;
     }
     for part in &source.parts {
-        if let Err(error) = feed(part, keys, &mut taken) {
-            taken.notes.push(note(part, &error));
+        if let Err(error) = feed(part, keys, sink, &mut said) {
+            said.notes.push(note(part, &error));
         }
     }
-    taken
+    said
 }
 
 /// What is said of a file that could not be read to its end.
@@ -174,22 +189,22 @@ pub(super) fn note(part: &Part, error: &io::Error) -> String {
     format!("{}: {error}", words::quoted(&name))
 }
 
-fn feed(part: &Part, keys: &Schema, taken: &mut Taken) -> io::Result<()> {
+fn feed(part: &Part, keys: &Schema, sink: &mut dyn Sink, said: &mut Said) -> io::Result<()> {
     match &part.inside {
         Inside::Bytes | Inside::Gzip | Inside::MlflowExperiment => {}
         Inside::Stored(run) => {
             let mut counts = Counts::default();
-            let read = database::feed(part.file(), run, taken, &mut counts);
-            taken.losses.add(&counts);
-            taken.notes.extend(read?);
+            let read = database::feed(part.file(), run, sink, &mut counts);
+            said.losses.add(&counts);
+            said.notes.extend(read?);
             return Ok(());
         }
         Inside::ClearmlTask => {
-            return clearml_task(&whole(part)?, taken)
+            return clearml_task(&whole(part)?, sink)
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no task of ClearML's"));
         }
-        Inside::MlflowParam(name) => return whole(part).map(|bytes| mlflow_param(name, &bytes, taken)),
-        Inside::MlflowTag(name) => return whole(part).map(|bytes| mlflow_tag(name, &bytes, taken)),
+        Inside::MlflowParam(name) => return whole(part).map(|bytes| mlflow_param(name, &bytes, sink)),
+        Inside::MlflowTag(name) => return whole(part).map(|bytes| mlflow_tag(name, &bytes, sink)),
         // Its parts are read together.
         Inside::Aim(_) => return Err(io::ErrorKind::InvalidInput.into()),
     }
@@ -210,16 +225,16 @@ fn feed(part: &Part, keys: &Schema, taken: &mut Taken) -> io::Result<()> {
         }
     };
     let mut file = bytes.take(MAX_FILE_BYTES);
-    let (passed, read) = through(&mut file, holes, |bytes| reader.feed(bytes, taken));
+    let (passed, read) = through(&mut file, holes, |bytes| reader.feed(bytes, sink));
     if passed > 0 {
         let name = words::quoted(&part.path.file_name().unwrap_or_default().to_string_lossy());
-        taken.notes.push(format!("{name}: a hole of {passed} bytes, to which nothing was ever written"));
+        said.notes.push(format!("{name}: a hole of {passed} bytes, to which nothing was ever written"));
     }
     // What was read before a failure counts all the same.
-    reader.finish(taken);
-    taken.losses.add(reader.counts());
+    reader.finish(sink);
+    said.losses.add(reader.counts());
     if read.is_ok() && file.limit() == 0 {
-        taken.notes.push(format!("only the first {} GiB were read", MAX_FILE_BYTES >> 30));
+        said.notes.push(format!("only the first {} GiB were read", MAX_FILE_BYTES >> 30));
     }
     read
 }

@@ -56,7 +56,7 @@ const WORDS: &str = "\
     whether which while width will window with without word world wrong xe yaml you zero zip";
 
 /// A number that is not below the count of tokens of an ASCII text.
-pub(super) fn bound(text: &str) -> usize {
+pub(crate) fn bound(text: &str) -> usize {
     let mut rest = text.as_bytes();
     let mut sum = 0;
     while !rest.is_empty() {

@@ -17,7 +17,7 @@ const PLAIN: usize = 64;
 const QUOTED: usize = 80;
 
 /// Text in quotes, spelt in ASCII and cut when it is long.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         if out.len() > QUOTED {
@@ -34,7 +34,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The same, but a plain name stays as it is.
-pub(super) fn name(text: &str) -> String {
+pub(crate) fn name(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=-#".contains(c);
     if !text.is_empty() && text.len() <= PLAIN && text.chars().all(plain) {
         text.to_owned()
@@ -45,7 +45,7 @@ pub(super) fn name(text: &str) -> String {
 
 /// The name under which a metric is judged and shown. Two different names that
 /// are cut alike stay apart by a number made from all of the name.
-pub(super) fn metric(text: &str) -> String {
+pub(crate) fn metric(text: &str) -> String {
     let shown = name(text);
     if !shown.ends_with("...\"") {
         return shown;
@@ -58,7 +58,7 @@ pub(super) fn metric(text: &str) -> String {
 }
 
 /// Any text of this program's own with names in it, as ASCII on one line.
-pub(super) fn ascii(text: &str) -> String {
+pub(crate) fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -71,7 +71,7 @@ pub(super) fn ascii(text: &str) -> String {
 
 /// Gives metrics the names that the log has for them where they stand alone;
 /// in sentences they stay quoted.
-pub(super) fn restore(report: &mut Report, renamed: &BTreeMap<String, String>) {
+pub(crate) fn restore(report: &mut Report, renamed: &BTreeMap<String, String>) {
     if renamed.is_empty() {
         return;
     }
@@ -92,7 +92,7 @@ pub(super) fn restore(report: &mut Report, renamed: &BTreeMap<String, String>) {
 }
 
 /// A path; of a long one the end, which tells more.
-pub(super) fn path(path: &Path) -> String {
+pub(crate) fn path(path: &Path) -> String {
     let text = path.to_string_lossy();
     let long = text.chars().count().saturating_sub(PLAIN);
     if long == 0 {
@@ -102,7 +102,7 @@ pub(super) fn path(path: &Path) -> String {
 }
 
 /// The name that the command line has for a format.
-pub(super) fn format(format: Format) -> &'static str {
+pub(crate) fn format(format: Format) -> &'static str {
     if format == Format::Plugin {
         return "plugin";
     }
@@ -110,7 +110,7 @@ pub(super) fn format(format: Format) -> &'static str {
 }
 
 /// The name that a value has in JSON.
-pub(super) fn in_json(value: &impl Serialize) -> String {
+pub(crate) fn in_json(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

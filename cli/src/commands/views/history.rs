@@ -1,0 +1,183 @@
+//! `outlast history`: values by step. Fewer of them than there are keep the
+//! first, the last and every extreme; what is not finite is always among them.
+
+use std::collections::BTreeMap;
+
+use curves::downsample::{Place, min_max};
+use curves::judge::short;
+use curves::view::{Axis, Course};
+use serde_json::{Value, json};
+
+use super::load::{self, Run};
+use super::{Answer, numbers};
+use crate::args::HistoryArgs;
+use crate::commands::analyze::{tokens, words};
+use crate::exit_code::{ExitCode, Failure};
+
+/// Values of each metric in CSV and JSON where nobody says how many.
+const SAMPLES: usize = 200;
+/// Metrics that are shown side by side.
+const MOST: usize = 20;
+
+struct Shown<'a> {
+    name: &'a str,
+    course: Course,
+    /// The part that was asked for.
+    points: Vec<Place>,
+}
+
+/// See the module.
+///
+/// # Errors
+/// There is no such run or metric, or several, or it has no values there.
+pub(crate) fn answer(args: &HistoryArgs) -> anyhow::Result<Answer> {
+    let run = load::one(&args.path, args.run.as_deref(), args.shown.format)?;
+    let names = wanted(&run, &args.metrics)?;
+    let shown: Vec<Shown<'_>> = names
+        .iter()
+        .filter_map(|name| {
+            let course = run.course(name)?;
+            let points = course.between(args.from, args.to).to_vec();
+            Some(Shown { name, course, points })
+        })
+        .collect();
+    if shown.iter().all(|one| one.points.is_empty()) {
+        let ranges: Vec<String> = shown.iter().filter_map(range).collect();
+        let message = format!("{}: no values in that range; {}", run.shown(), ranges.join(", "));
+        return Err(Failure::new(ExitCode::BadInput, message)
+            .help("give other steps with --from and --to")
+            .into());
+    }
+    let samples = args.samples.map_or(SAMPLES, |samples| samples as usize);
+    let text = if args.csv { csv(&shown, samples, numbers::full) } else { text(&run, &shown, args) };
+    Ok(Answer { text, json: object(&run, &shown, samples) })
+}
+
+fn range(one: &Shown<'_>) -> Option<String> {
+    let (first, last) = (one.course.points.first()?, one.course.points.last()?);
+    Some(format!("{} has {} {} to {}", words::metric(one.name), one.course.axis.name(), first.0, last.0))
+}
+
+/// The metrics that are meant; without any, the one that the run is judged by.
+pub(super) fn wanted(run: &Run, asked: &[String]) -> Result<Vec<String>, Failure> {
+    let names = if asked.is_empty() {
+        let judged = run.gathered.judge();
+        let first = run.columns().next().map(|(name, _)| name.to_owned());
+        judged.primary.filter(|name| run.course(name).is_some()).or(first).into_iter().collect()
+    } else {
+        run.metrics(asked)?
+    };
+    if names.len() > MOST {
+        let message = format!("{} metrics are meant; at most {MOST} can be shown side by side", names.len());
+        return Err(Failure::new(ExitCode::BadInput, message).help("name fewer with --metric"));
+    }
+    Ok(names)
+}
+
+/// Rows of all places that any of them was sampled at, with what each of them
+/// has there.
+fn rows<'a>(shown: &'a [Shown<'a>], samples: usize) -> BTreeMap<u64, Vec<Option<f64>>> {
+    let mut rows: BTreeMap<u64, Vec<Option<f64>>> = BTreeMap::new();
+    for one in shown {
+        for (place, _) in min_max(&one.points, samples) {
+            rows.entry(place).or_insert_with(|| vec![None; shown.len()]);
+        }
+    }
+    for (place, row) in &mut rows {
+        for (cell, one) in row.iter_mut().zip(shown) {
+            let found = one.points.binary_search_by_key(place, |point| point.0).ok();
+            *cell = found.and_then(|index| one.points.get(index)).map(|point| point.1);
+        }
+    }
+    rows
+}
+
+fn csv(shown: &[Shown<'_>], samples: usize, number: fn(f64) -> String) -> String {
+    let axis = if shown.iter().all(|one| one.course.axis == Axis::Step) { "step" } else { "row" };
+    let head = shown.iter().map(|one| numbers::cell(&words::metric(one.name)));
+    let mut text = format!("{}\n", [axis.to_owned()].into_iter().chain(head).collect::<Vec<_>>().join(","));
+    for (place, row) in rows(shown, samples) {
+        text.push_str(&place.to_string());
+        for cell in row {
+            text.push(',');
+            text.push_str(&cell.map(number).unwrap_or_default());
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// As many samples as fit.
+fn text(run: &Run, shown: &[Shown<'_>], args: &HistoryArgs) -> String {
+    let most = args.shown.tokens as usize;
+    let longest = shown.iter().map(|one| one.points.len()).max().unwrap_or(0);
+    let ask = args.samples.map_or(longest, |samples| samples as usize).min(longest).max(4);
+    let make = |samples: usize| format!("{}{}", head(run, shown, samples, ask), csv(shown, samples, short));
+    let fits = |samples: usize| tokens::bound(&make(samples)) <= most;
+    if fits(ask) {
+        return make(ask);
+    }
+    let (mut low, mut high) = (4, ask);
+    while high - low > 1 {
+        let middle = low.midpoint(high);
+        if fits(middle) { low = middle } else { high = middle }
+    }
+    if fits(low) {
+        return make(low);
+    }
+    let need = tokens::bound(&make(4)).div_ceil(100) * 100;
+    let count = numbers::count(shown.len(), "metric", "metrics");
+    format!("cut: {count} with 4 values each need --tokens {need}; --metric NAME shows fewer, --csv all\n")
+}
+
+fn head(run: &Run, shown: &[Shown<'_>], samples: usize, ask: usize) -> String {
+    let mut lines = format!("{}\n", run.shown());
+    for one in shown {
+        let kept = min_max(&one.points, samples).len();
+        let all = one.points.len();
+        let nan = one.points.iter().filter(|p| p.1.is_nan()).count();
+        let inf = one.points.iter().filter(|p| p.1.is_infinite()).count();
+        let mut line =
+            format!("  {}: {kept} of {}", words::metric(one.name), numbers::count(all, "value", "values"));
+        if kept < all {
+            line.push_str(", with the first, last and extremes");
+        }
+        if nan + inf > 0 {
+            line.push_str(&format!("; {nan} NaN, {inf} inf in all"));
+        }
+        if one.course.replaced > 0 {
+            line.push_str(&format!("; {} of steps logged again left out", one.course.replaced));
+        }
+        if one.course.axis == Axis::Row {
+            line.push_str("; it has no steps: rows are counted");
+        }
+        lines.push_str(&format!("{}\n", words::ascii(&line)));
+    }
+    for note in run.notes.iter().take(3) {
+        lines.push_str(&format!("  not read: {}\n", words::ascii(note)));
+    }
+    if samples < ask {
+        lines.push_str("  more with --tokens N, a range with --from and --to, all with --csv --samples N\n");
+    }
+    lines
+}
+
+fn object(run: &Run, shown: &[Shown<'_>], samples: usize) -> Value {
+    let metrics: Vec<Value> = shown
+        .iter()
+        .map(|one| {
+            let kept = min_max(&one.points, samples);
+            json!({
+                "name": one.name,
+                "axis": one.course.axis.name(),
+                "values": one.points.len(),
+                "shown": kept.len(),
+                "replaced": one.course.replaced,
+                "nan": one.points.iter().filter(|p| p.1.is_nan()).count(),
+                "inf": one.points.iter().filter(|p| p.1.is_infinite()).count(),
+                "points": kept.iter().map(|p| json!([p.0, numbers::json(p.1)])).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({ "path": run.gathered.path().to_string_lossy(), "metrics": metrics, "notes": run.notes })
+}

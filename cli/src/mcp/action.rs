@@ -1,0 +1,224 @@
+//! What costs money, destroys, or runs words of a model here: exactly one
+//! description for the person who is asked, for the code that stands for it,
+//! and for the doing. It holds no secret's value; those are read when it is done.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use lifecycle::RunSpec;
+use lifecycle::spec::difference::{Change, apply};
+use proto::v1;
+use serde::{Deserialize, Serialize};
+
+use crate::app::Context;
+use crate::args::ConfigArgs;
+use crate::client::{Client, passing, selector};
+use crate::commands::{answer, load, preflight, short};
+use crate::daemon;
+use crate::exit_code::{ExitCode, Failure};
+use crate::printer::{money, safe};
+
+/// How often a call whose connection broke is made again; its token makes that safe.
+const AGAIN: u32 = 3;
+
+/// One action with all that it needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Action {
+    /// Begin a run.
+    Run {
+        /// A `RunSpec` as JSON.
+        spec: String,
+        source_key: String,
+        source_digest: String,
+        /// The project, whose configuration says where secrets are.
+        root: PathBuf,
+        reuse: bool,
+        /// Where the secrets were to be read, in words.
+        secrets: String,
+        /// Settings of the asker, as `SECTION.KEY=VALUE`.
+        set: Vec<String>,
+    },
+    /// Begin a run from a checkpoint.
+    Fork {
+        /// `RUN@STEP`.
+        checkpoint: String,
+        /// What is changed, as the controller takes it.
+        changes: String,
+        /// What comes of it, a `RunSpec` as JSON.
+        spec: String,
+    },
+    /// Go on with a run.
+    Resume {
+        id: String,
+        name: String,
+        /// Its `RunSpec` as JSON.
+        spec: String,
+    },
+    /// End a run at once.
+    DestroyRun { id: String, name: String },
+    /// End a machine at once.
+    DestroyMachine { id: String, provider: String },
+}
+
+/// What an action would cost and do now.
+pub(crate) struct Outlook {
+    /// Somebody bills for its machines.
+    pub(super) paid: bool,
+    /// The most it may cost, in dollars.
+    pub(super) cap: Option<f64>,
+    /// All of it, for a person.
+    pub(crate) lines: Vec<String>,
+    /// What rents answer; only where it is paid.
+    pub(super) price: Option<v1::PreflightReply>,
+}
+
+fn read(spec: &str) -> anyhow::Result<RunSpec> {
+    serde_json::from_str(spec).context("read the run's description")
+}
+
+/// Where secrets are read, in words without their values.
+pub(super) fn places(loaded: &crate::config::Loaded) -> String {
+    format!("{:?}", loaded.config.secrets.sources)
+}
+
+impl Action {
+    /// The description of the run that it begins.
+    pub(super) fn spec(&self) -> anyhow::Result<Option<RunSpec>> {
+        match self {
+            Self::Run { spec, .. } | Self::Fork { spec, .. } | Self::Resume { spec, .. } => {
+                read(spec).map(Some)
+            }
+            Self::DestroyRun { .. } | Self::DestroyMachine { .. } => Ok(None),
+        }
+    }
+
+    /// What it would do and cost, asked now. Nothing is begun.
+    ///
+    /// # Errors
+    /// Where the controller cannot be asked.
+    pub(crate) async fn outlook(&self, client: &Client) -> anyhow::Result<Outlook> {
+        let Some(spec) = self.spec()? else {
+            let what = match self {
+                Self::DestroyMachine { id, provider } => {
+                    format!("end the machine {} of {} at once", short(id), safe(provider))
+                }
+                Self::DestroyRun { name, .. } => {
+                    format!("end the run {} and its machines at once", safe(name))
+                }
+                _ => String::new(),
+            };
+            let lines = vec![what, "what is not saved is lost".to_owned()];
+            return Ok(Outlook { paid: false, cap: None, lines, price: None });
+        };
+        let ask = v1::PreflightRequest { spec_json: serde_json::to_string(&spec)? };
+        let reply = answer(client.operator.clone().preflight(ask).await)?;
+        let mut lines = vec![match self {
+            Self::Fork { checkpoint, .. } => format!("begin a run from {}", safe(checkpoint)),
+            Self::Resume { name, .. } => format!("go on with {}", safe(name)),
+            _ => format!("begin a run of {}", safe(&spec.project)),
+        }];
+        if let Self::Fork { changes, .. } = self {
+            let changes: Vec<Change> = serde_json::from_str(changes).unwrap_or_default();
+            for change in &changes {
+                let to = change.to.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+                lines.push(format!("  with      {} = {}", safe(&change.path.join(".")), safe(&to)));
+            }
+        }
+        if let Self::Run { set, root, .. } = self {
+            lines.push(format!("  tree      {}", safe(&root.to_string_lossy())));
+            lines.extend(set.iter().map(|set| format!("  with      {}", safe(set))));
+        }
+        // Whole: what is agreed to must have been seen.
+        lines.push(format!("  runs      {}", safe(&serde_json::to_string(&spec.command)?)));
+        if reply.paid {
+            lines.extend(preflight::told(&spec, &reply).lines().map(str::to_owned));
+        } else {
+            let cap = cap(spec.max_usd);
+            lines.push(format!("  machine   of {}, which nobody bills; {cap}", safe(&spec.provider)));
+        }
+        if !spec.secrets.is_empty() {
+            lines.push(format!("  secrets   {} are given to it", spec.secrets.join(", ")));
+        }
+        Ok(Outlook { paid: reply.paid, cap: spec.max_usd, lines, price: reply.paid.then_some(reply) })
+    }
+
+    /// Does it. With the same token a second time, no second run begins.
+    ///
+    /// # Errors
+    /// As the controller says; and where secrets are not where they were.
+    pub(crate) async fn perform(&self, ctx: &Context, client: Client, token: &str) -> anyhow::Result<String> {
+        match self {
+            Self::Run { spec, source_key, source_digest, root, reuse, secrets, .. } => {
+                let request = v1::SubmitRequest {
+                    spec_json: spec.clone(),
+                    source_key: source_key.clone(),
+                    source_digest: source_digest.clone(),
+                    token: token.to_owned(),
+                    reuse: *reuse,
+                    secrets: values(ctx, root, secrets, spec)?,
+                };
+                let mut client = client;
+                let mut reply = client.operator.clone().submit(request.clone()).await;
+                for _ in 0..AGAIN {
+                    if !reply.as_ref().is_err_and(passing) {
+                        break;
+                    }
+                    client = Box::pin(daemon::ensure(ctx, true)).await?;
+                    reply = client.operator.clone().submit(request.clone()).await;
+                }
+                Ok(answer(reply)?.name)
+            }
+            Self::Fork { checkpoint, changes, .. } => {
+                let request = v1::ForkRequest {
+                    checkpoint: checkpoint.clone(),
+                    changes_json: changes.clone(),
+                    token: token.to_owned(),
+                    ..v1::ForkRequest::default()
+                };
+                let mut client = client;
+                let mut reply = client.operator.clone().fork(request.clone()).await;
+                for _ in 0..AGAIN {
+                    if !reply.as_ref().is_err_and(passing) {
+                        break;
+                    }
+                    client = Box::pin(daemon::ensure(ctx, true)).await?;
+                    reply = client.operator.clone().fork(request.clone()).await;
+                }
+                Ok(answer(reply)?.name)
+            }
+            // Asked once: a repeated wish could begin two runs.
+            Self::Resume { id, .. } => Ok(answer(client.operator.clone().resume(selector(id)).await)?.name),
+            Self::DestroyRun { id, .. } => {
+                Ok(answer(client.operator.clone().destroy_run(selector(id)).await)?.name)
+            }
+            Self::DestroyMachine { id, .. } => {
+                let machine = answer(client.operator.clone().destroy_machine(selector(id)).await)?;
+                Ok(short(&machine.id).to_owned())
+            }
+        }
+    }
+}
+
+/// The values of a run's secrets, from where they were when it was described.
+fn values(ctx: &Context, root: &Path, told: &str, spec: &str) -> anyhow::Result<Vec<v1::Secret>> {
+    if read(spec)?.secrets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let loaded = load(ctx, root, &ConfigArgs { config: None, set: Vec::new() }, &[])?;
+    if places(&loaded) != told {
+        let why = "[secrets] in outlast.toml was changed since this was asked for";
+        return Err(Failure::new(ExitCode::Denied, why).help("have the assistant ask again").into());
+    }
+    Ok(crate::secrets::read(&ctx.env, &loaded.config.secrets)?)
+}
+
+/// The description that changes make of another one.
+pub(super) fn changed(spec: &RunSpec, changes: &[Change]) -> anyhow::Result<RunSpec> {
+    Ok(apply(spec, changes)?)
+}
+
+/// An amount, or that there is none.
+pub(super) fn cap(usd: Option<f64>) -> String {
+    usd.map_or_else(|| "no cap".to_owned(), money)
+}

@@ -1,0 +1,69 @@
+//! What the server works with: where it stands, what a person allowed it, and
+//! what it may read. Nothing that a client says changes any of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::app::Context;
+use crate::commands::analyze::{live, words};
+use crate::exit_code::{ExitCode, Failure};
+
+/// Settled at the start.
+pub(super) struct Desk {
+    /// A printer that writes to stderr alone: stdout belongs to the protocol.
+    pub(super) ctx: Context,
+    /// The data directory.
+    pub(super) home: PathBuf,
+    /// Where the server was started; its project is what is run.
+    pub(super) project: PathBuf,
+    /// Directories below which files may be read, without links in them.
+    pub(super) roots: Vec<PathBuf>,
+    /// Things may be changed.
+    pub(super) control: bool,
+    /// Micro-dollars a day that need no person.
+    pub(super) spend: Option<u64>,
+    /// Only tools that read files.
+    pub(super) analysis: bool,
+}
+
+impl Desk {
+    /// A path as [`Self::path`], or what may be the name of a run: who reads it
+    /// asks the controller. A server that only reads files asks nobody.
+    pub(super) fn path_or_run(&self, text: &str) -> Result<PathBuf, Failure> {
+        match self.path(text) {
+            Err(failure)
+                if failure.code == ExitCode::NotFound && !self.analysis && live::may_be_run(text) =>
+            {
+                Ok(PathBuf::from(text))
+            }
+            path => path,
+        }
+    }
+
+    /// Where a run's points or a file of a client's lie.
+    pub(super) async fn place(&self, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path_or_run(text)?;
+        if path == Path::new(text) { live::place(&self.ctx, &path).await } else { Ok(path) }
+    }
+
+    /// A path of a client, where it may be read.
+    pub(super) fn path(&self, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.project.join(text);
+        let shown = || words::path(Path::new(text));
+        let real = path.canonicalize().map_err(|error| {
+            Failure::new(ExitCode::NotFound, format!("{}: {error}", shown()))
+                .help("paths are relative to where the server was started")
+        })?;
+        if self.roots.iter().any(|root| real.starts_with(root)) {
+            // Shorter to read; the server stands in its project.
+            let below = real.strip_prefix(&self.project).ok().map(Path::to_owned);
+            return Ok(match below {
+                Some(here) if here.as_os_str().is_empty() => PathBuf::from("."),
+                Some(below) => below,
+                None => real,
+            });
+        }
+        let roots: Vec<String> = self.roots.iter().map(|root| words::path(root)).collect();
+        Err(Failure::new(ExitCode::Denied, format!("{} is not below {}", shown(), roots.join(" or ")))
+            .help("a person can start the server with --root DIR for more directories"))
+    }
+}

@@ -1,0 +1,288 @@
+//! Tools that ask the controller and change nothing. What runs, machines and
+//! providers said is shown in quotes: it is data, whatever it says.
+
+use controller::capsule::{Capsule, told};
+use proto::v1;
+use serde_json::{Value, json};
+
+use super::arguments::Arguments;
+use super::desk::Desk;
+use super::reply::{Item, Reply, quoted, spelt};
+use crate::args::ConfigArgs;
+use crate::client::{Client, selector};
+use crate::commands::analyze::words;
+use crate::commands::{answer, brief, load, now_ms, short, span, step};
+use crate::daemon;
+use crate::exit_code::{ExitCode, Failure};
+use crate::printer::{bytes, money};
+
+/// Entries of a page before it is cut to the budget.
+const PAGE: usize = 200;
+
+/// The controller of this data directory.
+pub(super) async fn client(desk: &Desk) -> anyhow::Result<Client> {
+    Box::pin(daemon::needed(&desk.ctx)).await
+}
+
+/// The part of a list that begins at `first`.
+fn page<T>(all: Vec<T>, first: u64, item: impl Fn(T) -> Item) -> (Vec<Item>, u64, bool) {
+    let skip = usize::try_from(first).unwrap_or(usize::MAX);
+    let more = all.len().saturating_sub(skip) > PAGE;
+    (all.into_iter().skip(skip).take(PAGE).map(item).collect(), first, more)
+}
+
+/// `list`
+pub(super) async fn list(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let (all, first) = (given.flag("all")?, given.cursor()?);
+    given.end()?;
+    let Some(client) = Box::pin(daemon::existing(&desk.ctx)).await? else {
+        return Ok(Reply::default().line("no runs yet").fact("runs", 0));
+    };
+    let runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all }).await)?.runs;
+    let alerts = client.view().await?.alerts;
+    let count = runs.len();
+    let (items, first, more) = page(runs, first, |run| {
+        let line = format!(
+            "{} {} step {} durable {} {}",
+            words::name(&run.name),
+            words::name(&run.state),
+            step(run.step),
+            step(run.durable_step),
+            money(run.cost_usd)
+        );
+        Item { line, row: brief_row(&run) }
+    });
+    let reply = Reply::default().line(counted(count, "run")).fact("runs", count);
+    let reply = alerts.iter().fold(reply, |reply, alert| reply.line(format!("alert: {}", quoted(alert))));
+    Ok(reply.page(items, first, more))
+}
+
+fn brief_row(run: &v1::RunView) -> Value {
+    let mut row = json!({ "run": run.name, "state": run.state, "usd": cents(run.cost_usd) });
+    for (name, value) in [("step", run.step), ("durable", run.durable_step)] {
+        if let Some(value) = value {
+            row[name] = json!(value);
+        }
+    }
+    row
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Dollars, to a hundredth of a cent.
+fn cents(usd: f64) -> f64 {
+    (usd * 10_000.0).round() / 10_000.0
+}
+
+/// `status`
+pub(super) async fn status(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let run = given.needed("run")?;
+    given.end()?;
+    let detail = client(desk).await?.run(&run).await?;
+    let run = detail.run.clone().unwrap_or_default();
+    let code = run.exit_code.filter(|_| run.ended_ms > 0);
+    let mut reply = Reply::default()
+        .line(format!(
+            "{}: {}{}, step {}, durable {}, {} attempts, {}, took {}",
+            words::name(&run.name),
+            words::name(&run.state),
+            code.map(|code| format!(" (exit {code})")).unwrap_or_default(),
+            step(run.step),
+            step(run.durable_step),
+            run.attempts,
+            money(run.cost_usd),
+            span(run.created_ms, run.ended_ms),
+        ))
+        .fact("run", run.name.as_str())
+        .fact("state", run.state.as_str())
+        .fact("step", run.step)
+        .fact("durable", run.durable_step)
+        .fact("exit", code)
+        .fact("usd", cents(run.cost_usd));
+    if let Some(question) = &run.question {
+        reply = reply.line(format!("it waits for a person's answer: {}", quoted(&question.text)));
+        for choice in &question.options {
+            reply = reply.line(format!("  {} {}", choice.number, quoted(&choice.text)));
+        }
+    } else if !run.reason.is_empty() {
+        reply = reply.line(format!("reason {}", quoted(&run.reason)));
+    }
+    if let Some(loss) = run.loss {
+        reply = reply.line(format!("loss {loss}")).fact("loss", loss);
+    }
+    if let Some(rate) = run.rate {
+        reply = reply.line(format!("{rate:.3} steps/s"));
+    }
+    if !run.forked_from.is_empty() {
+        reply = reply.line(format!("forked from {}", words::name(&run.forked_from)));
+    }
+    for attempt in detail.attempts.iter().rev().take(5) {
+        reply = reply.line(format!(
+            "attempt {} {} on {}: steps {} to {} {}",
+            attempt.number,
+            words::name(&attempt.state),
+            words::name(short(&attempt.machine_id)),
+            step(attempt.resumed_step),
+            step(attempt.last_step),
+            quoted(brief(&attempt.ending))
+        ));
+    }
+    for metric in detail.metrics.iter().take(20) {
+        let at = metric.step.map(|step| format!(" at {step}")).unwrap_or_default();
+        reply = reply.line(format!("{} {}{at}", words::metric(&metric.name), metric.last));
+    }
+    Ok(reply)
+}
+
+/// `why`
+pub(super) async fn why(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let run = given.needed("run")?;
+    let attempt = given.whole("attempt", 1, 1_000_000)?.unwrap_or(0);
+    given.end()?;
+    let ask = v1::WhyRequest { run, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) };
+    let json = answer(client(desk).await?.operator.clone().why(ask).await)?.capsule_json;
+    let capsule: Capsule = serde_json::from_str(&json).map_err(|error| {
+        Failure::new(ExitCode::Internal, format!("the controller's answer cannot be read: {error}"))
+            .help("the controller may be of another version: `outlast controller status`")
+    })?;
+    let cause = serde_json::to_value(capsule.verdict.cause).unwrap_or_default();
+    let text = told::short(&capsule);
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let mut reply = Reply::default()
+        .line(format!("why, quoted where a program may speak: {}", quoted(lines.next().unwrap_or_default())))
+        .fact("cause", cause)
+        .fact("attempt", capsule.attempt.number)
+        .fact("ended", capsule.is_final);
+    let next: Vec<String> = capsule.verdict.next.iter().map(|text| spelt(text, 160)).collect();
+    let because: Vec<String> = capsule.verdict.because.iter().map(|text| spelt(text, 160)).collect();
+    for line in lines {
+        reply = reply.line(quoted(line.trim()));
+    }
+    Ok(reply.fact("because", because).fact("try", next))
+}
+
+/// `events`
+pub(super) async fn events(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let run = given.text("run")?.unwrap_or_default();
+    let after = given.cursor()?;
+    given.end()?;
+    let ask = v1::EventsRequest { run, after, limit: 200, verify: false };
+    let list = answer(client(desk).await?.operator.clone().events(ask).await)?.events;
+    // Numbers have gaps where other runs speak: the cursor is the last number shown.
+    let now = now_ms();
+    let line = |event: &v1::EventView| {
+        let detail = if event.detail_json == "{}" { String::new() } else { spelt(&event.detail_json, 60) };
+        let detail = if detail.is_empty() { detail } else { quoted(&detail) };
+        let (age, verb) = (span(event.at_ms, now), words::name(&event.verb));
+        format!("{} {age} ago {verb} {} {detail}", event.seq, words::name(short(&event.object)))
+    };
+    let row = |event: &v1::EventView| json!({ "seq": event.seq, "verb": event.verb, "object": short(&event.object) });
+    let numbers = list.iter().map(|event| event.seq).collect();
+    let more = list.len() >= 200;
+    let items = list.iter().map(|event| Item { line: line(event), row: row(event) }).collect();
+    Ok(Reply::default().line("events, oldest first").page(items, after, more).numbered(numbers))
+}
+
+/// `checkpoints`
+pub(super) async fn checkpoints(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let (run, first) = (given.needed("run")?, given.cursor()?);
+    given.end()?;
+    let ask = client(desk).await?.operator.clone().list_checkpoints(selector(&run)).await;
+    let mut list = answer(ask)?.checkpoints;
+    list.sort_by_key(|one| std::cmp::Reverse((one.step, one.committed_ms)));
+    let count = list.len();
+    let (items, first, more) = page(list, first, |one| {
+        let mut line = format!("step {} {} {}", step(one.step), words::name(&one.state), bytes(one.bytes));
+        let mut row = json!({ "step": one.step, "state": one.state, "bytes": one.bytes });
+        if one.head {
+            line.push_str(" head");
+            row["head"] = json!(true);
+        }
+        if let Some(score) = one.score {
+            line.push_str(&format!(" score {score}"));
+            row["score"] = json!(score);
+        }
+        if !one.trouble.is_empty() {
+            line.push_str(&format!(" damaged {}", quoted(&one.trouble)));
+            row["damaged"] = json!(true);
+        }
+        Item { line, row }
+    });
+    let reply =
+        Reply::default().line(format!("{count} checkpoints, newest first")).fact("checkpoints", count);
+    Ok(reply.page(items, first, more))
+}
+
+/// `cost`
+pub(super) async fn cost(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let (run, first) = (given.text("run")?, given.cursor()?);
+    given.end()?;
+    let client = client(desk).await?;
+    let Some(run) = run else {
+        let runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await)?.runs;
+        let total: f64 = runs.iter().map(|run| run.cost_usd).sum();
+        let (items, first, more) = page(runs, first, |run| Item {
+            line: format!("{} {}", words::name(&run.name), money(run.cost_usd)),
+            row: json!({ "run": run.name, "usd": cents(run.cost_usd) }),
+        });
+        let reply =
+            Reply::default().line(format!("all runs cost {}", money(total))).fact("usd", cents(total));
+        return Ok(reply.page(items, first, more));
+    };
+    let detail = client.run(&run).await?;
+    let run = detail.run.unwrap_or_default();
+    let spec = serde_json::from_str::<lifecycle::RunSpec>(&detail.spec_json).ok();
+    let cap = spec.and_then(|spec| spec.max_usd);
+    let of = cap.map_or_else(|| ", no cap".to_owned(), |cap| format!(" of at most {}", money(cap)));
+    let (items, first, more) = page(detail.machines, first, |machine| Item {
+        line: format!(
+            "machine {} of {} at {}/h, {}: {}",
+            words::name(short(&machine.id)),
+            words::name(&machine.provider),
+            money(machine.usd_per_hour),
+            span(machine.created_ms, machine.ended_ms),
+            money(machine.cost_usd)
+        ),
+        row: json!({ "machine": short(&machine.id), "usd_per_hour": machine.usd_per_hour, "usd": cents(machine.cost_usd) }),
+    });
+    Ok(Reply::default()
+        .line(format!("{} cost {}{of}", words::name(&run.name), money(run.cost_usd)))
+        .fact("usd", cents(run.cost_usd))
+        .fact("max_usd", cap)
+        .page(items, first, more))
+}
+
+/// `offers`
+pub(super) async fn offers(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
+    let (provider, first) = (given.text("provider")?, given.cursor()?);
+    given.end()?;
+    let none = ConfigArgs { config: None, set: Vec::new() };
+    let loaded = load(&desk.ctx, &desk.project, &none, &[("run.provider", provider.as_deref())])?;
+    let config = &loaded.config;
+    let ask = v1::OffersRequest {
+        provider: config.run.provider.to_owned(),
+        machine_json: serde_json::to_string(&config.machine.spec)?,
+        max_usd_per_hour: config.budget.max_usd_per_hour.unwrap_or(0.0),
+        ..v1::OffersRequest::default()
+    };
+    let client = Box::pin(daemon::ensure(&desk.ctx, true)).await?;
+    let offers = answer(client.operator.clone().offers(ask).await)?.offers;
+    let count = offers.len();
+    let (items, first, more) = page(offers, first, |offer| Item {
+        line: format!(
+            "{} x {} {} {}/h reliable {:.3} in {}",
+            offer.gpus,
+            words::name(&offer.gpu),
+            bytes(offer.gpu_memory_bytes),
+            money(offer.usd_per_hour),
+            offer.reliability,
+            words::name(&offer.place)
+        ),
+        row: json!({ "gpu": offer.gpu, "gpus": offer.gpus, "usd_per_hour": cents(offer.usd_per_hour), "place": offer.place }),
+    });
+    let reply = Reply::default()
+        .line(format!("{count} offers of {}, the best first", words::name(config.run.provider)));
+    Ok(reply.fact("offers", count).page(items, first, more))
+}
