@@ -14,7 +14,7 @@ mod tidy;
 mod values;
 mod views;
 
-pub use analyze::{AnalyzeArgs, FORMATS, ReadAs};
+pub use analyze::{AnalyzeArgs, FORMATS, ForwardArgs, ReadAs};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{
     ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,
@@ -161,6 +161,8 @@ pub enum Verb {
     },
     /// Say what training curves in files show: trends, what is wrong, what to do
     Analyze(AnalyzeArgs),
+    /// Write a run's curves for TensorBoard or W&B, or send them to an MLflow server
+    Forward(ForwardArgs),
     /// Look at training curves in files.
     #[command(flatten)]
     View(ViewVerb),

@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod events;
 pub mod foreign;
 pub mod fork;
+mod forward;
 pub mod health;
 pub mod hosts;
 pub mod keys;
@@ -94,6 +95,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Analyze(args) => Box::pin(analyze::perform(ctx, &args)).await,
+        Verb::Forward(args) => Box::pin(forward::perform(ctx, &args)).await,
         Verb::Mcp(args) => Box::pin(crate::mcp::serve(ctx, &args)).await,
         Verb::Approve(args) => Box::pin(approve::perform(ctx, &args)).await,
         Verb::View(verb) => Box::pin(views::perform(ctx, verb)).await,

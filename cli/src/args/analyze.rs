@@ -32,6 +32,27 @@ pub struct AnalyzeArgs {
     pub json: bool,
 }
 
+/// `outlast forward`
+#[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("to").required(true).args(["tensorboard", "wandb", "mlflow"])))]
+pub struct ForwardArgs {
+    /// A run, by its name or the beginning of its id
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Write TensorBoard's event files below this directory
+    #[arg(long, value_name = "DIR")]
+    pub tensorboard: Option<PathBuf>,
+    /// Write a directory of an offline run of W&B's below this one, for `wandb sync`
+    #[arg(long, value_name = "DIR")]
+    pub wandb: Option<PathBuf>,
+    /// Send it to an MLflow tracking server; who asks is proved by `MLFLOW_TRACKING_TOKEN`
+    #[arg(long, value_name = "http://HOST:PORT/EXPERIMENT")]
+    pub mlflow: Option<String>,
+    /// Stay until the run has ended
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
 /// The formats that files are read in, by the names that the command line has
 /// for them.
 pub const FORMATS: [(&str, Format); 12] = [

@@ -16,7 +16,7 @@ mod packed;
 pub mod plugin;
 mod read;
 mod schema;
-mod server;
+pub(crate) mod server;
 mod source;
 mod text;
 pub(crate) mod tokens;
@@ -191,7 +191,11 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotConnected => ExitCode::Unreachable,
         _ => ExitCode::BadInput,
     };
-    Failure::new(code, format!("{}: {error}", words::path(path)))
+    let failure = Failure::new(code, format!("{}: {error}", words::path(path)));
+    if code == ExitCode::NotFound {
+        return failure.help("name a file, a directory, or a run that `outlast status --all` lists");
+    }
+    failure
 }
 
 fn no_data(path: &Path, skipped: &[Skipped]) -> Failure {

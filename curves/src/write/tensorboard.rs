@@ -18,6 +18,15 @@ impl TensorBoardWriter {
         Self
     }
 
+    /// The run goes on from a step on: what stands there already is void.
+    pub fn restart(self, step: u64, out: &mut Vec<u8>) {
+        let mut start = Message::default();
+        start.number(1, 1);
+        let mut event = Message::default();
+        event.number(2, i64::try_from(step).unwrap_or(i64::MAX)).message(7, &start);
+        record(&event, out);
+    }
+
     /// A row of values; a step beyond what TensorBoard can hold is its largest.
     pub fn row(self, step: u64, time: f64, values: &[(&str, f64)], out: &mut Vec<u8>) {
         let mut summary = Message::default();

@@ -64,7 +64,7 @@ const WALLS: [Wall; 7] = [
         within: &[],
         allowed: &["cli/src/mcp"],
         tests: true,
-        why: "the protocol of assistants stays behind the server (0056)",
+        why: "the protocol of assistants stays behind the server (0057)",
     },
     Wall {
         names: &["nix"],

@@ -74,6 +74,14 @@ fn is_plain(name: &str) -> bool {
 /// The directory of a run's points, brought up to date; `None`: there is no
 /// controller that could know the run.
 async fn copy(ctx: &Context, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    Ok(fetched(ctx, name).await?.map(|(dir, _)| dir))
+}
+
+/// The same, with what is known of the run.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn fetched(ctx: &Context, name: &str) -> anyhow::Result<Option<(PathBuf, v1::RunDetail)>> {
     let Some(client) = Box::pin(crate::daemon::existing(ctx)).await? else { return Ok(None) };
     let detail = client.run(name).await.map_err(|failed| {
         let help = "a file or directory of that name is not here either";
@@ -96,7 +104,7 @@ async fn copy(ctx: &Context, name: &str) -> anyhow::Result<Option<PathBuf>> {
         whole(&dir, &segment_file(attempt.number), &format!("{}\n", segment(attempt)))?;
     }
     whole(&dir, ABOUT, &about(&detail))?;
-    Ok(Some(dir))
+    Ok(Some((dir, detail)))
 }
 
 /// Copies go that nobody asked for in a long time.

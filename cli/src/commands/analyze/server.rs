@@ -1,7 +1,7 @@
 //! Runs of an MLflow tracking server, by its REST interface:
 //! <https://mlflow.org/docs/latest/api_reference/rest-api.html>.
 //!
-//! It only asks: nothing at the server changes. What proves who asks comes from
+//! Analysing only asks: nothing at the server changes. What proves who asks comes from
 //! the environment, never from the command line, and goes over the network in
 //! the clear to nobody but this computer. The answers are a stranger's: they are
 //! bounded, and what they say is data.
@@ -19,7 +19,7 @@ use curves::log::Value;
 use reqwest::{Client, Method, Response, redirect};
 
 use super::find::{self, Found};
-pub(super) use address::Address;
+pub(crate) use address::Address;
 
 /// The most bytes of one answer.
 const MAX_ANSWER: usize = 64 << 20;
@@ -33,10 +33,11 @@ const PAGE: &str = "10000";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that can be asked.
-struct Server<'a> {
+pub(crate) struct Server {
     client: Client,
-    address: &'a Address,
-    env: &'a BTreeMap<String, String>,
+    address: Address,
+    /// Proofs of who asks.
+    env: BTreeMap<String, String>,
 }
 
 /// Takes in the runs that an address names.
@@ -48,15 +49,7 @@ pub(super) async fn add(
     address: &Address,
     env: &BTreeMap<String, String>,
 ) -> io::Result<()> {
-    let client = Client::builder()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(10))
-        .timeout(PATIENCE)
-        .no_proxy()
-        .build()
-        .map_err(|error| io::Error::other(reason(&error)))?;
-    let server = Server { client, address, env };
-    server.may_prove()?;
+    let server = Server::new(address.clone(), env)?;
     let runs = server.runs().await?;
     let (count, most) = (runs.len(), find::MAX_RUNS);
     for run in runs.into_iter().take(most) {
@@ -78,7 +71,41 @@ pub(super) async fn add(
     Ok(())
 }
 
-impl Server<'_> {
+impl Server {
+    /// A server at an address.
+    ///
+    /// # Errors
+    /// Where what proves who asks would go over the network in the clear.
+    pub(crate) fn new(address: Address, env: &BTreeMap<String, String>) -> io::Result<Self> {
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(PATIENCE)
+            .no_proxy()
+            .build()
+            .map_err(|error| io::Error::other(reason(&error)))?;
+        let env = env.iter().filter(|(name, _)| name.starts_with("MLFLOW_TRACKING_"));
+        let server = Self { client, address, env: env.map(|(n, v)| (n.clone(), v.clone())).collect() };
+        server.may_prove()?;
+        Ok(server)
+    }
+
+    /// Asks something that changes nothing.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub(crate) async fn get(&self, call: &str, query: &[(&str, &str)]) -> io::Result<Value> {
+        self.ask(Method::GET, call, query, None).await
+    }
+
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn post(&self, call: &str, body: &serde_json::Value) -> io::Result<Value> {
+        self.ask(Method::POST, call, &[], Some(body.to_string())).await
+    }
+
     fn said(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }

@@ -7,7 +7,7 @@ use reqwest::Url;
 
 /// Where a server is and what is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Address {
+pub(crate) struct Address {
     base: Url,
     experiment: Option<String>,
     run: Option<String>,
@@ -18,7 +18,7 @@ impl Address {
     ///
     /// # Errors
     /// Where it is an address that cannot be asked.
-    pub(in super::super) fn of(path: &Path) -> Option<io::Result<Self>> {
+    pub(crate) fn of(path: &Path) -> Option<io::Result<Self>> {
         let text = path.to_str()?;
         let (scheme, rest) = text.split_once("://")?;
         let scheme = match scheme {
@@ -68,7 +68,7 @@ impl Address {
     }
 
     /// The run, or else the experiment or run that is wanted.
-    pub(super) fn named(&self) -> Option<&str> {
+    pub(crate) fn named(&self) -> Option<&str> {
         self.run.as_deref().or(self.experiment.as_deref())
     }
 

@@ -1,0 +1,92 @@
+//! `outlast forward`: a run's points to another tool, once or as they come:
+//! TensorBoard's event files, W&B's directory of an offline run, or an MLflow
+//! tracking server. It reads the run as [`analyze::live`] lays it, and never
+//! changes the run itself.
+
+mod files;
+mod rows;
+mod server;
+
+use std::time::Duration;
+
+use proto::v1;
+
+use super::analyze::live;
+use crate::app::Context;
+use crate::args::ForwardArgs;
+use crate::exit_code::{ExitCode, Failure};
+use files::Files;
+use rows::Following;
+use server::Mlflow;
+
+/// Between two looks at a run that goes on.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where a run goes to.
+enum Target {
+    Files(Files),
+    Mlflow(Box<Mlflow>),
+}
+
+/// Does it.
+///
+/// # Errors
+/// Where there is no such run, or the other tool's files or server cannot be
+/// written to.
+pub async fn perform(ctx: &Context, args: &ForwardArgs) -> anyhow::Result<ExitCode> {
+    let Some((dir, detail)) = live::fetched(ctx, &args.run).await? else {
+        return Err(Failure::new(ExitCode::NotFound, "nothing has been run here yet")
+            .help("outlast run --help")
+            .into());
+    };
+    let run = detail.run.clone().unwrap_or_default();
+    let mut following = Following::default();
+    let mut target = match (&args.tensorboard, &args.wandb, &args.mlflow) {
+        (Some(place), ..) => Target::Files(Files::tensorboard(place, &run)?),
+        (_, Some(place), _) => Target::Files(Files::wandb(place, &detail)?),
+        (_, _, Some(url)) => {
+            let mlflow = Mlflow::open(ctx, url, &detail, &mut following).await?;
+            Target::Mlflow(Box::new(mlflow))
+        }
+        _ => return Err(Failure::new(ExitCode::Usage, "name one of --tensorboard, --wandb, --mlflow").into()),
+    };
+    let (mut written, mut detail) = (0_u64, detail);
+    loop {
+        let more = following.read(&dir)?;
+        written += more.values();
+        match &mut target {
+            Target::Files(files) => files.write(&more)?,
+            Target::Mlflow(mlflow) => mlflow.write(&more, &following).await?,
+        }
+        ctx.printer.progress(&format!("{written} values of {} forwarded", run.name));
+        let run = detail.run.clone().unwrap_or_default();
+        if !args.follow || run.ended_ms > 0 {
+            if run.ended_ms > 0 {
+                match &mut target {
+                    Target::Files(files) => files.finish(&run)?,
+                    Target::Mlflow(mlflow) => mlflow.finish(&run).await?,
+                }
+            }
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+        if let Some((_, newest)) = live::fetched(ctx, &run.id).await? {
+            detail = newest;
+        }
+    }
+    ctx.printer.clear_progress();
+    let place = match &target {
+        Target::Files(files) => files.place(),
+        Target::Mlflow(mlflow) => mlflow.place(),
+    };
+    ctx.printer.line(&place);
+    ctx.printer.note(&format!("{written} values of {}", run.name));
+    Ok(ExitCode::Ok)
+}
+
+/// Settings of a run, as its command has them.
+fn settings(detail: &v1::RunDetail) -> Vec<(String, curves::log::Value)> {
+    let spec: serde_json::Value = serde_json::from_str(&detail.spec_json).unwrap_or_default();
+    let words = spec["command"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+    curves::settings::of_command(words)
+}
