@@ -88,6 +88,7 @@ fn desk(ctx: &Context, args: &McpArgs) -> anyhow::Result<Desk> {
         ctx: Context { printer, env: ctx.env.clone() },
         home: ctx.home()?,
         project,
+        stands_here: true,
         roots,
         control: !args.allow.is_empty(),
         spend: args.allow_spend,

@@ -15,6 +15,8 @@ pub(super) struct Desk {
     pub(super) home: PathBuf,
     /// Where the server was started; its project is what is run.
     pub(super) project: PathBuf,
+    /// That is the process's own directory, so that paths may be told from there.
+    pub(super) stands_here: bool,
     /// Directories below which files may be read, without links in them.
     pub(super) roots: Vec<PathBuf>,
     /// Things may be changed.
@@ -55,7 +57,8 @@ impl Desk {
         })?;
         if self.roots.iter().any(|root| real.starts_with(root)) {
             // Shorter to read; the server stands in its project.
-            let below = real.strip_prefix(&self.project).ok().map(Path::to_owned);
+            let here = self.stands_here.then(|| real.strip_prefix(&self.project).ok()).flatten();
+            let below = here.map(Path::to_owned);
             return Ok(match below {
                 Some(here) if here.as_os_str().is_empty() => PathBuf::from("."),
                 Some(below) => below,

@@ -168,21 +168,39 @@ pub(super) async fn events(desk: &Desk, mut given: Arguments) -> anyhow::Result<
     let run = given.text("run")?.unwrap_or_default();
     let after = given.cursor()?;
     given.end()?;
+    let all = run.is_empty();
     let ask = v1::EventsRequest { run, after, limit: 200, verify: false };
     let list = answer(client(desk).await?.operator.clone().events(ask).await)?.events;
     // Numbers have gaps where other runs speak: the cursor is the last number shown.
     let now = now_ms();
+    // Of one run the object is mostly the run.
+    let object = |event: &v1::EventView| all.then(|| short(&event.object).to_owned());
     let line = |event: &v1::EventView| {
-        let detail = if event.detail_json == "{}" { String::new() } else { spelt(&event.detail_json, 60) };
-        let detail = if detail.is_empty() { detail } else { quoted(&detail) };
         let (age, verb) = (span(event.at_ms, now), words::name(&event.verb));
-        format!("{} {age} ago {verb} {} {detail}", event.seq, words::name(short(&event.object)))
+        let object = object(event).map(|object| format!(" {}", words::name(&object)));
+        format!("{} {age} ago {verb}{}{}", event.seq, object.unwrap_or_default(), detail(&event.detail_json))
     };
-    let row = |event: &v1::EventView| json!({ "seq": event.seq, "verb": event.verb, "object": short(&event.object) });
+    let row = |event: &v1::EventView| match object(event) {
+        Some(object) => json!([event.seq, event.verb, object]),
+        None => json!([event.seq, event.verb]),
+    };
     let numbers = list.iter().map(|event| event.seq).collect();
     let more = list.len() >= 200;
     let items = list.iter().map(|event| Item { line: line(event), row: row(event) }).collect();
     Ok(Reply::default().line("events, oldest first").page(items, after, more).numbered(numbers))
+}
+
+/// What is known besides, quoted; what is not there is left out.
+fn detail(text: &str) -> String {
+    let Ok(Value::Object(parts)) = serde_json::from_str(text) else { return String::new() };
+    let parts = parts.iter().filter(|(_, value)| !value.is_null());
+    let told: Vec<String> = parts
+        .map(|(name, value)| {
+            format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        })
+        .collect();
+    let told: String = told.join(" ").chars().take(60).collect();
+    if told.is_empty() { told } else { format!(" {}", quoted(&told)) }
 }
 
 /// `checkpoints`

@@ -189,6 +189,9 @@ impl Reply {
         if !self.items.is_empty() {
             object.insert("rows".to_owned(), shown.iter().map(|item| item.row.clone()).collect());
         }
+        if self.whole && items < self.items.len() {
+            object.insert("cut".to_owned(), json!(true));
+        }
         if (self.more || items < self.items.len()) && !self.whole {
             let counted = self.first + items as u64;
             let next = match items.checked_sub(1) {

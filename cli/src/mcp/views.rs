@@ -68,13 +68,19 @@ fn settings(path: PathBuf, mut given: Arguments, shown: Shown) -> Result<Asked, 
     Ok(Box::new(move || settings::answer(&args)))
 }
 
-/// How to get what was cut, in the words of a tool: the other form needs as
-/// much again.
+/// The text in the words of a tool: what was cut is had by its arguments, and
+/// the other form needs as much again.
 pub(super) fn for_tools(text: &str) -> String {
-    let Some((before, after)) = text.rsplit_once("--tokens ") else { return text.to_owned() };
+    let kept = text.lines().filter(|line| !line.starts_with("  more with --tokens"));
+    kept.map(|line| format!("{}\n", worded(line))).collect()
+}
+
+fn worded(line: &str) -> String {
+    let Some((before, after)) = line.rsplit_once("--tokens ") else { return line.to_owned() };
     let (number, rest) = after.split_at(after.bytes().take_while(u8::is_ascii_digit).count());
     let twice = number.parse::<u64>().map_or_else(|_| number.to_owned(), |need| (need * 2).to_string());
-    format!("{before}max_tokens {twice}{}", rest.replace(", everything with --json", ""))
+    let rest = rest.replace(", everything with --json", "").replace("--metric NAME", "metrics");
+    format!("{before}max_tokens {twice}{rest}")
 }
 
 #[cfg(test)]

@@ -300,7 +300,10 @@ fn an_allowance_is_spent_once_a_day_however_often_the_server_starts() {
         let text = said["content"][0]["text"].as_str().unwrap();
         assert!(text.contains("$2.00 of $10.00 a day are left"), "{text}");
     }
-    let small = start().ok("run", &json!({ "max_usd": 1.5, "max_usd_per_hour": 5 }));
+    // What the controller refuses is given back.
+    let refused = start().call("run", &json!({ "max_usd": 1.5, "max_usd_per_hour": 5 }));
+    assert_eq!(refused["isError"], true, "{refused}");
+    let small = start().ok("run", &json!({ "max_usd": 1.9, "max_usd_per_hour": 5 }));
     assert_eq!(small["done"], true, "{small}");
     for run in [run, small["run"].as_str().unwrap().to_owned()] {
         stage.ok(&["destroy", &run, "--yes"]);

@@ -31,6 +31,7 @@ fn desk(dir: &std::path::Path) -> Desk {
         home,
         roots: vec![project.clone()],
         project,
+        stands_here: false,
         control: false,
         spend: None,
         analysis: false,
