@@ -16,7 +16,7 @@ pub mod doctor;
 pub mod events;
 pub mod foreign;
 pub mod fork;
-mod forward;
+pub mod forward;
 pub mod health;
 pub mod hosts;
 pub mod keys;
