@@ -4,7 +4,7 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use curves::format::{Format, Schema, Wandb};
+use curves::format::{Format, Schema, Wandb, mlflow_param, mlflow_tag};
 use curves::judge::Report;
 use curves::log::{Reader, Sink};
 
@@ -16,6 +16,10 @@ use crate::exit_code::Failure;
 const PIECE: usize = 256 * 1024;
 /// Bytes of one file that are read.
 const MAX_FILE_BYTES: u64 = 16 << 30;
+
+/// Parameters and tags of a run of MLflow that are read, and bytes of each.
+const MAX_BESIDE: usize = 2000;
+const MAX_SMALL_BYTES: u64 = 64 * 1024;
 
 /// One run that was found; it is not read yet.
 #[derive(Debug, Clone)]
@@ -66,6 +70,13 @@ impl Gathered {
         loose && !self.source.named
     }
 
+    /// When its newest file was written last, in seconds since 1970.
+    pub(crate) fn written(&self) -> Option<f64> {
+        let time = |part: &Part| part.path.metadata().and_then(|meta| meta.modified()).ok();
+        let newest = self.source.parts.iter().filter_map(time).max()?;
+        newest.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
+    }
+
     /// Reads it into a sink; returns what went wrong with single files.
     pub(crate) fn read(&self, sink: &mut dyn Sink) -> Vec<String> {
         let mut notes = Vec::new();
@@ -75,12 +86,36 @@ impl Gathered {
                 notes.push(format!("{}: {error}", words::quoted(&name)));
             }
         }
+        if self.source.format == Format::MlflowMetric {
+            beside(&self.source.path.join("params"), |name, bytes| mlflow_param(name, bytes, sink));
+            beside(&self.source.path.join("tags"), |name, bytes| mlflow_tag(name, bytes, sink));
+        }
         notes
     }
 
     /// Judges it, as `analyze` does.
     pub(crate) fn judge(&self) -> Report {
         read::analyse(&self.source).report
+    }
+}
+
+/// The small files of a directory, by name; what is no regular file is left out,
+/// as are links.
+fn beside(dir: &Path, mut take: impl FnMut(&str, &[u8])) {
+    let Ok(listed) = std::fs::read_dir(dir) else { return };
+    let mut files: Vec<PathBuf> = listed
+        .take(MAX_BESIDE)
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    for path in files {
+        let mut bytes = Vec::new();
+        let read = find::open(&path).and_then(|file| file.take(MAX_SMALL_BYTES).read_to_end(&mut bytes));
+        if let (Ok(_), Some(name)) = (read, path.file_name().and_then(|name| name.to_str())) {
+            take(name, &bytes);
+        }
     }
 }
 
