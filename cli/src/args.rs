@@ -28,7 +28,11 @@ pub use runs::{
 pub use simulate::SimulateArgs;
 pub use tidy::TidyArgs;
 pub use values::{duration, setting};
-pub use views::{HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs, ViewVerb};
+pub use views::{
+    ChangesArgs, CompareArgs, DecisionArgs, ExportArgs, ExportKind, FavoriteArgs, GroupArgs, HistoryArgs,
+    HypothesisArgs, MetricsArgs, NoteArgs, Number, PlotArgs, RanksArgs, ReportArgs, ReproduceArgs, RunsArgs,
+    SettingsArgs, Shown, StatsArgs, TagArgs, ViewVerb,
+};
 
 /// Runs work to its end on machines that may not stay.
 #[derive(Debug, Parser)]

@@ -4,6 +4,8 @@
 
 #[path = "cli/analyze.rs"]
 mod analyze;
+#[path = "cli/pages.rs"]
+mod pages;
 #[path = "cli/simulate.rs"]
 mod simulate;
 #[path = "cli/tracking_server.rs"]

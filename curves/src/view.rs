@@ -6,12 +6,23 @@
 //! without saying so, and never call a difference between two single runs
 //! significant.
 
+mod calendar;
 mod course;
+pub mod draw;
+pub mod filter;
+mod importance;
 mod matching;
+mod question;
 mod spark;
+mod speed;
 mod statistics;
 
+pub use calendar::date;
+use calendar::days;
 pub use course::{Axis, Course};
+pub use importance::{FEWEST_RUNS, Importance, Setting, importance};
 pub use matching::{At, How, Outside, at, first_reaching};
+pub use question::{Order, Question, understand};
 pub use spark::spark;
+pub use speed::{Speed, speed};
 pub use statistics::{Slope, Statistics, statistics};

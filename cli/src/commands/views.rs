@@ -3,13 +3,37 @@
 //! JSON. Printing is done here, so that others can give the same answers.
 
 mod budget;
+pub(crate) mod changes;
+pub(crate) mod compare;
+pub(crate) mod decision;
+mod described;
+pub(crate) mod export;
+pub(crate) mod favorite;
+pub(crate) mod group;
 pub(crate) mod history;
+mod html;
+pub(crate) mod hypothesis;
 mod load;
+mod markdown;
 pub(crate) mod metrics;
+pub(crate) mod note;
+mod notes;
 mod numbers;
+mod page;
+mod picture;
+pub(crate) mod plot;
+pub(crate) mod ranks;
+mod remember;
+pub(crate) mod report;
+pub(crate) mod reproduce;
+pub(crate) mod runs;
 pub(crate) mod settings;
 pub(crate) mod stats;
+pub(crate) mod tag;
 
+use std::path::Path;
+
+use super::analyze::live;
 use crate::app::Context;
 use crate::args::ViewVerb;
 use crate::exit_code::ExitCode;
@@ -29,12 +53,37 @@ pub(crate) struct Answer {
 /// Whatever the view could not do.
 pub(crate) async fn perform(ctx: &Context, mut verb: ViewVerb) -> anyhow::Result<ExitCode> {
     for path in verb.paths() {
-        *path = crate::commands::analyze::live::place(ctx, path).await?;
+        *path = live::place(ctx, path).await?;
+    }
+    for named in verb.places() {
+        let (run, step) =
+            named.rsplit_once('@').map_or((named.as_str(), None), |(run, step)| (run, Some(step)));
+        let place = live::place(ctx, Path::new(run)).await?;
+        let step = step.map(|step| format!("@{step}")).unwrap_or_default();
+        *named = format!("{}{step}", place.display());
     }
     let (answer, json) = match &verb {
         ViewVerb::History(args) => (history::answer(args)?, args.shown.json),
         ViewVerb::Stats(args) => (stats::answer(args)?, args.shown.json),
         ViewVerb::Metrics(args) => (metrics::answer(args)?, args.shown.json),
+        ViewVerb::Compare(args) => (compare::answer(args)?, args.shown.json),
+        ViewVerb::Runs(args) => (runs::answer(args)?, args.shown.json),
+        ViewVerb::Group(args) => (group::answer(args)?, args.shown.json),
+        ViewVerb::Plot(args) => (plot::answer(&plot::for_terminal(ctx, args))?, args.shown.json),
+        ViewVerb::Report(args) => (report::answer(args)?, args.shown.json),
+        ViewVerb::Export(args) => (export::answer(args)?, args.shown.json),
+        ViewVerb::Note(args) => (note::answer(args)?, args.shown.json),
+        ViewVerb::Tag(args) => (tag::answer(args)?, args.shown.json),
+        ViewVerb::Favorite(args) => (favorite::answer(args)?, args.shown.json),
+        ViewVerb::Hypothesis(args) => (hypothesis::answer(args)?, args.shown.json),
+        ViewVerb::Decision(args) => (decision::answer(args)?, args.shown.json),
+        ViewVerb::Reproduce(args) => (reproduce::answer(args)?, args.shown.json),
+        ViewVerb::Ranks(args) => (ranks::answer(args)?, args.shown.json),
+        ViewVerb::Changes(args) => {
+            let mut args = args.clone();
+            args.memory = args.memory.or_else(|| ctx.home().ok().map(|home| home.join("seen")));
+            (changes::answer(&args)?, args.shown.json)
+        }
         ViewVerb::Settings(args) => (settings::answer(args)?, args.shown.json),
     };
     if json {

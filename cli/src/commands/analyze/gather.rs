@@ -9,7 +9,7 @@ use curves::log::Sink;
 
 use super::find::Found;
 use super::read::{self, Said};
-use super::source::Source;
+use super::source::{Part, Source};
 use super::{no_data, unreadable, words};
 use crate::exit_code::Failure;
 
@@ -60,6 +60,13 @@ impl Gathered {
     pub(crate) fn loose(&self) -> bool {
         let loose = matches!(self.source.format, Format::Delimited | Format::Console | Format::JsonLines);
         loose && !self.source.named
+    }
+
+    /// When its newest file was written last, in seconds since 1970.
+    pub(crate) fn written(&self) -> Option<f64> {
+        let time = |part: &Part| part.file().metadata().and_then(|meta| meta.modified()).ok();
+        let newest = self.source.parts.iter().filter_map(time).max()?;
+        newest.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
     }
 
     /// Reads it into a sink; returns what went wrong with single files.

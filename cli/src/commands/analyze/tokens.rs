@@ -3,7 +3,7 @@
 //!
 //! That tokenizer cuts a text by one regular expression into pieces and then
 //! joins bytes within each piece, so that a piece of n bytes has n tokens at
-//! most. [`bound`] finds the same pieces in ASCII text and knows of four of
+//! most. [`bound`] finds the same pieces in ASCII text and knows of five of
 //! their kinds that they have fewer:
 //!
 //! - digits, up to three a piece: all of those are one token;
@@ -13,7 +13,8 @@
 //!   a space with a letter. Neighbours that are a token together are joined, so
 //!   that no two tokens of one such letter stand side by side in the end, and n
 //!   letters in a row have (2n + 1) / 3 tokens at most;
-//! - any other letter, and a sign before a word: one more.
+//! - any other letter, and a sign before a word: one more;
+//! - spaces, up to [`SPACES`] of them in a row: one token.
 //!
 //! The tests hold all of this against the vocabulary itself.
 //!
@@ -22,6 +23,9 @@
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
+
+/// So many spaces side by side are one token, and fewer are too.
+const SPACES: usize = 64;
 
 static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| WORDS.split(' ').collect());
 
@@ -105,7 +109,8 @@ fn piece(rest: &[u8]) -> (usize, usize) {
     let blank = run(0, u8::is_ascii_whitespace);
     let joins = blank > 1 && blank < rest.len() && !matches!(at(blank - 1), b'\n' | b'\r');
     let length = if joins { blank - 1 } else { blank.max(1) };
-    (length, length)
+    let spaces = length <= SPACES && rest.iter().take(length).all(|byte| *byte == b' ');
+    (length, if spaces { 1 } else { length })
 }
 
 /// The most tokens of letters behind so many spaces.
@@ -163,6 +168,9 @@ mod tests {
                 assert_eq!(count(&pair), 1, "{pair:?}");
             }
         }
+        for length in 1..=SPACES {
+            assert_eq!(count(&" ".repeat(length)), 1, "{length} spaces");
+        }
         for number in 0..1000 {
             assert_eq!((count(&format!("{number}")), count(&format!("{number:03}"))), (1, 1));
         }
@@ -184,6 +192,11 @@ mod tests {
         #[test]
         fn no_text_of_words_has_more_tokens(text in "([ (/\"'.-]{0,2}([a-z]{1,9}|[A-Z]{1,4}[a-z]{0,5}|[0-9.]{1,6}|'s|loss|step|\n){1,2}){0,40}") {
             prop_assert!(count(&text) <= bound(&text), "{} of {}: {text:?}", bound(&text), count(&text));
+        }
+
+        #[test]
+        fn no_picture_has_more_tokens(text in "([ ]{0,70}[*o+x|^!]{0,5}[ ]{0,9}\n?){0,12}") {
+            prop_assert!(count(&text) <= bound(&text), "{} of {}: {text:?}", count(&text), bound(&text));
         }
 
         #[test]
