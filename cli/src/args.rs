@@ -14,7 +14,7 @@ mod tidy;
 mod values;
 mod views;
 
-pub use analyze::{AnalyzeArgs, FORMATS, ForwardArgs, ReadAs};
+pub use analyze::{AnalyzeArgs, FORMATS, ForwardArgs, ReadAs, WatchArgs};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{
     ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,
@@ -167,6 +167,8 @@ pub enum Verb {
     Analyze(AnalyzeArgs),
     /// Write a run's curves for TensorBoard or W&B, or send them to an MLflow server
     Forward(ForwardArgs),
+    /// Look at a run again and again, and tell what is new and wrong
+    Watch(WatchArgs),
     /// Look at training curves in files.
     #[command(flatten)]
     View(ViewVerb),

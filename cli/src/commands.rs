@@ -37,6 +37,7 @@ pub mod sync;
 pub mod tidy;
 pub mod version;
 pub(crate) mod views;
+pub mod watch;
 pub mod why;
 
 use std::io::IsTerminal as _;
@@ -96,6 +97,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
         Verb::Analyze(args) => Box::pin(analyze::perform(ctx, &args)).await,
         Verb::Forward(args) => Box::pin(forward::perform(ctx, &args)).await,
+        Verb::Watch(args) => Box::pin(watch::perform(ctx, &args)).await,
         Verb::Mcp(args) => Box::pin(crate::mcp::serve(ctx, &args)).await,
         Verb::Approve(args) => Box::pin(approve::perform(ctx, &args)).await,
         Verb::View(verb) => Box::pin(views::perform(ctx, verb)).await,

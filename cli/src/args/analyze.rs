@@ -1,6 +1,7 @@
 //! What `outlast analyze` takes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use curves::format::Format;
 
@@ -51,6 +52,41 @@ pub struct ForwardArgs {
     /// Stay until the run has ended
     #[arg(short, long)]
     pub follow: bool,
+}
+
+/// `outlast watch`
+#[derive(Debug, Clone, clap::Args)]
+pub struct WatchArgs {
+    /// A run by its name, or files that a tool writes
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Tell when this holds, as in [early_stop]; without any, all that is a warning or worse
+    #[arg(long = "rule", value_name = "RULE", value_parser = crate::commands::watch::rule)]
+    pub rules: Vec<curves::early::Rule>,
+    /// Tell when no value came for so long
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    pub stalled: Option<Duration>,
+    /// Run this line in a shell for each alert, which it gets as JSON on its standard input
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Option<String>,
+    /// Post each alert to the address in this variable, in the form that Slack takes
+    #[arg(long, value_name = "VARIABLE")]
+    pub webhook_env: Option<String>,
+    /// Between two looks
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::duration)]
+    pub interval: Duration,
+    /// Read files as this; see `formats`.
+    #[arg(long, value_name = "NAME", value_parser = format, help = plain_formats())]
+    pub format: Option<Format>,
+    /// Look once: the exit code says whether there is an alert
+    #[arg(long)]
+    pub once: bool,
+    /// End at the first alert
+    #[arg(long)]
+    pub until_alert: bool,
+    /// Print each alert as a line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The formats that files are read in, by the names that the command line has

@@ -148,10 +148,10 @@ def abilities(lab):
     return able
 
 
-def all_at_once(lab, journal, seed, results):
+def all_at_once(lab, journal, seed, first, results):
     """Faults of everything: every machine silent, and a controller that stands still."""
     plain = Kind(None, "all machines silent", False, ("nothing", "suspect"), "five machines, 40 s", None)
-    cases = [Case(lab, journal, plain, number, seed) for number in range(MANY)]
+    cases = [Case(lab, journal, plain, first + number, seed) for number in range(MANY)]
     with pool_of(lab, MANY) as pool:
         list(pool.map(Case.start, cases))
 
@@ -233,7 +233,7 @@ def work(lab, options):
             results.append(task.result())
     if not options.kinds:
         for number in range(max(1, options.rounds // MANY)):
-            all_at_once(lab, journal, options.seed + number, results)
+            all_at_once(lab, journal, options.seed + number, number * MANY, results)
     return results
 
 

@@ -149,3 +149,46 @@ fn rules_that_are_none_are_told_all_at_once_and_nothing_begins() {
     );
     assert_eq!(stage.controllers(), [0; 0]);
 }
+
+#[test]
+fn who_watches_a_run_is_told_of_its_end_and_of_what_went_wrong() {
+    let stage = Stage::new();
+    let root = steady(&stage, "watched", "[]");
+    let run = stage.submit(&root, &["run.env.LOST=60", "run.env.STEPS=300"]);
+    let told = stage.path("told");
+    let exec = format!("cat >> {}; echo >> {0}", told.display());
+    let said =
+        stage.call(&["watch", &run, "--rule", "nan", "--interval", "200ms", "--exec", &exec, "--json"]);
+    let said = said.ends_with(93);
+    let alerts: Vec<Value> = said.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = alerts.iter().filter_map(|alert| alert["kind"].as_str()).collect();
+    assert_eq!(kinds, ["rule", "ended"], "{alerts:#?}");
+    assert!(alerts[0]["text"].as_str().unwrap().contains("non finite since step 60"), "{alerts:#?}");
+    assert_eq!(super::stage::records(&told), alerts, "the command got what was printed");
+}
+
+#[test]
+fn a_run_is_shown_to_tensorboard_and_to_wandb_as_it_was() {
+    let stage = Stage::new();
+    let training = Training::new(&stage, &[("STEPS", "60"), ("STEP_MS", "10")]).gated(30);
+    let run = training.submit(&stage);
+    stage.when_durable(&run, 20);
+    stage.kill_machine(&machine_of(&stage.status(&run)));
+    training.may_end();
+    stage.ends_as(&run, "SUCCEEDED");
+    let own = analysed(&stage, &run);
+    for tool in ["tensorboard", "wandb"] {
+        let place = stage.path(tool);
+        let file =
+            stage.ok(&["forward", &run, &format!("--{tool}"), place.to_str().unwrap(), "--follow"]).text();
+        let read = stage.ok(&["analyze", file.trim(), "--json"]).json()[0].clone();
+        assert_eq!(
+            (&read["format"], &read["read"]["corrupt"]["count"]),
+            (&tool.into(), &0.into()),
+            "{read:#}"
+        );
+        assert_eq!(read["last_step"], own["last_step"], "{read:#}");
+        let primary = |said: &Value| said["report"]["metrics"].as_array().unwrap().len();
+        assert_eq!(primary(&read), primary(&own), "{read:#}");
+    }
+}
