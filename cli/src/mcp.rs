@@ -24,6 +24,7 @@ mod tools;
 mod views;
 
 use std::io::{self, IsTerminal as _};
+use std::sync::Mutex;
 
 use rmcp::ServiceExt as _;
 use rmcp::service::ServerInitializeError;
@@ -93,5 +94,6 @@ fn desk(ctx: &Context, args: &McpArgs) -> anyhow::Result<Desk> {
         control: !args.allow.is_empty(),
         spend: args.allow_spend,
         analysis: args.tools == Offered::Analysis,
+        line: Mutex::default(),
     })
 }

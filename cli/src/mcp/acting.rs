@@ -11,7 +11,6 @@ use serde_json::json;
 use super::action::{Action, Outlook, cap, changed, places};
 use super::arguments::Arguments;
 use super::desk::Desk;
-use super::reading::client;
 use super::reply::{Reply, quoted};
 use super::shelf::Shelf;
 use super::{allowance, approval};
@@ -20,7 +19,6 @@ use crate::client::{Client, selector};
 use crate::commands::analyze::words;
 use crate::commands::{answer, load, moment, short};
 use crate::config::changes;
-use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::source;
 
@@ -64,7 +62,7 @@ pub(super) async fn run(desk: &Desk, mut given: Arguments) -> anyhow::Result<Rep
             .help("leave data out with .outlastignore, or have a person run it: outlast run")
             .into());
     }
-    let client = Box::pin(daemon::ensure(&desk.ctx, true)).await?;
+    let client = desk.ensured().await?;
     let mut action = Action::Run {
         spec: serde_json::to_string(&spec)?,
         source_key: String::new(),
@@ -102,7 +100,7 @@ pub(super) async fn fork(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
     let (set, command) = (given.texts("set")?, given.texts("command")?);
     let (name, dry) = (given.text("name")?, given.flag("dry_run")?);
     given.end()?;
-    let client = client(desk).await?;
+    let client = desk.needed().await?;
     let from = answer(client.operator.clone().find_checkpoint(selector(&checkpoint)).await)?;
     let spec = spec_of(&client.run(&from.run).await?)?;
     let own_words = !set.is_empty() || !command.is_empty();
@@ -128,7 +126,7 @@ fn spec_of(detail: &v1::RunDetail) -> anyhow::Result<RunSpec> {
 pub(super) async fn resume(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let (run, dry) = (given.needed("run")?, given.flag("dry_run")?);
     given.end()?;
-    let client = client(desk).await?;
+    let client = desk.needed().await?;
     let detail = client.run(&run).await?;
     let run = detail.run.clone().unwrap_or_default();
     let action = Action::Resume { id: run.id, name: run.name, spec: detail.spec_json };
@@ -141,7 +139,7 @@ pub(super) async fn stop(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
     let run = given.needed("run")?;
     given.end()?;
     let ask = v1::StopRequest { run, grace_seconds: 0 };
-    let run = answer(client(desk).await?.operator.clone().stop(ask).await)?;
+    let run = answer(desk.needed().await?.operator.clone().stop(ask).await)?;
     let name = words::name(&run.name);
     Ok(Reply::default()
         .line(format!("{name} was asked to save and end"))
@@ -153,7 +151,7 @@ pub(super) async fn stop(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
 pub(super) async fn destroy(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let target = given.needed("target")?;
     given.end()?;
-    let client = client(desk).await?;
+    let client = desk.needed().await?;
     let action = match client.run(&target).await {
         Ok(detail) => {
             let run = detail.run.clone().unwrap_or_default();

@@ -2,9 +2,12 @@
 //! what it may read. Nothing that a client says changes any of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::app::Context;
+use crate::client::Client;
 use crate::commands::analyze::{live, words};
+use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 
 /// Settled at the start.
@@ -25,6 +28,8 @@ pub(super) struct Desk {
     pub(super) spend: Option<u64>,
     /// Only tools that read files.
     pub(super) analysis: bool,
+    /// A connection that was used before.
+    pub(super) line: Mutex<Option<Client>>,
 }
 
 impl Desk {
@@ -45,6 +50,45 @@ impl Desk {
     pub(super) async fn place(&self, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.path_or_run(text)?;
         if path == Path::new(text) { live::place(&self.ctx, &path).await } else { Ok(path) }
+    }
+
+    /// The connection of before, if it still works.
+    async fn kept(&self) -> Option<Client> {
+        let kept = self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        kept.view().await.is_ok().then_some(kept)
+    }
+
+    fn keep(&self, client: &Client) {
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+    }
+
+    /// The controller; nothing is started where nothing ever ran.
+    pub(super) async fn existing(&self) -> anyhow::Result<Option<Client>> {
+        if let Some(kept) = self.kept().await {
+            return Ok(Some(kept));
+        }
+        let found = Box::pin(daemon::existing(&self.ctx)).await?;
+        found.iter().for_each(|client| self.keep(client));
+        Ok(found)
+    }
+
+    /// The controller, for questions about what must be there.
+    pub(super) async fn needed(&self) -> anyhow::Result<Client> {
+        let none = || {
+            let why = "nothing has been run here yet";
+            Failure::new(ExitCode::NotFound, why).help("a person can begin a run: outlast run -- COMMAND")
+        };
+        Ok(self.existing().await?.ok_or_else(none)?)
+    }
+
+    /// The controller, started where none runs.
+    pub(super) async fn ensured(&self) -> anyhow::Result<Client> {
+        if let Some(kept) = self.kept().await {
+            return Ok(kept);
+        }
+        let client = Box::pin(daemon::ensure(&self.ctx, true)).await?;
+        self.keep(&client);
+        Ok(client)
     }
 
     /// A path of a client, where it may be read.

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::arguments::Arguments;
 use super::desk::Desk;
-use super::reading::client;
 use super::reply::{Item, Reply, quoted, spelt};
 use super::server::Progress;
 use crate::client::{failure, selector};
@@ -32,7 +31,7 @@ pub(super) async fn watch(desk: &Desk, mut given: Arguments, progress: &Progress
     let run = given.needed("run")?;
     let seconds = given.whole("seconds", 1, LONGEST)?.unwrap_or(60);
     given.end()?;
-    let client = client(desk).await?;
+    let client = desk.needed().await?;
     let run = client.run(&run).await?.run.unwrap_or_default();
     let stands = |run: &v1::RunView| (run.state.clone(), run.question.is_some());
     let first = stands(&run);
@@ -83,7 +82,7 @@ pub(super) async fn logs(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
     given.end()?;
     let pattern = pattern.map(|text| crate::screen::view::pattern(&text)).transpose();
     let pattern = pattern.map_err(|why| Failure::new(ExitCode::Usage, format!("`grep`: {why}")))?;
-    let client = client(desk).await?;
+    let client = desk.needed().await?;
     let run = client.run(&run).await?.run.unwrap_or_default();
     let attempt = match u32::try_from(attempt).unwrap_or(u32::MAX) {
         0 => run.attempts,

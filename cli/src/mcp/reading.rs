@@ -9,20 +9,14 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Item, Reply, quoted, spelt};
 use crate::args::ConfigArgs;
-use crate::client::{Client, selector};
+use crate::client::selector;
 use crate::commands::analyze::words;
 use crate::commands::{answer, brief, load, now_ms, short, span, step};
-use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{bytes, money};
 
 /// Entries of a page before it is cut to the budget.
 const PAGE: usize = 200;
-
-/// The controller of this data directory.
-pub(super) async fn client(desk: &Desk) -> anyhow::Result<Client> {
-    Box::pin(daemon::needed(&desk.ctx)).await
-}
 
 /// The part of a list that begins at `first`.
 fn page<T>(all: Vec<T>, first: u64, item: impl Fn(T) -> Item) -> (Vec<Item>, u64, bool) {
@@ -35,7 +29,7 @@ fn page<T>(all: Vec<T>, first: u64, item: impl Fn(T) -> Item) -> (Vec<Item>, u64
 pub(super) async fn list(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let (all, first) = (given.flag("all")?, given.cursor()?);
     given.end()?;
-    let Some(client) = Box::pin(daemon::existing(&desk.ctx)).await? else {
+    let Some(client) = desk.existing().await? else {
         return Ok(Reply::default().line("no runs yet").fact("runs", 0));
     };
     let runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all }).await)?.runs;
@@ -80,7 +74,7 @@ fn cents(usd: f64) -> f64 {
 pub(super) async fn status(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let run = given.needed("run")?;
     given.end()?;
-    let detail = client(desk).await?.run(&run).await?;
+    let detail = desk.needed().await?.run(&run).await?;
     let run = detail.run.clone().unwrap_or_default();
     let code = run.exit_code.filter(|_| run.ended_ms > 0);
     let mut reply = Reply::default()
@@ -142,7 +136,7 @@ pub(super) async fn why(desk: &Desk, mut given: Arguments) -> anyhow::Result<Rep
     let attempt = given.whole("attempt", 1, 1_000_000)?.unwrap_or(0);
     given.end()?;
     let ask = v1::WhyRequest { run, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) };
-    let json = answer(client(desk).await?.operator.clone().why(ask).await)?.capsule_json;
+    let json = answer(desk.needed().await?.operator.clone().why(ask).await)?.capsule_json;
     let capsule: Capsule = serde_json::from_str(&json).map_err(|error| {
         Failure::new(ExitCode::Internal, format!("the controller's answer cannot be read: {error}"))
             .help("the controller may be of another version: `outlast controller status`")
@@ -170,7 +164,7 @@ pub(super) async fn events(desk: &Desk, mut given: Arguments) -> anyhow::Result<
     given.end()?;
     let all = run.is_empty();
     let ask = v1::EventsRequest { run, after, limit: 200, verify: false };
-    let list = answer(client(desk).await?.operator.clone().events(ask).await)?.events;
+    let list = answer(desk.needed().await?.operator.clone().events(ask).await)?.events;
     // Numbers have gaps where other runs speak: the cursor is the last number shown.
     let now = now_ms();
     // Of one run the object is mostly the run.
@@ -207,7 +201,7 @@ fn detail(text: &str) -> String {
 pub(super) async fn checkpoints(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let (run, first) = (given.needed("run")?, given.cursor()?);
     given.end()?;
-    let ask = client(desk).await?.operator.clone().list_checkpoints(selector(&run)).await;
+    let ask = desk.needed().await?.operator.clone().list_checkpoints(selector(&run)).await;
     let mut list = answer(ask)?.checkpoints;
     list.sort_by_key(|one| std::cmp::Reverse((one.step, one.committed_ms)));
     let count = list.len();
@@ -237,7 +231,7 @@ pub(super) async fn checkpoints(desk: &Desk, mut given: Arguments) -> anyhow::Re
 pub(super) async fn cost(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let (run, first) = (given.text("run")?, given.cursor()?);
     given.end()?;
-    let client = client(desk).await?;
+    let client = desk.needed().await?;
     let Some(run) = run else {
         let runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await)?.runs;
         let total: f64 = runs.iter().map(|run| run.cost_usd).sum();
@@ -285,7 +279,7 @@ pub(super) async fn offers(desk: &Desk, mut given: Arguments) -> anyhow::Result<
         max_usd_per_hour: config.budget.max_usd_per_hour.unwrap_or(0.0),
         ..v1::OffersRequest::default()
     };
-    let client = Box::pin(daemon::ensure(&desk.ctx, true)).await?;
+    let client = desk.ensured().await?;
     let offers = answer(client.operator.clone().offers(ask).await)?.offers;
     let count = offers.len();
     let (items, first, more) = page(offers, first, |offer| Item {

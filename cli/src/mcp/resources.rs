@@ -17,7 +17,6 @@ use super::reply::{failure, spelt};
 use super::server::Progress;
 use super::{analysis, following, reading};
 use crate::commands::answer;
-use crate::daemon;
 
 /// Tokens of one resource.
 const TOKENS: usize = 4_000;
@@ -77,7 +76,7 @@ pub(super) async fn list(desk: &Desk, cursor: Option<String>) -> Result<ListReso
 }
 
 async fn runs(desk: &Desk) -> anyhow::Result<Vec<v1::RunView>> {
-    let Some(client) = Box::pin(daemon::existing(&desk.ctx)).await? else { return Ok(Vec::new()) };
+    let Some(client) = desk.existing().await? else { return Ok(Vec::new()) };
     let mut runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await)?.runs;
     runs.sort_by_key(|run| std::cmp::Reverse(run.created_ms));
     Ok(runs)

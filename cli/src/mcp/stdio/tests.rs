@@ -35,6 +35,7 @@ fn desk(dir: &std::path::Path) -> Desk {
         control: false,
         spend: None,
         analysis: false,
+        line: std::sync::Mutex::default(),
     }
 }
 
