@@ -134,7 +134,7 @@ fn address(path: &Path, how: &str) -> String {
     for byte in path.as_os_str().as_bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                out.push(char::from(*byte))
+                out.push(char::from(*byte));
             }
             byte => out.push_str(&format!("%{byte:02x}")),
         }

@@ -197,17 +197,22 @@ fn what_a_killed_writer_left_is_read_and_stays() {
     writer.execute(insert, [&b"{\"loss\":\"NaN\"}"[..]]).unwrap();
     for left in [&["trackio.db", "trackio.db-wal"][..], &["trackio.db", "trackio.db-shm", "trackio.db-wal"]] {
         let other = tempfile::tempdir().unwrap();
-        let contents = || left.iter().map(|name| fs::read(other.path().join(name)).unwrap()).collect::<Vec<_>>();
+        let contents =
+            || left.iter().map(|name| fs::read(other.path().join(name)).unwrap()).collect::<Vec<_>>();
         for name in left {
             fs::copy(dir.path().join(name), other.path().join(name)).unwrap();
         }
         let before = contents();
         let copy = other.path().join("trackio.db");
         let listing = list(&copy).unwrap().unwrap();
-        let late = listing.runs.iter().find(|run| run.name == "late").expect("the row that is only in the log");
+        let late =
+            listing.runs.iter().find(|run| run.name == "late").expect("the row that is only in the log");
         let (log, ..) = read(&copy, late);
         assert!(log.column("loss").unwrap().values[0].is_nan());
-        assert_eq!((names(other.path()), contents()), (left.iter().map(|name| (*name).to_owned()).collect(), before));
+        assert_eq!(
+            (names(other.path()), contents()),
+            (left.iter().map(|name| (*name).to_owned()).collect(), before)
+        );
     }
     // A transaction that was cut off half-way: its journal undoes it, in a copy.
     let (dir, path) = database("mlflow");
