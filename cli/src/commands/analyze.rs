@@ -216,6 +216,6 @@ fn no_data(path: &Path, skipped: &[Skipped]) -> Failure {
         said.join("; ")
     };
     Failure::new(ExitCode::BadInput, format!("{}: no data: {why}", words::path(path)))
-        .help("name the log of a training: a W&B or TensorBoard directory, JSON lines, a CSV table, trainer_state.json, an MLflow run, console output")
+        .help("name the log of a training: a W&B or TensorBoard directory, JSON lines, a CSV table, trainer_state.json, an MLflow run, database or server, an Aim repository, console output")
         .help("`--format NAME` reads a file as that, whatever it looks like")
 }

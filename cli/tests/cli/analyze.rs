@@ -278,6 +278,12 @@ fn databases_are_read_run_by_run_and_left_as_they_are() {
     assert_eq!((one.len(), &one[0]["path"]), (1, &Value::from("b/mlflow.db#run-nan")));
     let output = analyze(dir.path(), &["b/mlflow.db#run"]);
     assert!(code(&output) == 66 && text(&output.stderr).contains("run-live ("), "{}", text(&output.stderr));
+    let output = analyze(dir.path(), &["b/mlflow.db", "--format", "csv"]);
+    assert!(
+        code(&output) == 65 && text(&output.stderr).contains("another format"),
+        "{}",
+        text(&output.stderr)
+    );
     copy(dir.path(), "trackio.db.gz", "t/trackio.db.gz");
     let found = runs(dir.path(), &["t"]);
     assert_eq!((found.len(), found[0]["format"].as_str()), (2, Some("trackio")));
@@ -367,8 +373,11 @@ fn zipped_directories_of_tools_are_read_as_directories() {
     assert_eq!((live["values"].as_u64(), live["facts"]["name"].as_str()), (Some(50), Some("going")));
     assert_eq!(last(live, "train/loss"), 2.0 / (1.0 + 49.0 / 10.0));
 
-    copy(dir.path(), "clearml-offline.zip", "task.zip");
-    let task = &runs(dir.path(), &["task.zip"])[0];
+    copy(dir.path(), "clearml-offline.zip", "offline/offline-1.zip");
+    copy(dir.path(), "aim.zip", "offline/other.zip");
+    let found = runs(dir.path(), &["offline"]);
+    assert_eq!(found.len(), 1, "only what ClearML leaves is opened unasked");
+    let task = &found[0];
     assert_eq!((task["format"].as_str(), task["files"].as_array().unwrap().len()), (Some("clearml"), 3));
     assert!(task["values"].as_u64() > Some(500) && task["facts"]["name"].is_string(), "{task}");
     let left: Vec<_> = fs::read_dir(std::env::temp_dir())

@@ -70,6 +70,8 @@ fn take(
     let object = operation.member("obj")?;
     let Value::List(path) = object.member("path")? else { return None };
     let path: Vec<&str> = path.iter().map(Value::text).collect::<Option<_>>()?;
+    // What has no name is nothing that could be kept.
+    path.first()?;
     let monitoring = path.first() == Some(&"monitoring");
     match object.member("type")?.text()? {
         "LogFloats" => {

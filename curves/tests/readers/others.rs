@@ -214,3 +214,11 @@ fn console_output_inside_other_logs_can_be_read_again() {
         [(0, 2.6949), (50, 1.3913), (100, 0.8542)].map(|(s, v)| (Some(s), v))
     );
 }
+
+#[test]
+fn an_operation_on_nothing_is_none_that_is_known() {
+    let mut reader = Neptune::new();
+    let mut trace = super::Trace::default();
+    reader.feed(b"{\"obj\":{\"type\":\"AssignFloat\",\"path\":[],\"value\":1}}\n", &mut trace);
+    assert_eq!((trace.said.len(), reader.counts().unknown.count), (0, 1));
+}

@@ -14,6 +14,8 @@ use super::find::{self, Part};
 const MAX_FILE: u64 = 256 << 20;
 /// Files of one run.
 const MAX_FILES: usize = 4096;
+/// Runs of one repository that are looked at.
+const MAX_RUNS: usize = 10_000;
 
 /// The runs of a repository with their files, the older before the newer;
 /// `None` where the directory is none.
@@ -26,6 +28,7 @@ pub(super) fn runs(dir: &Path) -> Option<Vec<(String, Vec<PathBuf>)>> {
     let mut names: Vec<String> = fs::read_dir(&values)
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .take(MAX_RUNS)
         .filter(|name| is_dir(&values.join(name)))
         .collect();
     names.sort();

@@ -158,6 +158,9 @@ impl Found {
             let end = Path::new(name).extension().unwrap_or_default().to_ascii_lowercase();
             if name == "trainer_state.json" || ENDINGS.iter().any(|known| end == *known) {
                 self.try_file(&path);
+            } else if end == "zip" && name.starts_with("offline-") {
+                // What ClearML leaves of a task that ran offline.
+                self.try_file(&path);
             } else if end == "zip" {
                 self.skip(&path, "a zip archive: name it to have it unpacked");
             }
@@ -265,14 +268,14 @@ impl Found {
                 Some(Format::Sqlite) => {
                     let (dir, at) = packed::gunzip_file(path)?;
                     self.unpacked.push(dir);
-                    return self.stored(path, &at);
+                    return self.stored(path, &at, named);
                 }
                 _ => {}
             }
         }
         let likely = guesses.first().copied();
         match likely.map(|guess| guess.format) {
-            Some(Format::Sqlite) => return self.stored(path, path),
+            Some(Format::Sqlite) => return self.stored(path, path, named),
             Some(Format::Zip) => return self.archive(path),
             _ => {}
         }
@@ -302,13 +305,17 @@ impl Found {
 
     /// Takes in the runs of a database, whose bytes lie at another place if it
     /// was packed.
-    fn stored(&mut self, path: &Path, at: &Path) -> io::Result<()> {
+    fn stored(&mut self, path: &Path, at: &Path, named: bool) -> io::Result<()> {
         let listing = match database::list(at)? {
             Ok(listing) => listing,
             Err(why) => return self.pass(path, why),
         };
         if !self.wants(listing.format) {
-            return Ok(());
+            return if named {
+                self.pass(path, "holds runs of another format than --format says")
+            } else {
+                Ok(())
+            };
         }
         let below = |name: &str| PathBuf::from(format!("{}#{name}", path.to_string_lossy()));
         for (name, why) in listing.left_out {

@@ -137,7 +137,7 @@ fn count(number: u64, one: &str, more: &str) -> String {
 }
 
 fn losses(run: &Run) -> Vec<Line> {
-    let mut lines: Vec<Line> = run.notes.iter().map(|note| line(2, &format!("  not read: {note}"))).collect();
+    let mut lines: Vec<Line> = run.notes.iter().map(|note| line(2, &format!("  note: {note}"))).collect();
     for (what, loss) in run.losses.told() {
         let first = loss.first_byte.map(|at| format!(", first at byte {at}")).unwrap_or_default();
         let grave = what.starts_with("corrupt") || what.starts_with("bytes");
