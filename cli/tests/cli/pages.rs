@@ -9,8 +9,10 @@ use serde_json::Value;
 #[test]
 fn curves_are_drawn_in_characters_pictures_and_a_script() {
     let dir = here();
-    let args = ["plot", "runs/overfit_small.csv", "-m", "val/loss"];
-    insta::assert_snapshot!("plot", said(dir.path(), &args));
+    let drawn = said(dir.path(), &["plot", "runs/overfit_small.csv", "-m", "val/loss"]);
+    assert!(drawn.starts_with("runs/overfit_small.csv\n* val/loss, last "), "{drawn}");
+    assert!(drawn.lines().filter(|line| line.contains('|') && line.contains('*')).count() >= 3, "{drawn}");
+    assert!(drawn.contains("overfitting in val/loss") && tokens(&drawn) <= 300, "{drawn}");
     let nan =
         said(dir.path(), &["plot", "runs/nan_lr.csv", "-m", "train/loss", "--width", "60", "--height", "8"]);
     assert!(nan.contains("no place") && nan.contains("non_finite in train/loss"), "{nan}");
@@ -51,7 +53,11 @@ fn a_report_holds_everything_and_nothing_out_of_a_log_is_markup() {
     let short = said(dir.path(), &["report", "runs"]);
     assert!(tokens(&short) <= 300 && short.contains("cut: ") && short.contains("--out FILE"), "{short}");
     said(dir.path(), &["report", "runs/overfit_small.csv", "--out", "a.md"]);
-    insta::assert_snapshot!("report", fs::read_to_string(dir.path().join("a.md")).unwrap());
+    let page = fs::read_to_string(dir.path().join("a.md")).unwrap();
+    for words in ["# Training report\n", "### Findings\n", "### Metrics\n", "| val/loss |", "overfitting in "]
+    {
+        assert!(page.contains(words), "{words}: {page}");
+    }
     let evil = "</script><script>document.title='x'</script>";
     let rows: String = (0..50).map(|step| format!("{}\n", serde_json::json!({ "step": step, evil: 1.0 / f64::from(step + 1), "train/loss": if step == 9 { Value::Null } else { Value::from(2.0 - 0.01 * f64::from(step)) } }))).collect();
     fs::write(dir.path().join("evil.jsonl"), rows).unwrap();
@@ -76,7 +82,8 @@ fn a_report_holds_everything_and_nothing_out_of_a_log_is_markup() {
             && card.contains("To be written by a person")
     );
     let page = json(dir.path(), &["export", "wandb"])["markdown"].as_str().unwrap().to_owned();
-    insta::assert_snapshot!("obsidian", page.lines().take(12).collect::<Vec<_>>().join("\n"));
+    assert!(page.starts_with("---\ntitle: \"run-nan\"\ndate: 20"), "{page}");
+    assert!(page.contains("tags: [\"training\", \"a\", \"b\"") && page.contains("state: failed\n"), "{page}");
 }
 
 #[test]
