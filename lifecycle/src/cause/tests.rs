@@ -151,10 +151,13 @@ fn the_kernels_words_count() {
     assert_eq!(with("NVRM: Xid (PCI:0000:b3:00): 31, pid=7, Ch 0000000f, MMU Fault"), (C::UserError, Likely));
     assert_eq!(with("NVRM: Xid (PCI:0000:b3:00): 13, Graphics SM Warp Exception"), (C::UserError, Likely));
     assert_eq!(with("blk_update_request: I/O error, dev vda, sector 12345"), (C::HostDead, Likely));
-    assert_eq!(
-        with("Memory cgroup out of memory: Killed process 71 (python3) total-vm:1kB"),
-        (C::OutOfMemory, Likely)
-    );
+    let victim = "Memory cgroup out of memory: Killed process 71 (python3) total-vm:1kB";
+    let ended = judge(&Evidence { kernel: lines(victim), ..killed(9, "") });
+    assert_eq!((ended.cause, ended.confidence), (C::OutOfMemory, Likely));
+    // Another machine's victim on the same kernel.
+    assert_ne!(with(victim).0, C::OutOfMemory);
+    let exits = judge(&Evidence { kernel: lines(victim), ..failed(1, "RuntimeError: x") });
+    assert_eq!(exits.cause, C::UserError);
     let leave =
         Evidence { leave_machine: "GPU 3 does not answer nvidia-smi".into(), ..failed(1, "RuntimeError: x") };
     assert_eq!(judge(&leave).cause, C::GpuFault);
