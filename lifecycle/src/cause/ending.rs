@@ -213,8 +213,9 @@ pub(super) fn kernel_words(e: &Evidence) -> Option<Verdict> {
     }
     // Machines may share a kernel: who did not die of a SIGKILL is not its victim.
     let killed = matches!(e.exit, Some(Exit::Signal { signal: 9, .. } | Exit::Code { code: 137 }));
-    let victim =
-        |l: &&&String| l.contains("Out of memory: Killed process") || l.contains("Memory cgroup out of memory");
+    let victim = |l: &&&String| {
+        l.contains("Out of memory: Killed process") || l.contains("Memory cgroup out of memory")
+    };
     if let Some(line) = lines().find(|l| killed && victim(&l)) {
         let verdict = Verdict::new(Cause::OutOfMemory, Confidence::Likely, format!("kernel: {line}"));
         return Some(with_exit(verdict, e).try_next("a machine with more memory, or a smaller batch"));

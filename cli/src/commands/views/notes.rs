@@ -2,13 +2,14 @@
 //!
 //! They stand in `.outlast-notes.jsonl`: the nearest one upwards from the run, else
 //! in the nearest directory upwards with `outlast.toml` or `.git`, else beside the
-//! run. The file only grows, one line at a time, under a lock and written through;
+//! run; it is looked for up to the first directory that anybody may write to. The file only grows, one line at a time, under a lock and written through;
 //! paths in it are relative to it, so that it moves with the runs. Lines that
 //! cannot be read are counted and kept.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -167,7 +168,9 @@ impl Notes {
 /// Where the notes of a run stand; see the module.
 fn place(run: &Path) -> PathBuf {
     let from = if run.is_dir() { run } else { run.parent().unwrap_or(run) };
-    let upwards = || from.ancestors().take(MAX_UP);
+    // In a directory that anybody may write to, such as /tmp, notes are nobody's.
+    let shared = |dir: &Path| dir.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o002 != 0);
+    let upwards = || from.ancestors().take(MAX_UP).take_while(|dir| !shared(dir));
     let existing = upwards().map(|dir| dir.join(FILE)).find(|file| file.is_file());
     let project = || upwards().find(|dir| dir.join("outlast.toml").is_file() || dir.join(".git").exists());
     existing.unwrap_or_else(|| project().unwrap_or_else(|| run.parent().unwrap_or(run)).join(FILE))

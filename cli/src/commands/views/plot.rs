@@ -43,6 +43,7 @@ pub(super) fn for_terminal(ctx: &Context, args: &PlotArgs) -> PlotArgs {
 /// A run or metric that is not there or means several, or a file that cannot be
 /// written.
 pub(crate) fn answer(args: &PlotArgs) -> anyhow::Result<Answer> {
+    let kind = args.out.as_deref().map(Picture::of).transpose()?;
     let runs = args
         .paths
         .iter()
@@ -52,7 +53,7 @@ pub(crate) fn answer(args: &PlotArgs) -> anyhow::Result<Answer> {
     let text = match &args.out {
         None => drawn(&chart, args),
         Some(out) => {
-            write(&chart, out, args)?;
+            write(&chart, (out, kind.unwrap_or(Picture::Svg)), args)?;
             said_written(out, "", args.shown.tokens)
         }
     };
@@ -170,19 +171,36 @@ fn count(text: &str) -> usize {
     beyond + stretches.map(|part| tokens::bound(part) + 1).sum::<usize>()
 }
 
-fn write(chart: &Chart, out: &Path, args: &PlotArgs) -> anyhow::Result<()> {
-    let end = out.extension().map(|end| end.to_string_lossy().to_lowercase());
-    let (width, height) = (args.width.unwrap_or(800), args.height.unwrap_or(450));
-    let bytes = match end.as_deref() {
-        Some("svg") => svg(chart, width, height).into_bytes(),
-        Some("png") => picture::png(&raster(chart, width, height)),
-        Some("py") => picture::script(chart).into_bytes(),
-        _ => {
-            let message = format!("{}: its end says no kind of picture", words::path(out));
-            return Err(Failure::new(ExitCode::BadInput, message)
-                .help("end it in .svg, .png or .py (matplotlib)")
-                .into());
+/// What is written, by the end of its name.
+#[derive(Debug, Clone, Copy)]
+enum Picture {
+    Svg,
+    Png,
+    Script,
+}
+
+impl Picture {
+    fn of(out: &Path) -> Result<Self, Failure> {
+        let end = out.extension().map(|end| end.to_string_lossy().to_lowercase());
+        match end.as_deref() {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            Some("py") => Ok(Self::Script),
+            _ => {
+                let message = format!("{}: its end says no kind of picture", words::path(out));
+                let failure = Failure::new(ExitCode::BadInput, message);
+                Err(failure.help("end it in .svg, .png or .py (matplotlib)"))
+            }
         }
+    }
+}
+
+fn write(chart: &Chart, (out, kind): (&Path, Picture), args: &PlotArgs) -> anyhow::Result<()> {
+    let (width, height) = (args.width.unwrap_or(800), args.height.unwrap_or(450));
+    let bytes = match kind {
+        Picture::Svg => svg(chart, width, height).into_bytes(),
+        Picture::Png => picture::png(&raster(chart, width, height)),
+        Picture::Script => picture::script(chart).into_bytes(),
     };
     save(out, &bytes)
 }
