@@ -11,8 +11,8 @@ use fastrand::Rng;
 #[path = "shape.rs"]
 mod shape;
 
-use shape::{Base, base, clean, rate};
-pub(crate) use shape::{SHAPES, Shape};
+pub(crate) use shape::{Base, SHAPES, Shape};
+use shape::{base, clean, rate};
 
 /// One run to be made.
 #[derive(Debug, Clone, Copy)]
@@ -67,30 +67,46 @@ impl Truth {
     }
 }
 
-fn normal(rng: &mut Rng) -> f64 {
+pub(crate) fn normal(rng: &mut Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.f64()).cos()
 }
 
 /// The parameters of a fault, drawn once.
-struct Fault {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
     kind: Option<Kind>,
-    at: u64,
-    size: f64,
-    length: f64,
+    pub(crate) at: u64,
+    pub(crate) size: f64,
+    pub(crate) length: f64,
     variant: u32,
     before: f64,
+}
+
+impl Fault {
+    /// The same fault at another step.
+    pub(crate) fn begun_at(mut self, at: u64, base: &Base, plan: &Plan) -> Self {
+        self.at = at;
+        self.before = clean(base, plan.shape, at as f64 / plan.steps as f64);
+        self
+    }
+
+    /// Where it may begin, as shares of the run.
+    pub(crate) fn range(kind: Option<Kind>) -> (f64, f64) {
+        match kind {
+            Some(Kind::LearningRateTooHigh) => (0.1, 0.25),
+            Some(Kind::Plateau) => (0.3, 0.55),
+            Some(Kind::WarmupMissing | Kind::NotLearning | Kind::LearningRateTooLow) => (0.0, 0.0),
+            _ => (0.3, 0.7),
+        }
+    }
 }
 
 fn fault(rng: &mut Rng, plan: &Plan) -> Fault {
     let n = plan.steps as f64;
     let between = |rng: &mut Rng, low: f64, high: f64| low + (high - low) * rng.f64();
-    let at = match plan.fault {
-        Some(Kind::LearningRateTooHigh) => between(rng, 0.1, 0.25),
-        Some(Kind::Plateau) => between(rng, 0.3, 0.55),
-        Some(Kind::WarmupMissing | Kind::NotLearning | Kind::LearningRateTooLow) => 0.0,
-        _ => between(rng, 0.3, 0.7),
-    };
+    let (low, high) = Fault::range(plan.fault);
+    let at = if high > 0.0 { between(rng, low, high) } else { 0.0 };
     let log = |rng: &mut Rng, low: f64, high: f64| between(rng, low.ln(), high.ln()).exp();
     let (size, length) = match plan.fault {
         Some(Kind::Spike) => (log(rng, 3.0, 30.0), between(rng, 3.0, 15.0)),
@@ -113,7 +129,7 @@ fn fault(rng: &mut Rng, plan: &Plan) -> Fault {
 }
 
 /// The clean training loss with the fault in it.
-fn loss(base: &Base, plan: &Plan, fault: &Fault, step: u64) -> f64 {
+pub(crate) fn loss(base: &Base, plan: &Plan, fault: &Fault, step: u64) -> f64 {
     let n = plan.steps as f64;
     let healthy = clean(base, plan.shape, step as f64 / n);
     let since = step as f64 - fault.at as f64;
@@ -155,8 +171,29 @@ fn loss(base: &Base, plan: &Plan, fault: &Fault, step: u64) -> f64 {
     }
 }
 
-/// Plays one run into `judge`.
-pub(crate) fn play(plan: &Plan, judge: &mut Judge) -> Truth {
+/// What validation sees of `level`, `since` steps into the fault of `kind`.
+pub(crate) fn validation(base: &Base, plan: &Plan, fault: &Fault, level: f64, since: Option<u64>) -> f64 {
+    match fault.kind.zip(since) {
+        // An early stop of progress, then a steady loss of it.
+        Some((Kind::Overfitting, since)) => {
+            let rest = (plan.steps - fault.at) as f64;
+            fault.before * (1.0 + fault.size * since as f64 / rest)
+        }
+        // Swings and spikes of single batches are not seen by evaluations.
+        Some((Kind::Oscillation | Kind::Spike, since)) => {
+            clean(base, plan.shape, (fault.at + since) as f64 / plan.steps as f64)
+        }
+        _ => level,
+    }
+}
+
+/// Steps between evaluations.
+pub(crate) fn evaluated_each(plan: &Plan) -> u64 {
+    (plan.steps / 100).max(5)
+}
+
+/// What `plan` draws: its shape settled, its curve and its fault.
+pub(crate) fn drawn(plan: &Plan) -> (Plan, Base, Fault, Rng) {
     let mut rng = Rng::with_seed(plan.seed);
     // A small rise is one only where much was learned before.
     let small = plan.fault == Some(Kind::Regression);
@@ -165,22 +202,27 @@ pub(crate) fn play(plan: &Plan, judge: &mut Judge) -> Truth {
         Shape::LateDrop if small => Shape::Fast,
         shape => shape,
     };
-    let plan = &Plan { shape, ..*plan };
+    let plan = Plan { shape, ..*plan };
     let base = base(&mut rng, plan.shape);
-    let mut fault = fault(&mut rng, plan);
-    fault.before = match fault.kind {
-        Some(_) => clean(&base, plan.shape, fault.at as f64 / plan.steps as f64),
-        None => 0.0,
-    };
+    let mut fault = fault(&mut rng, &plan);
+    if fault.kind.is_some() {
+        fault = fault.begun_at(fault.at, &base, &plan);
+    }
+    (plan, base, fault, rng)
+}
+
+/// Plays one run into `judge`.
+pub(crate) fn play(plan: &Plan, judge: &mut Judge) -> Truth {
+    let (plan, base, fault, rng) = drawn(plan);
     Player {
-        plan,
+        plan: &plan,
         base,
         fault,
         rng,
         time: 1.7e9,
         scale: 65_536.0,
         first_fall: None,
-        evals: (plan.steps / 100).max(5),
+        evals: evaluated_each(&plan),
     }
     .run(judge)
 }
@@ -213,17 +255,18 @@ impl Player<'_> {
         let logs_pace =
             self.fault.variant.is_multiple_of(2) || self.fault.kind == Some(Kind::LossScaleCollapse);
         let mut stuck: Option<f64> = None;
-        let again = if self.fault.kind == Some(Kind::ResumeJump) {
-            u64::from(self.fault.variant % 3) * n / 100
-        } else {
-            0
+        // One healthy run in four is resumed too, and goes on where it was.
+        let resumed = match self.fault.kind {
+            Some(kind) => kind == Kind::ResumeJump,
+            None => self.fault.variant.is_multiple_of(4),
         };
+        let again = if resumed { u64::from(self.fault.variant % 3) * n / 100 } else { 0 };
         let mut clean = Vec::with_capacity(n as usize);
         // After a resume the steps since the last checkpoint are done again.
         let steps = (0..self.fault.at + again).chain(self.fault.at..n);
         for (i, step) in steps.enumerate() {
             let first_life = (i as u64) < self.fault.at + again;
-            if i as u64 == self.fault.at + again && self.fault.kind == Some(Kind::ResumeJump) {
+            if i as u64 == self.fault.at + again && resumed {
                 judge.segment();
                 self.time += 900.0;
             }
@@ -293,7 +336,9 @@ impl Player<'_> {
         }
         if step % self.evals == self.evals - 1 && kind != Some(Kind::SilentMetric) {
             self.time += 5.0;
-            let mut eval = 1.05 * self.validation(level, kind, since) * self.noise(0.2);
+            let seen = kind.map(|_| since);
+            let seen = validation(&self.base, self.plan, &self.fault, level, seen);
+            let mut eval = 1.05 * seen * self.noise(0.2);
             if dead == Some(2) {
                 eval = *stuck.get_or_insert(eval);
             }
@@ -325,21 +370,6 @@ impl Player<'_> {
             }
             Some(Kind::WarmupMissing | Kind::LearningRateTooHigh | Kind::LearningRateTooLow) => 3e-3,
             _ => rate(self.plan.shape, self.base.drops, t),
-        }
-    }
-
-    fn validation(&self, level: f64, kind: Option<Kind>, since: u64) -> f64 {
-        match kind {
-            // An early stop of progress, then a steady loss of it.
-            Some(Kind::Overfitting) => {
-                let rest = (self.plan.steps - self.fault.at) as f64;
-                self.fault.before * (1.0 + self.fault.size * since as f64 / rest)
-            }
-            // Swings and spikes of single batches are not seen by evaluations.
-            Some(Kind::Oscillation | Kind::Spike) => {
-                clean(&self.base, self.plan.shape, (self.fault.at + since) as f64 / self.plan.steps as f64)
-            }
-            _ => level,
         }
     }
 

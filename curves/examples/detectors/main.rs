@@ -1,22 +1,24 @@
 //! Measures the detectors on generated trainings:
 //! `cargo run --release -p curves --example detectors -- [RUNS_OF_EACH] [SEED] [LENGTHS]`
 //!
-//! Prints the tables of `docs/detectors.md`; `memory` in place of numbers measures
-//! memory and time, names of CSV files tell what is said of them. With `EXAMPLES=kind` on standard
+//! Prints the tables of `docs/detectors.md`; `bound` before the numbers prints what an observer who knows all but the answer
+//! would reach; `memory` measures memory and time, names of CSV files tell what is said of them. With `EXAMPLES=kind` on standard
 //! error what was missed or wrong.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for its output")]
 
+mod bound;
 mod corpus;
 mod csv;
 mod measure;
 
+use corpus::Plan;
 use curves::judge::Kind;
 use measure::{Tally, measure, plans};
 
 const SIGMAS: [f64; 3] = [0.05, 0.1, 0.3];
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
     if std::env::args().nth(1).as_deref() == Some("memory") {
         memory();
         return;
@@ -30,6 +32,7 @@ fn main() {
         }
         return;
     }
+    let bounds = arguments.next_if(|a| a == "bound").is_some();
     let of_each: u64 = arguments.next().and_then(|a| a.parse().ok()).unwrap_or(16);
     let seed: u64 = arguments.next().and_then(|a| a.parse().ok()).unwrap_or(1);
     let lengths = arguments.next().unwrap_or_else(|| "300,3000,30000".into());
@@ -39,38 +42,50 @@ fn main() {
         let of_each = if steps > 10_000 { of_each / 2 } else { of_each };
         all.extend(SIGMAS.iter().flat_map(|sigma| plans(steps, *sigma, of_each.max(1), seed)));
     }
-    let mut tally = Tally::default();
+    if bounds {
+        print_bounds(&all, &lengths);
+        return;
+    }
+    let (mut tally, mut decided) = (Tally::default(), Tally::default());
     std::thread::scope(|scope| {
         let halves: Vec<_> = (0..2)
             .map(|half| {
                 let all = &all;
                 scope.spawn(move || {
-                    let mut tally = Tally::default();
-                    all.iter().skip(half).step_by(2).for_each(|plan| measure(plan, &mut tally));
-                    tally
+                    let (mut tally, mut decided) = (Tally::default(), Tally::default());
+                    for plan in all.iter().skip(half).step_by(2) {
+                        let mut one = Tally::default();
+                        measure(plan, &mut one);
+                        if bound::decidable(plan) {
+                            decided.add(one.clone());
+                        }
+                        tally.add(one);
+                    }
+                    (tally, decided)
                 })
             })
             .collect();
         for half in halves {
-            if let Ok(part) = half.join() {
-                tally.add(part);
+            if let Ok((all, some)) = half.join() {
+                tally.add(all);
+                decided.add(some);
             }
         }
     });
-    print(&tally, &lengths, all.len());
+    print(&tally, &decided, &lengths, all.len());
     if let Ok(kind) = std::env::var("EXAMPLES") {
         tally.examples.iter().filter(|e| e.contains(&kind)).take(4000).for_each(|e| eprintln!("{e}"));
     }
 }
 
-fn print(tally: &Tally, lengths: &[u64], runs: usize) {
+fn print(tally: &Tally, decided: &Tally, lengths: &[u64], runs: usize) {
     println!("{runs} runs\n");
     println!(
-        "| detector | planted | recall | recall within 1 % | step error median / p95 | precision | recall within 1 % at sigma 0.05 / 0.1 / 0.3 | and at {lengths:?} steps |"
+        "| detector | planted | recall | recall within 1 % | of those decidable | step error median / p95 | precision | recall within 1 % at sigma 0.05 / 0.1 / 0.3 | and at {lengths:?} steps |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for kind in Kind::ALL {
-        let sum = tally.sum(kind, |_, _| true);
+        let (sum, some) = (tally.sum(kind, |_, _| true), decided.sum(kind, |_, _| true));
         let by_sigma: Vec<String> = SIGMAS
             .iter()
             .map(|s| format!("{:.2}", tally.sum(kind, |k, _| k == measure::key(*s)).placed_share()))
@@ -80,11 +95,13 @@ fn print(tally: &Tally, lengths: &[u64], runs: usize) {
             .map(|l| format!("{:.2}", tally.sum(kind, |_, n| n == *l).placed_share()))
             .collect();
         println!(
-            "| {} | {} | {:.3} | {:.3} | {:.4} / {:.4} | {:.3} | {} | {} |",
+            "| {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.4} / {:.4} | {:.3} | {} | {} |",
             kind.name(),
             sum.planted,
             sum.recall(),
             sum.placed_share(),
+            some.placed_share(),
+            some.planted,
             sum.error(0.5),
             sum.error(0.95),
             sum.precision(),
@@ -104,6 +121,35 @@ fn print(tally: &Tally, lengths: &[u64], runs: usize) {
             .map(|(runs, alarmed)| format!("{alarmed} of {runs} with a false alarm"))
             .collect();
         println!("| sigma {sigma} | {} |", cells.join(" | "));
+    }
+}
+
+/// What an observer who knows all but the answer would reach.
+fn print_bounds(all: &[Plan], lengths: &[u64]) {
+    println!(
+        "| detector | best possible | at sigma 0.05 / 0.1 / 0.3 | and at {lengths:?} steps |\n|---|---|---|---|"
+    );
+    for kind in Kind::ALL {
+        let of_kind = || all.iter().filter(|p| p.fault == Some(kind));
+        let reached: Vec<(&Plan, f64)> =
+            of_kind().filter_map(|p| Some((p, bound::best_possible(p)?))).collect();
+        let share = |keep: &dyn Fn(&Plan) -> bool| {
+            let kept: Vec<f64> = reached.iter().filter(|(p, _)| keep(p)).map(|(_, r)| *r).collect();
+            kept.iter().sum::<f64>() / kept.len() as f64
+        };
+        if reached.is_empty() {
+            continue;
+        }
+        let by_sigma = SIGMAS.map(|s| format!("{:.2}", share(&|p| p.sigma == s)));
+        let by_length: Vec<String> =
+            lengths.iter().map(|l| format!("{:.2}", share(&|p| p.steps == *l))).collect();
+        println!(
+            "| {} | {:.3} | {} | {} |",
+            kind.name(),
+            share(&|_| true),
+            by_sigma.join(" / "),
+            by_length.join(" / ")
+        );
     }
 }
 
@@ -145,4 +191,29 @@ fn memory() {
     let begun = std::time::Instant::now();
     let report = judge.report();
     println!("a report on them ({} findings) in {:?}", report.findings.len(), begun.elapsed());
+    reports();
+}
+
+/// The time of a report on runs of 6 metrics with every fault.
+fn reports() {
+    let (mut all, mut worst) = (Vec::new(), (std::time::Duration::ZERO, ""));
+    for plan in plans(3000, 0.1, 8, 3) {
+        let mut judge = curves::judge::Judge::new(curves::judge::Settings::default());
+        corpus::play(&plan, &mut judge);
+        let begun = std::time::Instant::now();
+        let report = judge.report();
+        let took = begun.elapsed();
+        all.push(took);
+        if took > worst.0 && !report.metrics.is_empty() {
+            worst = (took, plan.fault.map_or("healthy", Kind::name));
+        }
+    }
+    all.sort_unstable();
+    println!(
+        "reports on {} runs of 3,000 steps: median {:?}, longest {:?} ({})",
+        all.len(),
+        all[all.len() / 2],
+        worst.0,
+        worst.1
+    );
 }

@@ -27,6 +27,7 @@ pub(crate) const SHAPES: [Shape; 8] = [
 ];
 
 /// What a run is like before its fault.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Base {
     pub(crate) start: f64,
     pub(crate) floor: f64,
