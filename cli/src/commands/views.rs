@@ -51,7 +51,29 @@ pub(crate) struct Answer {
 ///
 /// # Errors
 /// Whatever the view could not do.
-pub(crate) async fn perform(ctx: &Context, mut verb: ViewVerb) -> anyhow::Result<ExitCode> {
+pub(crate) async fn perform(ctx: &Context, verb: ViewVerb) -> anyhow::Result<ExitCode> {
+    let mut verb = resolved(ctx, verb).await?;
+    match &mut verb {
+        ViewVerb::Plot(args) => *args = plot::for_terminal(ctx, args),
+        ViewVerb::Changes(args) if args.memory.is_none() => {
+            args.memory = ctx.home().ok().map(|home| home.join("seen"));
+        }
+        _ => {}
+    }
+    let (answer, json) = answer(&verb)?;
+    if json {
+        ctx.printer.json(&answer.json);
+    } else {
+        ctx.printer.raw(answer.text.as_bytes());
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// The same view with the files of runs that it names.
+///
+/// # Errors
+/// Where there is no such run.
+pub(crate) async fn resolved(ctx: &Context, mut verb: ViewVerb) -> anyhow::Result<ViewVerb> {
     for path in verb.paths() {
         *path = live::place(ctx, path).await?;
     }
@@ -62,14 +84,22 @@ pub(crate) async fn perform(ctx: &Context, mut verb: ViewVerb) -> anyhow::Result
         let step = step.map(|step| format!("@{step}")).unwrap_or_default();
         *named = format!("{}{step}", place.display());
     }
-    let (answer, json) = match &verb {
+    Ok(verb)
+}
+
+/// What it says, and whether it is asked for as JSON.
+///
+/// # Errors
+/// Whatever the view could not do.
+pub(crate) fn answer(verb: &ViewVerb) -> anyhow::Result<(Answer, bool)> {
+    Ok(match verb {
         ViewVerb::History(args) => (history::answer(args)?, args.shown.json),
         ViewVerb::Stats(args) => (stats::answer(args)?, args.shown.json),
         ViewVerb::Metrics(args) => (metrics::answer(args)?, args.shown.json),
         ViewVerb::Compare(args) => (compare::answer(args)?, args.shown.json),
         ViewVerb::Runs(args) => (runs::answer(args)?, args.shown.json),
         ViewVerb::Group(args) => (group::answer(args)?, args.shown.json),
-        ViewVerb::Plot(args) => (plot::answer(&plot::for_terminal(ctx, args))?, args.shown.json),
+        ViewVerb::Plot(args) => (plot::answer(args)?, args.shown.json),
         ViewVerb::Report(args) => (report::answer(args)?, args.shown.json),
         ViewVerb::Export(args) => (export::answer(args)?, args.shown.json),
         ViewVerb::Note(args) => (note::answer(args)?, args.shown.json),
@@ -79,19 +109,9 @@ pub(crate) async fn perform(ctx: &Context, mut verb: ViewVerb) -> anyhow::Result
         ViewVerb::Decision(args) => (decision::answer(args)?, args.shown.json),
         ViewVerb::Reproduce(args) => (reproduce::answer(args)?, args.shown.json),
         ViewVerb::Ranks(args) => (ranks::answer(args)?, args.shown.json),
-        ViewVerb::Changes(args) => {
-            let mut args = args.clone();
-            args.memory = args.memory.or_else(|| ctx.home().ok().map(|home| home.join("seen")));
-            (changes::answer(&args)?, args.shown.json)
-        }
+        ViewVerb::Changes(args) => (changes::answer(args)?, args.shown.json),
         ViewVerb::Settings(args) => (settings::answer(args)?, args.shown.json),
-    };
-    if json {
-        ctx.printer.json(&answer.json);
-    } else {
-        ctx.printer.raw(answer.text.as_bytes());
-    }
-    Ok(ExitCode::Ok)
+    })
 }
 
 /// A text out of a log in a sentence, or what to say where it is empty.

@@ -46,12 +46,6 @@ impl Desk {
         }
     }
 
-    /// Where a run's points or a file of a client's lie.
-    pub(super) async fn place(&self, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.path_or_run(text)?;
-        if path == Path::new(text) { live::place(&self.ctx, &path).await } else { Ok(path) }
-    }
-
     /// The connection of before, if it still works.
     async fn kept(&self) -> Option<Client> {
         let kept = self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()?;

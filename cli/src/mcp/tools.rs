@@ -83,6 +83,27 @@ pub(super) const ALL: &[Entry] = &[
         &[Needs("path"), Text("run"), Text("only")],
         false,
     ),
+    entry(
+        "compare",
+        Kind::Analysis,
+        "Runs at one step against the first; PATH or PATH@STEP",
+        &[NeedsTexts("runs"), Texts("metrics"), Whole("at")],
+        false,
+    ),
+    entry(
+        "find",
+        Kind::Analysis,
+        "Runs below a path, such as val_acc > 0.8 and state == finished",
+        &[Needs("path"), Text("filter"), Text("best"), Text("sort"), Whole("top")],
+        false,
+    ),
+    entry(
+        "plot",
+        Kind::Analysis,
+        "Draw metrics in ASCII",
+        &[NeedsTexts("paths"), Texts("metrics"), Flag("log"), Whole("from"), Whole("to")],
+        false,
+    ),
     entry("list", Kind::Look, "List runs", &[Flag("all"), Text("cursor")], true),
     entry("status", Kind::Look, "One run: state, step, cost, question", &[Needs("run")], false),
     entry(

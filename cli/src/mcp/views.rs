@@ -9,63 +9,116 @@ use serde_json::Value;
 use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::Reply;
-use crate::args::{HistoryArgs, MetricsArgs, SettingsArgs, Shown, StatsArgs};
-use crate::commands::views::{Answer, history, metrics, settings, stats};
-use crate::exit_code::Failure;
-
-/// A view that is ready to be asked, beside the session.
-type Asked = Box<dyn FnOnce() -> anyhow::Result<Answer> + Send>;
+use crate::args::{
+    CompareArgs, HistoryArgs, MetricsArgs, PlotArgs, RunsArgs, SettingsArgs, Shown, StatsArgs, ViewVerb,
+};
+use crate::commands::views;
+use crate::exit_code::{ExitCode, Failure};
 
 /// The names of the tools.
-pub(super) const NAMES: [&str; 4] = ["history", "stats", "metrics", "settings"];
+pub(super) const NAMES: [&str; 7] = ["history", "stats", "metrics", "settings", "compare", "find", "plot"];
 
 /// One of them.
-pub(super) async fn view(desk: &Arc<Desk>, name: &str, mut given: Arguments) -> anyhow::Result<Reply> {
+pub(super) async fn view(desk: &Arc<Desk>, name: &str, given: Arguments) -> anyhow::Result<Reply> {
     // The other half is for the structured form.
     let tokens = u32::try_from((given.granted() / 2).max(50)).unwrap_or(u32::MAX);
     let shown = Shown { tokens, ..Shown::default() };
-    let path = desk.place(&given.needed("path")?).await?;
     let asked = match name {
-        "history" => history(path, given, shown)?,
-        "stats" => stats(path, given, shown)?,
-        "settings" => settings(path, given, shown)?,
-        _ => metrics(path, given, shown)?,
+        "history" => history(desk, given, shown)?,
+        "stats" => stats(desk, given, shown)?,
+        "settings" => settings(desk, given, shown)?,
+        "compare" => compare(desk, given, shown)?,
+        "find" => find(desk, given, shown)?,
+        "plot" => plot(desk, given, shown)?,
+        _ => metrics(desk, given, shown)?,
     };
-    let answer = tokio::task::spawn_blocking(asked).await??;
+    let asked = views::resolved(&desk.ctx, asked).await?;
+    let (answer, _) = tokio::task::spawn_blocking(move || views::answer(&asked)).await??;
     let text = for_tools(&answer.text);
     // Both forms are the same lines: everything as JSON has no bound.
     let rows = text.lines().map(Value::from).collect();
     Ok(text.lines().fold(Reply::default(), Reply::line).rows(rows))
 }
 
-fn history(path: PathBuf, mut given: Arguments, shown: Shown) -> Result<Asked, Failure> {
+fn history(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let path = desk.path_or_run(&given.needed("path")?)?;
     let (run, metrics) = (given.text("run")?, given.texts("metrics")?);
     let (from, to) = (given.whole("from", 0, u64::MAX)?, given.whole("to", 0, u64::MAX)?);
     given.end()?;
     let args = HistoryArgs { path, run, metrics, from, to, shown, ..HistoryArgs::default() };
-    Ok(Box::new(move || history::answer(&args)))
+    Ok(ViewVerb::History(args))
 }
 
-fn stats(path: PathBuf, mut given: Arguments, shown: Shown) -> Result<Asked, Failure> {
+fn stats(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let path = desk.path_or_run(&given.needed("path")?)?;
     let (run, metrics) = (given.text("run")?, given.texts("metrics")?);
     let (from, to) = (given.whole("from", 0, u64::MAX)?, given.whole("to", 0, u64::MAX)?);
     given.end()?;
     let args = StatsArgs { path, run, metrics, from, to, shown };
-    Ok(Box::new(move || stats::answer(&args)))
+    Ok(ViewVerb::Stats(args))
 }
 
-fn metrics(path: PathBuf, mut given: Arguments, shown: Shown) -> Result<Asked, Failure> {
+fn metrics(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let path = desk.path_or_run(&given.needed("path")?)?;
     let run = given.text("run")?;
     given.end()?;
     let args = MetricsArgs { path, run, shown };
-    Ok(Box::new(move || metrics::answer(&args)))
+    Ok(ViewVerb::Metrics(args))
 }
 
-fn settings(path: PathBuf, mut given: Arguments, shown: Shown) -> Result<Asked, Failure> {
+fn settings(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let path = desk.path_or_run(&given.needed("path")?)?;
     let (run, only) = (given.text("run")?, given.text("only")?);
     given.end()?;
     let args = SettingsArgs { path, run, only, shown };
-    Ok(Box::new(move || settings::answer(&args)))
+    Ok(ViewVerb::Settings(args))
+}
+
+fn compare(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let named = counted(given.texts("runs")?, "runs", 2, 10)?;
+    let (metrics, at) = (given.texts("metrics")?, given.whole("at", 0, u64::MAX)?);
+    given.end()?;
+    let runs = named.iter().map(|run| at_step(desk, run)).collect::<Result<Vec<_>, _>>()?;
+    let args = CompareArgs { runs, metrics, at, shown, ..CompareArgs::default() };
+    Ok(ViewVerb::Compare(args))
+}
+
+fn counted(list: Vec<String>, name: &str, least: usize, most: usize) -> Result<Vec<String>, Failure> {
+    if (least..=most).contains(&list.len()) {
+        return Ok(list);
+    }
+    Err(Failure::new(ExitCode::Usage, format!("`{name}` is a list of {least} to {most} paths")))
+}
+
+/// `PATH` or `PATH@STEP`, where it may be read.
+fn at_step(desk: &Desk, text: &str) -> Result<String, Failure> {
+    let number = |step: &str| !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
+    let told = |path: PathBuf| path.to_string_lossy().into_owned();
+    match (desk.path(text), text.rsplit_once('@').filter(|(_, step)| number(step))) {
+        (Err(_), Some((path, step))) => Ok(format!("{}@{step}", told(desk.path_or_run(path)?))),
+        (Err(_), None) => desk.path_or_run(text).map(told),
+        (path, _) => path.map(told),
+    }
+}
+
+fn find(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let path = desk.path_or_run(&given.needed("path")?)?;
+    let filter = given.texts("filter")?;
+    let (best, sort) = (given.text("best")?, given.text("sort")?);
+    let top = given.whole("top", 1, 10_000)?.and_then(|top| u32::try_from(top).ok());
+    given.end()?;
+    let args = RunsArgs { path, filter, best, sort, top, shown, ..RunsArgs::default() };
+    Ok(ViewVerb::Runs(args))
+}
+
+fn plot(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let named = counted(given.texts("paths")?, "paths", 1, 20)?;
+    let (metrics, log) = (given.texts("metrics")?, given.flag("log")?);
+    let (from, to) = (given.whole("from", 0, u64::MAX)?, given.whole("to", 0, u64::MAX)?);
+    given.end()?;
+    let paths = named.iter().map(|path| desk.path_or_run(path)).collect::<Result<Vec<_>, _>>()?;
+    let args = PlotArgs { paths, metrics, log, from, to, shown, ..PlotArgs::default() };
+    Ok(ViewVerb::Plot(args))
 }
 
 /// The text in the words of a tool: what was cut is had by its arguments, and
