@@ -270,7 +270,9 @@ fn a_model_that_replays_every_token_it_was_ever_given_spends_nothing() {
         let again = acts.ok("run", &caps);
         assert!(again["done"] == false && again["code"] != code.as_str(), "{again}");
     }
-    for token in tokens.iter().filter(|token| token.len() <= 24 && !token.starts_with('-')) {
+    // Refused before it is looked at: some of them stand for all.
+    let short = tokens.iter().filter(|token| token.len() <= 24 && !token.starts_with('-'));
+    for token in short.take(30).chain([&code]) {
         stage.call(&["approve", token]).ends_with(77);
     }
     drop(acts);
