@@ -63,8 +63,8 @@ impl Sink for Watch {
     }
 
     fn record(&mut self, record: Record<'_>) {
-        if let Record::Segment { .. } = record {
-            self.judge.segment();
+        if let Record::Segment { from } = record {
+            self.judge.segment_from(from);
         }
     }
 }

@@ -383,9 +383,9 @@ impl Sink for Taken {
             }
             Record::Alert { .. } => self.alerts += 1,
             Record::Exit { code } => self.exit_code = Some(code),
-            Record::Segment { .. } => {
+            Record::Segment { from } => {
                 self.resumed += 1;
-                self.judge.segment();
+                self.judge.segment_from(from);
             }
             _ => {}
         }
