@@ -203,7 +203,7 @@ fn runs_are_compared_at_the_same_step_and_never_called_significant() {
     assert!(told.contains("times as fast") && told.contains("cannot tell whether"), "{told}");
     let found = json(dir.path(), &two);
     assert_eq!(found["significance"]["verdict"], "cannot_tell");
-    fs::write(dir.path().join("a.csv"), "step,loss,only\n0,4,\n10,2,\n20,1,7\n").unwrap();
+    fs::write(dir.path().join("a.csv"), "step,loss,only\n0,4,1\n10,2,1\n20,1,1\n").unwrap();
     fs::write(dir.path().join("b.csv"), "step,loss\n0,4\n5,2\n15,1\n25,0.5\n").unwrap();
     let line = said(dir.path(), &["compare", "a.csv", "b.csv", "--tokens", "1000"]);
     assert!(line.contains("loss at step 20: A 1, B 0.75 (-25%) interpolated of steps 15 and 25"), "{line}");
