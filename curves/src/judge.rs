@@ -11,6 +11,7 @@
 
 mod clock;
 mod curve;
+mod date;
 mod detect;
 mod finding;
 mod fit;
@@ -18,6 +19,7 @@ mod report;
 pub mod schema;
 mod sketch;
 mod track;
+mod void;
 mod window;
 
 use std::collections::HashMap;
@@ -123,6 +125,21 @@ impl Judge {
         self.clock.segment();
         if self.segments.len() < SEGMENTS_KEPT {
             self.segments.push(self.max_step);
+        }
+    }
+
+    /// The run was resumed from a checkpoint: rows of earlier lives at `from` or
+    /// after are void, and what comes next goes on from there. `None` where the
+    /// log names no step, as for [`Self::segment`].
+    ///
+    /// Points are taken back as far as they are still held: see `judge/void.rs`.
+    pub fn segment_from(&mut self, from: Option<u64>) {
+        self.segment();
+        let Some(from) = from else { return };
+        self.tracks.iter_mut().for_each(|track| track.void(from, self.segment));
+        self.clock.void(from);
+        if self.max_step >= Some(from) {
+            self.max_step = self.tracks.iter().filter_map(|track| track.last_step).max();
         }
     }
 

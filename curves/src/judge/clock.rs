@@ -124,6 +124,13 @@ impl Clock {
         self.newest = None;
     }
 
+    /// Forgets stalls and paces of steps at `from` or after.
+    pub(super) fn void(&mut self, from: u64) {
+        self.stalls.retain(|s| s.from.is_none_or(|step| step < from));
+        self.pace.void(from);
+        self.pairs.retain(|pair| pair.1 < from);
+    }
+
     fn keep(&mut self, time: f64, step: Option<u64>) {
         let Some(step) = step else { return };
         if self.pairs.len() == PAIRS {

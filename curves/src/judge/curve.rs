@@ -38,7 +38,7 @@ pub(super) struct Curve {
     sign: f64,
 }
 
-/// Medians of contiguous groups of nodes.
+/// Levels of contiguous groups of nodes.
 #[derive(Debug, Clone)]
 pub(super) struct Levels {
     /// Level of each group, on the curve's scale.
@@ -81,6 +81,21 @@ impl Curve {
         self.nodes.iter().map(|n| n.y).collect()
     }
 
+    /// Levels, of which those far from both neighbours are replaced by the
+    /// median of the three.
+    pub(super) fn despiked(&self) -> Vec<f64> {
+        let values = self.ys();
+        let sd = fit::noise(&values).max(1e-12);
+        let mut out = values.clone();
+        for (i, w) in values.windows(3).enumerate() {
+            let middle = fit::median_of(w);
+            if (w[1] - middle).abs() > 6.0 * sd {
+                out[i + 1] = middle;
+            }
+        }
+        out
+    }
+
     pub(super) fn points(&self) -> u64 {
         self.nodes.iter().map(|n| u64::from(n.n)).sum()
     }
@@ -92,7 +107,7 @@ impl Curve {
         let from: Vec<usize> = (0..=groups).map(|g| (g * n).checked_div(groups).unwrap_or(0)).collect();
         let y: Vec<f64> = from
             .windows(2)
-            .map(|w| fit::median_of(&self.nodes[w[0]..w[1]].iter().map(|n| n.y).collect::<Vec<_>>()))
+            .map(|w| fit::middle_mean(&mut self.nodes[w[0]..w[1]].iter().map(|n| n.y).collect::<Vec<_>>()))
             .collect();
         let range = y.iter().copied().fold(f64::MIN, f64::max) - y.iter().copied().fold(f64::MAX, f64::min);
         let sd = fit::noise(&y).max(1e-4 * range.abs()).max(1e-9);

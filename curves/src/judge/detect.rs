@@ -8,10 +8,12 @@ use super::track::Track;
 
 pub(super) mod dead;
 pub(super) mod divergence;
+pub(super) mod gain;
 pub(super) mod gradient;
 pub(super) mod learning_rate;
 pub(super) mod loss_scale;
 pub(super) mod nonfinite;
+pub(super) mod not_learning;
 pub(super) mod oscillation;
 pub(super) mod overfit;
 pub(super) mod plateau;

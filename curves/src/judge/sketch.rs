@@ -105,6 +105,31 @@ impl Sketch {
         self.per = self.per.saturating_mul(2);
     }
 
+    /// Forgets the newest points at `from` or after, and says how many they were.
+    /// A bucket on both sides keeps its mean and extremes for as many points as
+    /// were before, if steps are even in it.
+    pub(super) fn void(&mut self, from: u64) -> u64 {
+        let mut void = 0;
+        while let Some(last) = self.buckets.last_mut() {
+            if last.first_step == NO_STEP || last.last_step < from {
+                break;
+            }
+            if last.first_step >= from {
+                void += u64::from(last.n);
+                self.buckets.pop();
+                continue;
+            }
+            let share = (from - last.first_step) as f64 / (last.last_step - last.first_step + 1) as f64;
+            let kept = ((f64::from(last.n) * share).round() as u32).clamp(1, last.n);
+            let part = f64::from(kept) / f64::from(last.n);
+            void += u64::from(last.n - kept);
+            (last.sum, last.sum_ln) = (last.sum * part, last.sum_ln * part);
+            (last.n, last.last_step) = (kept, from - 1);
+            break;
+        }
+        void
+    }
+
     /// In order of arrival.
     pub(super) fn buckets(&self) -> &[Bucket] {
         &self.buckets
@@ -145,6 +170,24 @@ mod tests {
             }
             let full = sketch.buckets().len() - 1;
             prop_assert!(sketch.buckets()[..full].iter().all(|b| b.n == sketch.buckets()[0].n));
+        }
+    }
+
+    #[test]
+    fn void_points_are_forgotten_and_the_rest_goes_on() {
+        for from in [1_u64, 7, 640, 2999] {
+            let mut sketch = Sketch::default();
+            (0..3000).for_each(|i| sketch.push(Some(i), if i < from { 1.0 } else { 50.0 }));
+            let void = sketch.void(from);
+            let per = u64::from(sketch.per);
+            assert_eq!(sketch.count() + void, 3000);
+            assert!(
+                sketch.count().abs_diff(from) <= per && sketch.buckets().iter().all(|b| b.last_step < from)
+            );
+            let whole = &sketch.buckets()[..sketch.buckets().len() - 1];
+            assert!(whole.iter().all(|b| b.max == 1.0), "{from}");
+            (from..3000).for_each(|i| sketch.push(Some(i), 2.0));
+            assert!(sketch.buckets().len() <= BUCKETS && sketch.count().abs_diff(3000) <= per);
         }
     }
 

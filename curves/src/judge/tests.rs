@@ -204,6 +204,81 @@ fn after_a_restart_a_higher_level_is_the_restarts() {
     assert!(report.moments.iter().any(|m| m.kind == MomentKind::Resume && m.step == Some(599)));
 }
 
+/// A run of 2,000 steps that goes wrong at 1,200, is resumed from 1,000 and is
+/// then healthy; `void` says that the resume makes the rows after 1,000 void.
+fn resumed(void: bool, wrong: impl Fn(u64, f64) -> f64) -> Report {
+    let mut judge = Judge::new(Settings::default());
+    let mut random = fastrand::Rng::with_seed(2);
+    let mut clean = |step: u64| (0.5 + 2.5 * (-(step as f64) / 200.0).exp()) * noise(&mut random);
+    let ids = ["train/loss", "grad_norm"].map(|m| judge.metric(m));
+    for step in 0..1500 {
+        let value = clean(step);
+        let value = if step >= 1200 { wrong(step, value) } else { value };
+        ids.iter().for_each(|id| judge.point(*id, Some(step), Some(step as f64), value));
+    }
+    if void {
+        judge.segment_from(Some(1000));
+    } else {
+        judge.segment();
+    }
+    for step in 1000..2000 {
+        let value = clean(step);
+        ids.iter().for_each(|id| judge.point(*id, Some(step), Some(3000.0 + step as f64), value));
+    }
+    judge.report()
+}
+
+#[test]
+fn rows_that_a_resume_made_void_are_judged_no_more() {
+    let faults: [fn(u64, f64) -> f64; 3] = [
+        |_, _| f64::NAN,
+        |step, value| if step < 1210 { value * 30.0 } else { value },
+        |_, value| value * 0.01,
+    ];
+    for (i, fault) in faults.into_iter().enumerate() {
+        let (kept, void) = (resumed(false, fault), resumed(true, fault));
+        let loss = &void.metrics[0];
+        // It has come to rest by its end, which is worth a note.
+        let wrong = void.findings.iter().any(|f| f.kind != Kind::Plateau || f.severity > Severity::Note);
+        assert!(!wrong && void.health.score >= Some(95), "{i}: {:?}", void.findings);
+        assert_eq!(loss.last_step, Some(1999));
+        // The boundary may cut a bucket of eight.
+        assert!(loss.count.abs_diff(2000) <= 8, "{i}: {}", loss.count);
+        assert!(loss.best.is_some_and(|b| b > 0.45) && loss.best_step.is_some(), "{i}: {:?}", loss.best);
+        assert!(void.moments.iter().any(|m| m.kind == MomentKind::Resume));
+        assert!(
+            kept.findings != void.findings || kept.metrics[0].best != loss.best,
+            "{i}: it was seen before"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_begins_anew_keeps_nothing_of_what_is_void() {
+    let mut judge = run(Settings::default(), 300, |_, v| 1000.0 * v);
+    judge.segment_from(Some(0));
+    let loss = judge.metric("train/loss");
+    (0..100).for_each(|step| judge.point(loss, Some(step), None, 1.0 / (step + 1) as f64));
+    let report = judge.report();
+    let loss = &report.metrics[0];
+    assert_eq!(
+        (loss.count, loss.best, loss.best_step, loss.last_step),
+        (100, Some(0.01), Some(99), Some(99))
+    );
+    assert_eq!(loss.name, "train/loss");
+}
+
+#[test]
+fn a_jump_after_a_resume_is_told_though_the_rows_before_are_void() {
+    let mut judge = run(Settings::default(), 600, |_, v| v);
+    judge.segment_from(Some(560));
+    let mut random = fastrand::Rng::with_seed(8);
+    let loss = judge.metric("train/loss");
+    (560..900).for_each(|step| judge.point(loss, Some(step), None, 0.9 * noise(&mut random)));
+    let jumps: Vec<_> = judge.report().findings.into_iter().filter(|f| f.kind == Kind::ResumeJump).collect();
+    assert_eq!(jumps.iter().map(|f| f.first_step).collect::<Vec<_>>(), [Some(560)]);
+}
+
 mod hostile {
     use super::*;
     use proptest::prelude::*;
@@ -243,7 +318,7 @@ mod hostile {
             for round in 0..repeat {
                 for (i, (metric, step, time, value)) in points.iter().enumerate() {
                     if restart == Some(i) {
-                        judge.segment();
+                        judge.segment_from(*step);
                     }
                     let id = judge.metric(NAMES[*metric]);
                     judge.point(id, step.map(|s| s.saturating_add(100 * round as u64)), *time, *value);

@@ -128,6 +128,11 @@ impl Track {
         self.sketch.push(step, value);
     }
 
+    /// The next point belongs to the `segment`-th life and goes on from the last.
+    pub(super) fn begin_segment(&mut self, segment: u64) {
+        self.segment = segment;
+    }
+
     /// First value of the metric: the median of the first few.
     pub(super) fn start(&self) -> f64 {
         super::fit::median_of(&self.start[..self.start.len().min(FEW)])
@@ -162,6 +167,12 @@ impl Following {
         }
         self.recent.push_back((step, y));
         self.oscillation.push(&self.recent, seen);
+    }
+
+    /// Level and noise from the newest points alone.
+    pub(super) fn follow_anew(&mut self) {
+        self.follower.restart();
+        self.recent.iter().for_each(|point| self.follower.push(point.1));
     }
 
     /// The value at `y` of the follower's scale.

@@ -33,6 +33,15 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Forgets a row that began at `from` or after.
+    pub(in crate::judge) fn void(&mut self, from: u64) {
+        if self.first >= Some(from) {
+            self.row = 0;
+        }
+    }
+}
+
 fn judged(track: &Track) -> bool {
     track.knobs.sensitivity > 0.0
         && matches!(

@@ -4,6 +4,7 @@
 use super::View;
 use super::rise::{Rise, onset, rise};
 use super::spike::End;
+use crate::judge::date::Change;
 use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
 use crate::judge::schema::{Role, Split};
 
@@ -14,11 +15,11 @@ const LASTING: u64 = 20;
 /// A rise that is smaller than this share of the best value is no divergence.
 const OF_BEST: f64 = 0.1;
 
-pub(in crate::judge) fn find(view: &View<'_>) -> Option<Finding> {
+pub(in crate::judge) fn find(view: &View<'_>, beside: &[&View<'_>]) -> Option<Finding> {
     if view.track.traits.role != Role::Loss || view.track.knobs.sensitivity <= 0.0 {
         return None;
     }
-    settled(view).or_else(|| exploding(view))
+    settled(view, beside).or_else(|| exploding(view))
 }
 
 /// The rise of the levels of a metric, if it has one.
@@ -36,7 +37,7 @@ pub(in crate::judge) fn turn(view: &View<'_>) -> Option<Rise> {
     })
 }
 
-fn settled(view: &View<'_>) -> Option<Finding> {
+fn settled(view: &View<'_>, beside: &[&View<'_>]) -> Option<Finding> {
     let rise = turn(view)?;
     let curve = &view.curve;
     let (start, best, last) =
@@ -54,8 +55,8 @@ fn settled(view: &View<'_>) -> Option<Finding> {
     if !lost_it {
         return None;
     }
-    let node = onset(view, &rise, &view.levels.from, &view.levels.y);
-    let first = dated(view, view.step_of_node(node));
+    let (_, step) = onset(view, &rise, Change::Leap, (&view.levels.from, &view.levels.y), beside);
+    let first = dated(view, step);
     Some(describe(view, first, [start, best, last], OF_GAIN * gain))
 }
 

@@ -107,8 +107,8 @@ fn turn(view: &View<'_>, gone: impl Fn(f64) -> bool) -> usize {
     let (low, high) = (stays.saturating_sub(reach), (stays + 2).min(levels.len()));
     let (low, high) = (levels.from[low], levels.from[high]);
     let stretch: Vec<f64> = view.curve.nodes[low..high].iter().map(|n| n.y).collect();
-    let (Some(knot), Some((jump, error))) = (fit::knot(&stretch, 2), fit::jump(&stretch, 2)) else {
+    let (Some((knot, bent)), Some((jump, error))) = (fit::knot(&stretch, 2), fit::jump(&stretch, 2)) else {
         return low;
     };
-    low + if error * 1.3 < knot.error { jump } else { knot.at }
+    low + if error * 1.3 < bent { jump } else { knot }
 }

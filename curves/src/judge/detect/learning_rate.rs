@@ -71,7 +71,7 @@ fn too_high(rate: &View<'_>, loss: Option<&View<'_>>, others: &[Finding]) -> Opt
 
 /// A loss that leapt up in its first points and has been flat since: the step
 /// of the leap's top.
-fn blown_up(loss: &View<'_>) -> Option<Option<u64>> {
+pub(in crate::judge) fn blown_up(loss: &View<'_>) -> Option<Option<u64>> {
     let levels = &loss.levels;
     let (high, step) = loss.track.highest?;
     let first = loss.track.start.first().copied()?;
@@ -130,35 +130,54 @@ struct Bump {
     threshold: f64,
 }
 
-/// An early rise of the loss above its start that came back later.
+/// Deviations of the difference of two means above which a loss rose.
+const ROSE: f64 = 3.2;
+/// The least rise that counts, on the logarithmic scale.
+const LEAST_RISE: f64 = 0.2;
+
+/// An early rise of the loss above its start that came back later. How long
+/// the start lasted is not known, nor how long the top: the clearest of several
+/// is taken. A loss that falls from the first step makes all of them negative.
 fn bump(loss: &View<'_>, early: &[Bucket]) -> Option<Bump> {
     let log = loss.track.sketch.positive();
     let scale = |v: f64| if log { v.max(f64::MIN_POSITIVE).ln() } else { v };
     let value = |y: f64| if log { y.exp() } else { y };
-    let ys: Vec<f64> = loss.track.sketch.buckets().iter().map(|b| b.level(log)).collect();
-    let sd = fit::noise(&ys[..early.len()]).max(1e-6);
-    let width = (early.len() / 6).clamp(1, 5);
-    let smooth: Vec<f64> = ys[..early.len()].windows(width).map(fit::median_of).collect();
-    // What the run began with: a few points, less than the bump's own length.
-    let few =
-        (early.iter().map(|b| b.n as usize).sum::<usize>() / 80).clamp(1, loss.track.start.len().max(1));
-    let start = fit::median_of(&loss.track.start[..few]);
-    let (top_at, top) = smooth.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let ys: Vec<f64> = early.iter().map(|b| b.level(log)).collect();
+    let starts: Vec<f64> = loss.track.start.iter().map(|v| scale(*v)).collect();
     let per = f64::from(early[0].n);
-    let spread = 1.25 * sd * (1.0 / width as f64 + per / few as f64).sqrt();
-    let threshold = (4.0 * spread).max(0.2);
-    let after = *smooth.last()?;
-    if top - scale(start) < threshold || top - after < threshold / 2.0 && top - loss.levels.last() < threshold
-    {
+    // A later part may have no noise at all.
+    let (whole, here) = (loss.point_noise(), fit::noise(&ys) * per.sqrt());
+    let point = if whole < 0.5 * here { here } else { whole }.max(1e-6);
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len().max(1) as f64;
+    // Deviations, start, top, the node at which the top begins.
+    let mut best: Option<(f64, f64, f64, usize)> = None;
+    for few in [1, 2, 4, 8, 16].into_iter().filter(|f| *f <= starts.len()) {
+        let start = mean(&starts[..few]);
+        let after = (few as f64 / per).ceil() as usize;
+        for width in [2, 4, 6, 9, 14].into_iter().filter(|w| after + w <= ys.len()) {
+            for from in after..=ys.len() - width {
+                let top = mean(&ys[from..from + width]);
+                let spread = point * (1.0 / few as f64 + 1.0 / (width as f64 * per)).sqrt();
+                let deviations = (top - start) / spread;
+                if top - start > LEAST_RISE && best.is_none_or(|b| deviations > b.0) {
+                    best = Some((deviations, start, top, from));
+                }
+            }
+        }
+    }
+    let (deviations, start, top, from) = best.filter(|b| b.0 > ROSE)?;
+    let threshold = (top - start) * (ROSE / deviations).min(1.0);
+    let after = mean(&ys[ys.len() - ys.len().min(3)..]);
+    if top - after < threshold / 2.0 && top - loss.levels.last() < threshold {
         return None;
     }
-    let back = (top_at..early.len()).find(|i| ys[*i] <= scale(start));
+    let back = (from..early.len()).find(|i| ys[*i] <= start);
     Some(Bump {
         first: loss.track.first_step,
         back: back.map(|i| early[i].first_step).filter(|s| *s != crate::judge::sketch::NO_STEP),
         top: value(top),
-        start,
-        threshold: value(scale(start) + threshold),
+        start: value(start),
+        threshold: value(start + threshold),
     })
 }
 

@@ -59,6 +59,16 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Forgets rows of falls that began at `from` or after.
+    pub(in crate::judge) fn void(&mut self, from: u64) {
+        if self.row.first >= Some(from) {
+            (self.row, self.newest) = (Row::default(), None);
+        }
+        self.worst = self.worst.filter(|w| w.first < Some(from));
+    }
+}
+
 pub(in crate::judge) fn find(track: &Track) -> Option<Finding> {
     let watch = track.scale.as_ref().filter(|_| track.knobs.sensitivity > 0.0)?;
     let row = watch.worst?;

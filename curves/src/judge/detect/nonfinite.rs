@@ -37,6 +37,22 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// How many values were not finite.
+    pub(in crate::judge) fn all(&self) -> u64 {
+        self.nan + self.infinite
+    }
+
+    /// Forgets what began at `from` or after.
+    pub(in crate::judge) fn void(&mut self, from: u64) {
+        if self.first.is_some_and(|(step, _)| step.is_some_and(|s| s >= from)) {
+            *self = Self::default();
+        } else if self.last >= Some(from) {
+            self.last = Some(from.saturating_sub(1));
+        }
+    }
+}
+
 pub(in crate::judge) fn find(track: &Track) -> Option<Finding> {
     let watch = &track.nonfinite;
     let (first, value) = watch.first?;

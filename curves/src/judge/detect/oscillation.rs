@@ -10,7 +10,8 @@ use crate::judge::fit;
 use crate::judge::schema::Role;
 use crate::judge::track::{Following, Track};
 
-/// Points that are looked at, how often, and the longest period.
+/// Points that are looked at, how often, and the longest period. Half as many
+/// are looked at too, with more asked of them: a level may have changed before.
 const LOOKED_AT: usize = 120;
 const EACH: u64 = 20;
 const LONGEST: usize = 30;
@@ -19,6 +20,7 @@ const QUIET: u32 = 4;
 /// What the correlation must reach at a whole period and at half of one.
 const RETURN: f64 = 0.4;
 const TROUGH: f64 = -0.3;
+const OF_HALF: f64 = 1.35;
 /// Swings smaller than this share of the level are not worth a word.
 const LEAST: f64 = 0.03;
 
@@ -51,7 +53,12 @@ impl Watch {
             recent.range(recent.len().saturating_sub(LOOKED_AT)..).copied().collect();
         let values: Vec<f64> = newest.iter().map(|p| p.1).collect();
         let away = detrended(&values);
-        let Some(swing) = swing(&away) else {
+        let half = values.len().saturating_sub(LOOKED_AT / 2);
+        let found = swing(&away, 1.0).or_else(|| {
+            let half = (half > 0).then(|| detrended(&values[half..]))?;
+            swing(&half, OF_HALF)
+        });
+        let Some(swing) = found else {
             self.misses += 1;
             if self.misses > QUIET {
                 (self.first, self.hits) = (None, 0);
@@ -78,9 +85,21 @@ impl Watch {
                         kept.2 = now.2;
                     }
                 }
-                None => self.confirmed = Some(now),
+                None => {
+                    let points: Vec<f64> = recent.iter().map(|p| p.1).collect();
+                    let first = set_in(&points, now.2.period).map_or(now.0, |at| recent[at].0);
+                    self.confirmed = Some((first, now.1, now.2));
+                }
             }
         }
+    }
+}
+
+impl Watch {
+    /// Forgets a swing that began at `from` or after.
+    pub(in crate::judge) fn void(&mut self, from: u64) {
+        (self.first, self.hits, self.misses) = (None, 0, 0);
+        self.confirmed = self.confirmed.filter(|c| c.0.is_none_or(|first| first < from));
     }
 }
 
@@ -94,14 +113,15 @@ fn detrended(values: &[f64]) -> Vec<f64> {
     flat.into_iter().map(|v| (v - centre).clamp(-bound, bound)).collect()
 }
 
-fn swing(away: &[f64]) -> Option<Swing> {
+/// `times` is what is asked of the correlation, as a multiple.
+fn swing(away: &[f64], times: f64) -> Option<Swing> {
     let mean = away.iter().sum::<f64>() / away.len() as f64;
     let variance: f64 = away.iter().map(|v| (v - mean).powi(2)).sum();
     let size = (variance / away.len() as f64).sqrt();
     if size < LEAST {
         return None;
     }
-    let longest = LONGEST.min(away.len() / 3);
+    let longest = LONGEST.min(away.len() * 5 / 12);
     let correlation: Vec<f64> = (0..=longest)
         .map(|lag| {
             let sum: f64 = away.iter().zip(&away[lag..]).map(|(a, b)| (a - mean) * (b - mean)).sum();
@@ -110,7 +130,7 @@ fn swing(away: &[f64]) -> Option<Swing> {
         .collect();
     let (period, best) = (2..=longest).map(|k| (k, correlation[k])).max_by(|a, b| a.1.total_cmp(&b.1))?;
     let trough = correlation[period / 2].min(correlation[period.div_ceil(2)]);
-    (best >= RETURN && trough <= TROUGH).then_some(Swing { period, correlation: best, size })
+    (best >= RETURN * times && trough <= TROUGH * times).then_some(Swing { period, correlation: best, size })
 }
 
 /// The place at which the values began to swing wider.
@@ -125,6 +145,72 @@ fn began(away: &[f64]) -> usize {
     split
         .filter(|k| prefix.mean(*k, n) - prefix.mean(0, *k) > 0.3 * size.iter().sum::<f64>() / n as f64)
         .unwrap_or(0)
+}
+
+/// A sine from a place on.
+#[derive(Debug, Clone, Copy)]
+struct Sine {
+    explained: f64,
+    at: usize,
+    turn: f64,
+    sin: f64,
+    cos: f64,
+}
+
+impl Sine {
+    fn at(&self, i: usize) -> f64 {
+        let (s, c) = (self.turn * i as f64).sin_cos();
+        if i < self.at { 0.0 } else { self.sin * s + self.cos * c }
+    }
+}
+
+/// The place at which a swing of about `period` set in: least squares of what
+/// is level before it and a sine of any phase after, over all places. The trend
+/// is the mean of one period around each point, first of the values and then
+/// of what the sine leaves of them.
+fn set_in(values: &[f64], period: usize) -> Option<usize> {
+    let (n, half) = (values.len(), period.max(2) / 2);
+    let mut found: Option<Sine> = None;
+    for _ in 0..3 {
+        let left: Vec<f64> =
+            values.iter().enumerate().map(|(i, v)| v - found.map_or(0.0, |f| f.at(i))).collect();
+        let trend = |i: usize| {
+            let part = &left[i.saturating_sub(half)..(i + half + 1).min(n)];
+            part.iter().sum::<f64>() / part.len() as f64
+        };
+        let mut away: Vec<f64> = (0..n).map(|i| values[i] - trend(i)).collect();
+        let mut size: Vec<f64> = away.iter().map(|v| v.abs()).collect();
+        let bound = 6.0 * fit::median(&mut size).unwrap_or(0.0);
+        away.iter_mut().for_each(|v| *v = v.clamp(-bound, bound));
+        found = sine(&away, period);
+    }
+    found.map(|f| f.at)
+}
+
+/// The sine of about `period` that explains most of `away`, whose second part
+/// it is.
+fn sine(away: &[f64], period: usize) -> Option<Sine> {
+    let mut best: Option<Sine> = None;
+    for tenth in -8..=8 {
+        let turn = std::f64::consts::TAU / (period as f64 * (1.0 + 0.02 * f64::from(tenth)));
+        // From the end towards the beginning: sums of what the sine explains.
+        let [mut ss, mut cc, mut sc, mut sy, mut cy] = [0.0_f64; 5];
+        for (at, y) in away.iter().enumerate().rev() {
+            let (s, c) = (turn * at as f64).sin_cos();
+            (ss, cc, sc) = (ss + s * s, cc + c * c, sc + s * c);
+            (sy, cy) = (sy + s * y, cy + c * y);
+            let det = ss * cc - sc * sc;
+            if away.len() - at < 2 * period.max(3) || det < 1e-9 {
+                continue;
+            }
+            let (sin, cos) = ((sy * cc - cy * sc) / det, (cy * ss - sy * sc) / det);
+            let explained = sin * sy + cos * cy;
+            if best.is_none_or(|b| explained > b.explained) {
+                best = Some(Sine { explained, at, turn, sin, cos });
+            }
+        }
+    }
+    best
 }
 
 pub(in crate::judge) fn find(track: &Track, following: &Following) -> Option<Finding> {

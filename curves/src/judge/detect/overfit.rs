@@ -2,8 +2,10 @@
 //! best by more than noise; then the class, by what training did since.
 
 use super::View;
+use super::gain::gained;
 use super::regression::SHARE;
 use super::rise::{Rise, onset, rise};
+use crate::judge::date::Change;
 use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
 use crate::judge::fit;
 use crate::judge::schema::{Direction, Role, Split};
@@ -12,8 +14,13 @@ use crate::judge::schema::{Direction, Role, Split};
 const FEWEST: usize = 8;
 const SINCE: usize = 5;
 
-/// `train` is the metric that `view` is measured against, if there is one.
-pub(in crate::judge) fn find(view: &View<'_>, train: Option<&View<'_>>) -> Option<Finding> {
+/// `train` is the metric that `view` is measured against, if there is one;
+/// `beside` are curves of the same loss that rose beyond their noise.
+pub(in crate::judge) fn find(
+    view: &View<'_>,
+    train: Option<&View<'_>>,
+    beside: &[&View<'_>],
+) -> Option<Finding> {
     let traits = &view.track.traits;
     let judged = traits.split == Split::Validation
         && traits.direction != Direction::Unknown
@@ -32,17 +39,18 @@ pub(in crate::judge) fn find(view: &View<'_>, train: Option<&View<'_>>) -> Optio
     if last - best <= threshold {
         return None;
     }
-    let node = onset(view, &rise, &from, &levels);
-    let first = view.step_of_node(node);
+    let (node, first) = onset(view, &rise, Change::Turn, (&from, &levels), beside);
     // What it was there: the wide medians that decided may stand far from it.
     let ys = view.curve.ys();
     let there = fit::median_of(&ys[node.saturating_sub(1)..(node + 2).min(ys.len())]);
     let since = train.and_then(|t| trend_since(t, first));
     // Training that lost a good part of what validation lost is no overfitting.
     let both = train.is_some_and(|t| t.curve.in_logarithms() == curve.in_logarithms());
-    let follows =
-        |s: Since| if both { s.change.max(s.rise) > 0.4 * (rise.last - rise.best) } else { s.rises };
-    let kind = if since.is_some_and(|s| !follows(s)) { Kind::Overfitting } else { Kind::Regression };
+    let follows = |s: Since| {
+        if both { s.change.max(s.rise).max(s.fitted) > 0.4 * (rise.last - rise.best) } else { s.rises }
+    };
+    let rose = beside.iter().any(|v| train.is_some_and(|t| t.track.name == v.track.name));
+    let kind = if !rose && since.is_some_and(|s| !follows(s)) { Kind::Overfitting } else { Kind::Regression };
     let (best, last) = (curve.value(rise.best.min(there)), curve.value(rise.last));
     let name = &view.track.name;
     let recommendation = match (kind, train) {
@@ -87,7 +95,7 @@ pub(in crate::judge) fn find(view: &View<'_>, train: Option<&View<'_>>) -> Optio
 }
 
 /// The rise of the evaluations themselves, or of groups of them when many.
-fn turn(view: &View<'_>) -> Option<(Rise, Vec<usize>, Vec<f64>)> {
+pub(in crate::judge) fn turn(view: &View<'_>) -> Option<(Rise, Vec<usize>, Vec<f64>)> {
     let n = view.curve.nodes.len();
     if n < FEWEST {
         return None;
@@ -95,7 +103,7 @@ fn turn(view: &View<'_>) -> Option<(Rise, Vec<usize>, Vec<f64>)> {
     let groups = n.min(100);
     let from: Vec<usize> = (0..=groups).map(|g| g * n / groups).collect();
     let ys = view.curve.ys();
-    let levels: Vec<f64> = from.windows(2).map(|w| fit::median_of(&ys[w[0]..w[1]])).collect();
+    let levels: Vec<f64> = from.windows(2).map(|w| fit::middle_mean(&mut ys[w[0]..w[1]].to_vec())).collect();
     let sd = fit::noise(&levels).max(1e-9);
     let widths = [SINCE, (groups / 16).max(SINCE), (groups / 8).max(SINCE)];
     let alarm = 1.0 / view.track.knobs.sensitivity.max(1e-9);
@@ -106,6 +114,8 @@ fn turn(view: &View<'_>) -> Option<(Rise, Vec<usize>, Vec<f64>)> {
 struct Since {
     /// On the curve's scale, from the step to now.
     change: f64,
+    /// The same, if it came within the first part of it.
+    fitted: f64,
     /// From right after it to the later half.
     rise: f64,
     rises: bool,
@@ -124,8 +134,11 @@ fn trend_since(train: &View<'_>, step: Option<u64>) -> Option<Since> {
     let few = part.len().min(3);
     let rise = fit::median_of(&part[part.len() / 2..]) - fit::median_of(&part[..few]);
     let change = fit::theil_sen(&part) * (n - 1.0);
+    let nodes = &train.curve.nodes;
+    let from = nodes.partition_point(|n| n.first_step() < step).saturating_sub(nodes.len() / 33);
     Some(Since {
         change,
+        fitted: gained(train, from, 0.15).map_or(f64::MIN, |g| -g.gain),
         rise,
         rises: change > 2.0 * levels.sd * (12.0 / n).sqrt() || rise > 3.0 * levels.sd,
     })

@@ -1,21 +1,29 @@
-//! Plateaus: Rule P with a test of its own power, and runs that learn next to
-//! nothing.
+//! Plateaus: Rule P with a test of its own power.
 //!
 //! "Flat" needs two things: no improvement beyond noise over the stretch, and
 //! noise small enough that an improvement worth having would have been seen.
 
 use super::View;
+use super::gain::together;
+use crate::judge::date::{Change, date};
 use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
 use crate::judge::fit;
 use crate::judge::schema::{Direction, Role};
-use crate::judge::track::FEW;
 
-/// Share of the start below which nothing was learned.
-const LEARNED: f64 = 0.03;
-/// What noise may hide of a gain at most, where none is seen.
-const HIDDEN_GAIN: f64 = 0.12;
-/// Share of the gain that a flat stretch could hide at most.
+/// Share of the gain that a flat stretch could hide at most, and where the same
+/// loss on other data is flat by itself.
 const HIDDEN: f64 = 0.06;
+const HIDDEN_BOTH: f64 = 0.1;
+/// Share of the gain that a stretch may still improve by and be called flat.
+const REMAINS: f64 = 0.1;
+/// The shapes of a gain that a stretch may hide, the deviations that are added
+/// before it is compared, and how often a later node is tried.
+const WITHIN: [f64; 3] = [0.15, 0.4, 1.0];
+const SURE: f64 = 1.65;
+const LATER: usize = 4;
+/// By how much likelier a fall that stops must be than one that runs out, twice
+/// the logarithm.
+const STOPS: f64 = 6.0;
 
 /// A flat end of a curve.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +51,10 @@ pub(in crate::judge) enum Rate {
 /// The flat end of `view`, at least the window long. `run` is how long the
 /// whole run is against what was seen of it: 1 when it is over.
 pub(in crate::judge) fn flat_end(view: &View<'_>, run: f64) -> Option<Flat> {
+    flat_to(view, run, HIDDEN)
+}
+
+fn flat_to(view: &View<'_>, run: f64, hidden: f64) -> Option<Flat> {
     let levels = &view.levels;
     let n = levels.len();
     let window =
@@ -61,8 +73,8 @@ pub(in crate::judge) fn flat_end(view: &View<'_>, run: f64) -> Option<Flat> {
         let len = part.len() as f64;
         let improvement = -fit::theil_sen(part) * (len - 1.0);
         let doubt = levels.sd * (12.0 / len).sqrt();
-        let threshold = (share * gain).max(1.7 * doubt);
-        let seen = 2.0 * doubt < HIDDEN * gain;
+        let threshold = (share * gain).max((1.7 * doubt).min(REMAINS * gain));
+        let seen = doubt < hidden * gain;
         // The first groups of a stretch that a fall runs into stand above the
         // rest, however flat the whole.
         let lead = (part.len() / 8).clamp(2, 4);
@@ -84,18 +96,19 @@ pub(in crate::judge) fn flat_end(view: &View<'_>, run: f64) -> Option<Flat> {
         found = flat(group).map(|f| (group, f)).or(found);
     }
     let (group, (improvement, threshold)) = found?;
-    Some(Flat { node: knee(view, group, gain), group, improvement, gain, threshold })
+    Some(Flat { node: levels.from[group], group, improvement, gain, threshold })
 }
 
-/// The node at which the fall ends. A fall that stops is two lines and ends at
-/// their knot; one that runs out is an exponential, and ends where a twentieth
-/// of the whole gain is left. Whichever describes the curve better is believed.
-fn knee(view: &View<'_>, group: usize, gain: f64) -> usize {
-    let levels = &view.levels;
+/// The node at which the fall ends. A fall that stops is a line and ends at its
+/// knot; one that runs out is an exponential, and ends where a twentieth of the
+/// whole gain is left; one that a lower rate cut short is a jump. What describes
+/// the curve better is believed, and in doubt the slow end: it claims less.
+fn knee(view: &View<'_>, flat: &Flat, beside: &[&View<'_>]) -> usize {
+    let (levels, group) = (&view.levels, flat.group);
     let reach = ((levels.len() - group) / 2).max(6);
     let low = levels.from[group.saturating_sub(reach)];
     let stretch: Vec<f64> = view.curve.nodes[low..].iter().map(|n| n.y).collect();
-    let Some((knot, stops)) = fit::stop(&stretch, 3) else { return levels.from[group] };
+    let Some((_, stops)) = fit::stop(&stretch, 3) else { return levels.from[group] };
     let near = levels.from[group.saturating_sub(3)]..=levels.from[(group + 4).min(levels.len() - 1)];
     if let Some((at, error)) = fit::jump(&stretch, 3)
         && error * 1.3 < stops
@@ -103,30 +116,83 @@ fn knee(view: &View<'_>, group: usize, gain: f64) -> usize {
     {
         return low + at;
     }
-    // Far apart in likelihood, or the slow end is believed: it claims less.
-    let apart = (9.0 / stretch.len() as f64).exp();
+    let changed = levels.from[(group + 3).min(levels.len() - 1)];
+    if let Some(dated) = date(view, Change::Stop, (levels.from[group], changed), beside)
+        && dated.over_decay > STOPS
+        && level_from(view, flat, dated.node)
+    {
+        return dated.node;
+    }
     let node = match fit::decay(&stretch) {
-        Some(decay) if decay.error < stops * apart && decay.height > 0.0 => {
-            let left = (decay.height / (0.05 * gain).max(1e-12)).ln().max(0.0) / decay.rate;
+        Some(decay) if decay.height > 0.0 => {
+            let left = (decay.height / (0.05 * flat.gain).max(1e-12)).ln().max(0.0) / decay.rate;
             low + left as usize
         }
-        _ => low + knot,
+        _ => levels.from[group],
     };
     if near.contains(&node) { node } else { levels.from[group] }
 }
 
-pub(in crate::judge) fn find(view: &View<'_>, run: f64, rate: Rate) -> Option<Finding> {
+/// Whether what comes after `node` is as level as the stretch that was found:
+/// noise may have hidden its first part from the search.
+fn level_from(view: &View<'_>, flat: &Flat, node: usize) -> bool {
+    let levels = &view.levels;
+    let group = levels.from.partition_point(|from| *from < node).min(levels.len() - 1);
+    let part = &levels.y[group..];
+    let len = part.len() as f64;
+    let improvement = -fit::regress(part, |i| i as f64).1 * (len - 1.0);
+    let doubt = levels.sd * (12.0 / len).sqrt();
+    group >= flat.group || improvement.abs() < flat.threshold.max((2.5 * doubt).min(REMAINS * flat.gain))
+}
+
+/// The flat end of `view`, dated. Where it is too noisy to be called flat by
+/// itself, the same loss on other data may be.
+fn found(view: &View<'_>, run: f64, beside: &[&View<'_>]) -> Option<Flat> {
+    let flat: Vec<&View<'_>> = beside.iter().copied().filter(|v| flat_end(v, run).is_some()).collect();
+    let hidden = if flat.is_empty() { HIDDEN } else { HIDDEN_BOTH };
+    let mut end = flat_to(view, run, hidden)?;
+    end.node = knee(view, &end, &flat);
+    if beside.is_empty() {
+        return Some(end);
+    }
+    // Where it is not level enough yet, it is so later, or it is not told.
+    let n = view.curve.nodes.len();
+    for _ in 0..LATER {
+        if level_since(view, &end, beside) {
+            return Some(end);
+        }
+        end.node += (n.saturating_sub(end.node) / 8).max(1);
+    }
+    None
+}
+
+/// Whether the curves together exclude that more than a little of the gain came
+/// after the node, be it at once, later or evenly.
+fn level_since(view: &View<'_>, flat: &Flat, beside: &[&View<'_>]) -> bool {
+    let (step, n) = (view.step_of_node(flat.node), view.curve.nodes.len());
+    let same = |v: &&View<'_>| v.curve.in_logarithms() == view.curve.in_logarithms();
+    let from = |v: &View<'_>| v.curve.nodes.partition_point(|n| n.first_step() < step);
+    let others = beside.iter().copied().filter(same).map(|v| (v, from(v)));
+    let curves: Vec<(&View<'_>, usize)> = std::iter::once((view, flat.node)).chain(others).collect();
+    flat.node < n
+        && WITHIN.iter().all(|within| {
+            together(&curves, *within)
+                .is_some_and(|g| g.gain + SURE * g.variance.sqrt() < REMAINS * flat.gain)
+        })
+}
+
+pub(in crate::judge) fn find(view: &View<'_>, run: f64, rate: Rate, beside: &[&View<'_>]) -> Option<Finding> {
     let traits = &view.track.traits;
     if !matches!(traits.role, Role::Loss | Role::Score | Role::Error)
         || traits.direction == Direction::Unknown
     {
         return None;
     }
-    let flat = flat_end(view, run)?;
+    let flat = found(view, run, beside)?;
     let first = view.step_of_node(flat.node);
     let curve = &view.curve;
     let level = curve.value(fit::median_of(&view.levels.y[flat.group..]));
-    let share = (view.levels.len() - flat.group) as f64 / view.levels.len() as f64;
+    let share = (curve.nodes.len() - flat.node) as f64 / curve.nodes.len() as f64;
     // A run that comes to rest under its schedule, and is over, has converged.
     let advice = match rate {
         Rate::Constant(lr) => format!(
@@ -160,68 +226,6 @@ pub(in crate::judge) fn find(view: &View<'_>, run: f64, rate: Rate) -> Option<Fi
             short(level),
             at(first).replace(" at", ""),
             (100.0 * share).round()
-        ),
-    })
-}
-
-/// A training loss that cannot have fallen by a tenth in the whole run. With a
-/// known learning rate and an even fall the rate is too low.
-pub(in crate::judge) fn not_learning(view: &View<'_>, rate: Option<f64>) -> Option<Finding> {
-    let levels = &view.levels;
-    let judged = view.track.is_training_loss() && view.track.knobs.sensitivity > 0.0;
-    if !judged || levels.len() < 10 || view.curve.points() < 50 {
-        return None;
-    }
-    let relative =
-        |y: f64| if view.curve.in_logarithms() { y } else { y / view.track.start().abs().max(1e-9) };
-    let third = levels.len() / 3;
-    let (head, tail) = (fit::median_of(&levels.y[..third]), fit::median_of(&levels.y[2 * third..]));
-    let (gain, doubt) = (relative(head - tail), relative(2.5 * levels.sd / (third as f64).sqrt()));
-    // What was learned in the first moments is learned too.
-    let start = relative(view.curve.scaled(view.track.start()) - head);
-    let few = (view.track.start.len().clamp(1, FEW) as f64).sqrt();
-    let at_once = start > LEARNED + relative(4.0 * view.point_noise() / few);
-    let lead = relative(fit::median_of(&levels.y[..3]) - tail);
-    let spread = relative(1.25 * levels.sd / 3_f64.sqrt());
-    let soon = lead > 2.0 * LEARNED + 1.5 * spread || lead + 2.0 * spread > HIDDEN_GAIN;
-    let rose = gain < -LEARNED;
-    if at_once || soon || rose || gain > 2.0 * LEARNED || gain + doubt > HIDDEN_GAIN {
-        return None;
-    }
-    let half = levels.len() / 2;
-    let falls = fit::mann_kendall(&levels.y) < -2.6;
-    let late = fit::theil_sen(&levels.y[half..]) < 0.4 * fit::theil_sen(&levels.y[..half]);
-    let too_low = rate.filter(|_| falls && late);
-    let now = view.curve.value(levels.last());
-    let advice = match too_low {
-        Some(lr) => {
-            format!("it falls evenly but hardly at a learning rate of {}: try ten times as much", short(lr))
-        }
-        None => {
-            "check that gradients reach the weights, the labels belong to the inputs, and the learning rate"
-                .into()
-        }
-    };
-    Some(Finding {
-        kind: if too_low.is_some() { Kind::LearningRateTooLow } else { Kind::NotLearning },
-        severity: Severity::Warning,
-        metric: view.track.name.clone(),
-        first_step: view.track.first_step,
-        last_step: None,
-        window: view.curve.points(),
-        threshold: 2.0 * LEARNED,
-        evidence: facts([
-            ("share gained from the first to the last third", gain),
-            ("value at the start", view.track.start()),
-            ("level now", now),
-            ("learning rate", rate.unwrap_or(f64::NAN)),
-        ]),
-        recommendation: format!(
-            "{} went from {} to {} in {} points: {advice}",
-            view.track.name,
-            short(view.track.start()),
-            short(now),
-            view.curve.points()
         ),
     })
 }

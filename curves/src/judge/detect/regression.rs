@@ -4,6 +4,7 @@
 use super::View;
 use super::divergence::turn;
 use super::rise::onset;
+use crate::judge::date::Change;
 use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
 use crate::judge::schema::{Direction, Role};
 
@@ -12,7 +13,8 @@ pub(in crate::judge) const SHARE: f64 = 0.05;
 
 /// For metrics that nothing is paired with; validation metrics are judged by
 /// [`super::overfit`].
-pub(in crate::judge) fn find(view: &View<'_>) -> Option<Finding> {
+/// `beside` are curves that rose with it.
+pub(in crate::judge) fn find(view: &View<'_>, beside: &[&View<'_>]) -> Option<Finding> {
     let judged = matches!(view.track.traits.role, Role::Loss | Role::Score | Role::Error);
     if !judged || view.track.traits.direction == Direction::Unknown || view.track.knobs.sensitivity <= 0.0 {
         return None;
@@ -25,7 +27,7 @@ pub(in crate::judge) fn find(view: &View<'_>) -> Option<Finding> {
     if last - best <= threshold {
         return None;
     }
-    let first = view.step_of_node(onset(view, &rise, &view.levels.from, &view.levels.y));
+    let (_, first) = onset(view, &rise, Change::Turn, (&view.levels.from, &view.levels.y), beside);
     let (best, last) = (curve.value(rise.best), curve.value(rise.last));
     Some(Finding {
         kind: Kind::Regression,

@@ -13,9 +13,14 @@ const MOST: usize = 60;
 const FEWEST: usize = 5;
 /// Jumps kept.
 const KEPT: usize = 16;
-/// Deviations of the difference of two medians, and the least rise, that count.
-const DEVIATIONS: f64 = 5.0;
+/// Deviations of the difference of two means that count: of one curve alone,
+/// and of one where another of the same loss jumped at the same restart.
+const ALONE: f64 = 4.0;
+const TOGETHER: f64 = 1.65;
+/// The least rise that counts, as a share.
 const LEAST: f64 = 0.05;
+/// Values farther than this from the middle, in deviations, count as so far.
+const WILD: f64 = 3.5;
 
 /// A restart and what stood before and after.
 #[derive(Debug, Clone)]
@@ -62,7 +67,7 @@ impl Watch {
         self.pending = (before.len() >= FEWEST).then(|| Boundary {
             step,
             before_step,
-            before: fit::median_of(&before),
+            before: tame_mean(&before, fit::noise(&all).max(1e-6)),
             count: before.len(),
             sd: fit::noise(&all).max(1e-6),
             after: Vec::new(),
@@ -79,9 +84,25 @@ impl Watch {
 
     fn settle(&mut self) {
         let jump = self.pending.take().as_ref().and_then(Boundary::jump);
-        if let Some(jump) = jump.filter(|_| self.jumps.len() < KEPT) {
+        let Some(jump) = jump else { return };
+        if self.jumps.len() < KEPT {
             self.jumps.push(jump);
+        } else if let Some(weakest) = self
+            .jumps
+            .iter_mut()
+            .min_by(|a, b| a.deviations.total_cmp(&b.deviations))
+            .filter(|w| w.deviations < jump.deviations)
+        {
+            *weakest = jump;
         }
+    }
+}
+
+impl Watch {
+    /// Forgets jumps at `from` or after: those lives are void too.
+    pub(in crate::judge) fn void(&mut self, from: u64) {
+        self.jumps.retain(|j| j.step.is_none_or(|step| step < from));
+        self.pending = self.pending.take().filter(|p| p.step.is_none_or(|step| step < from));
     }
 }
 
@@ -94,23 +115,55 @@ impl Boundary {
         // jump only in many points.
         let widths = [FEWEST, 2 * FEWEST, 4 * FEWEST, self.after.len()];
         let jumps = widths.into_iter().filter(|w| *w <= self.after.len()).map(|width| {
-            let after = fit::median_of(&self.after[..width]);
-            let spread = 1.25 * self.sd * (1.0 / self.count as f64 + 1.0 / width as f64).sqrt();
+            let after = tame_mean(&self.after[..width], self.sd);
+            let spread = self.sd * (1.0 / self.count as f64 + 1.0 / width as f64).sqrt();
             let deviations = (after - self.before) / spread.max(1e-9);
             Jump { step: self.step, before_step: self.before_step, before: self.before, after, deviations }
         });
-        jumps.max_by(|a, b| a.deviations.total_cmp(&b.deviations)).filter(|j| j.deviations > DEVIATIONS)
+        jumps.max_by(|a, b| a.deviations.total_cmp(&b.deviations)).filter(|j| j.deviations > TOGETHER)
     }
 }
 
-pub(in crate::judge) fn find(track: &Track, following: &Following) -> Vec<Finding> {
+/// Mean of values of which none may pull farther than [`WILD`] deviations.
+fn tame_mean(values: &[f64], sd: f64) -> f64 {
+    let middle = fit::median_of(values);
+    let tamed = values.iter().map(|v| v.clamp(middle - WILD * sd, middle + WILD * sd));
+    tamed.sum::<f64>() / values.len().max(1) as f64
+}
+
+impl Watch {
+    /// Whether there was a restart after which it may have jumped.
+    pub(in crate::judge) fn jumped(&self) -> bool {
+        !self.jumps.is_empty() || self.pending.is_some()
+    }
+
+    fn all(&self, following: &Following) -> impl Iterator<Item = Jump> {
+        let newest = self.pending.as_ref().and_then(Boundary::jump);
+        let worth = |j: &Jump| following.ratio(j.after, j.before) > 1.0 + LEAST;
+        self.jumps.iter().copied().chain(newest).filter(worth)
+    }
+}
+
+/// Restarts at which `track` jumped beyond doubt: the last step that may be the
+/// first of the new life, and the one before which it cannot be.
+pub(in crate::judge) fn certain(track: &Track) -> Vec<(u64, u64)> {
+    let Some(following) = track.following.as_ref().filter(|_| track.traits.role == Role::Loss) else {
+        return Vec::new();
+    };
+    let run = track.last_step.zip(track.first_step).map_or(0, |(last, first)| last.saturating_sub(first));
+    let each = run.div_ceil(track.count.saturating_sub(1).max(1));
+    let jumps = following.resume.all(following).filter(|j| j.deviations > ALONE);
+    jumps.filter_map(|j| Some((j.step?, j.step?.saturating_sub(each)))).collect()
+}
+
+/// `others` is what [`certain`] says of other curves of the same loss.
+pub(in crate::judge) fn find(track: &Track, following: &Following, others: &[(u64, u64)]) -> Vec<Finding> {
     if track.traits.role != Role::Loss {
         return Vec::new();
     }
-    let watch = &following.resume;
-    let newest = watch.pending.as_ref().and_then(Boundary::jump);
-    let jumps =
-        watch.jumps.iter().chain(&newest).filter(|j| following.ratio(j.after, j.before) > 1.0 + LEAST);
+    let both =
+        |j: &Jump| j.step.is_some_and(|s| others.iter().any(|(last, first)| (*first..=*last).contains(&s)));
+    let jumps = following.resume.all(following).filter(|j| j.deviations > ALONE || both(j));
     jumps
         .map(|jump| {
             let (before, after) = (following.value(jump.before), following.value(jump.after));
@@ -121,7 +174,7 @@ pub(in crate::judge) fn find(track: &Track, following: &Following) -> Vec<Findin
                 first_step: jump.step,
                 last_step: jump.step,
                 window: 2 * MOST as u64,
-                threshold: DEVIATIONS,
+                threshold: if jump.deviations > ALONE { ALONE } else { TOGETHER },
                 evidence: facts([
                     ("deviations above the level before", jump.deviations),
                     ("level before", before),

@@ -2,6 +2,7 @@
 //! turned. Divergence, regression and overfitting are kinds of it.
 
 use super::View;
+use crate::judge::date::{Change, date};
 use crate::judge::fit;
 
 /// A turn for the worse.
@@ -41,9 +42,15 @@ pub(in crate::judge) fn rise(levels: &[f64], sd: f64, widths: &[usize], alarm: f
     found
 }
 
-/// The node at which the curve turned: where two lines describe best what
-/// leads from before the best level to most of the rise.
-pub(in crate::judge) fn onset(view: &View<'_>, rise: &Rise, from: &[usize], levels: &[f64]) -> usize {
+/// The node and the step at which the curve turned; `beside` are curves that rose with it.
+pub(in crate::judge) fn onset(
+    view: &View<'_>,
+    rise: &Rise,
+    change: Change,
+    (from, levels): (&[usize], &[f64]),
+    beside: &[&View<'_>],
+) -> (usize, Option<u64>) {
+    let named = |node: usize| (node, view.step_of_node(node));
     let height = rise.last - rise.best;
     // Single groups are noise: what reaches a height are medians of three.
     let smooth: Vec<f64> = (0..levels.len())
@@ -62,32 +69,12 @@ pub(in crate::judge) fn onset(view: &View<'_>, rise: &Rise, from: &[usize], leve
     let stays = (from[good.saturating_sub(3)]..leaves).rev().find(|i| fine[*i] <= rise.best + 0.25 * height);
     // Where the whole rise is one node's work, nothing need be fitted.
     if let Some(stays) = stays.filter(|s| leaves - s <= 2) {
-        return (stays + 1..=leaves).find(|i| ys[*i] > rise.best + 0.4 * height).unwrap_or(leaves);
+        return named((stays + 1..=leaves).find(|i| ys[*i] > rise.best + 0.4 * height).unwrap_or(leaves));
     }
-    // As much before as the rise itself is long, since what came earlier
-    // bends; a rise that goes on to the end is taken to the end.
-    let reach = (top - good + 1).clamp(3, (levels.len() / 4).max(3));
-    let low = from[good.saturating_sub(reach)];
-    let high = if levels.len() - top < (top - good) { ys.len() } else { (leaves + 2).min(ys.len()) };
-    match fit::local_knot(&despiked(&ys), low, high) {
-        Some((at, knot)) if knot.after > 0.0 => at,
-        // No bend: it rose steeply at first. Then from its lowest place on.
-        _ => {
-            let lowest = (0..=good).min_by(|a, b| smooth[*a].total_cmp(&smooth[*b]));
-            from[lowest.unwrap_or(rise.best_at)]
-        }
+    if let Some(dated) = date(view, change, (from[good], leaves), beside) {
+        return (dated.node, dated.step.or(view.step_of_node(dated.node)));
     }
-}
-
-/// Values far from both neighbours are replaced by the median of the three.
-fn despiked(values: &[f64]) -> Vec<f64> {
-    let sd = fit::noise(values).max(1e-12);
-    let mut out = values.to_vec();
-    for (i, w) in values.windows(3).enumerate() {
-        let middle = fit::median_of(w);
-        if (w[1] - middle).abs() > 6.0 * sd {
-            out[i + 1] = middle;
-        }
-    }
-    out
+    // No bend: it rose steeply at first. Then from its lowest place on.
+    let lowest = (0..=good).min_by(|a, b| smooth[*a].total_cmp(&smooth[*b]));
+    named(from[lowest.unwrap_or(rise.best_at)])
 }

@@ -164,6 +164,13 @@ impl Watch {
         self.high = None;
     }
 
+    /// Forgets what began at `from` or after.
+    pub(in crate::judge) fn void(&mut self, from: u64) {
+        self.done.retain(|s| s.first.is_none_or(|first| first < from));
+        self.open = self.open.take().filter(|s| s.first.is_none_or(|first| first < from));
+        (self.sum, self.climb, self.high) = (0.0, None, None);
+    }
+
     /// All spikes, the one that lasts at the end.
     pub(in crate::judge) fn spikes(&self) -> impl Iterator<Item = &Spike> {
         self.done.iter().chain(&self.open)

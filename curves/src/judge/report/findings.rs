@@ -4,8 +4,8 @@
 use super::super::Judge;
 use super::super::curve::Curve;
 use super::super::detect::{
-    View, covers, dead, divergence, gradient, learning_rate, loss_scale, nonfinite, oscillation, overfit,
-    plateau, regression, resume, spike, stall, throughput,
+    View, covers, dead, divergence, gradient, learning_rate, loss_scale, nonfinite, not_learning,
+    oscillation, overfit, plateau, regression, resume, spike, stall, throughput,
 };
 use super::super::finding::{Finding, Kind, Severity};
 use super::super::schema::{Direction, Role, Split, pair};
@@ -14,12 +14,16 @@ pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Fi
     let loss = training_loss(views);
     let rate = views.iter().find(|v| v.track.traits.role == Role::LearningRate && v.curve.points() > 0);
     let mut found: Vec<Finding> = Vec::new();
+    let turned: Vec<bool> = views.iter().map(has_turned).collect();
     for view in views {
         found.extend(nonfinite::find(view.track));
         found.extend(dead::find(view.track));
         found.extend(dead::silent(view.track, judge.max_step));
         found.extend(loss_scale::find(view.track));
-        found.extend(shape(judge, views, view, loss, rate));
+        found.extend(shape(judge, views, view, (loss, rate), &beside(views, &turned, view)));
+    }
+    if let Some((loss, step)) = loss.and_then(|l| Some((l, learning_rate::blown_up(l)?))) {
+        found.extend(not_learning::after_leap(loss, step, views));
     }
     found.extend(pace(judge, views));
     found.extend(stall::find(&judge.clock, now));
@@ -34,40 +38,78 @@ pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Fi
     kept
 }
 
+/// Curves that date a turn together, at most.
+const TOGETHER: usize = 3;
+
+fn has_turned(view: &View<'_>) -> bool {
+    let judged = view.track.traits.role == Role::Loss && view.track.knobs.sensitivity > 0.0;
+    judged
+        && match view.track.traits.split {
+            Split::Validation => overfit::turn(view).is_some(),
+            _ => divergence::turn(view).is_some(),
+        }
+}
+
+/// The same loss on other data.
+fn others<'a, 'b>(views: &'a [View<'b>], view: &View<'_>) -> Vec<&'a View<'b>> {
+    let (name, traits) = (&view.track.name, &view.track.traits);
+    let same = |v: &&View<'_>| {
+        v.track.traits.role == Role::Loss && v.track.traits.stem == traits.stem && v.track.name != *name
+    };
+    views.iter().filter(|_| traits.role == Role::Loss).filter(same).take(TOGETHER).collect()
+}
+
+/// Those of them that rose too.
+fn beside<'a, 'b>(views: &'a [View<'b>], turned: &[bool], view: &View<'_>) -> Vec<&'a View<'b>> {
+    let turned = |v: &&View<'_>| {
+        let at = views.iter().position(|w| std::ptr::eq(w, *v));
+        at.is_some_and(|at| turned[at])
+    };
+    others(views, view).into_iter().filter(turned).collect()
+}
+
 /// What is said of one metric's curve.
 fn shape(
     judge: &Judge,
     views: &[View<'_>],
     view: &View<'_>,
-    loss: Option<&View<'_>>,
-    rate: Option<&View<'_>>,
+    (loss, rate): (Option<&View<'_>>, Option<&View<'_>>),
+    beside: &[&View<'_>],
 ) -> Vec<Finding> {
     let mut found: Vec<Finding> = spike::find(view.track);
     if let Some(following) = &view.track.following {
         found.extend(oscillation::find(view.track, following));
-        found.extend(resume::find(view.track, following));
+        let same =
+            |v: &&View<'_>| v.track.traits.stem == view.track.traits.stem && v.track.name != view.track.name;
+        // Nothing is asked of the others where the run was never resumed.
+        let others = views.iter().filter(|_| following.resume.jumped()).filter(same);
+        let certain: Vec<_> = others.flat_map(|v| resume::certain(v.track)).collect();
+        found.extend(resume::find(view.track, following, &certain));
     }
     found.extend(gradient::find(view, loss));
-    found.extend(divergence::find(view));
+    found.extend(divergence::find(view, beside));
     if view.track.traits.split == Split::Validation {
         let names = views.iter().map(|v| (v.track.name.as_str(), &v.track.traits));
         let partner = pair((&view.track.name, &view.track.traits), &judge.settings.schema, names);
         let partner = partner.and_then(|name| views.iter().find(|v| v.track.name == name));
-        found.extend(overfit::find(view, partner.or(loss)));
+        found.extend(overfit::find(view, partner.or(loss), beside));
     } else {
-        found.extend(regression::find(view));
+        found.extend(regression::find(view, beside));
     }
+    let same_loss = others(views, view);
     let (constant, state) = rate_state(rate);
-    found.extend(plateau::find(view, run_length(judge), state).map(|mut flat| {
-        // One metric at its end, while what is trained on still improves, is
-        // worth a note.
-        let trains = loss.is_some_and(|l| plateau::flat_end(l, run_length(judge)).is_none());
+    found.extend(plateau::find(view, run_length(judge), state, &same_loss).map(|mut flat| {
+        // One metric at its end, while what is trained on still improves, or
+        // did for long, is worth a note.
+        let rested = loss.and_then(|l| l.step_of_node(plateau::flat_end(l, run_length(judge))?.node));
+        let late = flat.first_step.map(|s| s.saturating_add(judge.max_step.unwrap_or(0) / 10));
+        let trains = loss.is_some() && rested.is_none_or(|rested| Some(rested) > late);
         if trains && !view.track.is_training_loss() {
             flat.severity = Severity::Note;
         }
         flat
     }));
-    found.extend(plateau::not_learning(view, constant));
+    found.extend(not_learning::find(view, constant, &same_loss));
     found
 }
 
