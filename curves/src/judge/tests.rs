@@ -238,8 +238,10 @@ fn rows_that_a_resume_made_void_are_judged_no_more() {
     for (i, fault) in faults.into_iter().enumerate() {
         let (kept, void) = (resumed(false, fault), resumed(true, fault));
         let loss = &void.metrics[0];
-        assert_eq!(kinds(&void), [] as [Kind; 0], "{i}: {:?}", void.findings);
-        assert_eq!((void.health.score, loss.last_step), (Some(100), Some(1999)));
+        // It has come to rest by its end, which is worth a note.
+        let wrong = void.findings.iter().any(|f| f.kind != Kind::Plateau || f.severity > Severity::Note);
+        assert!(!wrong && void.health.score >= Some(95), "{i}: {:?}", void.findings);
+        assert_eq!(loss.last_step, Some(1999));
         // The boundary may cut a bucket of eight.
         assert!(loss.count.abs_diff(2000) <= 8, "{i}: {}", loss.count);
         assert!(loss.best.is_some_and(|b| b > 0.45) && loss.best_step.is_some(), "{i}: {:?}", loss.best);

@@ -21,14 +21,14 @@ impl Track {
             *self = Self::new(name, traits, self.knobs, segment);
             return;
         }
-        let void = self.sketch.void(from);
+        self.sketch.void(from);
         self.nonfinite.void(from);
         self.dead.void(from);
         if let Some(scale) = &mut self.scale {
             scale.void(from);
         }
         let before = self.last_step;
-        self.count = self.count.saturating_sub(void).max(1);
+        self.count = (self.sketch.count() + self.nonfinite.all()).max(1);
         self.last_step = self.sketch.buckets().last().map(|b| b.last_step).filter(|s| *s < from);
         self.last = self.sketch.buckets().last().map_or(f64::NAN, |b| b.level(false));
         if let Some(following) = &mut self.following {
@@ -51,7 +51,9 @@ impl Following {
     fn void(&mut self, from: u64, before: Option<u64>, last: &mut f64) {
         // Steps that are done again are compared before they are forgotten.
         self.resume.void(from);
-        self.resume.boundary(Some(from), before, &self.recent);
+        if self.recent.front().is_some_and(|p| p.0 <= Some(from)) {
+            self.resume.boundary(Some(from), before, &self.recent);
+        }
         self.recent.retain(|point| point.0.is_none_or(|step| step < from));
         if let Some(newest) = self.recent.back() {
             *last = self.value(newest.1);

@@ -38,6 +38,11 @@ impl Watch {
 }
 
 impl Watch {
+    /// How many values were not finite.
+    pub(in crate::judge) fn all(&self) -> u64 {
+        self.nan + self.infinite
+    }
+
     /// Forgets what began at `from` or after.
     pub(in crate::judge) fn void(&mut self, from: u64) {
         if self.first.is_some_and(|(step, _)| step.is_some_and(|s| s >= from)) {

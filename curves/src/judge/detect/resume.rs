@@ -59,8 +59,14 @@ impl Watch {
         recent: &VecDeque<(Option<u64>, f64)>,
     ) {
         self.settle();
-        let again: Vec<f64> =
-            recent.iter().filter(|p| step.is_some() && p.0 >= step).map(|p| p.1).take(MOST).collect();
+        // Where what is held begins after the restart, it holds none of the same steps.
+        let reaches = recent.front().is_some_and(|p| p.0 <= step);
+        let again: Vec<f64> = recent
+            .iter()
+            .filter(|p| reaches && step.is_some() && p.0 >= step)
+            .map(|p| p.1)
+            .take(MOST)
+            .collect();
         let newest = || recent.iter().rev().take((recent.len() / 4).clamp(10, MOST)).map(|p| p.1).collect();
         let before: Vec<f64> = if again.len() >= 2 * FEWEST { again } else { newest() };
         let all: Vec<f64> = recent.iter().map(|p| p.1).collect();
