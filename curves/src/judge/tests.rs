@@ -254,6 +254,20 @@ fn rows_that_a_resume_made_void_are_judged_no_more() {
 }
 
 #[test]
+fn a_curve_that_falls_is_no_higher_for_going_back_to_a_checkpoint() {
+    for (reached, back) in [(170, 101), (120, 101), (400, 380), (109, 101)] {
+        let mut judge = Judge::new(Settings::default());
+        let loss = judge.metric("loss");
+        let value = |step: u64| 0.1 + 2.0 * (-(step as f64) / 40.0).exp();
+        (1..=reached).for_each(|step| judge.point(loss, Some(step), None, value(step)));
+        judge.segment_from(Some(back));
+        (back..=600).for_each(|step| judge.point(loss, Some(step), None, value(step)));
+        let jumps = judge.report().findings.into_iter().filter(|f| f.kind == Kind::ResumeJump).count();
+        assert_eq!(jumps, 0, "from {reached} back to {back}");
+    }
+}
+
+#[test]
 fn a_run_that_begins_anew_keeps_nothing_of_what_is_void() {
     let mut judge = run(Settings::default(), 300, |_, v| 1000.0 * v);
     judge.segment_from(Some(0));

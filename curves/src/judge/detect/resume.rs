@@ -29,6 +29,8 @@ struct Boundary {
     before_step: Option<u64>,
     before: f64,
     count: usize,
+    /// The values of the steps that are done again, in order; empty: none are.
+    again: Vec<f64>,
     sd: f64,
     after: Vec<f64>,
 }
@@ -68,13 +70,15 @@ impl Watch {
             .take(MOST)
             .collect();
         let newest = || recent.iter().rev().take((recent.len() / 4).clamp(10, MOST)).map(|p| p.1).collect();
-        let before: Vec<f64> = if again.len() >= 2 * FEWEST { again } else { newest() };
+        let again = if again.len() >= 2 * FEWEST { again } else { Vec::new() };
+        let before: Vec<f64> = if again.is_empty() { newest() } else { again.clone() };
         let all: Vec<f64> = recent.iter().map(|p| p.1).collect();
         self.pending = (before.len() >= FEWEST).then(|| Boundary {
             step,
             before_step,
             before: tame_mean(&before, fit::noise(&all).max(1e-6)),
             count: before.len(),
+            again,
             sd: fit::noise(&all).max(1e-6),
             after: Vec::new(),
         });
@@ -122,9 +126,13 @@ impl Boundary {
         let widths = [FEWEST, 2 * FEWEST, 4 * FEWEST, self.after.len()];
         let jumps = widths.into_iter().filter(|w| *w <= self.after.len()).map(|width| {
             let after = tame_mean(&self.after[..width], self.sd);
-            let spread = self.sd * (1.0 / self.count as f64 + 1.0 / width as f64).sqrt();
-            let deviations = (after - self.before) / spread.max(1e-9);
-            Jump { step: self.step, before_step: self.before_step, before: self.before, after, deviations }
+            // The same steps on both sides: a curve that falls is not higher for being earlier.
+            let same = self.again.get(..width);
+            let before = same.map_or(self.before, |same| tame_mean(same, self.sd));
+            let count = same.map_or(self.count, <[f64]>::len);
+            let spread = self.sd * (1.0 / count as f64 + 1.0 / width as f64).sqrt();
+            let deviations = (after - before) / spread.max(1e-9);
+            Jump { step: self.step, before_step: self.before_step, before, after, deviations }
         });
         jumps.max_by(|a, b| a.deviations.total_cmp(&b.deviations)).filter(|j| j.deviations > TOGETHER)
     }
