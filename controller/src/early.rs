@@ -4,7 +4,7 @@
 //! say; after a restart they are read again. It never ends a run for what
 //! another attempt or another run logged, but for the median that a rule names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Changes, Core, CoreError};
 use crate::execute::{SELF, bound_attempt};
+use crate::kept::Shared;
 use crate::model::{Attempt, Machine, Position, Run, StopReason, Versioned, Wish};
 use crate::reconcile::chain;
 
@@ -35,6 +36,8 @@ struct Followed {
     attempt: u32,
     offset: u64,
     reader: Option<Outlast>,
+    /// The run is final and was read to its end.
+    whole: bool,
 }
 
 /// A run with rules.
@@ -43,13 +46,18 @@ struct Watched {
     watch: Watch,
     /// Metrics whose median is asked for.
     medians: Vec<String>,
+    /// Something came that its rules were not asked about.
+    pending: bool,
 }
+
+/// Another run, the metrics that are wanted of it, and its name.
+type Peer = (RunId, Vec<String>, String);
 
 /// What is watched; gone with the process.
 #[derive(Default)]
 struct Memory {
     watched: BTreeMap<RunId, Watched>,
-    peers: BTreeMap<RunId, (Followed, Courses)>,
+    peers: BTreeMap<Peer, (Followed, Courses)>,
 }
 
 /// Watches until it is stopped.
@@ -69,39 +77,58 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
 
 async fn pass(core: &Core, memory: &mut Memory) -> Result<(), CoreError> {
     let runs = core.every::<Run>().await?;
-    let ruled = |run: &Run| !run.spec.early_stop.rules.is_empty();
     let live: Vec<Arc<Run>> = runs
         .iter()
         .map(|row| row.body.clone())
-        .filter(|run| ruled(run) && run.wish == Wish::Run && !run.status.is_final())
+        .filter(|run| !run.spec.early_stop.rules.is_empty())
+        .filter(|run| run.wish == Wish::Run && !run.status.is_final())
         .collect();
     memory.watched.retain(|id, _| live.iter().any(|run| run.id == *id));
-    if live.is_empty() {
-        memory.peers.clear();
+    let mut asked = BTreeSet::new();
+    for run in &live {
+        // One whose files cannot be read keeps no rule of another from being looked at.
+        if let Err(error) = look(core, memory, run, &runs, &mut asked).await {
+            tracing::warn!(error = chain(&error), run = run.name, "its rules could not be looked at");
+        }
+    }
+    memory.peers.retain(|key, _| asked.contains(key) || live.iter().any(|run| run.spec.name == key.2));
+    Ok(())
+}
+
+async fn look(
+    core: &Core,
+    memory: &mut Memory,
+    run: &Arc<Run>,
+    runs: &[Shared<Run>],
+    asked: &mut BTreeSet<Peer>,
+) -> Result<(), CoreError> {
+    let watched = memory.watched.entry(run.id).or_insert_with(|| watched(run));
+    watched.pending |= watched.followed.read(core, run, &mut watched.watch).await?;
+    if !watched.pending {
         return Ok(());
     }
-    for run in &live {
-        let watched = memory.watched.entry(run.id).or_insert_with(|| watched(run));
-        let Watched { followed, watch, medians } = watched;
-        if !followed.read(core, run, watch).await? {
-            continue;
-        }
-        let medians = medians.clone();
-        let others: Vec<&Run> = match medians.is_empty() {
-            true => Vec::new(),
-            false => peers(run, runs.iter().map(|row| &*row.body)),
-        };
-        for other in &others {
+    let medians = watched.medians.clone();
+    let mut keys = Vec::new();
+    if !medians.is_empty() {
+        for other in peers(run, runs.iter().map(|row| &*row.body)) {
+            let key = (other.id, medians.clone(), other.spec.name.clone());
             let fresh = || (Followed::default(), Courses::new(medians.iter().cloned()));
-            let (followed, courses) = memory.peers.entry(other.id).or_insert_with(fresh);
+            let (followed, courses) = memory.peers.entry(key.clone()).or_insert_with(fresh);
             followed.read(core, other, courses).await?;
+            asked.insert(key.clone());
+            keys.push(key);
         }
-        let courses = |metric: &str| -> Vec<&Course> {
-            others.iter().filter_map(|other| memory.peers.get(&other.id)?.1.of(metric)).collect()
-        };
-        if let Some(met) = memory.watched.get(&run.id).and_then(|watched| watched.watch.met(courses)) {
-            end(core, run.id, &met).await?;
-        }
+    }
+    let courses = |metric: &str| -> Vec<&Course> {
+        keys.iter().filter_map(|key| memory.peers.get(key)?.1.of(metric)).collect()
+    };
+    let met = memory.watched.get(&run.id).and_then(|watched| watched.watch.met(courses));
+    let settled = match met {
+        Some(met) => end(core, run.id, &met).await?,
+        None => true,
+    };
+    if let Some(watched) = memory.watched.get_mut(&run.id).filter(|_| settled) {
+        watched.pending = false;
     }
     Ok(())
 }
@@ -116,7 +143,7 @@ fn watched(run: &Run) -> Watched {
     let medians = medians.collect();
     let given = curves::settings::of_command(run.spec.command.iter().map(String::as_str));
     let settings = Settings { planned_steps: curves::settings::planned(&given), ..Settings::default() };
-    Watched { followed: Followed::default(), watch: Watch::new(rules, settings), medians }
+    Watched { followed: Followed::default(), watch: Watch::new(rules, settings), medians, pending: false }
 }
 
 /// The newest other runs of the same project and name.
@@ -138,6 +165,9 @@ impl Followed {
         run: &Run,
         sink: &mut (dyn Sink + Send),
     ) -> Result<bool, CoreError> {
+        if self.whole {
+            return Ok(false);
+        }
         let mut attempts: Vec<Versioned<Attempt>> = core.of_run(run.id).await?;
         attempts.retain(|row| row.body.number >= self.attempt);
         attempts.sort_by_key(|row| row.body.number);
@@ -151,9 +181,10 @@ impl Followed {
                     continue;
                 }
                 if self.attempt > 0 {
-                    sink.record(Record::Segment { from: attempt.first_step });
+                    let resumed = attempt.restored.as_ref().and_then(|restored| restored.step);
+                    sink.record(Record::Segment { from: attempt.first_step.or(resumed) });
                 }
-                *self = Self { attempt: attempt.number, offset: 0, reader: Some(Outlast::new()) };
+                *self = Self { attempt: attempt.number, reader: Some(Outlast::new()), ..Self::default() };
             }
             let Some(reader) = &mut self.reader else { continue };
             while self.offset < end {
@@ -169,19 +200,24 @@ impl Followed {
             }
             reader.finish(sink);
         }
+        self.whole = run.status.is_final();
         Ok(any)
     }
 }
 
-/// Asks for the stop, unless somebody did before.
-async fn end(core: &Core, id: RunId, met: &Met) -> Result<(), CoreError> {
+/// Asks for the stop, unless somebody did before or the program has ended by
+/// itself; `false`: somebody changed the run meanwhile, and it is to be asked again.
+async fn end(core: &Core, id: RunId, met: &Met) -> Result<bool, CoreError> {
     let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     if run.body.wish != Wish::Run || run.body.status.is_final() {
-        return Ok(());
+        return Ok(true);
+    }
+    let attempt = bound_attempt(core, &run.body).await?;
+    if attempt.as_ref().is_some_and(|a| a.body.exited.is_some() || a.body.status.is_final()) {
+        return Ok(true);
     }
     run.body.wish = Wish::Stop;
     run.body.stop_reason = Some(StopReason::Rule);
-    let attempt = bound_attempt(core, &run.body).await?;
     let mut hourly = None;
     if let Some(attempt) = &attempt {
         let machine: Option<Versioned<Machine>> = core.load(&attempt.body.machine.to_string()).await?;
@@ -201,10 +237,9 @@ async fn end(core: &Core, id: RunId, met: &Met) -> Result<(), CoreError> {
         "rule": met.rule, "why": met.why, "spared_seconds": met.seconds_left, "spared_usd": spared_usd,
     });
     let changes = Changes::default().put(&run).note(core, SELF, "early-stop", id, Some(id), detail);
-    if core.commit(changes).await?
-        && let Some(attempt) = attempt
-    {
+    let settled = core.commit(changes).await?;
+    if let Some(attempt) = attempt.filter(|_| settled) {
         core.poke(attempt.body.machine);
     }
-    Ok(())
+    Ok(settled)
 }

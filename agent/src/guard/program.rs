@@ -17,7 +17,7 @@ pub(crate) const PROGRAMS: &str = "programs";
 /// The file in such a directory.
 pub const PROGRAM: &str = "outlast-agent";
 /// The largest program that is taken.
-pub const MAX_PROGRAM: u64 = 256 << 20;
+pub const MAX_PROGRAM: u64 = 512 << 20;
 const KEPT_FILE: &str = "program.json";
 /// Ends in a row before an agent was ready, after which its file is given up.
 const SPOILED: u32 = 5;

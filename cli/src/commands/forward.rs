@@ -52,13 +52,18 @@ pub async fn perform(ctx: &Context, args: &ForwardArgs) -> anyhow::Result<ExitCo
     };
     let (mut written, mut detail) = (0_u64, detail);
     loop {
-        let more = following.read(&dir)?;
-        written += more.values();
-        match &mut target {
-            Target::Files(files) => files.write(&more)?,
-            Target::Mlflow(mlflow) => mlflow.write(&more, &following).await?,
+        loop {
+            let more = following.read(&dir)?;
+            if more.came.is_empty() {
+                break;
+            }
+            written += more.values();
+            match &mut target {
+                Target::Files(files) => files.write(&more)?,
+                Target::Mlflow(mlflow) => mlflow.write(&more, &following).await?,
+            }
+            ctx.printer.progress(&format!("{written} values of {} forwarded", run.name));
         }
-        ctx.printer.progress(&format!("{written} values of {} forwarded", run.name));
         let run = detail.run.clone().unwrap_or_default();
         if !args.follow || run.ended_ms > 0 {
             if run.ended_ms > 0 {
@@ -70,8 +75,12 @@ pub async fn perform(ctx: &Context, args: &ForwardArgs) -> anyhow::Result<ExitCo
             break;
         }
         tokio::time::sleep(LOOK).await;
-        if let Some((_, newest)) = live::fetched(ctx, &run.id).await? {
-            detail = newest;
+        match live::fetched(ctx, &run.id).await {
+            Ok(Some((_, newest))) => detail = newest,
+            Ok(None) => {}
+            // A controller that is replaced comes back.
+            Err(error) if ExitCode::of(&error) == ExitCode::Unreachable => {}
+            Err(error) => return Err(error),
         }
     }
     ctx.printer.clear_progress();

@@ -60,7 +60,15 @@ pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode
     let mut seen = Seen::default();
     let mut any = false;
     loop {
-        let (place, ended) = look_up(ctx, &args.path).await?;
+        let (place, ended) = match look_up(ctx, &args.path).await {
+            // A controller that is replaced comes back.
+            Err(error) if !args.once && ExitCode::of(&error) == ExitCode::Unreachable => {
+                ctx.printer.warn(&format!("not looked at this time: {error}"));
+                tokio::time::sleep(args.interval).await;
+                continue;
+            }
+            found => found?,
+        };
         let (path, format) = (place.clone(), args.format);
         let looked = tokio::task::spawn_blocking(move || judged(&path, format)).await?;
         let alerts = match looked {
@@ -90,7 +98,7 @@ pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode
         }
         tokio::select! {
             () = tokio::time::sleep(args.interval) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::Ok),
+            _ = tokio::signal::ctrl_c() => return Ok(if any { ExitCode::Unhealthy } else { ExitCode::Ok }),
         }
     }
 }

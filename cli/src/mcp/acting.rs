@@ -25,7 +25,7 @@ use crate::source;
 /// How far a call goes.
 struct Wish {
     dry: bool,
-    /// A model wrote what is run.
+    /// A model wrote what is run, or may have.
     own_words: bool,
     /// It is never done without a person.
     destroys: bool,
@@ -103,7 +103,6 @@ pub(super) async fn fork(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
     let client = desk.needed().await?;
     let from = answer(client.operator.clone().find_checkpoint(selector(&checkpoint)).await)?;
     let spec = spec_of(&client.run(&from.run).await?)?;
-    let own_words = !set.is_empty() || !command.is_empty();
     let name = name.map(|name| ("run.name".to_owned(), name));
     let flags: Vec<(String, String)> = settings(&set)?.into_iter().chain(name).collect();
     let wanted = changes(&spec, &flags, &command)?;
@@ -115,7 +114,9 @@ pub(super) async fn fork(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
     if !dry {
         capped(&spec, &outlook)?;
     }
-    decide(desk, client, action, outlook, &Wish { dry, own_words, destroys: false }).await
+    // Whose words the run began with is not known any more: perhaps a model's,
+    // agreed to once.
+    decide(desk, client, action, outlook, &Wish { dry, own_words: true, destroys: false }).await
 }
 
 fn spec_of(detail: &v1::RunDetail) -> anyhow::Result<RunSpec> {
@@ -130,8 +131,16 @@ pub(super) async fn resume(desk: &Desk, mut given: Arguments) -> anyhow::Result<
     let detail = client.run(&run).await?;
     let run = detail.run.clone().unwrap_or_default();
     let action = Action::Resume { id: run.id, name: run.name, spec: detail.spec_json };
-    let outlook = action.outlook(&client).await?;
-    decide(desk, client, action, outlook, &Wish { dry, own_words: false, destroys: false }).await
+    let mut outlook = action.outlook(&client).await?;
+    // Going on would answer a question that was put to a person.
+    let question = run.question.map(|question| question.text).filter(|_| run.state == "WAITING");
+    if let Some(question) = &question {
+        outlook
+            .lines
+            .push(format!("it waits for an answer, and this gives it: go on. Asked was: {question}"));
+    }
+    let destroys = question.is_some();
+    decide(desk, client, action, outlook, &Wish { dry, own_words: true, destroys }).await
 }
 
 /// `stop`

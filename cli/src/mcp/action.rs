@@ -158,16 +158,7 @@ impl Action {
                     reuse: *reuse,
                     secrets: values(ctx, root, secrets, spec)?,
                 };
-                let mut client = client;
-                let mut reply = client.operator.clone().submit(request.clone()).await;
-                for _ in 0..AGAIN {
-                    if !reply.as_ref().is_err_and(passing) {
-                        break;
-                    }
-                    client = Box::pin(daemon::ensure(ctx, true)).await?;
-                    reply = client.operator.clone().submit(request.clone()).await;
-                }
-                Ok(answer(reply)?.name)
+                Ok(insisted(ctx, client, &Begin::Submit(request)).await?.name)
             }
             Self::Fork { checkpoint, changes, .. } => {
                 let request = v1::ForkRequest {
@@ -176,16 +167,7 @@ impl Action {
                     token: token.to_owned(),
                     ..v1::ForkRequest::default()
                 };
-                let mut client = client;
-                let mut reply = client.operator.clone().fork(request.clone()).await;
-                for _ in 0..AGAIN {
-                    if !reply.as_ref().is_err_and(passing) {
-                        break;
-                    }
-                    client = Box::pin(daemon::ensure(ctx, true)).await?;
-                    reply = client.operator.clone().fork(request.clone()).await;
-                }
-                Ok(answer(reply)?.name)
+                Ok(insisted(ctx, client, &Begin::Fork(request)).await?.name)
             }
             // Asked once: a repeated wish could begin two runs.
             Self::Resume { id, .. } => Ok(answer(client.operator.clone().resume(selector(id)).await)?.name),
@@ -201,6 +183,41 @@ impl Action {
 }
 
 /// The values of a run's secrets, from where they were when it was described.
+/// What begins a run; it may be asked again, since it carries a token.
+enum Begin {
+    Submit(v1::SubmitRequest),
+    Fork(v1::ForkRequest),
+}
+
+impl Begin {
+    async fn ask(&self, client: &Client) -> Result<tonic::Response<v1::RunView>, tonic::Status> {
+        let mut operator = client.operator.clone();
+        match self {
+            Self::Submit(request) => operator.submit(request.clone()).await,
+            Self::Fork(request) => operator.fork(request.clone()).await,
+        }
+    }
+}
+
+/// Asks until there is an answer. Once a call broke off, nothing that follows says
+/// that nothing was begun.
+async fn insisted(ctx: &Context, client: Client, begin: &Begin) -> anyhow::Result<v1::RunView> {
+    let unsure = |why: &str| {
+        let text = format!("it is not known whether this was begun: {why}");
+        Failure::new(ExitCode::Unreachable, text).help("look at the list of runs before asking again")
+    };
+    let (mut client, mut broke) = (client, false);
+    for attempt in 0..=AGAIN {
+        match begin.ask(&client).await {
+            Err(status) if passing(&status) && attempt < AGAIN => broke = true,
+            Err(status) if broke => return Err(unsure(status.message()).into()),
+            reply => return Ok(answer(reply)?),
+        }
+        client = Box::pin(daemon::ensure(ctx, true)).await.map_err(|error| unsure(&error.to_string()))?;
+    }
+    Err(unsure("no answer").into())
+}
+
 fn values(ctx: &Context, root: &Path, told: &str, spec: &str) -> anyhow::Result<Vec<v1::Secret>> {
     if read(spec)?.secrets.is_empty() {
         return Ok(Vec::new());

@@ -40,6 +40,7 @@ pub(crate) struct Waiting {
     pub(crate) action: Action,
     /// Makes the doing safe to repeat: the same for the same code.
     pub(crate) token: String,
+    until_ms: u64,
 }
 
 struct Secret {
@@ -138,15 +139,24 @@ fn look_at(shelf: &Shelf, code: &str, now: u64) -> Result<Waiting, Failure> {
         return Err(none("this code has run out"));
     }
     let action = serde_json::from_str(&kept.action).map_err(|_| changed())?;
-    Ok(Waiting { name: secret.name, action, token: secret.token })
+    Ok(Waiting { name: secret.name, action, token: secret.token, until_ms: kept.until_ms })
 }
 
 impl Waiting {
     /// Uses the code up, before anything is done for it.
     ///
     /// # Errors
-    /// Where somebody else was faster.
+    /// Where somebody else was faster, or it has run out meanwhile.
     pub(crate) fn redeem(&self, shelf: &Shelf) -> Result<(), Failure> {
+        self.redeem_at(shelf, now_ms())
+    }
+
+    fn redeem_at(&self, shelf: &Shelf, now: u64) -> Result<(), Failure> {
+        // A prompt may have stood open for hours, and prices have changed.
+        if self.until_ms <= now {
+            let late = Failure::new(ExitCode::NotFound, "this code has run out");
+            return Err(late.help("have the assistant ask again: it is given a new one"));
+        }
         let _held = shelf.hold().map_err(|error| failed(&error))?;
         let first =
             shelf.rename(&self.name, &format!("{}.used", self.name)).map_err(|error| failed(&error))?;
@@ -174,8 +184,9 @@ mod tests {
         let waiting = look_at(&shelf, &lower, 6).unwrap();
         assert_eq!(waiting.action, action("a"));
         let second = look_at(&shelf, &code, 6).unwrap();
-        waiting.redeem(&shelf).unwrap();
-        assert_eq!(second.redeem(&shelf).unwrap_err().code, ExitCode::NotFound);
+        assert!(waiting.redeem_at(&shelf, until).unwrap_err().message.contains("run out"));
+        waiting.redeem_at(&shelf, 7).unwrap();
+        assert_eq!(second.redeem_at(&shelf, 7).unwrap_err().code, ExitCode::NotFound);
         let used = look_at(&shelf, &code, 7).err().unwrap();
         assert!(used.message.contains("used"), "{used}");
         assert!(look_at(&shelf, "AAAA-AAAA-AAAA-AAAA", 7).is_err());

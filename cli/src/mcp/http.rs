@@ -139,9 +139,12 @@ pub(super) async fn serve(
     let mut connections = JoinSet::new();
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     loop {
-        let place = places.clone().acquire_owned().await?;
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let place = places.clone().acquire_owned().await?;
+            anyhow::Ok((place, listener.accept().await))
+        };
+        let (place, stream) = tokio::select! {
+            next = next => next?,
             Some(_) = connections.join_next() => continue,
             _ = tokio::signal::ctrl_c() => break,
             _ = end.recv() => break,

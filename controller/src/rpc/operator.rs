@@ -22,6 +22,8 @@ use crate::model::{Machine, Run, StopReason, Wish};
 const EVENTS: u32 = 10_000;
 /// Watchers get at most so many updates a second.
 const THROTTLE: Duration = Duration::from_millis(100);
+/// Who reads nothing for so long is not told that the controller ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 mod admit;
 mod answers;
@@ -77,7 +79,12 @@ impl OperatorService {
         self.tasks.spawn(async move {
             let done = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    // An end without a word would pass for all there is.
+                    let cut = Status::unavailable("the controller is ending");
+                    let _ = tokio::time::timeout(FAREWELL, told.send(Err(cut))).await;
+                    return;
+                }
                 done = made => done,
             };
             if let Err(error) = done {

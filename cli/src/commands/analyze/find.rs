@@ -45,7 +45,7 @@ pub(super) struct Found {
     entries: u64,
     only: Option<Format>,
     /// Where archives were unpacked; removed with this.
-    unpacked: Vec<TempDir>,
+    pub(super) unpacked: Vec<TempDir>,
 }
 
 impl Found {

@@ -2,10 +2,12 @@
 //! below paths, each to be read into any sink, or judged.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use curves::format::{Format, Schema};
 use curves::judge::Report;
 use curves::log::Sink;
+use tempfile::TempDir;
 
 use super::find::Found;
 use super::read::{self, Said};
@@ -17,6 +19,8 @@ use crate::exit_code::Failure;
 #[derive(Debug, Clone)]
 pub(crate) struct Gathered {
     source: Source,
+    /// What was unpacked for it and others; it goes with the last of them.
+    _unpacked: Arc<[TempDir]>,
 }
 
 /// The runs below some paths.
@@ -41,7 +45,9 @@ pub(crate) fn gather(paths: &[PathBuf], only: Option<Format>) -> Result<Runs, Fa
             return Err(no_data(path, found.skipped.get(skipped..).unwrap_or_default()));
         }
     }
-    let runs = found.sources.into_iter().map(|source| Gathered { source }).collect();
+    let unpacked: Arc<[TempDir]> = std::mem::take(&mut found.unpacked).into();
+    let gathered = |source| Gathered { source, _unpacked: unpacked.clone() };
+    let runs = std::mem::take(&mut found.sources).into_iter().map(gathered).collect();
     Ok(Runs { runs, skipped_count: found.skipped_count })
 }
 

@@ -95,13 +95,22 @@ pub(crate) async fn fetched(ctx: &Context, name: &str) -> anyhow::Result<Option<
     forget(&copies);
     let dir = copies.join(&run.name);
     fs::create_dir_all(&dir)?;
-    // Two that fetch the same run do so one after the other.
+    // Two that fetch the same run do so one after the other; who waits for that
+    // leaves its thread to others, who may be the ones that are waited for.
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(".lock"))?;
-    lock.lock()?;
-    lock.set_modified(SystemTime::now())?;
+    let _held = tokio::task::spawn_blocking(move || {
+        lock.lock()?;
+        lock.set_modified(SystemTime::now())?;
+        io::Result::Ok(lock)
+    })
+    .await??;
     fetch(&client, &run.name, &dir).await?;
+    // As it is after the points: an attempt that began meanwhile is known here.
+    let detail = client.run(&run.id).await?;
     for attempt in detail.attempts.iter().filter(|attempt| attempt.number > 1) {
-        whole(&dir, &segment_file(attempt.number), &format!("{}\n", segment(attempt)))?;
+        if let Some(segment) = segment(attempt) {
+            whole(&dir, &segment_file(attempt.number), &format!("{segment}\n"))?;
+        }
     }
     whole(&dir, ABOUT, &about(&detail))?;
     Ok(Some((dir, detail)))
@@ -174,9 +183,10 @@ fn segment_file(attempt: u32) -> String {
 }
 
 /// Where an attempt goes on: what came before it at this step or later is void.
-fn segment(attempt: &v1::AttemptView) -> Value {
+/// `None`: it is not known yet.
+fn segment(attempt: &v1::AttemptView) -> Option<Value> {
     let from = attempt.first_step.or(attempt.resumed_step);
-    json!({"segment": {"from": from}})
+    (from.is_some() || attempt.ended_ms > 0).then(|| json!({"segment": {"from": from}}))
 }
 
 /// What is known of the run, line by line.

@@ -129,6 +129,10 @@ pub(super) fn gunzip_file(path: &Path) -> io::Result<(TempDir, PathBuf)> {
     Ok((dir, to))
 }
 
+/// Entries of one archive, and how deep they may lie.
+const MAX_ENTRIES: usize = 20_000;
+const MAX_DEPTH: usize = 16;
+
 /// Whether the bytes are those of a tar archive.
 pub(super) fn is_tar(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
@@ -155,6 +159,10 @@ pub(super) fn unzip(path: &Path) -> io::Result<Unpacked> {
         ));
     }
     let mut archive = ZipArchive::new(BufReader::new(file))?;
+    if archive.len() > MAX_ENTRIES {
+        let why = format!("a zip archive with more than {MAX_ENTRIES} entries");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     let mut out = Unpacked { dir: tempfile::tempdir()?, left_out: Vec::new() };
     // For all entries together: several may share the same packed bytes.
     let mut left = allowed(size, MOST_ON_DISK);
@@ -175,6 +183,10 @@ pub(super) fn unzip(path: &Path) -> io::Result<Unpacked> {
             out.left_out.push((shown, "its name leads out of the archive, or it is a link".to_owned()));
             continue;
         };
+        if name.components().count() > MAX_DEPTH {
+            out.left_out.push((shown, format!("more than {MAX_DEPTH} directories deep")));
+            continue;
+        }
         match worth(&name) {
             Ok(true) => {}
             Ok(false) => continue,
@@ -230,6 +242,8 @@ fn list_size(file: &mut File, size: u64) -> io::Result<Option<u64>> {
     file.by_ref().take(tail).read_to_end(&mut end)?;
     file.seek(SeekFrom::Start(0))?;
     let found = end.windows(22).rev().find(|record| record.starts_with(b"PK\x05\x06"));
+    // Where the number of entries stands elsewhere, so does the size of their list.
+    let found = found.filter(|record| record[8..12] != [0xff; 4] && record[12..16] != [0xff; 4]);
     Ok(found
         .and_then(|record| record[12..16].try_into().ok())
         .map(|size| u64::from(u32::from_le_bytes(size))))

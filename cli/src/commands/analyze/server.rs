@@ -29,6 +29,8 @@ const MAX_RUN: u64 = 1 << 30;
 const MAX_METRICS: usize = 2000;
 /// Values that the server gives in one answer.
 const PAGE: &str = "10000";
+/// Pages of one list that are asked for, however many a server says there are.
+const MAX_PAGES: usize = 5_000;
 /// For the whole of one question.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -189,7 +191,7 @@ impl Server {
         let id = answers::text(found.member("experiment"), &["experiment_id"]).unwrap_or_default();
         let mut runs = Vec::new();
         let mut token = String::new();
-        loop {
+        for _ in 0..MAX_PAGES {
             let page = serde_json::json!({
                 "experiment_ids": [id], "max_results": 20, "page_token": token,
                 "order_by": ["attributes.start_time DESC"],
@@ -238,7 +240,7 @@ impl Server {
             keys.filter_map(|one| answers::text(Some(one), &["key"])).take(MAX_METRICS).collect();
         for key in keys {
             let mut token = String::new();
-            loop {
+            for _ in 0..MAX_PAGES {
                 let mut query =
                     vec![("run_id", id.as_str()), ("metric_key", key.as_str()), ("max_results", PAGE)];
                 if !token.is_empty() {

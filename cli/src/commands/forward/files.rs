@@ -34,7 +34,7 @@ fn seconds(ms: u64) -> f64 {
 
 impl Files {
     fn begin(path: PathBuf, writer: Writer, pending: Vec<u8>) -> io::Result<Self> {
-        let beside = path.with_extension("new");
+        let beside = path.with_file_name(".forwarded.new");
         let file = File::create(&beside)?;
         Ok(Self { writer, path, beside: Some(beside), file, pending, step: None })
     }

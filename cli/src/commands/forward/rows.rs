@@ -8,8 +8,8 @@ use std::path::Path;
 use curves::format::Outlast;
 use curves::log::{Metric, Names, Reader as _, Record, Row, Sink};
 
-/// Bytes of one file that are taken at a time.
-const PIECE: u64 = 8 << 20;
+/// Bytes of a file that are taken at a time.
+const PIECE: u64 = 256 << 10;
 
 /// Values of one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +46,9 @@ impl More {
 #[derive(Debug, Default)]
 pub(super) struct Following {
     /// Bytes by file.
-    pub(super) read: BTreeMap<String, u64>,
+    read: BTreeMap<String, u64>,
+    /// Files before this one were read by who went before.
+    first: Option<String>,
     taken: Taken,
 }
 
@@ -78,7 +80,21 @@ impl Sink for Taken {
 }
 
 impl Following {
-    /// Reads what is new in whole lines, at most [`PIECE`] of each file.
+    /// How far it is: the last file and how much of it was read.
+    pub(super) fn place(&self) -> Option<String> {
+        self.read.iter().next_back().map(|(name, bytes)| format!("{name}:{bytes}"))
+    }
+
+    /// One that goes on from such a place.
+    pub(super) fn from(place: &str) -> Option<Self> {
+        let (name, bytes) = place.split_once(':')?;
+        let read = BTreeMap::from([(name.to_owned(), bytes.parse().ok()?)]);
+        Some(Self { read, first: Some(name.to_owned()), taken: Taken::default() })
+    }
+
+    /// Reads the next piece of what is new, in whole lines; nothing: there is no more
+    /// now. An attempt's points wait until the earlier ones' were read and until it is
+    /// known where it goes on.
     ///
     /// # Errors
     /// Where a file cannot be read.
@@ -89,7 +105,16 @@ impl Following {
             .filter(|name| name.ends_with("-points.jsonl") || name.ends_with("-from.jsonl"))
             .collect();
         names.sort();
+        names.retain(|name| self.first.as_ref().is_none_or(|first| name >= first));
+        let known: Vec<String> = names.clone();
         for name in names {
+            if let Some(number) = name.strip_suffix("-points.jsonl")
+                && number != "00001"
+                && !self.read.contains_key(&name)
+                && !known.iter().any(|other| *other == format!("{number}-from.jsonl"))
+            {
+                break;
+            }
             let at = self.read.get(&name).copied().unwrap_or(0);
             let mut file = fs::File::open(dir.join(&name))?;
             file.seek(SeekFrom::Start(at))?;
@@ -106,6 +131,9 @@ impl Following {
                 reader.finish(&mut self.taken);
             }
             self.read.insert(name, at + whole as u64);
+            if !self.taken.more.came.is_empty() {
+                break;
+            }
         }
         Ok(std::mem::take(&mut self.taken.more))
     }
@@ -130,7 +158,42 @@ mod tests {
         fs::write(dir.path().join("00001-points.jsonl"), points(1) + &points(2) + &points(3)).unwrap();
         fs::write(dir.path().join("00002-from.jsonl"), "{\"segment\":{\"from\":2}}\n").unwrap();
         fs::write(dir.path().join("00002-points.jsonl"), points(2)).unwrap();
-        assert_eq!(steps(&following.read(dir.path()).unwrap()), [Some(3), None, Some(2)]);
-        assert_eq!(steps(&following.read(dir.path()).unwrap()), []);
+        let told = |following: &mut Following| -> Vec<Option<u64>> {
+            let mut all = Vec::new();
+            loop {
+                let more = following.read(dir.path()).unwrap();
+                if more.came.is_empty() {
+                    return all;
+                }
+                all.extend(steps(&more));
+            }
+        };
+        let mut other = Following::from(&following.place().unwrap()).unwrap();
+        assert_eq!(told(&mut following), [Some(3), None, Some(2)]);
+        assert_eq!(told(&mut following), []);
+        assert_eq!(told(&mut other), [Some(3), None, Some(2)], "who goes on from a place is told the same");
+        assert_eq!(told(&mut Following::from(&following.place().unwrap()).unwrap()), []);
+    }
+
+    #[test]
+    fn an_attempt_waits_until_it_is_known_where_it_goes_on_and_nothing_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |n: u64| format!("{{\"name\":\"loss\",\"step\":{n},\"t\":1000,\"value\":0.5}}\n");
+        let many: String = (0..20_000).map(line).collect();
+        assert!(many.len() as u64 > 3 * PIECE);
+        fs::write(dir.path().join("00001-points.jsonl"), many).unwrap();
+        fs::write(dir.path().join("00002-points.jsonl"), line(7)).unwrap();
+        let (mut following, mut count) = (Following::default(), 0);
+        loop {
+            let more = following.read(dir.path()).unwrap();
+            if more.came.is_empty() {
+                break;
+            }
+            count += more.values();
+        }
+        assert_eq!(count, 20_000, "the second attempt waits");
+        fs::write(dir.path().join("00002-from.jsonl"), "{\"segment\":{\"from\":7}}\n").unwrap();
+        assert_eq!(following.read(dir.path()).unwrap().came, [Came::From(7)]);
+        assert_eq!(following.read(dir.path()).unwrap().values(), 1);
     }
 }

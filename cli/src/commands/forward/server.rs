@@ -2,7 +2,6 @@
 //! by the id that it has here, and tells how far it got: forwarding that was cut
 //! off goes on from there and repeats one batch at most.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use curves::log::Value;
@@ -73,7 +72,7 @@ impl Mlflow {
         };
         let id = match &known {
             Some(known) => {
-                following.read = read_before(known);
+                *following = read_before(known).unwrap_or_default();
                 text(known, &["info", "run_id"]).map(str::to_owned)
             }
             None => {
@@ -136,7 +135,7 @@ impl Mlflow {
         for metrics in metrics.chunks(BATCH) {
             self.server.post("runs/log-batch", &json!({"run_id": self.run, "metrics": metrics})).await?;
         }
-        let read = serde_json::to_string(&following.read)?;
+        let read = following.place().unwrap_or_default();
         self.server.post("runs/set-tag", &json!({"run_id": self.run, "key": READ, "value": read})).await?;
         Ok(())
     }
@@ -163,12 +162,12 @@ impl Mlflow {
 }
 
 /// How far forwarding got before.
-fn read_before(run: &Value) -> BTreeMap<String, u64> {
+fn read_before(run: &Value) -> Option<Following> {
     let Some(Value::List(tags)) = run.member("data").and_then(|data| data.member("tags")) else {
-        return BTreeMap::new();
+        return None;
     };
-    let tag = tags.iter().find(|tag| text(tag, &["key"]) == Some(READ));
-    tag.and_then(|tag| serde_json::from_str(text(tag, &["value"])?).ok()).unwrap_or_default()
+    let tag = tags.iter().find(|tag| text(tag, &["key"]) == Some(READ))?;
+    Following::from(text(tag, &["value"])?)
 }
 
 /// The id of an experiment, which is made where it is not there yet.
@@ -177,6 +176,11 @@ async fn experiment_of(server: &Server, wanted: &str) -> anyhow::Result<String> 
     let answer = match found {
         Ok(found) => text(&found, &["experiment", "experiment_id"]).map(str::to_owned),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // What a browser shows names an experiment by its number.
+            let number = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit());
+            if number && server.get("experiments/get", &[("experiment_id", wanted)]).await.is_ok() {
+                return Ok(wanted.to_owned());
+            }
             let made = server.post("experiments/create", &json!({"name": wanted})).await?;
             text(&made, &["experiment_id"]).map(str::to_owned)
         }

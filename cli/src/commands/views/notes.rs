@@ -173,7 +173,8 @@ fn place(run: &Path) -> PathBuf {
     let upwards = || from.ancestors().take(MAX_UP).take_while(|dir| !shared(dir));
     let existing = upwards().map(|dir| dir.join(FILE)).find(|file| file.is_file());
     let project = || upwards().find(|dir| dir.join("outlast.toml").is_file() || dir.join(".git").exists());
-    existing.unwrap_or_else(|| project().unwrap_or_else(|| run.parent().unwrap_or(run)).join(FILE))
+    let beside = run.parent().filter(|parent| !shared(parent)).unwrap_or(from);
+    existing.unwrap_or_else(|| project().unwrap_or(beside).join(FILE))
 }
 
 /// Entries and how many lines are none.
