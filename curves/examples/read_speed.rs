@@ -1,7 +1,7 @@
 //! How fast the readers are: writes one file of each of the three big formats
 //! and reads it back into columns.
 //!
-//! `cargo run --release -p curves --example read_speed [DIRECTORY]`
+//! `cargo run --release -p curves --example read_speed [DIRECTORY [keep]]`
 //!
 //! Prints processor seconds of reading, file access included, so that other
 //! work on the machine matters little; of three readings the median counts.
@@ -23,6 +23,7 @@ type Make = fn() -> Box<dyn Reader>;
 type Fill = fn(&mut BufWriter<File>) -> io::Result<()>;
 
 fn main() -> io::Result<()> {
+    let keep = std::env::args_os().nth(2).is_some_and(|word| word == "keep");
     let directory = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, Into::into);
     println!("format              MB    values  CPU s   MB/s");
     let formats: [(&str, Fill, Make); 3] = [
@@ -31,13 +32,16 @@ fn main() -> io::Result<()> {
         ("run.wandb", wandb, || Box::new(Wandb::new())),
     ];
     for (name, fill, make) in formats {
-        let path = directory.join(format!("read-speed-{}-{name}", std::process::id()));
+        let own = format!("read-speed-{}-", std::process::id());
+        let path = directory.join(format!("{}{name}", if keep { "" } else { &own }));
         let mut file = BufWriter::new(File::create(&path)?);
         fill(&mut file)?;
         file.flush()?;
         let bytes = path.metadata()?.len();
         let mut taken: Vec<(f64, usize)> = (0..3).map(|_| read(&path, make())).collect::<io::Result<_>>()?;
-        std::fs::remove_file(&path)?;
+        if !keep {
+            std::fs::remove_file(&path)?;
+        }
         taken.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (seconds, values) = taken[1];
         let megabytes = bytes as f64 / 1e6;
