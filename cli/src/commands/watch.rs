@@ -37,8 +37,8 @@ struct Alert {
 }
 
 impl Alert {
-    fn json(&self) -> Value {
-        json!({"run": self.run, "kind": self.kind, "text": self.text, "step": self.step, "at_ms": super::now_ms()})
+    fn json(&self, at_ms: u64) -> Value {
+        json!({"run": self.run, "kind": self.kind, "text": self.text, "step": self.step, "at_ms": at_ms})
     }
 }
 
@@ -168,25 +168,23 @@ fn stands_still(args: &WatchArgs, runs: &[(String, Report)], seen: &mut Seen) ->
 }
 
 async fn tell(ctx: &Context, args: &WatchArgs, webhook: Option<&str>, alert: &Alert) {
+    // Whoever is told of it is told the same moment.
+    let now = super::now_ms();
+    let json = alert.json(now);
     if args.json {
-        ctx.printer.line(&alert.json().to_string());
+        ctx.printer.line(&json.to_string());
     } else {
-        ctx.printer.line(&format!(
-            "{} {}: {}",
-            super::moment(super::now_ms()),
-            words::name(&alert.run),
-            alert.text
-        ));
+        ctx.printer.line(&format!("{} {}: {}", super::moment(now), words::name(&alert.run), alert.text));
     }
     if let Some(line) = &args.exec {
-        let (line, input) = (line.clone(), alert.json().to_string());
+        let (line, input) = (line.clone(), json.to_string());
         let ran = tokio::task::spawn_blocking(move || handed(&line, &input)).await;
         if let Ok(Err(why)) = ran {
             ctx.printer.warn(&format!("the command for alerts: {why}"));
         }
     }
     if let Some(url) = webhook
-        && let Err(why) = posted(url, alert).await
+        && let Err(why) = posted(url, alert, &json).await
     {
         ctx.printer.warn(&format!("the webhook: {why}"));
     }
@@ -226,13 +224,13 @@ fn address(ctx: &Context, name: &str) -> Result<String, Failure> {
 }
 
 /// Sends an alert as Slack and its like take it.
-async fn posted(url: &str, alert: &Alert) -> Result<(), String> {
+async fn posted(url: &str, alert: &Alert, json: &Value) -> Result<(), String> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(PATIENCE)
         .build()
         .map_err(|_| "it cannot be asked".to_owned())?;
-    let body = json!({"text": format!("{}: {}", alert.run, alert.text), "alert": alert.json()}).to_string();
+    let body = json!({"text": format!("{}: {}", alert.run, alert.text), "alert": json}).to_string();
     let mut why = String::new();
     for attempt in 0..TRIES {
         if attempt > 0 {

@@ -245,7 +245,11 @@ async fn a_disk_that_blocks_stops_no_sign_of_life_and_nothing_goes_before_it_is_
             _ => None,
         })
         .collect();
-    assert_eq!(told, [true, false], "that the disk was silent, and that it answers again");
+    // While time flies the real disk may well fall silent once more.
+    assert!(
+        told.starts_with(&[true, false]),
+        "that the disk was silent, and that it answers again: {told:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
