@@ -4,6 +4,8 @@
 
 #[path = "cli/analyze.rs"]
 mod analyze;
+#[path = "cli/inputs.rs"]
+mod inputs;
 #[path = "cli/pages.rs"]
 mod pages;
 #[path = "cli/simulate.rs"]

@@ -25,19 +25,7 @@ const NOTICE: usize = 34;
 /// Text that others wrote, in quotes, spelt in ASCII, on one line, and cut when
 /// it is long.
 pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        if out.len() > QUOTED {
-            out.push_str("...");
-            break;
-        }
-        match c {
-            ' '..='~' if c != '"' && c != '\\' => out.push(c),
-            c => out.extend(c.escape_default()),
-        }
-    }
-    out.push('"');
-    out
+    words::quoted_within(text, QUOTED)
 }
 
 /// The same without quotes, for a place where JSON puts them.

@@ -18,9 +18,14 @@ const QUOTED: usize = 80;
 
 /// Text in quotes, spelt in ASCII and cut when it is long.
 pub(crate) fn quoted(text: &str) -> String {
+    quoted_within(text, QUOTED)
+}
+
+/// The same, cut after so many characters.
+pub(crate) fn quoted_within(text: &str, most: usize) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
-        if out.len() > QUOTED {
+        if out.len() > most {
             out.push_str("...");
             break;
         }
