@@ -349,9 +349,10 @@ fn daemons_that_hold_the_output_open_end_with_the_run() {
     let mut machine = Machine::new();
     let (client, _) = machine.start(
         "setsid sh -c '(trap \"\" TERM HUP; echo $$ > group; while :; do echo noise; sleep 0.05; done) & \
-         echo $! > daemon' ; exit 3",
+         echo $! > daemon' ; while [ ! -e seen ]; do sleep 0.02; done; exit 3",
     );
     let daemon = pid_in(&machine.state, "daemon");
+    fs::write(machine.state.join("seen"), b"").unwrap();
     let record = end_of(&client);
     assert_eq!((record.exit, record.stopped_by), (Exit::Code { code: 3 }, None));
     assert!(record.survivors_killed >= 1 && record.is_final);

@@ -22,13 +22,16 @@ use crate::remote::{self, Remote};
 
 pub use environment::{ENVIRONMENT, environment, environment_text};
 
-/// A controller answers this soon after its start.
-const START: Duration = Duration::from_secs(15);
+/// A controller answers this soon after its start, on a computer that has hardly
+/// time for it too.
+const START: Duration = Duration::from_secs(60);
+/// After so long a person is told what is waited for.
+const TOLD: Duration = Duration::from_secs(5);
 /// One that is killed while it starts, by whom or what ever, is started again
 /// this often.
 const KILLED: u32 = 3;
 /// One that was told to end lets calls finish first.
-const END: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 /// A log that is larger is set aside before the next start.
 const LOG_LIMIT: u64 = 16 << 20;
@@ -73,6 +76,7 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
     let mut started: Option<Started> = None;
     let mut deadline = Instant::now() + START;
     let mut killed = 0;
+    let (began, mut told) = (Instant::now(), false);
     loop {
         let failed = match answering(&home).await {
             Ok((client, view)) => {
@@ -111,6 +115,10 @@ pub async fn ensure(ctx: &Context, replace: bool) -> anyhow::Result<Client> {
                         .help(format!("its log is {}", home.join("controller.log").display())),
                 ),
             });
+        }
+        if !told && began.elapsed() > TOLD {
+            told = true;
+            ctx.printer.note(&format!("waiting for the controller of {}", home.display()));
         }
         tokio::time::sleep(LOOK).await;
     }

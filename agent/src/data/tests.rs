@@ -47,7 +47,7 @@ impl Place {
             }
             std::future::pending::<()>().await;
         };
-        let hub = Hub::new(Arc::new(fetcher(Duration::from_secs(5))), HUB, None).unwrap();
+        let hub = Hub::new(Arc::new(fetcher(Duration::from_mins(3))), HUB, None).unwrap();
         let told = self.told.clone();
         let transfer = Transfer {
             hub: Arc::new(hub),

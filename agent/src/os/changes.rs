@@ -215,6 +215,9 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    /// Nothing here takes as long.
+    const PATIENCE: Duration = Duration::from_mins(3);
+
     #[test]
     fn a_tree_tells_of_changes_at_any_depth_and_of_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
@@ -311,7 +314,7 @@ mod tests {
         for _ in 0..3 {
             std::fs::write(dir.path().join("file"), "more").unwrap();
         }
-        tokio::time::timeout(Duration::from_secs(10), changes.changed()).await.unwrap();
+        tokio::time::timeout(PATIENCE, changes.changed()).await.unwrap();
         assert!(tokio::time::timeout(soon, changes.changed()).await.is_err(), "it was told already");
     }
 
@@ -324,6 +327,6 @@ mod tests {
         let soon = Duration::from_millis(50);
         assert!(tokio::time::timeout(soon, changes.changed()).await.is_err());
         std::fs::rename(dir.path().join("file"), dir.path().join("exit.json")).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), changes.changed()).await.unwrap();
+        tokio::time::timeout(PATIENCE, changes.changed()).await.unwrap();
     }
 }

@@ -153,10 +153,10 @@ async fn no_bucket_no_host_and_no_trust_are_not_absence() {
     assert!(matches!(store.list("").await, Err(StoreError::Remote(_))));
     assert!(matches!(store.delete(&key("run/a")).await, Err(StoreError::Remote(_))));
 
-    // A port that nobody listens on: it was free a moment ago.
-    let free =
-        std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("its address");
-    assert!(matches!(probe(&open(impatient(free)), &now_ms).await, Err(Trouble::Unreachable(_))));
+    // A port that nobody listens on, and that is given to nobody who asks for a
+    // free one.
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    assert!(matches!(probe(&open(impatient(nobody)), &now_ms).await, Err(Trouble::Unreachable(_))));
 
     let (tls, _) = certificate();
     let proxy = Proxy::start(server.address, Some(tls));

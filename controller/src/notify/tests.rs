@@ -106,7 +106,7 @@ impl Bench {
     async fn beside(&self, script: impl Future<Output = ()>) {
         let telling = run(self.core.clone(), self.dir.path().to_owned(), CancellationToken::new());
         tokio::select! {
-            done = timeout(Duration::from_secs(60), script) => done.expect("the script ends"),
+            done = timeout(Duration::from_mins(3), script) => done.expect("the script ends"),
             () = telling => panic!("the task ended"),
         }
     }

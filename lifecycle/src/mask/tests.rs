@@ -290,10 +290,12 @@ fn hostile_text_costs_its_length() {
         "cookie: ",
         "[masked]",
     ] {
-        // Work that grows with the square would be a thousand times as much.
+        // Work that grows with the square would be a thousand times as much, each
+        // time; a machine that is busy with something else is so now and then.
         let (short, long) = (piece.repeat(8_192 / piece.len()), piece.repeat(262_144 / piece.len()));
-        let (short, long) = (best(&short, 9), best(&long, 3));
-        assert!(long < short * 256, "{piece}: {short:?} for 8 KiB, {long:?} for 256 KiB");
+        let mut measured = (0..5).map(|_| (best(&short, 9), best(&long, 3)));
+        let is_linear = measured.any(|(short, long)| long < short * 256);
+        assert!(is_linear, "{piece}: 256 KiB take more than 256 times as long as 8 KiB");
     }
 }
 

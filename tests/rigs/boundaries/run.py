@@ -32,6 +32,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 PATIENCE = 240
+# Until everything has ended once there are no faults any more: up to forty runs, one after the other.
+SETTLES = 600
 # A life without its boundary ends from outside after so long.
 LIFE = 12.0
 RUNS, MOST = 3, 40
@@ -92,10 +94,10 @@ class Lab:
 
     def control(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        with DIRECT.open(urllib.request.Request(f"{self.url}/control/{path}", data=data), timeout=30) as answer:
+        with DIRECT.open(urllib.request.Request(f"{self.url}/control/{path}", data=data), timeout=PATIENCE) as answer:
             return json.load(answer)
 
-    def call(self, *args, armed=True, patience=60):
+    def call(self, *args, armed=True, patience=PATIENCE):
         env = dict(self.env)
         if armed:
             env |= {"OUTLAST_FAILPOINT": self.boundary(), "OUTLAST_FAILPOINT_LOG": str(self.record)}
@@ -249,7 +251,7 @@ def settle(lab):
         kill(pid)
     began = time.monotonic()
     lab.call("controller", "start", armed=False)
-    ends = began + PATIENCE
+    ends = began + SETTLES
     while time.monotonic() < ends:
         for run in lab.live():
             waits = [r for r in lab.rows("run") if r["name"] == run and r["status"]["state"] == "waiting"]
@@ -264,7 +266,7 @@ def settle(lab):
         if not left and not lab.live() and not open_rows:
             return time.monotonic() - began
         time.sleep(0.3)
-    raise SystemExit(f"boundaries: after {PATIENCE} s there is still: {[i['id'] for i in left]}, runs {lab.live()}, {open_rows}")
+    raise SystemExit(f"boundaries: after {SETTLES} s there is still: {[i['id'] for i in left]}, runs {lab.live()}, {open_rows}")
 
 
 def report(lab, given, seed, took):
@@ -352,7 +354,7 @@ def main():
                     lab.outside += kill(pid)
                     break
                 time.sleep(0.1)
-            if time.monotonic() - began > PATIENCE * max(1, given.kills / 20):
+            if time.monotonic() - began > PATIENCE * max(1, given.kills / 10):
                 raise SystemExit(f"boundaries: only {len(lab.met())} of {given.kills} kills")
         took = settle(lab)
         lab.over.set()

@@ -64,14 +64,14 @@ def judged(python: pathlib.Path, address: str, work: pathlib.Path) -> None:
     for repository, kind, files in (("org/tiny", "model", FILES), ("org/rows", "dataset", ROWS)):
         env = {"PATH": os.environ["PATH"], "HF_ENDPOINT": address, "HF_HOME": str(work / "theirs"), "HF_TOKEN": TOKEN,
                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "*"}
-        done = subprocess.run([python, "-c", code, repository, kind], env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([python, "-c", code, repository, kind], env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         root, sizes = done.stdout.strip().splitlines()[-2:]
         for path, data in files.items():
             assert (pathlib.Path(root) / path).read_bytes() == data, path
         assert sorted(json.loads(sizes)) == sorted(len(data) for data in files.values()), sizes
         refused = subprocess.run([python, "-c", code, repository, kind], env={**env, "HF_TOKEN": "hf_other", "HF_HOME": str(work / "none")},
-                                 capture_output=True, text=True, timeout=120)
+                                 capture_output=True, text=True, timeout=300)
         assert refused.returncode != 0 and "GatedRepoError" in refused.stderr, refused.stderr
     print("hub: the official client takes the fake for a hub")
 
@@ -88,10 +88,10 @@ def fetched(program: pathlib.Path, python: pathlib.Path, address: str, work: pat
         '[data]\nhf = ["org/tiny", "dataset:org/rows"]\n')
     env = {"PATH": os.environ["PATH"], "HOME": str(work), "OUTLAST_HOME": str(work / "home"), "MY_TOKEN": TOKEN}
     try:
-        done = subprocess.run([program, "run", str(project)], env=env, capture_output=True, text=True, timeout=240)
+        done = subprocess.run([program, "run", str(project)], env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     finally:
-        subprocess.run([program, "controller", "stop"], env=env, capture_output=True, timeout=60)
+        subprocess.run([program, "controller", "stop"], env=env, capture_output=True, timeout=180)
     told = json.loads(found.read_text())
     assert told["org/tiny"] == sums(FILES) and told["org/rows"] == sums(ROWS), told
     assert told["one"] == FILES["config.json"].decode() and told["online"] is True, told
@@ -112,7 +112,7 @@ def main() -> None:
         put(state, "datasets/org/rows", ROWS)
         fake = subprocess.Popen([sys.executable, "-B", HERE / "hub.py", state], stdin=subprocess.PIPE)
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 180
             while not (state / "address").exists():
                 assert fake.poll() is None and time.monotonic() < until, "the fake did not start"
                 time.sleep(0.02)
@@ -121,7 +121,7 @@ def main() -> None:
             fetched(options.program.resolve(), python, address, work)
         finally:
             fake.stdin.close()
-            fake.wait(timeout=30)
+            fake.wait(timeout=180)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def main():
                 newest = max((c["step"] for c in lab.durable(run)), default=None)
                 if newest is not None and lab.call("pin", f"{run}@{newest}", check=False).returncode == 0:
                     pinned.add(newest)
-            if time.monotonic() - began > PATIENCE * max(1, given.kills / 20):
+            if time.monotonic() - began > PATIENCE * max(1, given.kills / 5):
                 raise SystemExit(f"kills: only {sum(counts.values())} of {given.kills} kills found a victim")
         reached = max(c["step"] for c in lab.durable(run))
         newer = lambda: max((c["step"] for c in lab.durable(run)), default=0) > reached + 5 or None  # noqa: E731

@@ -1,5 +1,6 @@
 """Follows the journal of the whole installation, and finds in it what was reported of one injection and when."""
 import json
+import subprocess
 import threading
 
 
@@ -14,7 +15,11 @@ class Journal:
 
     def look(self):
         with self.lock:
-            code, out, err = self.lab.try_outlast("events", "--after", str(self.last), "--limit", "5000", "--json")
+            try:
+                code, out, _ = self.lab.try_outlast("events", "--after", str(self.last), "--limit", "5000", "--json")
+            except subprocess.TimeoutExpired:
+                # The next look sees it.
+                code, out = 1, ""
             if code != 0:
                 self.failed += 1
                 return

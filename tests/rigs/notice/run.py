@@ -46,7 +46,7 @@ class Fake:
         self.port = json.loads(self.process.stdout.readline())["port"]
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple:
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=180)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         line.request(method, path, json.dumps(body) if body is not None else None, names)
         answer = line.getresponse()
@@ -110,7 +110,7 @@ def main() -> int:
     events = "/metadata/scheduledevents?api-version=2020-07-01"
     check("azure wants its header", fake.ask("GET", events)[0] == 400)
     check("azure: none", json.loads(fake.ask("GET", events, Metadata="true")[1])["Events"] == [])
-    fake.control("notice", service="azure", type="Preempt", id="E-1", in_ms=30_000)
+    fake.control("notice", service="azure", type="Preempt", id="E-1", in_ms=600_000)
     one = json.loads(fake.ask("GET", events, Metadata="true")[1])["Events"][0]
     check("azure: an event", (one["EventType"], one["EventStatus"]) == ("Preempt", "Scheduled"), one)
     check("azure: acknowledged", fake.ask("POST", events, {"StartRequests": [{"EventId": "E-1"}]}, Metadata="true")[0] == 200)
@@ -119,8 +119,8 @@ def main() -> int:
 
     judge.stdin.close()
     fake.process.stdin.close()
-    judge.wait(10)
-    fake.process.wait(10)
+    judge.wait(180)
+    fake.process.wait(180)
     print(f"notice: {sum(checks)} of {len(checks)} checks of the fake metadata services hold; ec2-metadata {VERSION} judges EC2's")
     return 0 if all(checks) else 1
 

@@ -36,7 +36,7 @@ class Fake:
         request = urllib.request.Request(self.url + path, data=data, method=method)
         request.add_header("Authorization", f"Bearer {key}")
         try:
-            with DIRECT.open(request, timeout=60) as answer:
+            with DIRECT.open(request, timeout=180) as answer:
                 return answer.status, answer.headers.get("Content-Type"), answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.headers.get("Content-Type"), error.read().decode()
@@ -68,7 +68,7 @@ class Fake:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=180)
 
 
 class Said:
@@ -108,6 +108,6 @@ class Client:
         self.runs += 1
         command = [str(self.program), *arguments, "--url", self.url, "--api-key", key]
         return Said(subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=self.environment, timeout=120,
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=self.environment, timeout=300,
             cwd=self.folder.name,
         ))

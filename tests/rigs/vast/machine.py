@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -42,10 +43,17 @@ MaxSessions 100
 INSIDE = "mount --bind {root} /root && mount -t proc proc /proc && ip link set lo up; echo up; exec sleep infinity"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def serve(folder: pathlib.Path) -> int:
+    """The server, on a port that it could take. Below those that outgoing connections get: one that was looked for
+    first may be somebody else's by the time that the server wants it."""
+    daemon = ["/usr/sbin/sshd", "-f", folder / "sshd_config", "-E", folder / "sshd.log"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for _ in range(50):
+        port = random.randrange(20_000, 32_000)
+        (folder / "sshd_config").write_text(CONFIG.format(port=port, folder=folder))
+        if subprocess.run(daemon, **quiet).returncode == 0:
+            return port
+    raise OSError(f"sshd does not start: see {folder}/sshd.log")
 
 
 def environment(details: dict) -> dict:
@@ -122,10 +130,7 @@ def start(folder: pathlib.Path, details: dict) -> None:
     enter.write_text(ENTER.format(first=first, env=env))
     enter.chmod(0o755)
     os.makedirs("/run/sshd", exist_ok=True)
-    port = free_port()
-    (folder / "sshd_config").write_text(CONFIG.format(port=port, folder=folder))
-    daemon = ["/usr/sbin/sshd", "-f", folder / "sshd_config", "-E", folder / "sshd.log"]
-    subprocess.run(daemon, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    port = serve(folder)
     if details["onstart"]:
         subprocess.Popen(
             [enter],

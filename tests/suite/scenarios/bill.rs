@@ -35,7 +35,11 @@ fn what_a_lost_installation_left_is_found_by_another_and_ended_only_when_meant_t
 
     // Its data directory is lost.
     stage.kill_controller();
-    fs::remove_dir_all(&stage.home).unwrap();
+    // Its SSH clients end after it, and may write there until then.
+    wait("its data directory gone", || {
+        let _ = fs::remove_dir_all(&stage.home);
+        (!stage.home.exists()).then_some(())
+    });
     other.call(&["destroy", "--foreign", &target]).ends_with(64);
     other.call(&["destroy", "--foreign", &target, "--yes"]).ends_with(64);
     let wrong = ["destroy", "--foreign", &target, "--yes", "--installation", "aaaaaaaa"];

@@ -26,10 +26,18 @@ const MARKET: [&str; 6] = ["--offers", "200", "--seed", "5", "--speed", "2000"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_adapter_for_vast_keeps_the_contract() {
-    let (double, keys) = (Double::start("fake-vast", MARKET), tempfile::tempdir().unwrap());
+    let (double, keys) = (vendor(), tempfile::tempdir().unwrap());
     contract::run_where(&provider(&double, &keys), "", "987654321").await;
     let left = double.control("GET", "state", &json!({}));
     assert_eq!(left["instances"], json!([]), "nothing stays rented");
+}
+
+/// The vendor, with more money than any number of its hours costs: seconds of a
+/// slow computer are days there.
+fn vendor() -> Double {
+    let double = Double::start("fake-vast", MARKET);
+    double.control("POST", "account", &json!({"deposit": 10_000.0}));
+    double
 }
 
 /// Each at the calls where it can be, once or as often as it is met.
@@ -77,7 +85,7 @@ fn faults() -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i4_no_fault_of_the_vendor_makes_the_adapter_break_the_contract() {
-    let (double, keys) = (Double::start("fake-vast", MARKET), tempfile::tempdir().unwrap());
+    let (double, keys) = (vendor(), tempfile::tempdir().unwrap());
     let rules = faults();
     let double = Mutex::new(double);
     let vendor = |fault: Option<usize>| {

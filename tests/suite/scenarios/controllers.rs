@@ -41,11 +41,15 @@ fn a_controller_that_is_killed_five_times_loses_no_machine_and_no_byte() {
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["run"]["generation"], 1, "{detail:#}");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
-    assert_eq!(detail["machines"].as_array().unwrap().len(), 1, "{detail:#}");
+    // One whose gate was not opened yet ends with the controller that made it, and
+    // has run nothing: a boot is never begun twice.
+    let used = machine_of(&detail);
+    let others = detail["machines"].as_array().unwrap().iter().filter(|one| one["id"] != used.as_str());
+    assert!(others.clone().all(|one| one["reason"] == "machine terminated"), "{detail:#}");
     let starts = noise.starts();
     assert!(starts.len() == 1 && starts[0].starts_with("1 "), "{starts:?}");
     noise.is_whole(&stage, &run);
-    stage.is_gone(&machine_of(&detail));
+    stage.is_gone(&used);
     stage.verify();
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::stage::{Said, Stage};
+use super::stage::{Said, Stage, wait};
 
 const CONFIG: &str = "[run]\ncommand = [\"sh\", \"-c\", \"true\"]\n[environment]\nkind = \"none\"\n";
 
@@ -24,7 +24,11 @@ impl<'a> Mounted<'a> {
 
     fn again(&self, options: &str) {
         let how = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &how]).arg(self.0).status().unwrap().success());
+        // A controller has files open until it has ended, which is after it let go.
+        wait(&how, || {
+            let done = Command::new("mount").args(["-o", &how]).arg(self.0).output().unwrap();
+            done.status.success().then_some(())
+        });
     }
 }
 

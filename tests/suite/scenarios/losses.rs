@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::programs::Training;
-use super::stage::{Stage, machine_of, wait};
+use super::stage::{Stage, lines, machine_of, wait};
 
 /// What was known when a machine was taken away.
 pub(super) struct Loss {
@@ -106,11 +106,12 @@ fn a_machine_lost_while_its_environment_is_made_is_replaced() {
         .set("environment.kind=venv")
         .set(format!("environment.setup=[{line:?}]"));
     let run = training.submit(&stage);
-    wait("the set-up", || Path::new(&marks).exists().then_some(()));
+    // The line itself: the file alone is there before it.
+    wait("the set-up", || (lines(&marks) == ["begun"]).then_some(()));
     let loss = lose(&stage, &run);
     assert_eq!(check(&stage, &run, &training, &loss, 10), None);
     // Begun twice, and only the second came to its end.
-    assert_eq!(std::fs::read_to_string(&marks).unwrap(), "begun\nbegun\ndone\n");
+    assert_eq!(lines(&marks), ["begun", "begun", "done"]);
     assert_eq!(training.starts().len(), 1);
     let (_, weights) = undisturbed(&stage, 10, 5, 10);
     assert_eq!(results(&stage, &run, "weights.json"), weights);
@@ -214,6 +215,9 @@ fn a_machine_lost_while_a_large_checkpoint_is_published_goes_on_from_a_whole_one
         event["verb"] == "produced" && detail["step"].as_u64() > Some(10)
     };
     wait("a later checkpoint on its way", || stage.events(&run).iter().any(on_its_way).then_some(()));
+    // Its program sums it up before it says that it is done: it may be durable by then.
+    let is_later = |save: &serde_json::Value| save["state"] == "done" && save["step"].as_u64() > Some(10);
+    wait("its program's word on it", || training.saves().iter().any(is_later).then_some(()));
     let loss = lose(&stage, &run);
     training.may_end();
     let resumed = check(&stage, &run, &training, &loss, 32).expect("a checkpoint");

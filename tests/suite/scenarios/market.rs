@@ -6,10 +6,12 @@ use std::fs;
 use super::programs::Training;
 use super::stage::{Stage, machine_of, wait};
 
-const MARKET: &str = "boot = \"300ms\"\nusd_per_hour = 0.40\nnotice = \"6s\"\n\
-                      [[change]]\nat = \"7s\"\ncapacity = false\nends = false\n\
-                      [[change]]\nat = \"14s\"\nends = true\n\
-                      [[change]]\nat = \"18s\"\ncapacity = true\nusd_per_hour = 0.90\n";
+/// Its clock cannot be held: long enough for a first machine on a busy computer,
+/// and then for a save that becomes durable.
+const MARKET: &str = "boot = \"300ms\"\nusd_per_hour = 0.40\nnotice = \"20s\"\n\
+                      [[change]]\nat = \"24s\"\ncapacity = false\nends = false\n\
+                      [[change]]\nat = \"45s\"\nends = true\n\
+                      [[change]]\nat = \"46s\"\ncapacity = true\nusd_per_hour = 0.90\n";
 
 #[test]
 fn a_played_market_takes_a_machine_after_its_notice_and_gives_a_dearer_one_later() {
@@ -18,6 +20,8 @@ fn a_played_market_takes_a_machine_after_its_notice_and_gives_a_dearer_one_later
     let training = Training::new(&stage, &settings).gated(8);
     let market = stage.path("market.toml");
     fs::write(&market, MARKET).unwrap();
+    // The market begins with the order, and waits for no controller to start.
+    stage.ok(&["controller", "start"]);
     let mut args = vec!["run", training.root.to_str().unwrap(), "-d", "--yes"];
     args.extend(["--simulate-market", market.to_str().unwrap()]);
     args.extend(training.settings().into_iter().flat_map(|setting| ["--set", setting]));

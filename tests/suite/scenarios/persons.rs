@@ -18,6 +18,8 @@ fn a_machine_that_a_person_destroys_is_replaced_and_its_run_goes_on() {
     let durable = stage.when_durable(&run, 10);
     let machine = machine_of(&stage.status(&run));
     stage.ok(&["destroy", &machine[..8], "--yes"]);
+    // It is ended after that answer: meanwhile its program must not come to its end.
+    stage.when(&run, "in its second generation", |detail| detail["run"]["generation"] == 2);
     training.may_end();
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_ne!(machine_of(&detail), machine);

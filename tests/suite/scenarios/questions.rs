@@ -2,6 +2,7 @@
 //! nothing, or does not know the key; and a receiver of events that is away at
 //! first.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -18,36 +19,53 @@ use super::vast::{CAPS, Project, Vendor};
 
 const SECRET: &str = "hunter2hunter2";
 
-/// A receiver of events.
+/// A receiver of events. It has its port from the beginning: one that is only
+/// chosen may be somebody else's by the time it is wanted.
 struct Hook {
+    port: u16,
+    here: Arc<AtomicBool>,
     heard: Arc<Mutex<Vec<(String, String)>>>,
     over: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Hook {
-    /// Serves on a port from now on.
-    fn new(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    /// One that hangs up on everybody until it is here.
+    fn away() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
         let heard: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let here: Arc<AtomicBool> = Arc::default();
         let over: Arc<AtomicBool> = Arc::default();
-        let (log, end) = (heard.clone(), over.clone());
+        let (log, is_here, end) = (heard.clone(), here.clone(), over.clone());
         let thread = std::thread::spawn(move || {
             while !end.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((stream, _)) => log.lock().unwrap().extend(take(stream)),
+                    Ok((stream, _)) if is_here.load(Ordering::Relaxed) => {
+                        let message = take(stream);
+                        log.lock().unwrap().extend(message);
+                    }
+                    Ok(_) => {}
                     Err(_) => std::thread::sleep(Duration::from_millis(10)),
                 }
             }
         });
-        Self { heard, over, thread: Some(thread) }
+        Self { port, here, heard, over, thread: Some(thread) }
     }
 
-    /// What was heard, each message once it is found to be signed.
+    /// Serves from now on.
+    fn comes(&self) {
+        self.here.store(true, Ordering::Relaxed);
+    }
+
+    /// What was heard, each message once it is found to be signed. Sent is at
+    /// least once: what was had is dropped by its id, as the guide says.
     fn events(&self) -> Vec<Value> {
         let heard = self.heard.lock().unwrap().clone();
-        heard.iter().map(|(head, body)| signed(head, body)).collect()
+        let mut had = BTreeSet::new();
+        let all = heard.iter().map(|(head, body)| signed(head, body));
+        all.filter(|event| had.insert(event["id"].as_str().unwrap().to_owned())).collect()
     }
 }
 
@@ -105,11 +123,6 @@ fn signed(head: &str, body: &str) -> Value {
     value
 }
 
-/// A port on which nobody listens.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn tell(stage: &Stage, port: u16) {
     fs::create_dir_all(&stage.home).unwrap();
     fs::write(stage.home.join("hook.secret"), SECRET).unwrap();
@@ -124,8 +137,8 @@ fn where_nothing_is_to_be_had_a_person_is_asked_and_the_answer_lets_the_run_go_o
     let Some(vendor) = Vendor::start(&stage, test) else { return };
     let stage = stage.with(vendor.environment());
     give_agent(&stage.home);
-    let port = free_port();
-    tell(&stage, port);
+    let hook = Hook::away();
+    tell(&stage, hook.port);
     let all: Vec<Value> =
         vendor.state()["machines"].as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
     vendor.control("POST", "offers", &json!({ "remove": all }));
@@ -151,8 +164,9 @@ fn where_nothing_is_to_be_had_a_person_is_asked_and_the_answer_lets_the_run_go_o
     assert!(stage.ok(&["answer", &run]).text().contains("2  ask the provider again now"));
     let none = stage.call(&["answer", &run, "9"]).ends_with(65);
     assert!(none.stderr.contains("the answers are: 1 wait"), "{none:?}");
-    let waiting = stage.ok(&["notify", "status", "--json"]).json();
-    assert_eq!(waiting["targets"][0]["pending"], 1, "{waiting:#}");
+    let pending = || stage.ok(&["notify", "status", "--json"]).json()["targets"][0]["pending"].clone();
+    // The journal is turned into messages a moment after it was written.
+    wait("its message", || (pending() == 1).then_some(()));
 
     vendor.control("POST", "offers", &json!({"seed": 1, "count": 40}));
     stage.ok(&["answer", &run, "2"]);
@@ -164,15 +178,12 @@ fn where_nothing_is_to_be_had_a_person_is_asked_and_the_answer_lets_the_run_go_o
     assert!(answered["actor"].as_str().unwrap().starts_with("operator:"), "{answered:#}");
 
     // Only now there is somebody who listens.
-    let hook = Hook::new(port);
+    hook.comes();
     let told = wait("both events", || Some(hook.events()).filter(|events| events.len() >= 2));
     let names: Vec<&str> = told.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(names, ["waiting", "done"], "{told:#?}");
     assert!(told[0]["text"].as_str().unwrap().contains("2 ask the provider again now"), "{told:#?}");
-    wait("an empty outbox", || {
-        let said = stage.ok(&["notify", "status", "--json"]).json();
-        (said["targets"][0]["pending"] == 0).then_some(())
-    });
+    wait("an empty outbox", || (pending() == 0).then_some(()));
     let tried = stage.ok(&["notify", "test"]).text();
     assert!(tried.contains("taken"), "{tried}");
     assert_eq!(hook.events().len(), 3, "each event once");

@@ -24,6 +24,12 @@ fn names(stage: &Stage, run: &str) -> Vec<String> {
     all.iter().map(|c| c["name"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
+/// How many of them are durable.
+fn durable(stage: &Stage, run: &str) -> usize {
+    let listed = stage.ok(&["checkpoints", run, "--json"]).json();
+    listed.as_array().expect("a list").iter().filter(|c| c["state"] == "COMMITTED").count()
+}
+
 #[test]
 fn what_a_program_saves_just_before_it_ends_is_kept_whatever_its_name() {
     let stage = Stage::new();
@@ -56,8 +62,9 @@ while True:
 "#;
     let program = format!("{HEAD}{body}");
     let root = stage.project("over", &[("outlast.toml", CONFIG), ("train.py", &program)]);
-    let run = stage.submit(&root, &[]);
-    super::stage::wait("the first one durable", || (!names(&stage, &run).is_empty()).then_some(()));
+    // A save and its way home may take long on a slow disk.
+    let run = stage.submit(&root, &["run.grace=120s"]);
+    super::stage::wait("the first one durable", || (durable(&stage, &run) > 0).then_some(()));
     stage.ok(&["stop", &run]);
     stage.ends_as(&run, "CANCELLED");
     let next = stage.ok(&["resume", &run, "-d"]).text().trim().to_owned();
@@ -117,7 +124,7 @@ while True:
     let root = stage.project("rot", &[("outlast.toml", CONFIG), ("train.py", &format!("{HEAD}{body}"))]);
     let run = stage.submit(&root, &[]);
     stage.when_durable(&run, 20);
-    super::stage::wait("both durable", || (names(&stage, &run).len() == 2).then_some(()));
+    super::stage::wait("both durable", || (durable(&stage, &run) == 2).then_some(()));
     let detail = stage.status(&run);
     let objects = stage.home.join("objects").join(detail["run"]["id"].as_str().unwrap());
     // What was saved last says the most, and so takes the larger pack.

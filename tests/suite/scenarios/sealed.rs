@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use artifacts::seal::ProjectSecret;
 
 use super::losses::{came_from_the_store, check, lose, results, undisturbed};
-use super::processes::{doing, kill_one};
+use super::processes::{kill_one, only};
 use super::programs::Training;
-use super::stage::{Stage, machine_of, wait};
+use super::stage::{Stage, machine_of};
 
 /// Every file below a directory that can be read now.
 pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
@@ -55,8 +55,7 @@ fn a_sealed_run_that_loses_its_machine_comes_to_the_same_end_and_its_store_tells
     // An agent that is started again gets it again: more checkpoints follow.
     let machine = machine_of(&stage.status(&run));
     stage.when_welcomed(&machine);
-    let agent = wait("the agent", || doing(&machine, "agent").first().copied());
-    kill_one(agent);
+    kill_one(only(&machine, "agent"));
     training.may_go_to(29);
     assert!(stage.when_durable(&run, 20) >= 20);
     let loss = lose(&stage, &run);

@@ -8,7 +8,7 @@ use std::path::Path;
 use data_encoding::{BASE64, HEXLOWER};
 
 use super::losses::lose;
-use super::processes::{doing, kill_one, processes};
+use super::processes::{kill_one, only, processes};
 use super::sealed::files;
 use super::stage::{Stage, lines, machine_of, touch, wait};
 
@@ -128,7 +128,7 @@ fn an_agent_that_is_started_again_has_them_again() {
     let run = stage.submit(&root, &[]);
     wait("the set-up", || (!lines(&marks).is_empty()).then_some(()));
     let machine = machine_of(&stage.status(&run));
-    kill_one(wait("the agent", || doing(&machine, "agent").first().copied()));
+    kill_one(only(&machine, "agent"));
     touch(&open);
     touch(&stage.path("go"));
     stage.ends_as(&run, "SUCCEEDED");
@@ -152,10 +152,13 @@ fn a_capsule_hides_what_the_program_printed_and_a_resumed_run_has_the_secret_aga
         assert!(!text.contains(CANARY), "{text}");
     }
     assert!(stage.ok(&["why", &run, "--json"]).text().contains("bad login with [masked]"));
-    let kept = files(&stage.home.join("runs"));
-    let capsules: Vec<_> = kept.iter().filter(|path| path.ends_with("capsule.json")).collect();
-    assert!(!capsules.is_empty());
-    for path in capsules {
+    // It is written beside everything else, also after the end.
+    let capsules = wait("the kept capsule", || {
+        let mut kept = files(&stage.home.join("runs"));
+        kept.retain(|path| path.ends_with("capsule.json"));
+        (!kept.is_empty()).then_some(kept)
+    });
+    for path in &capsules {
         assert!(!fs::read_to_string(path).unwrap().contains(CANARY), "{}", path.display());
     }
     let next = stage.ok(&["resume", &run, "-d"]).text().trim().to_owned();

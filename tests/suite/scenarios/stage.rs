@@ -362,6 +362,12 @@ impl Stage {
         })
     }
 
+    /// Waits until none runs: one lets go of the data directory before it has ended.
+    #[track_caller]
+    pub(super) fn no_controller(&self) {
+        wait("no controller", || self.controllers().is_empty().then_some(()));
+    }
+
     /// Ends the controller as a power cut would.
     pub(super) fn kill_controller(&self) {
         let pid = wait("a controller", || self.controllers().first().copied());

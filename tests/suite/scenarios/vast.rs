@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::carried::give_agent;
 use super::double::Double;
 use super::processes::{kill_all, processes};
-use super::stage::{Stage, repository, wait};
+use super::stage::{Stage, exchange, repository, wait};
 
 /// Counts steps and saves every tenth, as far as its gate lets it.
 const PROGRAM: &str = r#"#!/bin/sh
@@ -158,10 +158,12 @@ fn a_run_outlives_a_rented_machine_that_is_outbid_and_nothing_stays_rented() {
     assert_eq!(machines[0]["provider"], "vast", "{machines:#}");
     let first = rented[0]["id"].as_u64().unwrap();
 
-    vendor.control("POST", &format!("instances/{first}"), &json!({"outbid": true, "for_ms": 600_000}));
+    // For half an hour of this computer's: it must not come back before its loss is seen.
+    vendor.control("POST", &format!("instances/{first}"), &json!({"outbid": true, "for_ms": 36_000_000}));
     // Its processes have ended with it: only the next machine passes the gate.
     wait("its loss", || (vendor.rented().iter().all(|one| one["id"] != first)).then_some(()));
-    fs::write(&project.gate, "60").unwrap();
+    // It may be reading: an empty gate would hold nobody.
+    exchange(&project.gate, "60");
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
     assert_eq!(detail["attempts"][1]["resumed_step"], 20, "{detail:#}");
@@ -215,13 +217,17 @@ fn an_outbid_machine_is_won_back_where_another_would_be_dearer_and_left_where_th
     stage.when(&run, "at work again", |detail| detail["attempts"][1]["resumed_step"] == 20);
     let rented = vendor.rented();
     assert_eq!((rented.len(), rented[0]["id"].as_u64()), (1, Some(first)), "{rented:#?}");
-    assert_eq!(fs::read_to_string(&project.starts).unwrap(), "begins at 0\nbegins at 20\n");
+    // What is known of an attempt is known before its program has said anything.
+    let begun = || fs::read_to_string(&project.starts).unwrap();
+    wait("the program on the machine won back", || (begun() == "begins at 0\nbegins at 20\n").then_some(()));
     let asked: Vec<Value> = stage.events(&run).into_iter().filter(|e| e["verb"] == "return-asked").collect();
-    assert!(!asked.is_empty() && asked.len() <= 4, "{asked:#?}");
+    // How often depends on how soon it is back; the product asks six times at most.
+    assert!(!asked.is_empty() && asked.len() <= 6, "{asked:#?}");
     // Now nobody may pay what would win it back: the run goes on elsewhere.
     raise(5.0);
     wait("its loss", || (vendor.rented().iter().all(|one| one["id"] != first)).then_some(()));
-    fs::write(&project.gate, "60").unwrap();
+    // It may be reading: an empty gate would hold nobody.
+    exchange(&project.gate, "60");
     let detail = stage.ends_as(&run, "SUCCEEDED");
     assert_eq!(detail["attempts"].as_array().unwrap().len(), 3, "{detail:#}");
     let left: Vec<Value> = stage.events(&run).into_iter().filter(|e| e["verb"] == "left-stopped").collect();

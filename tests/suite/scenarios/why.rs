@@ -77,6 +77,8 @@ fn a_run_that_goes_on_says_what_is_known_so_far_and_a_stopped_one_who_stopped_it
         ["run", root.to_str().unwrap(), "-d", "--set", "environment.kind=none", "--", "python3", "train.py"];
     let run = stage.ok(&args).text().trim().to_owned();
     wait("its first steps", || (lines(&log).len() > 3).then_some(()));
+    // The controller hears of its start by another way.
+    stage.when(&run, "running", |detail| detail["run"]["phase"] == "running");
     let short = stage.ok(&["why", &run]).text();
     assert!(short.contains("still running") && short.contains("it has not ended"), "{short}");
     stage.ok(&["stop", &run]);

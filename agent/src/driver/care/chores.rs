@@ -286,16 +286,20 @@ mod tests {
     #[tokio::test]
     async fn a_thread_that_waits_for_ever_refuses_orders_and_stops_nobody() {
         let (open, gate) = sync_channel::<()>(1);
+        let (began, begun) = sync_channel::<()>(1);
         let mut worker = Worker::new("test", move |n: u32| {
             if n == 0 {
+                began.send(()).unwrap();
                 let _ = gate.recv();
             }
             n
         })
         .unwrap();
         assert!(worker.ask(0));
+        // It has taken the first, and makes no more room.
+        begun.recv().unwrap();
         let taken = (1..1_000).take_while(|n| worker.ask(*n)).count();
-        assert!((QUEUE - 1..=QUEUE).contains(&taken), "{taken}");
+        assert_eq!(taken, QUEUE);
         assert!(!worker.ask(7) && worker.refused >= 2);
         open.send(()).unwrap();
         for expected in 0..u32::try_from(taken).unwrap() {

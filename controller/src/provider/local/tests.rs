@@ -63,6 +63,16 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until the script has become what it ends as: a process that is just
+/// becoming another program shows no marker for that moment.
+fn comes_to_rest(id: &str) {
+    let is_sleep = |stamp: &Stamp| {
+        fs::read_to_string(format!("/proc/{}/comm", stamp.pid)).is_ok_and(|name| name.trim() == "sleep")
+    };
+    until("the script's last program", || processes::marked(&marker(id)).iter().any(is_sleep));
+    until("its marker", || !processes::marked(&marker(id)).is_empty());
+}
+
 fn pid_in(path: &Path) -> Option<Stamp> {
     let pid = fs::read_to_string(path).ok()?.trim().parse().ok()?;
     Some(Stamp { pid, start_time: processes::start_time(pid)? })
@@ -211,6 +221,7 @@ async fn processes_without_their_directory_are_not_absent() {
     let rig = Rig::new();
     let id = fresh_id();
     rig.up(&id, &script("")).await;
+    comes_to_rest(&id);
     fs::remove_dir_all(rig.path(&id)).unwrap();
     assert_eq!(rig.provider.get(&id).await, Presence::Present(InstanceState::Terminal));
     assert_eq!(rig.provider.destroy(&id).await, DestroyOutcome::Accepted);

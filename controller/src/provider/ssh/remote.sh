@@ -114,14 +114,20 @@ runs() {
 # will never be again.
 judge() {
     state=up
-    if held "$1"; then return; fi
     of=$(line machine "$slots/$1.claim")
     case $of in
-    '' | *[!a-z2-7]*)
+    *[!a-z2-7]*) of= ;;
+    esac
+    # Looked for before all else: a guard that comes up meanwhile has not ended.
+    came=
+    if [ -n "$of" ]; then
+        if [ -e "$machines/$of/guard.json" ] || [ -L "$machines/$of/guard.json" ]; then came=1; fi
+    fi
+    if held "$1"; then return; fi
+    if [ -z "$of" ]; then
         state=unclear
         return
-        ;;
-    esac
+    fi
     looked=0
     for file in "$machines/$of/guard.json" "$machines/$of/agents"/*.json; do
         looked=$((looked + 1))
@@ -130,7 +136,7 @@ judge() {
     done
     state=ended
     [ "$(line boot "$slots/$1.claim")" = "$boot" ] || return
-    [ -e "$machines/$of/guard.json" ] || [ -L "$machines/$of/guard.json" ] || state=booting
+    [ -n "$came" ] || state=booting
 }
 
 # The processes of the machine, in $found: those with its marker, what descends

@@ -6,7 +6,7 @@ use std::fs;
 use super::*;
 use crate::provider::InstanceState;
 use crate::provider::contract::{self, fresh_id, request, wait_for};
-use rig::{Booted, Sshd, bring_up, marked, provider, until};
+use rig::{Booted, Sshd, bring_up, comes_to_rest, marked, provider, until};
 
 mod hostile;
 mod links;
@@ -86,6 +86,7 @@ async fn a_slot_is_taken_until_its_machine_is_destroyed() {
     );
     bring_up(&provider, &instance, "").await;
     wait_for(&provider, &instance, &UP).await;
+    comes_to_rest(&id);
     // Its guard dies: the machine ends, its slot stays taken.
     for pid in marked(&id) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -245,6 +246,7 @@ async fn processes_without_their_claim_are_not_absent_and_keep_their_slot() {
     let instance = make(&provider, &id).await;
     bring_up(&provider, &instance, "").await;
     wait_for(&provider, &instance, &UP).await;
+    comes_to_rest(&id);
     fs::remove_file(sshd.path("base/slots/0.claim")).unwrap();
     fs::remove_dir_all(sshd.path("base/machines").join(&id)).unwrap();
     assert_eq!(provider.get(&instance).await, TERMINAL);

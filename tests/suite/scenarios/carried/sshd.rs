@@ -3,12 +3,13 @@
 //! there is no such program a test says so and is over.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::unistd::{Uid, User};
+use tokio::net::TcpSocket;
 
 use super::super::stage::{Stage, wait_or};
 
@@ -38,6 +39,9 @@ pub(in crate::scenarios) struct Sshd {
     sshd: PathBuf,
     dir: PathBuf,
     pub(in crate::scenarios) port: u16,
+    /// Has the port while the server does not run: who connects is refused,
+    /// nobody else is given it, and the server may still bind it.
+    _place: TcpSocket,
 }
 
 impl Sshd {
@@ -52,7 +56,10 @@ impl Sshd {
         }
         fs::copy(dir.join("user.pub"), dir.join("authorized_keys")).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let place = TcpSocket::new_v4().unwrap();
+        place.set_reuseaddr(true).unwrap();
+        place.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let port = place.local_addr().unwrap().port();
         let at = dir.display();
         let settings = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized_keys\n\
@@ -65,7 +72,7 @@ impl Sshd {
             // Where the server wants to be confined.
             fs::create_dir_all("/run/sshd").unwrap();
         }
-        Self { child: None, sshd: programs.sshd, dir, port }
+        Self { child: None, sshd: programs.sshd, dir, port, _place: place }
     }
 
     /// The same with more settings, which come first.
@@ -78,7 +85,7 @@ impl Sshd {
 
     /// Shows another host key from its next start on.
     pub(in crate::scenarios) fn change_host_key(&mut self) {
-        *self = Self { child: None, sshd: self.sshd.clone(), dir: self.dir.clone(), port: self.port };
+        self.end();
         for name in ["host", "host.pub"] {
             fs::remove_file(self.dir.join(name)).unwrap();
         }
@@ -119,11 +126,17 @@ impl Sshd {
     }
 }
 
-impl Drop for Sshd {
-    fn drop(&mut self) {
+impl Sshd {
+    fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -66,11 +66,14 @@ impl Sshd {
         }
         let user = fs::read_to_string(at("user.pub")).unwrap();
         fs::write(at("authorized"), format!("command=\"{}\" {user}", at("wrap").display())).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut sshd = Self { dir, port, server, child: None };
+        let mut sshd = Self { dir, port: 0, server, child: None };
         sshd.plain_logins();
+        // What was free a moment ago may be another's by now.
+        until("a port of its own", || {
+            sshd.port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            sshd.comes_up()
+        });
         sshd.know(&fs::read_to_string(sshd.dir.path().join("host.pub")).unwrap());
-        sshd.up();
         Some(sshd)
     }
 
@@ -93,7 +96,13 @@ impl Sshd {
         self.wrap("exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"");
     }
 
+    /// At the port of before, which may have been another's meanwhile.
     pub(super) fn up(&mut self) {
+        until("its port is free again", || self.comes_up());
+    }
+
+    /// Starts the server; `false` where its port is another's.
+    fn comes_up(&mut self) -> bool {
         if fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0) {
             // Where root's server goes before anybody is known.
             let _ = fs::create_dir_all("/run/sshd");
@@ -108,14 +117,14 @@ impl Sshd {
         let settings = format!(
             "ListenAddress 127.0.0.1\nPort {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
-             MaxStartups 200\nLogLevel ERROR\nPrintMotd no\n{beside}",
+             MaxStartups 200\nLogLevel INFO\nPrintMotd no\n{beside}",
             self.port,
             at("host"),
             at("authorized"),
         );
         fs::write(self.path("settings"), settings).unwrap();
         let log = fs::File::create(self.path("log")).unwrap();
-        let child = Command::new(&self.server)
+        let mut child = Command::new(&self.server)
             .args(["-D", "-e", "-f"])
             .arg(self.path("settings"))
             .stdin(Stdio::null())
@@ -123,13 +132,37 @@ impl Sshd {
             .stderr(log)
             .spawn()
             .unwrap();
-        self.child = Some(child);
-        let (port, log) = (self.port, self.path("log"));
+        let log = self.path("log");
+        let mut is_listening = false;
+        // It says so itself: who answers at the port might be somebody else.
         until("the server listens", || {
+            let has_ended = child.try_wait().unwrap().is_some();
             let text = fs::read_to_string(&log).unwrap_or_default();
-            assert!(!text.contains("fatal"), "{text}");
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            is_listening = text.contains("Server listening on");
+            assert!(!has_ended || text.contains("Cannot bind"), "{text}");
+            is_listening || has_ended
         });
+        self.child = is_listening.then_some(child);
+        is_listening
+    }
+
+    /// Whether a login is under way, or something runs that one began: where its
+    /// client was killed neither ends at once.
+    pub(super) fn is_serving(&self) -> bool {
+        let server = self.child.as_ref().map(|child| child.id().to_string());
+        let port = format!(" {}", self.port);
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut processes = entries.filter(|entry| entry.path().join("stat").exists());
+        processes.any(|entry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+            let (state, parent) = (words.next(), words.next());
+            let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let began = environ.split(|byte| *byte == 0).any(|variable| {
+                variable.starts_with(b"SSH_CONNECTION=") && variable.ends_with(port.as_bytes())
+            });
+            state.is_some_and(|state| state != "Z") && (began || parent == server.as_deref())
+        })
     }
 
     pub(super) fn down(&mut self) {
@@ -186,8 +219,9 @@ impl Drop for Sshd {
 
 pub(super) fn config(hub: &str, hosts: Vec<SshHost>) -> SshConfig {
     let patience = Patience {
-        connect: Duration::from_secs(20),
-        answer: Duration::from_secs(40),
+        // Only what tests wait for the end of sets less.
+        connect: Duration::from_mins(3),
+        answer: Duration::from_mins(3),
         look: Duration::ZERO,
         change: Duration::ZERO,
     };
@@ -210,11 +244,11 @@ pub(super) fn marked(machine: &str) -> Vec<i32> {
     pids.filter(carries).collect()
 }
 
-/// Takes the slot's lock and writes itself down, as a guard does; a second one
-/// ends at once.
+/// Takes the slot's lock and writes itself down, as a guard does: it waits a
+/// while, for whoever looks holds the lock for a moment. A second one ends.
 const GUARD: &str = r#"
 exec 8>>"$OUTLAST_SLOT_LOCK"
-flock -n 8 || exit 0
+flock -w 10 8 || exit 0
 start=$(cut -d ' ' -f 22 /proc/$$/stat)
 printf '{"pid":%s,"start_time":%s}' $$ "$start" > guard.json.new
 mv guard.json.new guard.json
@@ -237,6 +271,15 @@ pub(super) async fn bring_up(provider: &SshProvider, instance: &str, script: &st
         .spawn()
         .unwrap();
     std::thread::spawn(move || child.wait());
+}
+
+/// Waits until the stand-in has become what it ends as: a process that is just
+/// becoming another program shows no mark for that moment.
+pub(super) fn comes_to_rest(machine: &str) {
+    let is_sleep =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep");
+    until("the stand-in sleeps", || marked(machine).iter().any(is_sleep));
+    until("it has its mark", || !marked(machine).is_empty());
 }
 
 /// A provider whose machines come up as soon as they are made.
