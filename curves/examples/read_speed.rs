@@ -3,18 +3,21 @@
 //!
 //! `cargo run --release -p curves --example read_speed [DIRECTORY [keep]]`
 //!
-//! Prints processor seconds of reading, file access included, so that other
-//! work on the machine matters little; of three readings the median counts.
+//! Prints processor seconds of reading into columns and of reading into a judge
+//! with its report, file access included, so that other work on the machine
+//! matters little; of three readings the median counts.
 #![expect(clippy::print_stdout, reason = "a program that prints what it measured")]
+
+#[path = "detectors/judged.rs"]
+mod judged;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use curves::format::{JsonLines, Schema, TensorBoard, Wandb};
-use curves::log::{Collected, Reader};
-use nix::time::{ClockId, clock_gettime};
+use curves::log::{Collected, Reader, Sink};
+use judged::{Judged, processor_seconds};
 
 const STEPS: u64 = 100_000;
 const PIECE: usize = 256 * 1024;
@@ -25,7 +28,7 @@ type Fill = fn(&mut BufWriter<File>) -> io::Result<()>;
 fn main() -> io::Result<()> {
     let keep = std::env::args_os().nth(2).is_some_and(|word| word == "keep");
     let directory = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, Into::into);
-    println!("format              MB    values  CPU s   MB/s");
+    println!("format              MB    values  CPU s   MB/s  judged  us a value");
     let formats: [(&str, Fill, Make); 3] = [
         ("events.tfevents", events, || Box::new(TensorBoard::new())),
         ("rows.jsonl", json_lines, || Box::new(JsonLines::new(Schema::default()))),
@@ -38,22 +41,46 @@ fn main() -> io::Result<()> {
         fill(&mut file)?;
         file.flush()?;
         let bytes = path.metadata()?.len();
-        let mut taken: Vec<(f64, usize)> = (0..3).map(|_| read(&path, make())).collect::<io::Result<_>>()?;
+        let mut taken: Vec<(f64, usize)> =
+            (0..3).map(|_| columns(&path, make())).collect::<io::Result<_>>()?;
+        let mut judged: Vec<(f64, usize)> =
+            (0..3).map(|_| judge(&path, make())).collect::<io::Result<_>>()?;
         if !keep {
             std::fs::remove_file(&path)?;
         }
         taken.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (seconds, values) = taken[1];
+        judged.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let ((seconds, values), (whole, points)) = (taken[1], judged[1]);
         let megabytes = bytes as f64 / 1e6;
-        println!("{name:16} {megabytes:5.1} {values:9} {seconds:6.3} {:6.0}", megabytes / seconds);
+        let each = 1e6 * (whole - seconds) / points as f64;
+        println!(
+            "{name:16} {megabytes:5.1} {values:9} {seconds:6.3} {:6.0} {whole:7.3} {each:11.3}",
+            megabytes / seconds
+        );
     }
     Ok(())
 }
 
-/// Processor seconds and the number of values.
-fn read(path: &Path, mut reader: Box<dyn Reader>) -> io::Result<(f64, usize)> {
+/// Processor seconds of reading into columns, and the number of values.
+fn columns(path: &Path, reader: Box<dyn Reader>) -> io::Result<(f64, usize)> {
     let begin = processor_seconds();
     let mut log = Collected::default();
+    read(path, reader, &mut log)?;
+    let seconds = processor_seconds() - begin;
+    Ok((seconds, log.columns.iter().map(|column| column.values.len()).sum()))
+}
+
+/// The same of judging what is read.
+fn judge(path: &Path, reader: Box<dyn Reader>) -> io::Result<(f64, usize)> {
+    let begin = processor_seconds();
+    let mut judged = Judged::default();
+    read(path, reader, &mut judged)?;
+    let report = judged.judge.report();
+    assert!(!report.metrics.is_empty(), "something is said");
+    Ok((processor_seconds() - begin, judged.values))
+}
+
+fn read(path: &Path, mut reader: Box<dyn Reader>, sink: &mut dyn Sink) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut piece = vec![0; PIECE];
     loop {
@@ -61,19 +88,12 @@ fn read(path: &Path, mut reader: Box<dyn Reader>) -> io::Result<(f64, usize)> {
         if length == 0 {
             break;
         }
-        reader.feed(&piece[..length], &mut log);
+        reader.feed(&piece[..length], sink);
     }
-    reader.finish(&mut log);
-    let seconds = processor_seconds() - begin;
+    reader.finish(sink);
     let counts = reader.counts();
     assert_eq!((counts.corrupt.count, counts.torn.count), (0, 0), "the file is sound");
-    Ok((seconds, log.columns.iter().map(|column| column.values.len()).sum()))
-}
-
-/// Processor time of this thread.
-fn processor_seconds() -> f64 {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
-    time.unwrap_or_default().as_secs_f64()
+    Ok(())
 }
 
 /// Noise: a congruential generator, and the sum of four of its values.

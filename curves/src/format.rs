@@ -43,7 +43,7 @@ pub use plugin::PluginLines;
 pub use rows::{MlflowRows, TrackioRows, mlflow_value};
 pub use tensorboard::TensorBoard;
 pub use trainer_state::TrainerState;
-pub use wandb::Wandb;
+pub use wandb::{Wandb, WandbCloud};
 
 pub(crate) use json::quoted_number;
 

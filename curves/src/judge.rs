@@ -2,7 +2,7 @@
 //!
 //! One pass, every point looked at, memory bounded by the number of metrics
 //! and not by the length of the run: a metric takes at most about 60 KiB, so
-//! [`MAX_METRICS`] of them stay below 64 MiB. Nothing here knows a file, a
+//! [`MAX_METRICS`] of them and [`MORE_JUDGED`] stay below 64 MiB. Nothing here knows a file, a
 //! clock or a network; the same points give the same report.
 //!
 //! A report may be asked for at any time. It must never call a difference
@@ -15,6 +15,7 @@ mod date;
 mod detect;
 mod finding;
 mod fit;
+mod machine;
 mod report;
 pub mod schema;
 mod sketch;
@@ -27,16 +28,21 @@ use std::collections::HashMap;
 pub use finding::{Fact, Finding, Kind, Severity, short};
 pub use report::{
     Arrival, Finish, Forecast, Going, Health, Label, Level, MetricReport, Moment, MomentKind, Part, Report,
-    StageReport, Summary, Trend, Verdict, relative_speed,
+    ResourceTrend, StageReport, Summary, Trend, Verdict, relative_speed,
 };
 use schema::{Role, Schema, Split};
 
 use crate::MAX_NAME_BYTES;
 use clock::Clock;
+use machine::Machine;
 use track::{Knobs, Track};
 
 /// How many metrics a run may have; points of others are counted as dropped.
 pub const MAX_METRICS: usize = 1000;
+
+/// So many more are taken in if a run is judged by them, such as losses: a program
+/// may log its layers first.
+pub const MORE_JUDGED: usize = 64;
 
 /// What the caller knows that points do not say.
 #[derive(Debug, Clone, Default)]
@@ -60,10 +66,21 @@ pub struct Judge {
     tracks: Vec<Track>,
     by_name: HashMap<String, u32>,
     clock: Clock,
+    machine: Machine,
     segment: u64,
     segments: Vec<Option<u64>>,
     max_step: Option<u64>,
     dropped_points: u64,
+    end: Option<End>,
+}
+
+/// That a run is over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct End {
+    /// Its program failed, whatever its metrics were.
+    pub failed: bool,
+    /// How, as a whole sentence; empty where there is nothing to say of it.
+    pub text: String,
 }
 
 /// Boundaries of lives kept with their steps.
@@ -78,28 +95,47 @@ impl Judge {
             tracks: Vec::new(),
             by_name: HashMap::new(),
             clock: Clock::default(),
+            machine: Machine::default(),
             segment: 0,
             segments: Vec::new(),
             max_step: None,
             dropped_points: 0,
+            end: None,
         }
     }
 
-    /// The metric of that name. Beyond [`MAX_METRICS`] names, or for a name
-    /// longer than [`MAX_NAME_BYTES`], its points are only counted.
+    /// How the run is over: nothing is ahead of it. `None`: it goes on.
+    pub fn end(&mut self, end: Option<End>) {
+        self.end = end;
+    }
+
+    /// The metric of that name. Beyond [`MAX_METRICS`] names (or [`MORE_JUDGED`]
+    /// above that, for what a run is judged by and what the schema names), or for
+    /// a name longer than [`MAX_NAME_BYTES`], its points are only counted.
     pub fn metric(&mut self, name: &str) -> MetricId {
         if let Some(id) = self.by_name.get(name) {
             return MetricId(Some(*id));
         }
-        if self.tracks.len() >= MAX_METRICS || name.len() > MAX_NAME_BYTES {
+        let full = self.tracks.len() >= MAX_METRICS;
+        if name.len() > MAX_NAME_BYTES || full && self.tracks.len() >= MAX_METRICS + MORE_JUDGED {
+            return MetricId(None);
+        }
+        let traits = self.settings.schema.traits(name);
+        if full && !self.is_wanted(name, traits.role) {
             return MetricId(None);
         }
         let id = self.tracks.len() as u32;
         let knobs = Knobs::of(self.settings.schema.metrics.get(name));
-        let traits = self.settings.schema.traits(name);
         self.tracks.push(Track::new(name.to_owned(), traits, knobs, self.segment));
         self.by_name.insert(name.to_owned(), id);
         MetricId(Some(id))
+    }
+
+    /// Whether a metric is worth one of the places that are kept free.
+    fn is_wanted(&self, name: &str, role: Role) -> bool {
+        let schema = &self.settings.schema;
+        let named = schema.primary.as_deref() == Some(name) || schema.metrics.contains_key(name);
+        named || matches!(role, Role::Loss | Role::Score | Role::Error | Role::LearningRate)
     }
 
     /// Takes in one point: its step and its time in seconds where the program
@@ -119,9 +155,17 @@ impl Judge {
         }
     }
 
+    /// Takes in a measurement of the machine at a time in seconds.
+    pub fn machine(&mut self, name: &str, time: f64, value: f64) {
+        if time.is_finite() && value.is_finite() {
+            self.machine.push(name, time, value);
+        }
+    }
+
     /// The run was interrupted and goes on: what comes next is another life.
     pub fn segment(&mut self) {
         self.segment += 1;
+        self.end = None;
         self.clock.segment();
         if self.segments.len() < SEGMENTS_KEPT {
             self.segments.push(self.max_step);

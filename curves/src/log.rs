@@ -282,6 +282,11 @@ pub struct Counts {
     pub unknown: Tally,
     /// Values left out: their name was too long, or one too many.
     pub dropped: Tally,
+    /// Cells of tables that begin like numbers and are none: `3,5`, `12 ms`. Their
+    /// values are lost.
+    pub unread: Tally,
+    /// Columns of tables without a name, which are called by their place.
+    pub unnamed: Tally,
     /// Bytes at the end that belong to no whole record: what a live file is
     /// still writing, or a killed one lost.
     pub torn: Tally,

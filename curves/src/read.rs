@@ -40,26 +40,44 @@ impl Default for Limits {
 /// it holds neither values nor a step, epoch or progress mark.
 #[must_use]
 pub fn parse_line(line: &str) -> Option<LineMetrics> {
+    parse(line).map(|read| read.metrics)
+}
+
+/// A line and where it is from.
+struct Read {
+    metrics: LineMetrics,
+    /// The rank that the line says it is of.
+    rank: Option<u32>,
+    /// Whether it is a progress bar.
+    bar: bool,
+}
+
+fn parse(line: &str) -> Option<Read> {
     let worth = line.len() <= MAX_LINE_BYTES && line.bytes().any(|b| b.is_ascii_digit() || b == b'{');
     if !worth {
         return None;
     }
     let stripped = clean::strip_escapes(line);
-    let text = clean::strip_prefixes(&stripped);
-    let found = match json::find(text) {
+    let (text, rank) = clean::strip_prefixes(&stripped);
+    let mut bar = false;
+    let metrics = match json::find(text) {
         json::Found::Object(before, mut metrics) => {
             if metrics.progress.is_none() {
                 metrics.progress = bar::split(before).and_then(|bar| bar.progress());
+                bar = metrics.progress.is_some();
             }
             metrics
         }
         json::Found::Broken => return None,
         json::Found::Nothing => match bar::split(text) {
-            Some(bar) => bar.metrics(),
+            Some(found) => {
+                bar = true;
+                found.metrics()
+            }
             None => keyvalue::parse(text)?,
         },
     };
-    (!found.is_empty()).then_some(found)
+    (!metrics.is_empty()).then_some(Read { metrics, rank, bar })
 }
 
 /// Reads one stream of output. Can be stored at any byte and go on from there.
@@ -69,6 +87,10 @@ pub fn parse_line(line: &str) -> Option<LineMetrics> {
 /// when epochs are whole numbers, and the newest position of a progress bar
 /// when they are fractions. Steps are passed on as printed: repeated and
 /// falling ones (a resumed run) are not mended.
+///
+/// Where lines are marked with ranks, those of the rank that comes first keep the
+/// names of their metrics; of another rank they are `rank3/loss`, since as many
+/// curves in one would be none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LineReader {
     limits: Limits,
@@ -81,6 +103,12 @@ pub struct LineReader {
     epoch: Option<f64>,
     fractional_epochs: bool,
     progress: Option<(u64, u64)>,
+    /// The greatest total that a line gave together with its own step.
+    #[serde(default)]
+    planned: Option<u64>,
+    /// The first rank that a line with values was marked with.
+    #[serde(default)]
+    rank: Option<u32>,
     /// Hashes of the names seen: small, and enough to count them.
     names: BTreeSet<u64>,
     dropped_names: u64,
@@ -99,6 +127,8 @@ impl LineReader {
             epoch: None,
             fractional_epochs: false,
             progress: None,
+            planned: None,
+            rank: None,
             names: BTreeSet::new(),
             dropped_names: 0,
             skipped_lines: 0,
@@ -128,6 +158,14 @@ impl LineReader {
     #[must_use]
     pub fn progress(&self) -> Option<(u64, u64)> {
         self.progress
+    }
+
+    /// How many steps the run is to have, where lines say so with their step:
+    /// `step:10/5000`. The total of a bar is none, nor is that of a log that names
+    /// epochs: it may be of one of them.
+    #[must_use]
+    pub fn planned(&self) -> Option<u64> {
+        self.planned.filter(|_| self.epoch.is_none())
     }
 
     /// The newest step that a line named, or the newest whole epoch when none
@@ -175,14 +213,32 @@ impl LineReader {
             return;
         }
         let line = std::mem::take(&mut self.buffer);
-        if let Some(metrics) = parse_line(&String::from_utf8_lossy(&line)) {
-            self.absorb(metrics, out);
+        if let Some(read) = parse(&String::from_utf8_lossy(&line)) {
+            self.absorb(read, out);
         }
         self.buffer = line;
         self.buffer.clear();
     }
 
-    fn absorb(&mut self, metrics: LineMetrics, out: &mut Vec<Point>) {
+    fn absorb(&mut self, Read { metrics, rank, bar }: Read, out: &mut Vec<Point>) {
+        if !metrics.values.is_empty() {
+            self.rank = self.rank.or(rank);
+        }
+        if let Some(other) = rank.filter(|rank| self.rank.is_some_and(|first| first != *rank)) {
+            // Another process: where this one is, it does not say.
+            let step = metrics.step.or(self.step());
+            self.dropped_names = self.dropped_names.saturating_add(metrics.dropped);
+            for (name, value) in metrics.values {
+                self.point(format!("rank{other}/{name}"), step, value, out);
+            }
+            return;
+        }
+        if let Some((step, total)) = metrics.progress
+            && metrics.step == Some(step)
+            && !bar
+        {
+            self.planned = self.planned.max(Some(total));
+        }
         self.step = metrics.step.or(self.step);
         if let Some(epoch) = metrics.epoch {
             self.fractional_epochs |= epoch.fract() != 0.0;
@@ -194,16 +250,21 @@ impl LineReader {
         self.dropped_names = self.dropped_names.saturating_add(metrics.dropped);
         let step = self.step();
         for (name, value) in metrics.values {
-            let hash = hash(&name);
-            if !self.names.contains(&hash) {
-                if self.names.len() >= self.limits.max_names as usize {
-                    self.dropped_names = self.dropped_names.saturating_add(1);
-                    continue;
-                }
-                self.names.insert(hash);
-            }
-            out.push(Point { name, step, value });
+            self.point(name, step, value, out);
         }
+    }
+
+    /// Gives out a value, if there is room for its name.
+    fn point(&mut self, name: String, step: Option<u64>, value: f64, out: &mut Vec<Point>) {
+        let hash = hash(&name);
+        if !self.names.contains(&hash) {
+            if name.len() > MAX_NAME_BYTES || self.names.len() >= self.limits.max_names as usize {
+                self.dropped_names = self.dropped_names.saturating_add(1);
+                return;
+            }
+            self.names.insert(hash);
+        }
+        out.push(Point { name, step, value });
     }
 }
 

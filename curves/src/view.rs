@@ -15,14 +15,16 @@ mod matching;
 mod question;
 mod spark;
 mod speed;
+mod stages;
 mod statistics;
 
 pub use calendar::date;
 use calendar::days;
 pub use course::{Axis, Course};
-pub use importance::{FEWEST_RUNS, Importance, Setting, importance};
+pub use importance::{FEWEST_RUNS, GROUPED, Importance, Setting, importance};
 pub use matching::{At, How, Outside, at, first_reaching};
 pub use question::{Order, Question, understand};
 pub use spark::spark;
-pub use speed::{Speed, speed};
+pub use speed::{Speed, speed, times_as_fast};
+pub use stages::{Stretch, stretch};
 pub use statistics::{Slope, Statistics, statistics};

@@ -6,6 +6,10 @@
 //! the most likely stretch as long as the tolerance. By Bayes nobody is right
 //! more often.
 //!
+//! *Dating without the size.* The same where he knows the curve but for a
+//! factor, and the form of the fault but not how large it is: what a program can
+//! know at best.
+//!
 //! *Finding.* Where the step is given (the start, or a restart) he need only
 //! tell the fault from the nearest curve that is none, `D` deviations of the
 //! noise away: with one false alarm in a hundred he finds a share of
@@ -106,6 +110,51 @@ fn seen(plan: &Plan, base: &Base, fault: &Fault) -> Vec<f64> {
     training.chain(evaluated).collect()
 }
 
+/// The same of an observer who knows neither the size nor the level of what he
+/// sees; `None` for kinds whose form does not leave that open.
+pub(crate) fn without_size(plan: &Plan) -> Option<f64> {
+    let (plan, base, fault, mut rng) = drawn(plan);
+    let sizes: Vec<f64> = match plan.fault? {
+        Kind::Regression => (0..9).map(|i| 0.2 + 0.05 * f64::from(i)).collect(),
+        Kind::Overfitting => (0..9).map(|i| 0.2 + 0.1 * f64::from(i)).collect(),
+        _ => return None,
+    };
+    let (low, high) = Fault::range(plan.fault);
+    let n = plan.steps as f64;
+    let each = (plan.steps / 250).max(1);
+    let mut points = seen(&plan, &base, &fault);
+    points.iter_mut().for_each(|y| *y += normal(&mut rng));
+    let evaluations = (plan.steps / evaluated_each(&plan)) as usize;
+    let training = points.len().saturating_sub(evaluations);
+    // Of training and of validation any level will do: their means are taken off.
+    let squares = |clean: &[f64]| -> f64 {
+        let left: Vec<f64> = clean.iter().zip(&points).map(|(c, y)| y - c).collect();
+        let (of_training, of_validation) = left.split_at(training);
+        let about_mean = |part: &[f64]| {
+            let mean = part.iter().sum::<f64>() / part.len().max(1) as f64;
+            part.iter().map(|v| (v - mean).powi(2)).sum::<f64>()
+        };
+        about_mean(of_training) + about_mean(of_validation)
+    };
+    let begin = (low * n) as u64 + (fault.at - (low * n) as u64) % each;
+    let steps: Vec<u64> = (begin..=(high * n) as u64).step_by(each as usize).collect();
+    let chances: Vec<Vec<f64>> = steps
+        .iter()
+        .map(|at| {
+            let mut moved = fault.begun_at(*at, &base, &plan);
+            let of_size = |size: &f64| {
+                moved.size = *size;
+                -0.5 * squares(&seen(&plan, &base, &moved))
+            };
+            sizes.iter().map(of_size).collect()
+        })
+        .collect();
+    let top = chances.iter().flatten().copied().fold(f64::MIN, f64::max);
+    let chances: Vec<f64> =
+        chances.iter().map(|of| of.iter().map(|c| (c - top).exp()).sum::<f64>().ln()).collect();
+    Some(f64::from(u8::from(named(&plan, &steps, &chances).abs_diff(fault.at) as f64 <= tolerance(&plan))))
+}
+
 fn dates(plan: &Plan, base: &Base, fault: Fault, rng: &mut Rng) -> bool {
     let n = plan.steps as f64;
     let tolerance = tolerance(plan);
@@ -127,13 +176,17 @@ fn dates(plan: &Plan, base: &Base, fault: Fault, rng: &mut Rng) -> bool {
             -0.5 * clean.iter().zip(&points).map(|(c, y)| (c - y).powi(2)).sum::<f64>()
         })
         .collect();
-    let top = chances.iter().copied().fold(f64::MIN, f64::max);
+    named(plan, &steps, &chances).abs_diff(fault.at) as f64 <= tolerance
+}
+
+/// The middle of the most likely stretch as long as the tolerance; `chances` are logarithms.
+fn named(plan: &Plan, steps: &[u64], chances: &[f64]) -> u64 {
+    let (top, tolerance) = (chances.iter().copied().fold(f64::MIN, f64::max), tolerance(plan));
     let weight = |middle: u64| -> f64 {
-        let near = steps.iter().zip(&chances).filter(|(s, _)| s.abs_diff(middle) as f64 <= tolerance);
+        let near = steps.iter().zip(chances).filter(|(s, _)| s.abs_diff(middle) as f64 <= tolerance);
         near.map(|(_, chance)| (chance - top).exp()).sum()
     };
-    let named = steps.iter().copied().max_by(|a, b| weight(*a).total_cmp(&weight(*b))).unwrap_or(0);
-    named.abs_diff(fault.at) as f64 <= tolerance
+    steps.iter().copied().max_by(|a, b| weight(*a).total_cmp(&weight(*b))).unwrap_or(0)
 }
 
 /// How far the beginning of the run is from every curve that never rises.

@@ -2,14 +2,17 @@
 //! `cargo run --release -p curves --example detectors -- [RUNS_OF_EACH] [SEED] [LENGTHS]`
 //!
 //! Prints the tables of `docs/detectors.md`; `bound` before the numbers prints what an observer who knows all but the answer
-//! would reach; `memory` measures memory and time, names of CSV files tell what is said of them. With `EXAMPLES=kind` on standard
-//! error what was missed or wrong.
+//! would reach; `memory` measures memory and time, names of CSV files tell what is said of them; `reports` before the numbers or
+//! before names of files prints whole reports, to compare two builds. With `EXAMPLES=kind` on standard
+//! error what was missed or wrong; `ONLY=kind,kind` plants these alone.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for its output")]
 
 mod bound;
 mod corpus;
 mod csv;
+mod judged;
 mod measure;
+mod reports;
 
 use corpus::Plan;
 use curves::judge::Kind;
@@ -33,6 +36,11 @@ fn main() {
         return;
     }
     let bounds = arguments.next_if(|a| a == "bound").is_some();
+    let whole = arguments.next_if(|a| a == "reports").is_some();
+    if whole && arguments.peek().is_some_and(|a| a.parse::<u64>().is_err()) {
+        arguments.for_each(|path| reports::of_file(&path));
+        return;
+    }
     let of_each: u64 = arguments.next().and_then(|a| a.parse().ok()).unwrap_or(16);
     let seed: u64 = arguments.next().and_then(|a| a.parse().ok()).unwrap_or(1);
     let lengths = arguments.next().unwrap_or_else(|| "300,3000,30000".into());
@@ -41,6 +49,13 @@ fn main() {
     for &steps in &lengths {
         let of_each = if steps > 10_000 { of_each / 2 } else { of_each };
         all.extend(SIGMAS.iter().flat_map(|sigma| plans(steps, *sigma, of_each.max(1), seed)));
+    }
+    if let Ok(only) = std::env::var("ONLY") {
+        all.retain(|plan| plan.fault.is_some_and(|kind| only.split(',').any(|name| name == kind.name())));
+    }
+    if whole {
+        all.iter().for_each(reports::of_plan);
+        return;
     }
     if bounds {
         print_bounds(&all, &lengths);
@@ -109,6 +124,7 @@ fn print(tally: &Tally, decided: &Tally, lengths: &[u64], runs: usize) {
             by_length.join(" / ")
         );
     }
+    print_found(tally, lengths);
     println!(
         "\n| healthy runs | {} |",
         lengths.iter().map(|l| format!("{l} steps")).collect::<Vec<_>>().join(" | ")
@@ -124,33 +140,56 @@ fn print(tally: &Tally, decided: &Tally, lengths: &[u64], runs: usize) {
     }
 }
 
-/// What an observer who knows all but the answer would reach.
+/// What is found at all, and what is found and dated within 1 %, at each noise and length, of the
+/// kinds of which not nearly all is.
+fn print_found(tally: &Tally, lengths: &[u64]) {
+    println!("\n| found / within 1 % | steps | sigma 0.05 | sigma 0.1 | sigma 0.3 |\n|---|---|---|---|---|");
+    for kind in Kind::ALL {
+        let all = tally.sum(kind, |_, _| true);
+        if all.planted == 0 || all.placed_share() >= 0.95 {
+            continue;
+        }
+        for &steps in lengths {
+            let cells = SIGMAS.map(|sigma| {
+                let cell = tally.sum(kind, |k, n| k == measure::key(sigma) && n == steps);
+                format!("{:.2} / {:.2}", cell.recall(), cell.placed_share())
+            });
+            println!("| {} | {steps} | {} |", kind.name(), cells.join(" | "));
+        }
+    }
+}
+
+/// What an observer who knows all but the answer would reach, and one who knows neither size nor level.
 fn print_bounds(all: &[Plan], lengths: &[u64]) {
     println!(
         "| detector | best possible | at sigma 0.05 / 0.1 / 0.3 | and at {lengths:?} steps |\n|---|---|---|---|"
     );
     for kind in Kind::ALL {
-        let of_kind = || all.iter().filter(|p| p.fault == Some(kind));
-        let reached: Vec<(&Plan, f64)> =
-            of_kind().filter_map(|p| Some((p, bound::best_possible(p)?))).collect();
-        let share = |keep: &dyn Fn(&Plan) -> bool| {
-            let kept: Vec<f64> = reached.iter().filter(|(p, _)| keep(p)).map(|(_, r)| *r).collect();
-            kept.iter().sum::<f64>() / kept.len() as f64
-        };
-        if reached.is_empty() {
-            continue;
-        }
-        let by_sigma = SIGMAS.map(|s| format!("{:.2}", share(&|p| p.sigma == s)));
-        let by_length: Vec<String> =
-            lengths.iter().map(|l| format!("{:.2}", share(&|p| p.steps == *l))).collect();
-        println!(
-            "| {} | {:.3} | {} | {} |",
-            kind.name(),
-            share(&|_| true),
-            by_sigma.join(" / "),
-            by_length.join(" / ")
+        print_bound(kind.name(), all, kind, lengths, bound::best_possible);
+        print_bound(
+            &format!("{}, size and level unknown", kind.name()),
+            all,
+            kind,
+            lengths,
+            bound::without_size,
         );
     }
+}
+
+fn print_bound(name: &str, all: &[Plan], kind: Kind, lengths: &[u64], of: fn(&Plan) -> Option<f64>) {
+    let of_kind = all.iter().filter(|p| p.fault == Some(kind));
+    let reached: Vec<(&Plan, f64)> = of_kind.filter_map(|p| Some((p, of(p)?))).collect();
+    if reached.is_empty() {
+        return;
+    }
+    let share = |keep: &dyn Fn(&Plan) -> bool| {
+        let kept: Vec<f64> = reached.iter().filter(|(p, _)| keep(p)).map(|(_, r)| *r).collect();
+        kept.iter().sum::<f64>() / kept.len() as f64
+    };
+    let by_sigma = SIGMAS.map(|s| format!("{:.2}", share(&|p| p.sigma == s)));
+    let by_length: Vec<String> =
+        lengths.iter().map(|l| format!("{:.2}", share(&|p| p.steps == *l))).collect();
+    println!("| {name} | {:.3} | {} | {} |", share(&|_| true), by_sigma.join(" / "), by_length.join(" / "));
 }
 
 /// Most memory and the time that a judge takes for as many losses as it may
@@ -191,7 +230,26 @@ fn memory() {
     let begun = std::time::Instant::now();
     let report = judge.report();
     println!("a report on them ({} findings) in {:?}", report.findings.len(), begun.elapsed());
+    for name in ["train/loss", "val/loss", "grad_norm", "lr", "accuracy", "tokens_per_second", "something"] {
+        println!("{name}: {:.3} us a point", a_point_of(name));
+    }
     reports();
+}
+
+/// Microseconds of processor time that a point of one metric takes in a long run; the least of
+/// several runs, which other work on the computer lengthened least.
+fn a_point_of(name: &str) -> f64 {
+    const POINTS: u64 = 200_000;
+    let mut random = fastrand::Rng::with_seed(2);
+    let values: Vec<f64> = (0..POINTS).map(|_| 1.0 + 0.2 * (random.f64() + random.f64() - 1.0)).collect();
+    let taken = (0..9).map(|_| {
+        let mut judge = curves::judge::Judge::new(curves::judge::Settings::default());
+        let id = judge.metric(name);
+        let begun = judged::processor_seconds();
+        (0..).zip(&values).for_each(|(step, value)| judge.point(id, Some(step), None, *value));
+        (judged::processor_seconds() - begun) * 1e6 / POINTS as f64
+    });
+    taken.fold(f64::MAX, f64::min)
 }
 
 /// The time of a report on runs of 6 metrics with every fault.

@@ -6,7 +6,7 @@
 
 use crate::Limits;
 use crate::LineReader;
-use crate::log::{Counts, Metric, Reader, Row, Sink, shown};
+use crate::log::{Counts, Metric, Reader, Record, Row, Sink, Value, shown};
 
 /// The most metrics that lines of text may name: names come out of prose.
 const MAX_NAMES: u32 = 1000;
@@ -87,16 +87,62 @@ impl Reader for Console {
         self.lines.feed(rest, &mut self.points);
     }
 
-    /// Reads the last line although it has no end: bars often end without one.
+    /// Reads the last line although it has no end: bars often end without one. Tells
+    /// how many steps are planned under the name that settings have for it.
     fn finish(&mut self, sink: &mut dyn Sink) {
         if std::mem::take(&mut self.open) {
             self.lines.finish(&mut self.points);
             self.line(sink);
             self.start = self.counts.bytes;
         }
+        if let Some(steps) = self.lines.planned().and_then(|steps| i64::try_from(steps).ok()) {
+            let value = Value::Integer(steps);
+            sink.record(Record::Summary { path: &["total_steps"], value });
+        }
     }
 
     fn counts(&self) -> &Counts {
         &self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Collected;
+
+    fn read(text: &str) -> Collected {
+        let (mut reader, mut log) = (Console::new(), Collected::default());
+        reader.feed(text.as_bytes(), &mut log);
+        reader.finish(&mut log);
+        log
+    }
+
+    #[test]
+    fn a_total_beside_a_step_is_the_plan() {
+        let planned = |text: &str| read(text).summary.into_values().next();
+        assert_eq!(
+            planned("step:0/5000 train_loss:9.1 step_avg:100.00ms\nstep:10/5000 train_loss:8.2\n"),
+            Some(Value::Integer(5000))
+        );
+        assert_eq!(planned("Epoch 1 Step [5/10] loss: 0.3\n"), None, "of one epoch");
+        assert_eq!(planned(" 50%|#####     | 5/10 [00:05<00:05,  1.00it/s, loss=0.3]\n"), None, "of a bar");
+    }
+
+    #[test]
+    fn ranks_do_not_share_a_curve() {
+        let lines: String = (0..40)
+            .map(|i| {
+                format!("[rank{}]: step={} loss={}\n", i % 4, i / 4, if i % 4 == 3 { "nan" } else { "1.5" })
+            })
+            .collect();
+        let log = read(&lines);
+        let names: Vec<&str> = log.names.iter().collect();
+        assert_eq!(names, ["loss", "rank1/loss", "rank2/loss", "rank3/loss"]);
+        assert!(log.columns.iter().all(|column| column.values.len() == 10));
+        assert!(log.columns[3].values.iter().all(|value| value.is_nan()) && log.columns[0].values[9] == 1.5);
+        // One process that alone prints needs no prefix, whatever its rank.
+        let last = read("[rank7]: step=1 loss=2\n[rank7]: step=2 loss=1\nstep=3 loss=0.5\n");
+        assert_eq!((last.columns.len(), last.columns[0].values.len()), (1, 3));
     }
 }

@@ -4,7 +4,8 @@
 //! that has not as many cells as there are names is corrupt, since its values
 //! might stand under the wrong name; so is one whose last quote is missing. An
 //! unfinished last line is never read: a number that lacks its last digits
-//! looks like a number.
+//! looks like a number. A comma within a number may be decimal or part thousands:
+//! such a cell is counted, never guessed at.
 
 use std::borrow::Cow;
 
@@ -29,6 +30,8 @@ struct Table {
     header: Vec<u8>,
     /// Field of each column; `None` where there were too many names.
     columns: Vec<Option<u32>>,
+    /// Cells of the present row that begin like numbers and are none.
+    unread: u64,
 }
 
 impl Delimited {
@@ -99,7 +102,10 @@ impl Table {
             let name: Cow<'_, [u8]> = match last {
                 Some(last) => last.as_bytes().into(),
                 None if named && !cell.trim_ascii().is_empty() => cell.trim_ascii().into(),
-                None => format!("column {}", index + 1).into_bytes().into(),
+                None => {
+                    counts.unnamed.hit(at);
+                    format!("column {}", index + 1).into_bytes().into()
+                }
             };
             self.columns.push(self.fields.field(&name));
         }
@@ -127,6 +133,7 @@ impl Table {
 
     fn row(&mut self, at: u64, line: &[u8], counts: &mut Counts, sink: &mut dyn Sink) {
         self.fields.begin();
+        self.unread = 0;
         let found = if memchr::memchr(b'"', line).is_none() {
             self.plain_row(line)
         } else {
@@ -142,6 +149,7 @@ impl Table {
         if found {
             counts.records += 1;
             counts.dropped.add(self.fields.end(sink), at);
+            counts.unread.add(self.unread, at);
         } else {
             counts.corrupt.hit(at);
         }
@@ -179,7 +187,7 @@ impl Table {
                 None if self.fields.is_time(field) => {
                     self.fields.text(field, &String::from_utf8_lossy(cell));
                 }
-                None => {}
+                None => self.unread += u64::from(begins_like_a_number(cell)),
             },
         }
     }
@@ -190,6 +198,11 @@ fn separator(line: &[u8]) -> u8 {
     let count = |sign: u8| memchr::memchr_iter(sign, line).count();
     // Of equals the last one counts.
     [b';', b'\t', b','].into_iter().max_by_key(|&sign| count(sign)).unwrap_or(b',')
+}
+
+fn begins_like_a_number(cell: &[u8]) -> bool {
+    let digits = cell.strip_prefix(b"-").or_else(|| cell.strip_prefix(b"+")).unwrap_or(cell);
+    digits.first().is_some_and(u8::is_ascii_digit)
 }
 
 fn number(cell: &[u8]) -> Option<f64> {
@@ -236,5 +249,30 @@ fn cells(line: &[u8], separator: u8) -> Option<Vec<Cow<'_, [u8]>>> {
             None => return Some(out),
             Some((_, after)) => rest = after,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Collected;
+
+    fn counts(text: &str) -> (Counts, Vec<String>) {
+        let (mut reader, mut log) = (Delimited::new(Schema::default()), Collected::default());
+        reader.feed(text.as_bytes(), &mut log);
+        reader.finish(&mut log);
+        (*reader.counts(), log.names.iter().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn cells_that_are_lost_and_columns_that_were_given_names_are_counted() {
+        let (found, names) =
+            counts("step,loss,acc,split\n0,\"3,0000\",0.1,train\n1,\"2,9\",0.2,\n2,12 ms,0.3,val\n");
+        assert_eq!(names, ["acc"]);
+        assert_eq!((found.unread.count, found.unread.first, found.unnamed.count), (3, Some(20), 0));
+        let (found, names) = counts("0,3.0,0.0\n1,2.9,0.1\n");
+        assert_eq!(names, ["column 1", "column 2", "column 3"]);
+        assert_eq!((found.unread.count, found.unnamed.count, found.unnamed.first), (0, 3, Some(0)));
+        assert_eq!(counts("step,time,loss\n0,2026-01-31 10:00:00,3.0\n").0.unread.count, 0, "a time is read");
     }
 }

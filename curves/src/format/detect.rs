@@ -68,7 +68,7 @@ pub struct Guess {
 impl Format {
     /// A reader of the file at `path`; `None` for what is not read as bytes.
     #[must_use]
-    pub fn reader(self, path: &str, schema: Schema) -> Option<Box<dyn Reader>> {
+    pub fn reader(self, path: &str, schema: Schema) -> Option<Box<dyn Reader + Send>> {
         Some(match self {
             Self::Wandb => Box::new(Wandb::new()),
             Self::TensorBoard => Box::new(TensorBoard::new()),

@@ -8,6 +8,7 @@
 //! exit; a live one grows by whole blocks, seconds after the fact.
 
 mod about;
+mod cloud;
 mod history;
 mod summary;
 
@@ -16,6 +17,7 @@ use super::protobuf::{self, Fields};
 use crate::log::{Counts, Reader, Record, Sink, Stream};
 use about::About;
 pub(super) use about::emit;
+pub use cloud::WandbCloud;
 use history::History;
 use summary::Summaries;
 

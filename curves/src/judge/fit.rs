@@ -32,11 +32,62 @@ pub(super) fn noise(values: &[f64]) -> f64 {
 
 /// Median of the slopes between all pairs, per place (Theil 1950, Sen 1968).
 pub(super) fn theil_sen(values: &[f64]) -> f64 {
+    if let Some(slope) = near_least_squares(values) {
+        return slope;
+    }
     let mut slopes = Vec::with_capacity(values.len() * values.len() / 2);
     for (i, a) in values.iter().enumerate() {
         slopes.extend(values[i + 1..].iter().enumerate().map(|(gap, b)| (b - a) / (gap + 1) as f64));
     }
     median(&mut slopes).unwrap_or(0.0)
+}
+
+/// The same median, where it is within 0.7 standard errors of the least-squares slope, which it is
+/// unless values are wild: then few slopes must be ordered, the others be counted only.
+fn near_least_squares(values: &[f64]) -> Option<f64> {
+    const FEWEST: usize = 16;
+    let n = values.len();
+    if n < FEWEST {
+        return None;
+    }
+    let (_, middle, error) = regress(values, |i| i as f64);
+    let reach = 0.7 * (error / (n - 2) as f64 * 12.0 / (n as f64).powi(3)).sqrt();
+    let all = n * (n - 1) / 2;
+    let (mut kept, mut count, mut below) = (vec![0.0; all], 0, 0);
+    for gap in 1..n {
+        let (from, later) = (count, &values[gap..]);
+        let (middle, reach) = (middle * gap as f64, reach * gap as f64);
+        below += values.iter().zip(later).map(|(a, b)| usize::from(b - a < middle - reach)).sum::<usize>();
+        for (a, b) in values.iter().zip(later) {
+            // What is not counted is written over by the next.
+            kept[count] = b - a;
+            count += usize::from((b - a - middle).abs() <= reach);
+        }
+        kept[from..count].iter_mut().for_each(|rise| *rise /= gap as f64);
+    }
+    ranked(&mut kept[..count], (all / 2).checked_sub(below)?, middle, reach)
+}
+
+/// Median of `values`, which is looked for within `reach` of `middle` first.
+pub(super) fn median_near(values: &[f64], middle: f64, reach: f64) -> f64 {
+    let below = values.iter().map(|v| usize::from(*v < middle - reach)).sum::<usize>();
+    let (mut kept, mut count) = (vec![0.0; values.len()], 0);
+    for value in values {
+        kept[count] = *value;
+        count += usize::from((value - middle).abs() <= reach);
+    }
+    let rank = (values.len() / 2).checked_sub(below);
+    rank.and_then(|rank| ranked(&mut kept[..count], rank, middle, reach)).unwrap_or_else(|| median_of(values))
+}
+
+/// The value of that rank of those that were kept for lying within `reach` of `middle`; `None` at the
+/// very edges, where rounding may have kept too many or too few.
+fn ranked(kept: &mut [f64], rank: usize, middle: f64, reach: f64) -> Option<f64> {
+    if rank >= kept.len() {
+        return None;
+    }
+    let found = *kept.select_nth_unstable_by(rank, f64::total_cmp).1;
+    ((found - middle).abs() < reach - 1e-12 * (middle.abs() + reach)).then_some(found)
 }
 
 /// Mann-Kendall's z without ties: negative when the sequence falls.
@@ -253,6 +304,28 @@ mod tests {
         assert!(mann_kendall(&falling) < -8.0);
         assert_eq!((theil_sen(&[]), mann_kendall(&[1.0])), (0.0, 0.0));
         assert_eq!(mann_kendall(&[2.0; 9]), 0.0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_median_slope_is_that_of_all_pairs(noise in proptest::collection::vec(-1.0_f64..1.0, 0..70), slope in -3.0_f64..3.0, wild in 0_usize..9, scale in -300_i32..300) {
+            let scale = 10_f64.powi(scale);
+            let value = |(i, v): (usize, &f64)| scale * (slope * i as f64 + if wild > 0 && i % 9 == wild { 50.0 * v } else { *v });
+            let values: Vec<f64> = noise.iter().enumerate().map(value).collect();
+            let mut slopes = Vec::new();
+            for (i, a) in values.iter().enumerate() {
+                slopes.extend(values[i + 1..].iter().enumerate().map(|(gap, b)| (b - a) / (gap + 1) as f64));
+            }
+            slopes.sort_by(f64::total_cmp);
+            let middle = slopes.get(slopes.len() / 2).copied().unwrap_or(0.0);
+            proptest::prop_assert_eq!(theil_sen(&values).to_bits(), middle.to_bits());
+        }
+
+        #[test]
+        fn a_median_is_the_same_wherever_it_is_looked_for(values in proptest::collection::vec(-3_i32..3, 0..90), middle in -4.0_f64..4.0, reach in 0.0_f64..3.0) {
+            let values: Vec<f64> = values.into_iter().map(|v| f64::from(v) / 3.0).collect();
+            proptest::prop_assert_eq!(median_near(&values, middle, reach).to_bits(), median_of(&values).to_bits());
+        }
     }
 
     #[test]

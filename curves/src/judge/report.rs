@@ -1,9 +1,13 @@
 //! What is said of a run.
 
+mod arrival;
 mod course;
 mod findings;
+mod forecast;
 mod health;
 mod moments;
+mod notes;
+mod resources;
 mod summary;
 mod trend;
 
@@ -14,11 +18,16 @@ use super::detect::View;
 use super::finding::{Finding, at, short};
 use super::schema::{Direction, Role, Split};
 use crate::number;
+pub use arrival::{Arrival, Verdict};
 pub use course::{Finish, Level, StageReport, relative_speed};
+pub use forecast::Forecast;
 pub use health::{Health, Label, Part};
 pub use moments::{Moment, MomentKind};
+pub use resources::ResourceTrend;
 pub use summary::Summary;
-pub use trend::{Arrival, Forecast, Going, Trend, Verdict};
+pub use trend::{Going, Trend};
+
+use forecast::Plan;
 
 /// One metric in a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,18 +56,26 @@ pub struct MetricReport {
     pub first_step: Option<u64>,
     /// The newest step.
     pub last_step: Option<u64>,
+    /// The first value that is finite.
+    #[serde(with = "number::option")]
+    pub first: Option<f64>,
     /// The newest value.
     #[serde(with = "number")]
     pub last: f64,
+    /// The level of the newest finite values: of at most the last 48th of them.
+    #[serde(with = "number::option")]
+    pub level: Option<f64>,
     /// The best value and its step, where a direction is known.
     #[serde(with = "number::option")]
     pub best: Option<f64>,
     /// Step of the best value.
     pub best_step: Option<u64>,
-    /// Where it goes; of metrics with a direction.
+    /// Where it goes; of metrics with a direction, where values are enough to tell.
     pub trend: Option<Trend>,
     /// Its course in at most 48 levels; of metrics with a direction.
     pub levels: Vec<Level>,
+    /// When it reaches the value that is waited for, if one is.
+    pub target: Option<Arrival>,
 }
 
 /// All that is said of a run.
@@ -82,6 +99,10 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// The steps worth looking at, in order.
     pub moments: Vec<Moment>,
+    /// Memory and disks that fill up, the first to be full first.
+    pub resources: Vec<ResourceTrend>,
+    /// What is odd about the log itself, such as steps that go back.
+    pub notes: Vec<String>,
     /// Points of metrics beyond the bound.
     pub dropped_points: u64,
 }
@@ -97,22 +118,35 @@ pub(super) fn make(judge: &Judge, now: Option<f64>) -> Report {
         .filter(|p| judge.by_name.contains_key(*p))
         .or_else(|| super::schema::primary(names()))
         .map(str::to_owned);
-    let metrics: Vec<MetricReport> = views.iter().map(|v| metric(judge, v)).collect();
+    let metrics: Vec<MetricReport> = views.iter().map(|v| metric(judge, v, primary.as_deref())).collect();
     let of_primary = primary.as_deref().and_then(|p| views.iter().find(|v| v.track.name == p));
     let planned = judge.settings.planned_steps;
-    let forecast = of_primary.and_then(|v| trend::forecast(v, planned, judge.settings.target));
+    let mut health = health::health(&findings, views.iter().any(enough));
+    if judge.end.as_ref().is_some_and(|end| end.failed) {
+        health.labels.retain(|label| *label != Label::Healthy);
+        health.labels.insert(0, Label::Failed);
+    }
+    let target = metrics.iter().find(|m| Some(&m.name) == primary.as_ref()).and_then(|m| m.target.clone());
+    // What is lost goes nowhere.
+    let of_primary = of_primary.filter(|_| !health.labels.contains(&Label::Diverged));
+    let forecast = of_primary.and_then(|v| forecast::forecast(v, Plan::of(judge), target));
     let finish = course::finish(judge);
-    let health = health::health(&findings, views.iter().any(enough));
+    let shown = primary.as_deref().and_then(|p| views.iter().find(|v| v.track.name == p));
+    let staged = findings::training_loss(&views).or(shown);
+    let stages = course::stages(judge, staged);
+    let resources = resources::resources(judge);
     let summary = summary::summary(&summary::Material {
         primary: primary.as_deref().and_then(|p| metrics.iter().find(|m| m.name == p)),
+        metrics: &metrics,
         findings: &findings,
         health: &health,
         forecast: forecast.as_ref(),
         finish: finish.as_ref(),
+        resources: &resources,
         step: judge.max_step,
         planned,
+        end: judge.end.as_ref(),
     });
-    let stages = course::stages(judge, findings::training_loss(&views).or(of_primary));
     let moments = moments::moments(judge, &views, &findings, primary.as_deref());
     Report {
         primary,
@@ -124,6 +158,8 @@ pub(super) fn make(judge: &Judge, now: Option<f64>) -> Report {
         finish,
         stages,
         moments,
+        resources,
+        notes: notes::notes(judge),
         dropped_points: judge.dropped_points,
     }
 }
@@ -134,7 +170,7 @@ fn enough(view: &View<'_>) -> bool {
     judged && view.curve.points() >= 20
 }
 
-fn metric(judge: &Judge, view: &View<'_>) -> MetricReport {
+fn metric(judge: &Judge, view: &View<'_>, primary: Option<&str>) -> MetricReport {
     let track = view.track;
     let shown = track.traits.direction != Direction::Unknown;
     let schema = &judge.settings.schema;
@@ -149,6 +185,8 @@ fn metric(judge: &Judge, view: &View<'_>) -> MetricReport {
         schema,
         judge.tracks.iter().map(|t| (t.name.as_str(), &t.traits)),
     );
+    let of_primary = judge.settings.target.filter(|_| primary == Some(track.name.as_str()));
+    let target = spec.and_then(|s| s.target).or(of_primary);
     MetricReport {
         name: track.name.clone(),
         display: spec.and_then(|s| s.display.clone()).unwrap_or_else(|| track.name.clone()),
@@ -162,10 +200,16 @@ fn metric(judge: &Judge, view: &View<'_>) -> MetricReport {
         count: track.count,
         first_step: track.first_step,
         last_step: track.last_step,
+        first: track.start.first().copied(),
         last: track.last,
+        level: view.levels.y.last().map(|y| view.curve.value(*y)),
         best: best.map(|b| b.0),
         best_step: best.and_then(|b| b.1),
         trend: if shown { trend::trend(view) } else { None },
         levels: if shown { course::levels(view) } else { Vec::new() },
+        target: target.and_then(|target| arrival::arrival(view, target, Plan::of(judge))),
     }
 }
+
+#[cfg(test)]
+mod tests;

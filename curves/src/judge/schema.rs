@@ -4,12 +4,15 @@
 //! that says nothing is left without a direction rather than given one.
 
 mod name;
+mod resource;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use name::is_share;
 pub use name::{Traits, nearest, read_name};
+pub(super) use resource::{Fill, fill, is_filled, total_of};
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +86,9 @@ pub struct MetricSpec {
     pub group: Option<String>,
     /// For a validation metric, the training metric it belongs to.
     pub pair: Option<String>,
+    /// A value that is waited for: the report says when it is reached. It needs a
+    /// direction.
+    pub target: Option<f64>,
     /// 1 by default; thresholds are divided by it, 0 turns its detectors off.
     pub sensitivity: Option<f64>,
     /// Share of the planned length that must be flat for a plateau; 0.15 by
@@ -164,6 +170,7 @@ impl Schema {
                 ("sensitivity", spec.sensitivity, 0.0, 100.0),
                 ("plateau_window", spec.plateau_window, 0.01, 1.0),
                 ("plateau_threshold", spec.plateau_threshold, 1e-6, 1.0),
+                ("target", spec.target, f64::MIN, f64::MAX),
             ];
             for (key, value, from, to) in bounded {
                 if let Some(value) = value.filter(|v| !(from..=to).contains(v)) {

@@ -43,6 +43,26 @@ fn metrics_beyond_the_bound_are_counted() {
     assert_eq!((report.metrics.len(), report.dropped_points), (MAX_METRICS, 4));
 }
 
+#[test]
+fn the_loss_of_a_run_with_a_thousand_layers_is_judged() {
+    let mut judge = Judge::new(Settings::default());
+    let layers: Vec<_> = (0..1200).map(|i| judge.metric(&format!("layer{i}/weight"))).collect();
+    let losses = ["train/loss", "val/loss"].map(|name| judge.metric(name));
+    for step in 0..100 {
+        layers.iter().for_each(|id| judge.point(*id, Some(step), None, 1.0 / (step + 1) as f64));
+        losses
+            .iter()
+            .for_each(|id| judge.point(*id, Some(step), None, if step > 50 { f64::NAN } else { 1.0 }));
+    }
+    let many: Vec<_> = (0..200).map(|i| judge.metric(&format!("head{i}/loss"))).collect();
+    assert_eq!(many.iter().filter(|id| id.0.is_some()).count(), MORE_JUDGED - 2);
+    let report = judge.report();
+    assert_eq!(report.primary.as_deref(), Some("val/loss"));
+    assert_eq!(report.health.labels[0], Label::Diverged);
+    assert_eq!((report.findings[0].kind, report.findings[0].first_step), (Kind::NonFinite, Some(51)));
+    assert_eq!(report.dropped_points, 200 * 100);
+}
+
 fn noise(random: &mut fastrand::Rng) -> f64 {
     1.0 + 0.02 * (random.f64() - 0.5)
 }
@@ -151,7 +171,21 @@ fn the_end_of_a_run_and_a_target_are_foreseen() {
     let report = run(never, 900, |_, v| v).report();
     let arrival = report.forecast.and_then(|f| f.target).expect("waited for");
     assert_eq!(arrival.verdict, Verdict::NotExpected, "{arrival:?}");
-    assert!(arrival.text.starts_with("0.2 will not be reached"), "{}", arrival.text);
+    assert!(arrival.text.starts_with("will not reach 0.2 by step "), "{}", arrival.text);
+}
+
+#[test]
+fn nothing_is_ahead_of_a_run_that_is_over() {
+    let settings = Settings { planned_steps: Some(1200), target: Some(0.6), ..Settings::default() };
+    let mut judge = run(settings, 400, |_, v| v);
+    assert!(judge.report().summary.text().contains("Ahead: "));
+    judge.end(Some(End { failed: true, text: "The run failed: exit code 1.".into() }));
+    let report = judge.report();
+    assert_eq!((report.forecast, report.finish), (None, None));
+    assert_eq!(report.health.labels, [Label::Failed]);
+    let told = report.summary.text();
+    assert!(told.starts_with("The run failed: exit code 1. ") && !told.contains("Ahead"), "{told}");
+    assert!(told.contains("Its metrics were fine until then") && !told.contains("healthy"), "{told}");
 }
 
 #[test]
@@ -291,6 +325,17 @@ fn a_jump_after_a_resume_is_told_though_the_rows_before_are_void() {
     (560..900).for_each(|step| judge.point(loss, Some(step), None, 0.9 * noise(&mut random)));
     let jumps: Vec<_> = judge.report().findings.into_iter().filter(|f| f.kind == Kind::ResumeJump).collect();
     assert_eq!(jumps.iter().map(|f| f.first_step).collect::<Vec<_>>(), [Some(560)]);
+}
+
+#[test]
+fn a_spike_without_a_step_outlasts_the_rows_before_it() {
+    let mut judge = run(Settings::default(), 300, |_, v| v);
+    let loss = judge.metric("train/loss");
+    (0..3).for_each(|_| judge.point(loss, None, None, 50.0));
+    judge.segment_from(Some(20));
+    (20..40).for_each(|step| judge.point(loss, Some(step), None, 50.0));
+    let spikes: Vec<_> = judge.report().findings.into_iter().filter(|f| f.kind == Kind::Spike).collect();
+    assert!(spikes.iter().all(|f| f.fact("points").is_some_and(|n| n < 100.0)), "{spikes:?}");
 }
 
 mod hostile {

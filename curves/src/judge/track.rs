@@ -41,6 +41,17 @@ pub(super) struct Following {
     linear: bool,
 }
 
+/// What is odd about the steps of one metric.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Steps {
+    /// Values under the step of the value before them.
+    pub(super) repeated: u64,
+    /// How often a step is lower than the one before within one life, and where
+    /// that first was.
+    pub(super) back: u64,
+    pub(super) first_back: Option<(u64, u64)>,
+}
+
 /// One metric.
 #[derive(Debug, Clone)]
 pub(super) struct Track {
@@ -61,6 +72,7 @@ pub(super) struct Track {
     pub(super) dead: dead::Watch,
     pub(super) following: Option<Box<Following>>,
     pub(super) scale: Option<loss_scale::Watch>,
+    pub(super) steps: Steps,
     segment: u64,
 }
 
@@ -88,6 +100,7 @@ impl Track {
             dead: dead::Watch::default(),
             following: follow.then(Box::default),
             scale,
+            steps: Steps::default(),
             segment,
             traits,
         }
@@ -96,7 +109,15 @@ impl Track {
     /// Takes in one point of the run's `segment`-th life.
     pub(super) fn push(&mut self, step: Option<u64>, value: f64, segment: u64) {
         let back = step.zip(self.last_step).is_some_and(|(new, old)| new < old);
-        let resumed = std::mem::replace(&mut self.segment, segment) != segment || back;
+        let restarted = std::mem::replace(&mut self.segment, segment) != segment;
+        let resumed = restarted || back;
+        if !restarted {
+            self.steps.repeated += u64::from(step.is_some() && step == self.last_step);
+            if back {
+                self.steps.back += 1;
+                self.steps.first_back = self.steps.first_back.or(self.last_step.zip(step));
+            }
+        }
         self.count += 1;
         self.first_step = self.first_step.or(step);
         self.last = value;
@@ -123,7 +144,8 @@ impl Track {
         }
         let (seen, before, alarm) = (self.count, self.last_step, 1.0 / self.knobs.sensitivity.max(1e-9));
         if let Some(following) = &mut self.following {
-            following.push(step, value, resumed.then_some(before), seen, alarm);
+            let swings = self.traits.role == Role::Loss;
+            following.push(step, value, resumed.then_some(before), Moment { seen, alarm, swings });
         }
         self.sketch.push(step, value);
     }
@@ -143,8 +165,20 @@ impl Track {
     }
 }
 
+/// What a metric's watches need to know beside its points.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    /// Points so far.
+    seen: u64,
+    /// Thresholds are multiplied by it.
+    alarm: f64,
+    /// Whether it is looked at for swings.
+    swings: bool,
+}
+
 impl Following {
-    fn push(&mut self, step: Option<u64>, value: f64, resumed: Option<Option<u64>>, seen: u64, alarm: f64) {
+    fn push(&mut self, step: Option<u64>, value: f64, resumed: Option<Option<u64>>, now: Moment) {
+        let Moment { seen, alarm, swings } = now;
         if !self.linear && value <= 0.0 {
             self.linear = true;
             self.follower.restart();
@@ -166,7 +200,9 @@ impl Following {
             self.recent.pop_front();
         }
         self.recent.push_back((step, y));
-        self.oscillation.push(&self.recent, seen);
+        if swings {
+            self.oscillation.push(&self.recent, seen);
+        }
     }
 
     /// Level and noise from the newest points alone.

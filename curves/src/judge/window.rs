@@ -23,16 +23,42 @@ pub(super) struct SortedWindow {
 impl SortedWindow {
     /// Takes in a finite value and lets go of the oldest beyond `width`.
     pub(super) fn push(&mut self, value: f64, width: usize) {
-        while self.ring.len() >= width.max(1) {
+        let width = width.max(1);
+        while self.ring.len() > width {
             let Some(oldest) = self.ring.pop_front() else { break };
-            let at = self.sorted.partition_point(|v| *v < oldest);
+            let at = self.place(oldest);
             if at < self.sorted.len() {
                 self.sorted.remove(at);
             }
         }
+        let oldest = if self.ring.len() == width { self.ring.pop_front() } else { None };
         self.ring.push_back(value);
-        let at = self.sorted.partition_point(|v| *v < value);
-        self.sorted.insert(at, value);
+        let to = self.place(value);
+        let Some(from) = oldest.map(|oldest| self.place(oldest)).filter(|from| *from < self.sorted.len())
+        else {
+            self.sorted.insert(to, value);
+            return;
+        };
+        // One takes the place of the other: only what lies between them moves.
+        if from < to {
+            self.sorted.copy_within(from + 1..to, from);
+            self.sorted[to - 1] = value;
+        } else {
+            self.sorted.copy_within(to..from, to + 1);
+            self.sorted[to] = value;
+        }
+    }
+
+    /// How many values are smaller.
+    fn place(&self, value: f64) -> usize {
+        // Two short counts whose comparisons do not wait for each other, unlike those of halving.
+        const ROW: usize = 16;
+        let (rows, rest) = self.sorted.as_chunks::<ROW>();
+        let below = |row: &[f64]| row.iter().map(|v| usize::from(*v < value)).sum::<usize>();
+        let begun = rows.iter().map(|row| usize::from(row[0] < value)).sum::<usize>();
+        let Some(row) = begun.checked_sub(1) else { return if rows.is_empty() { below(rest) } else { 0 } };
+        let whole = row * ROW + below(&rows[row]);
+        if whole == rows.len() * ROW { whole + below(rest) } else { whole }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -56,21 +82,24 @@ impl SortedWindow {
 
     /// Median absolute deviation from the median.
     pub(super) fn mad(&self) -> f64 {
-        let centre = self.median();
-        let middle = self.sorted.len() / 2;
-        let (mut low, mut high, mut nearest) = (middle, middle, 0.0);
-        // Outwards from the median the deviations come in order of size.
-        for _ in 0..=middle {
-            let left = low.checked_sub(1).map(|i| centre - self.sorted[i]);
-            let right = self.sorted.get(high).map(|v| v - centre);
-            match (left, right) {
-                (Some(l), Some(r)) if l < r => (low, nearest) = (low - 1, l),
-                (_, Some(r)) => (high, nearest) = (high + 1, r),
-                (Some(l), None) => (low, nearest) = (low - 1, l),
-                (None, None) => break,
-            }
+        if self.sorted.is_empty() {
+            return 0.0;
         }
-        nearest
+        let centre = self.median();
+        // Deviations come in order of size on either side of the median; the
+        // smallest `middle + 1` of both are some of the left and the rest right.
+        let (left, right) = self.sorted.split_at(self.sorted.len() / 2);
+        let middle = left.len();
+        let below = |i: usize| centre - left[middle - 1 - i];
+        let above = |i: usize| right[i] - centre;
+        let (mut few, mut many) = (middle + 1 - right.len().min(middle + 1), middle);
+        while few < many {
+            let taken = few.midpoint(many);
+            if below(taken) < above(middle - taken) { few = taken + 1 } else { many = taken }
+        }
+        let of_left = few.checked_sub(1).map_or(0.0, below);
+        let of_right = (middle + 1).checked_sub(few + 1).map_or(0.0, above);
+        of_left.max(of_right)
     }
 }
 

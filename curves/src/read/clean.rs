@@ -27,15 +27,25 @@ pub(super) fn strip_escapes(line: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The line without times, levels and rank marks in front.
-pub(super) fn strip_prefixes(line: &str) -> &str {
+/// The line without times, levels and rank marks in front, and the rank that one of
+/// them names.
+pub(super) fn strip_prefixes(line: &str) -> (&str, Option<u32>) {
     let mut text = line.trim();
+    let mut rank = None;
     for _ in 0..6 {
+        rank = rank.or_else(|| rank_mark(text));
         let Some(rest) = bracketed(text).or_else(|| time(text)).or_else(|| level(text)) else { break };
         text = rest.trim_start_matches([' ', '\t', ':', '|', '>']);
         text = text.strip_prefix("- ").unwrap_or(text).trim_start();
     }
-    text
+    (text, rank)
+}
+
+/// The number in `[rank3]`, or in torchrun's `[default3]`.
+fn rank_mark(text: &str) -> Option<u32> {
+    let (inner, _) = text.strip_prefix('[')?.split_once(']')?;
+    let number = inner.strip_prefix("rank").or_else(|| inner.strip_prefix("default"))?;
+    (number.len() <= 6 && number.bytes().all(|b| b.is_ascii_digit())).then(|| number.parse().ok())?
 }
 
 /// `[rank0]:`, `[2026-01-31 10:00:00,123]`, `[INFO]`, `(pid=77)`; not `[5]`.
@@ -110,10 +120,19 @@ mod tests {
             "[INFO] 10:00:00 step 5",
             "2026-01-31 10:00:00.123 | WARNING  | step 5",
         ] {
-            assert_eq!(strip_prefixes(line), "step 5", "{line}");
+            assert_eq!(strip_prefixes(line).0, "step 5", "{line}");
         }
         for line in ["[5]\ttrain-loss:1", "information: 5", "-1.5", "(8) items"] {
-            assert_eq!(strip_prefixes(line), line);
+            assert_eq!(strip_prefixes(line), (line, None));
+        }
+        for (line, rank) in [
+            ("[rank3]: step 5", Some(3)),
+            ("2026-01-31 10:00:00 [rank12] step 5", Some(12)),
+            ("[default1]:step 5", Some(1)),
+            ("[rank]: step 5", None),
+            ("[rank99999999999]: step 5", None),
+        ] {
+            assert_eq!(strip_prefixes(line), ("step 5", rank), "{line}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! all     = one ("and"? one)*            side by side means "and"
 //! one     = "not" one | "(" any ")" | term
 //! term    = field op value               > >= < <= == = != ~
-//!         | key ":" word                 tag name id group project state label format path notes
+//!         | key ":" word                 tag name id group project state label format path notes commit
 //!         | "since" when | "before" when 7d 12h 2w 30m, or 2026-11-21
 //!         | word                         in name, id, tag, group, notes or path
 //! field   = word | "quoted" | min(field) | max(field) | last(field)
@@ -25,8 +25,8 @@ pub use evaluate::{Subject, normal};
 pub use parse::parse;
 
 /// Keys that take a word after a colon.
-pub const KEYS: [&str; 10] =
-    ["tag", "name", "id", "group", "project", "state", "label", "format", "path", "notes"];
+pub const KEYS: [&str; 11] =
+    ["tag", "name", "id", "group", "project", "state", "label", "format", "path", "notes", "commit"];
 
 /// What is compared.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +87,8 @@ pub enum Filter {
     Not(Box<Filter>),
     /// A comparison.
     Compare(Field, Op, Operand),
-    /// One of the texts of a key is this word, or begins with it where it ends with `*`.
+    /// One of the texts of a key is this word, or begins with it where it ends with
+    /// `*`; of notes, has it in it.
     Has(&'static str, String),
     /// Begun at or after.
     Since(When),

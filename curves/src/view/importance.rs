@@ -1,21 +1,35 @@
 //! Which settings go with the result, and how sure that is.
 //!
-//! For a setting with numbers: Spearman's rank correlation. For one with words:
-//! the share of the ranks' variance that lies between its values (Kruskal and
-//! Wallis' H by n - 1), as a correlation its square root. Both get a percentile
-//! interval from resampled runs and a p from permuted results. Runs that were
-//! chosen by a search are no independent trials, and settings that change
-//! together cannot be told apart: both are said, not mended.
+//! Results count by their ranks, so that one run that diverged does not decide.
+//! Two things are looked for. The share of the ranks' variance that lies between
+//! groups of runs with like values of a setting (Kruskal and Wallis' H by n - 1,
+//! lessened by what chance alone would give: Kelley's epsilon squared) sees an
+//! effect of any shape, such as an optimum in the middle. For settings with
+//! numbers Spearman's rank correlation sees a straight one with fewer runs. Both
+//! get an interval from resampled runs, and together one p: the chance that
+//! permuted results give as much of either. Below [`GROUPED`] runs groups are too
+//! small to say anything, and numbers have the correlation alone.
+//!
+//! A setting is looked at by itself: what only matters together with another is
+//! not seen. Runs that were chosen by a search are no independent trials, and
+//! settings that change together cannot be told apart: both are said, not mended.
+
+mod groups;
 
 use serde::{Deserialize, Serialize};
 
 use crate::number;
 use crate::statistics::holm;
+use groups::{Groups, ranks};
 
 /// Fewest runs: with fewer no order of the results can be told from chance.
 pub const FEWEST_RUNS: usize = 6;
-/// Resamples and permutations each.
+/// Fewest runs that groups are made of.
+pub const GROUPED: usize = 10;
+/// Resamples, and fewest permutations where the work allows them.
 const DRAWS: usize = 1000;
+/// Permutations times runs times settings, which bounds the time to seconds.
+const WORK: usize = 100_000_000;
 /// The same runs give the same answer.
 const SEED: u64 = 0x0b5e;
 /// Settings that are looked at.
@@ -35,17 +49,24 @@ pub struct Setting {
 pub struct Importance {
     /// The setting.
     pub name: String,
-    /// Whether its values are numbers; then the sign says whether more of it goes
-    /// with more of the result.
+    /// Whether its values are numbers; then the sign of the correlation says
+    /// whether more of it goes with more of the result.
     pub numeric: bool,
     /// How many different values it has.
     pub values: usize,
-    /// -1 to 1; for words 0 to 1.
+    /// Share of the variance of the results' ranks that lies between its values,
+    /// 0 to 1; `None` below [`GROUPED`] runs of a setting with numbers.
+    pub share: Option<f64>,
+    /// Its 95 % interval over resampled runs.
+    pub share_interval: Option<(f64, f64)>,
+    /// Spearman's rank correlation, -1 to 1; for words the root of the share.
     #[serde(with = "number")]
     pub correlation: f64,
     /// 95 % percentile interval over resampled runs.
     pub interval: (f64, f64),
-    /// Chance of as strong a correlation among permuted results.
+    /// The values with the smallest and with the largest results.
+    pub ends: Option<(String, String)>,
+    /// Chance of as much of either among permuted results.
     pub p: f64,
     /// The same, adjusted for the number of settings (Holm).
     pub p_adjusted: f64,
@@ -61,7 +82,7 @@ pub fn importance(settings: &[Setting], results: &[f64]) -> Option<Vec<Importanc
     if kept.len() < FEWEST_RUNS {
         return None;
     }
-    let results: Vec<f64> = kept.iter().map(|i| results[*i]).collect();
+    let results = ranks(&kept.iter().map(|i| results[*i]).collect::<Vec<_>>());
     let mut random = fastrand::Rng::with_seed(SEED);
     let columns: Vec<(&str, Column)> = settings
         .iter()
@@ -73,22 +94,28 @@ pub fn importance(settings: &[Setting], results: &[f64]) -> Option<Vec<Importanc
         .filter(|(_, column)| column.distinct > 1)
         .take(MAX_SETTINGS)
         .collect();
+    // A p that is to stay small after Holm's correction needs more permutations.
+    let most = WORK / (results.len() * columns.len().max(1));
+    let draws = (40 * columns.len()).max(DRAWS).min(most).max(200);
     let mut found: Vec<Importance> = columns
         .iter()
         .map(|(name, column)| {
-            let correlation = column.correlation(&results, None);
             let together = columns
                 .iter()
                 .filter(|(other, they)| other != name && column.moves_with(they))
                 .map(|(other, _)| (*other).to_owned())
                 .collect();
+            let share = column.groups.as_ref().map(|groups| groups.share(&results));
             Importance {
                 name: (*name).to_owned(),
                 numeric: column.numbers.is_some(),
                 values: column.distinct,
-                correlation,
+                share,
+                share_interval: column.groups.as_ref().map(|groups| groups.interval(&results, &mut random)),
+                correlation: column.correlation(&results),
                 interval: column.interval(&results, &mut random),
-                p: column.chance(&results, correlation, &mut random),
+                ends: column.groups.as_ref().and_then(|groups| groups.ends(&results)),
+                p: column.chance(&results, draws, &mut random),
                 p_adjusted: 1.0,
                 together,
             }
@@ -96,20 +123,23 @@ pub fn importance(settings: &[Setting], results: &[f64]) -> Option<Vec<Importanc
         .collect();
     let adjusted = holm(&found.iter().map(|one| one.p).collect::<Vec<_>>());
     found.iter_mut().zip(adjusted).for_each(|(one, p)| one.p_adjusted = p);
-    found.sort_by(|a, b| b.correlation.abs().total_cmp(&a.correlation.abs()));
+    let strength = |one: &Importance| one.share.unwrap_or(0.0).max(one.correlation.powi(2));
+    found.sort_by(|a, b| a.p.total_cmp(&b.p).then(strength(b).total_cmp(&strength(a))));
     Some(found)
 }
 
 struct Column {
+    /// Ranks of its values, where they are numbers.
     numbers: Option<Vec<f64>>,
     classes: Vec<usize>,
+    groups: Option<Groups>,
     distinct: usize,
 }
 
 impl Column {
     fn of(values: &[&str]) -> Self {
         let mut seen: Vec<&str> = Vec::new();
-        let classes = values
+        let classes: Vec<usize> = values
             .iter()
             .map(|value| {
                 seen.iter().position(|known| known == value).unwrap_or_else(|| {
@@ -120,88 +150,72 @@ impl Column {
             .collect();
         let numbers: Option<Vec<f64>> =
             values.iter().map(|value| value.parse().ok().filter(|v: &f64| v.is_finite())).collect();
-        Self { numbers, classes, distinct: seen.len() }
+        let groups = match &numbers {
+            Some(numbers) => (numbers.len() >= GROUPED).then(|| Groups::of_numbers(numbers)),
+            None => Some(Groups::of_words(&classes, &seen)),
+        };
+        Self { numbers: numbers.map(|numbers| ranks(&numbers)), classes, groups, distinct: seen.len() }
     }
 
     /// Whether the runs cannot tell one from the other.
     fn moves_with(&self, other: &Self) -> bool {
         match (&self.numbers, &other.numbers) {
-            (Some(a), Some(b)) => pearson(&ranks(a), &ranks(b)).abs() > 0.95,
+            (Some(a), Some(b)) => pearson(a, b).abs() > 0.95,
             _ => self.classes == other.classes && self.distinct < self.classes.len(),
         }
     }
 
-    /// Over all runs, or over those that were drawn.
-    fn correlation(&self, results: &[f64], drawn: Option<&[usize]>) -> f64 {
-        let all: Vec<usize>;
-        let drawn = if let Some(drawn) = drawn {
-            drawn
-        } else {
-            all = (0..results.len()).collect();
-            &all
-        };
-        let y = ranks(&drawn.iter().map(|i| results[*i]).collect::<Vec<_>>());
-        match &self.numbers {
-            Some(numbers) => pearson(&ranks(&drawn.iter().map(|i| numbers[*i]).collect::<Vec<_>>()), &y),
-            None => between(&drawn.iter().map(|i| self.classes[*i]).collect::<Vec<_>>(), self.distinct, &y),
+    fn correlation(&self, results: &[f64]) -> f64 {
+        match (&self.numbers, &self.groups) {
+            (Some(numbers), _) => pearson(numbers, results),
+            (None, Some(groups)) => groups.share(results).sqrt(),
+            (None, None) => 0.0,
         }
     }
 
     fn interval(&self, results: &[f64], random: &mut fastrand::Rng) -> (f64, f64) {
+        let Some(numbers) = &self.numbers else {
+            let interval = self.groups.as_ref().map(|groups| groups.interval(results, random));
+            return interval.map_or((0.0, 1.0), |(low, high)| (low.sqrt(), high.sqrt()));
+        };
         let n = results.len();
         let mut drawn: Vec<f64> = (0..DRAWS)
             .map(|_| {
                 let runs: Vec<usize> = (0..n).map(|_| random.usize(..n)).collect();
-                self.correlation(results, Some(&runs))
+                let of = |all: &[f64]| ranks(&runs.iter().map(|i| all[*i]).collect::<Vec<_>>());
+                pearson(&of(numbers), &of(results))
             })
             .collect();
         drawn.sort_by(f64::total_cmp);
         (drawn[DRAWS * 25 / 1000], drawn[DRAWS * 975 / 1000])
     }
 
-    fn chance(&self, results: &[f64], seen: f64, random: &mut fastrand::Rng) -> f64 {
-        let mut shuffled = results.to_vec();
-        let extreme = (0..DRAWS).filter(|_| {
-            random.shuffle(&mut shuffled);
-            self.correlation(&shuffled, None).abs() >= seen.abs() - 1e-12
-        });
-        (extreme.count() + 1) as f64 / (DRAWS + 1) as f64
+    /// As much as the setting explains, one way or the other.
+    fn explained(&self, results: &[f64]) -> f64 {
+        let straight = self.numbers.as_ref().map_or(0.0, |numbers| pearson(numbers, results).powi(2));
+        self.groups.as_ref().map_or(0.0, |groups| groups.share(results)).max(straight)
     }
-}
 
-/// Ranks from 0; equal values share the mean of theirs.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut from = 0;
-    while from < order.len() {
-        let alike = order[from..].iter().take_while(|i| values[**i] == values[order[from]]).count().max(1);
-        let rank = from as f64 + (alike - 1) as f64 / 2.0;
-        order[from..from + alike].iter().for_each(|i| ranks[*i] = rank);
-        from += alike;
+    fn chance(&self, results: &[f64], draws: usize, random: &mut fastrand::Rng) -> f64 {
+        let seen = self.explained(results);
+        let mut shuffled = results.to_vec();
+        let extreme = (0..draws).filter(|_| {
+            random.shuffle(&mut shuffled);
+            self.explained(&shuffled) >= seen - 1e-12
+        });
+        (extreme.count() + 1) as f64 / (draws + 1) as f64
     }
-    ranks
 }
 
 fn pearson(x: &[f64], y: &[f64]) -> f64 {
     let n = x.len() as f64;
     let (mx, my) = (x.iter().sum::<f64>() / n, y.iter().sum::<f64>() / n);
-    let sum = |f: &dyn Fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| f(x - mx, y - my)).sum::<f64>();
-    let (xy, xx, yy) = (sum(&|x, y| x * y), sum(&|x, _| x * x), sum(&|_, y| y * y));
-    if xx > 0.0 && yy > 0.0 { (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0) } else { 0.0 }
-}
-
-fn between(classes: &[usize], count: usize, y: &[f64]) -> f64 {
-    let mean = y.iter().sum::<f64>() / y.len() as f64;
-    let mut sums = vec![(0.0, 0.0); count];
-    for (class, y) in classes.iter().zip(y) {
-        sums[*class].0 += y - mean;
-        sums[*class].1 += 1.0;
+    let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
+    for (x, y) in x.iter().zip(y) {
+        let (x, y) = (x - mx, y - my);
+        (xy, xx, yy) = (xy + x * y, xx + x * x, yy + y * y);
     }
-    let all: f64 = y.iter().map(|y| (y - mean).powi(2)).sum();
-    let inside: f64 = sums.iter().filter(|(_, n)| *n > 0.0).map(|(sum, n)| sum * sum / n).sum();
-    if all > 0.0 { (inside / all).clamp(0.0, 1.0).sqrt() } else { 0.0 }
+    if xx > 0.0 && yy > 0.0 { (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -239,14 +253,72 @@ mod tests {
     }
 
     #[test]
+    fn an_optimum_in_the_middle_is_seen_although_nothing_goes_straight() {
+        let mut random = fastrand::Rng::with_seed(2);
+        let rates: Vec<f64> = (0..24).map(|run| f64::from(run % 12) / 11.0).collect();
+        let results: Vec<f64> = rates.iter().map(|rate| (rate - 0.5).powi(2) + 0.02 * random.f64()).collect();
+        let other = setting("other", (0..24).map(|_| random.f64().to_string()));
+        let found = importance(&[other, setting("lr", rates.iter().map(ToString::to_string))], &results)
+            .expect("enough runs");
+        let lr = &found[0];
+        assert_eq!(lr.name, "lr", "{found:?}");
+        assert!(lr.correlation.abs() < 0.2 && lr.p_adjusted < 0.01, "{lr:?}");
+        let (share, interval) = (lr.share.expect("groups"), lr.share_interval.expect("groups"));
+        assert!(share > 0.5 && interval.0 > 0.2 && interval.0 <= share && share <= interval.1, "{lr:?}");
+        let (least, _) = lr.ends.clone().expect("groups");
+        let ends: Vec<f64> = least.split(" to ").filter_map(|end| end.parse().ok()).collect();
+        assert!(ends.iter().all(|end| (0.25..0.75).contains(end)), "{least}");
+        assert!(found[1].p_adjusted > 0.05, "{:?}", found[1]);
+        // Below ten runs there is nothing but the correlation.
+        let few = importance(&[setting("lr", rates[..9].iter().map(ToString::to_string))], &results[..9]);
+        assert_eq!(few.expect("nine runs")[0].share, None);
+    }
+
+    #[test]
+    fn two_settings_at_once_are_told_from_a_third() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let values = |random: &mut fastrand::Rng| (0..60).map(|_| random.f64()).collect::<Vec<f64>>();
+        let (lr, decay, none) = (values(&mut random), values(&mut random), values(&mut random));
+        let kinds: Vec<&str> = (0..60).map(|i| ["a", "b", "c"][i % 3]).collect();
+        let results: Vec<f64> = (0..60)
+            .map(|i| {
+                let kind = if kinds[i] == "b" { 0.3 } else { 0.0 };
+                3.0 * (lr[i] - 0.5).powi(2) + 0.6 * decay[i] + kind + 0.1 * random.f64()
+            })
+            .collect();
+        let texts = |all: &[f64]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let found = importance(
+            &[
+                setting("none", texts(&none)),
+                setting("lr", texts(&lr)),
+                setting("decay", texts(&decay)),
+                setting("kind", kinds.iter().map(|kind| (*kind).to_owned())),
+            ],
+            &results,
+        )
+        .expect("enough runs");
+        let sure: Vec<&str> =
+            found.iter().filter(|one| one.p_adjusted < 0.05).map(|one| one.name.as_str()).collect();
+        assert!(sure.contains(&"lr") && sure.contains(&"decay") && sure.contains(&"kind"), "{found:?}");
+        assert!(!sure.contains(&"none"), "{found:?}");
+    }
+
+    #[test]
     fn chance_alone_is_seldom_called_important() {
         let mut random = fastrand::Rng::with_seed(9);
-        let wrong = (0..100).filter(|_| {
-            let results: Vec<f64> = (0..8).map(|_| random.f64()).collect();
-            let values = (0..8).map(|_| random.f64().to_string()).collect::<Vec<_>>();
-            let found = importance(&[setting("x", values)], &results).expect("eight runs");
-            found[0].p_adjusted < 0.05
-        });
-        assert!(wrong.count() <= 12);
+        for (runs, kinds) in [(8, 0), (12, 0), (24, 0), (24, 4), (40, 0)] {
+            let wrong = (0..100).filter(|_| {
+                let results: Vec<f64> = (0..runs).map(|_| random.f64()).collect();
+                let value = |random: &mut fastrand::Rng| match kinds {
+                    0 => random.f64().to_string(),
+                    kinds => format!("kind{}", random.u32(..kinds)),
+                };
+                let values = (0..runs).map(|_| value(&mut random)).collect::<Vec<_>>();
+                let found = importance(&[setting("x", values)], &results).expect("enough runs");
+                found.first().is_some_and(|one| one.p_adjusted < 0.05)
+            });
+            // Five are expected; more than eleven come once in a hundred times.
+            assert!(wrong.count() <= 11, "{runs} runs, {kinds} kinds");
+        }
     }
 }

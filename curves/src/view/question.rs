@@ -2,14 +2,22 @@
 //! wish for order, which are shown. A question with one word that no rule knows
 //! is not answered by half: it is refused with that word.
 
+mod words;
+
 use super::filter::parse;
+use words::{count, is_empty, is_name, meaning, order};
+
+/// Words that a name may be made of: `val loss`.
+const NAME: usize = 4;
+/// Runs that are meant where several are.
+const SEVERAL: usize = 5;
 
 /// What a question comes to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Question {
     /// The filter, in its own language.
     pub filter: String,
-    /// Best or worst first.
+    /// Which runs first.
     pub order: Option<Order>,
     /// By this metric; `None` is the one that runs are judged by.
     pub metric: Option<String>,
@@ -26,81 +34,11 @@ pub enum Order {
     Worst,
     /// The newest.
     Newest,
+    /// The smallest value, whether that is good or bad.
+    Lowest,
+    /// The largest value.
+    Highest,
 }
-
-/// Words without a meaning of their own.
-const EMPTY: [&str; 40] = [
-    "show",
-    "me",
-    "the",
-    "all",
-    "runs",
-    "run",
-    "which",
-    "what",
-    "is",
-    "are",
-    "was",
-    "were",
-    "of",
-    "from",
-    "in",
-    "with",
-    "and",
-    "that",
-    "have",
-    "has",
-    "had",
-    "did",
-    "do",
-    "list",
-    "find",
-    "my",
-    "a",
-    "an",
-    "get",
-    "give",
-    "whose",
-    "where",
-    "on",
-    "for",
-    "please",
-    "any",
-    "there",
-    "experiments",
-    "experiment",
-    "trainings",
-];
-
-/// Words that are a filter by themselves.
-const MEANING: [(&str, &str); 26] = [
-    ("failed", "state == failed"),
-    ("crashed", "state == failed"),
-    ("failing", "state == failed"),
-    ("finished", "state == finished"),
-    ("completed", "state == finished"),
-    ("done", "state == finished"),
-    ("successful", "state == finished"),
-    ("running", "state == running"),
-    ("active", "state == running"),
-    ("diverged", "label:diverged"),
-    ("diverging", "label:diverged"),
-    ("overfit", "label:overfit"),
-    ("overfitting", "label:overfit"),
-    ("stalled", "label:stalled"),
-    ("stuck", "label:stalled"),
-    ("plateaued", "label:plateau*"),
-    ("healthy", "label:healthy"),
-    ("unhealthy", "not label:healthy"),
-    ("nan", "label:diverged"),
-    ("favorite", "tag:favorite"),
-    ("favorites", "tag:favorite"),
-    ("favourite", "tag:favorite"),
-    ("favourites", "tag:favorite"),
-    ("today", "since 1d"),
-    ("yesterday", "since 2d and before 1d"),
-    ("unfinished", "not state == finished"),
-];
 
 /// Understands a question.
 ///
@@ -110,6 +48,7 @@ pub fn understand(text: &str) -> Result<Question, String> {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower
         .split(|c: char| c.is_whitespace() || "?!,;".contains(c))
+        .map(|word| word.trim_end_matches('.'))
         .filter(|word| !word.is_empty())
         .collect();
     let mut question = Question::default();
@@ -119,41 +58,61 @@ pub fn understand(text: &str) -> Result<Question, String> {
         let rest = words.get(at + 1..).unwrap_or_default();
         let used = ordered(word, rest, &mut question)
             .or_else(|| period(word, rest, &mut parts))
-            .or_else(|| compared(word, rest, &mut parts))
+            .or_else(|| negated(word, rest, &mut parts))
+            .or_else(|| compared(&words[at..], &mut parts))
             .or_else(|| tagged(word, rest, &mut parts))
-            .or_else(|| {
-                let meaning = MEANING.iter().find(|(known, _)| *known == word);
-                meaning.map(|(_, filter)| parts.push((*filter).to_owned())).map(|()| 1)
-            })
-            .or_else(|| EMPTY.contains(&word).then_some(1));
+            .or_else(|| meaning(word).map(|filter| parts.push(filter.to_owned())).map(|()| 1))
+            .or_else(|| is_empty(word).then_some(1));
         at += used.ok_or_else(|| word.to_owned())?;
+    }
+    // `the best runs` are several, `the best run` is one.
+    let several = if words.contains(&"runs") || words.contains(&"experiments") { SEVERAL } else { 1 };
+    if question.order.is_some() {
+        question.top = question.top.or(Some(several));
+    } else if question.metric.is_some() {
+        question.order = Some(Order::Best);
     }
     question.filter = parts.join(" and ");
     // What the rules make must be of the language; a rule that does not is a fault.
     parse(&question.filter).map(|_| question).map_err(|error| error.message)
 }
 
-/// `best 3 runs by val/loss`: how many words that took.
+/// `best 3 runs by val loss`, `three best runs`, `best val_acc`, `lowest loss`:
+/// how many words that took.
 fn ordered(word: &str, rest: &[&str], question: &mut Question) -> Option<usize> {
-    let order = match word {
-        "best" | "top" => Order::Best,
-        "worst" => Order::Worst,
-        "newest" | "latest" | "recent" => Order::Newest,
-        "by" => {
-            question.metric = Some((*rest.first()?).to_owned());
-            return Some(2);
+    if word == "by" {
+        // `by the lowest loss`: the order follows.
+        let skip = rest.iter().take_while(|word| is_empty(word)).count();
+        if rest.get(skip).is_some_and(|word| order(word).is_some()) {
+            return Some(1 + skip);
         }
-        _ => return None,
-    };
-    question.order = Some(order);
-    if let Some(count) = rest.first().and_then(|count| count.parse().ok()) {
-        question.top = Some(count);
-        return Some(2);
+        let (name, used) = name(rest.get(skip..)?)?;
+        question.metric = Some(name);
+        return Some(1 + skip + used);
     }
-    // `the best runs` are several, `the best run` is one.
-    let one = matches!(rest.first(), Some(&("run" | "experiment" | "training")) | None);
-    question.top = question.top.or(if one { Some(1) } else { Some(5) });
-    Some(1)
+    if let Some(number) = count(word)
+        && rest.first().is_some_and(|word| order(word).is_some())
+    {
+        question.top = Some(number);
+        return Some(1);
+    }
+    question.order = Some(order(word)?);
+    let mut used = 0;
+    if let Some(number) = rest.first().and_then(|word| count(word)) {
+        question.top = Some(number);
+        used = 1;
+    }
+    if let Some((name, words)) = name(rest.get(used..).unwrap_or_default()) {
+        question.metric = Some(name);
+        used += words;
+    }
+    Some(1 + used)
+}
+
+/// The name that stands first, and of how many words it is.
+fn name(words: &[&str]) -> Option<(String, usize)> {
+    let used = words.iter().take(NAME).take_while(|word| is_name(word)).count();
+    (used > 0).then(|| (words[..used].join(" "), used))
 }
 
 /// `last week`, `last 3 days`, `this month`.
@@ -183,23 +142,45 @@ fn period(word: &str, rest: &[&str], parts: &mut Vec<String>) -> Option<usize> {
     Some(3)
 }
 
-/// `loss below 0.3`, `accuracy of at least 80%`.
-fn compared(word: &str, rest: &[&str], parts: &mut Vec<String>) -> Option<usize> {
-    let skip = rest.iter().take_while(|word| matches!(**word, "is" | "of" | "was")).count();
+/// `not finished`, `did not diverge`.
+fn negated(word: &str, rest: &[&str], parts: &mut Vec<String>) -> Option<usize> {
+    matches!(word, "not" | "never" | "didn't" | "without" | "no").then_some(())?;
+    let filter = meaning(rest.first()?)?;
+    parts.push(format!("not ({filter})"));
+    Some(2)
+}
+
+/// `val loss below 0.3`, `accuracy of at least 80%`, `lr is 0.1`, `optimizer is adam`.
+fn compared(words: &[&str], parts: &mut Vec<String>) -> Option<usize> {
+    let (name, used) = name(words)?;
+    let rest = words.get(used..)?;
+    let skip = rest.iter().take_while(|word| matches!(**word, "is" | "of" | "was" | "equals")).count();
+    let said = rest.get(..skip).is_some_and(|words| words.iter().any(|word| *word != "of"));
     let after = rest.get(skip..)?;
-    let (op, used) = match *after {
+    let (op, more) = match *after {
         ["above" | "over", ..] => (">", 1),
         ["below" | "under", ..] => ("<", 1),
         ["greater" | "higher" | "more", "than", ..] => (">", 2),
         ["less" | "lower" | "smaller" | "fewer", "than", ..] => ("<", 2),
         ["at", "least", ..] => (">=", 2),
         ["at", "most", ..] => ("<=", 2),
+        ["not", ..] if skip > 0 => ("!=", 1),
+        _ => ("==", 0),
+    };
+    let value = *after.get(more)?;
+    let number = value.trim_end_matches(['%', 'k', 'm']).parse::<f64>().is_ok();
+    let value = match (number, op) {
+        (true, _) => value.to_owned(),
+        (false, "==" | "!=") if said && (is_name(value) || value == "nan") => format!("\"{}\"", bare(value)),
         _ => return None,
     };
-    let value = *after.get(used)?;
-    value.trim_end_matches(['%', 'k', 'm']).parse::<f64>().ok()?;
-    parts.push(format!("\"{}\" {op} {value}", word.replace(['\\', '"'], "")));
-    Some(1 + skip + used + 1)
+    parts.push(format!("\"{}\" {op} {value}", bare(&name)));
+    Some(used + skip + more + 1)
+}
+
+/// Text that can stand in quotes.
+fn bare(text: &str) -> String {
+    text.replace(['\\', '"'], "")
 }
 
 /// `tagged baseline`.
@@ -211,7 +192,7 @@ fn tagged(word: &str, rest: &[&str], parts: &mut Vec<String>) -> Option<usize> {
         "project" => "project",
         _ => return None,
     };
-    let name = rest.first()?.replace(['\\', '"'], "");
+    let name = bare(rest.first()?);
     parts.push(format!("{key}:\"{name}\""));
     Some(2)
 }
@@ -231,11 +212,30 @@ mod tests {
             ("runs with val_acc above 80%", "\"val_acc\" > 80%", None, None),
             ("runs whose loss is less than 0.3 tagged base", "\"loss\" < 0.3 and tag:\"base\"", None, None),
             ("the latest experiments", "", Some(Order::Newest), Some(5)),
+            ("which run has the lowest val loss", "", Some(Order::Lowest), Some(1)),
+            ("best val_acc", "", Some(Order::Best), Some(1)),
+            ("top 3 runs by val acc", "", Some(Order::Best), Some(3)),
+            ("show me the three best runs by val_loss", "", Some(Order::Best), Some(3)),
+            ("runs where lr is 0.1", "\"lr\" == 0.1", None, None),
+            ("runs with the optimizer equals Adam.", "\"optimizer\" == \"adam\"", None, None),
+            ("how many runs diverged", "label:diverged", None, None),
+            ("which runs did not diverge?", "not (label:diverged)", None, None),
+            ("runs with val loss below 0.3", "\"val loss\" < 0.3", None, None),
+            ("worst run", "", Some(Order::Worst), Some(1)),
         ] {
             let found = understand(text).expect(text);
             assert_eq!((found.filter.as_str(), found.order, found.top), (filter, order, top), "{text}");
         }
-        assert_eq!(understand("best run by val/loss").map(|q| q.metric), Ok(Some("val/loss".into())));
+        for (text, metric) in [
+            ("best run by val/loss", Some("val/loss")),
+            ("which run has the lowest val loss", Some("val loss")),
+            ("best val_acc", Some("val_acc")),
+            ("top 3 runs by val acc", Some("val acc")),
+            ("runs by the highest accuracy of last week", Some("accuracy")),
+            ("best runs today", None),
+        ] {
+            assert_eq!(understand(text).map(|q| q.metric), Ok(metric.map(str::to_owned)), "{text}");
+        }
         assert_eq!(understand("runs that smell of roses"), Err("smell".into()));
     }
 

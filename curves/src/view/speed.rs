@@ -7,6 +7,7 @@ use super::course::groups;
 use super::matching::first_reaching;
 use crate::downsample::Place;
 use crate::judge::schema::Direction;
+use crate::judge::short;
 use crate::number;
 
 /// Groups of a course, as the best of single values is noise.
@@ -28,6 +29,20 @@ pub struct Speed {
     /// of each; above 1 the first is faster.
     #[serde(with = "number::option")]
     pub factor: Option<f64>,
+}
+
+/// How fast the one is that a factor above 1 makes the faster.
+#[must_use]
+pub fn times_as_fast(factor: f64) -> String {
+    let (faster, slower) = (short(factor), short(1.0 / factor));
+    // What rounds to one is no difference.
+    if faster == "1" || slower == "1" {
+        "as fast".to_owned()
+    } else if factor > 1.0 {
+        format!("{faster} times as fast")
+    } else {
+        format!("{slower} times slower")
+    }
 }
 
 /// Compares two courses; `None` where a run has no values or the direction is
@@ -57,6 +72,19 @@ mod tests {
 
     fn falling(length: u64, rate: f64) -> Vec<Place> {
         (0..length).map(|i| (i, 1.0 / (1.0 + rate * i as f64))).collect()
+    }
+
+    #[test]
+    fn one_time_as_fast_is_as_fast() {
+        for (factor, text) in [
+            (1.0, "as fast"),
+            (1.000_01, "as fast"),
+            (0.999_99, "as fast"),
+            (1.333_33, "1.333 times as fast"),
+            (0.5, "2 times slower"),
+        ] {
+            assert_eq!(times_as_fast(factor), text);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use curves::format::{
     Aim, ClearMl, Console, Delimited, JsonLines, MlflowMeta, MlflowMetric, Neptune, PluginLines, Schema,
-    TensorBoard, TrainerState, Wandb, clearml_task, detect,
+    TensorBoard, TrainerState, Wandb, WandbCloud, clearml_task, detect,
 };
 use curves::log::{Counts, Metric, Names, Reader, Record, Row, Sink};
 
@@ -12,8 +12,9 @@ use curves::log::{Counts, Metric, Names, Reader, Record, Row, Sink};
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Every target; the names of directories in `fuzz/corpus`.
-pub(crate) const TARGETS: [Target; 11] = [
+pub(crate) const TARGETS: [Target; 12] = [
     ("wandb", wandb),
+    ("wandb_cloud", wandb_cloud),
     ("tensorboard", tensorboard),
     ("aim", aim),
     ("clearml", clearml),
@@ -92,6 +93,11 @@ pub(crate) fn wandb(bytes: &[u8]) {
     bears(|| Box::new(Wandb::resumed()), bytes);
 }
 
+/// What was copied from W&B's server.
+pub(crate) fn wandb_cloud(bytes: &[u8]) {
+    bears(|| Box::new(WandbCloud::new()), bytes);
+}
+
 /// An event file.
 pub(crate) fn tensorboard(bytes: &[u8]) {
     bears(|| Box::new(TensorBoard::new()), bytes);
@@ -110,7 +116,7 @@ pub(crate) fn aim(bytes: &[u8]) {
         aim.log(bytes);
         aim.table(bytes);
     }
-    for run in ["e66a6a72e9b14bd08e949694", ""] {
+    for run in ["e66a6a72e9b14bd08e949694", "abd8b7cea64743199f42b06f", ""] {
         aim.push(run, &mut Heard::default());
     }
     assert!(aim.counts().bytes >= bytes.len() as u64);

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::cloud::{CLOUD, cloud};
 use super::{
     Trace, console, csv, data, jsonl, mlflow_meta, mlflow_metric, plugin, tensorboard, trainer, wandb,
 };
@@ -40,6 +41,7 @@ fn cases() -> Vec<Case> {
         case("trainer", trainer, part("hf_trainer_state.json", 1500), Some(pieces), false),
         case("metric", mlflow_metric, part("mlflow-train-loss", 1000), Some(lines), false),
         case("meta", mlflow_meta, data("mlflow-meta.yaml"), Some(lines), false),
+        case("wandb cloud", cloud, CLOUD.as_bytes().to_vec(), Some(lines), false),
         case("plugin", plugin, PLUGIN.as_bytes().to_vec(), Some(lines), false),
         case("hf console", console, data("hf_stdout.txt"), None, false),
         case("keras console", console, data("keras_stdout.txt"), None, false),

@@ -7,6 +7,7 @@
 //! the programs passed to the tools.
 
 mod aim;
+mod cloud;
 mod detection;
 mod hostile;
 mod others;

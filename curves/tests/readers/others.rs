@@ -159,6 +159,36 @@ fn events_and_settings_of_clearml() {
 }
 
 #[test]
+fn of_a_damaged_list_of_clearml_all_events_but_the_damaged_are_read() {
+    let event = |step: usize| {
+        format!(
+            "{{\"timestamp\": 1, \"type\": \"training_stats_scalar\", \"iter\": {step}, \
+             \"metric\": \"loss\", \"variant\": \"loss\", \"value\": 0.5}}"
+        )
+    };
+    let text = format!("[{}]\n", (0..100).map(event).collect::<Vec<_>>().join(", "));
+    let steps = |bytes: &[u8]| {
+        let mut reader = ClearMl::new();
+        let mut log = Collected::default();
+        bytes.chunks(7).for_each(|piece| reader.feed(piece, &mut log));
+        reader.finish(&mut log);
+        let counts = *reader.counts();
+        (pairs(&log, "loss").iter().filter_map(|pair| pair.0).collect::<Vec<u64>>(), counts)
+    };
+    assert_eq!(steps(text.as_bytes()).0, (0..100).collect::<Vec<u64>>());
+    // Cut within the 51st event; then with a quote of the same one lost.
+    let at = text.find("\"iter\": 50").unwrap();
+    let (read, counts) = steps(&text.as_bytes()[..at]);
+    assert_eq!((read, counts.corrupt.count), ((0..50).collect::<Vec<u64>>(), 0));
+    assert!(counts.torn.count > 0, "{counts:?}");
+    let mut bad = text.clone().into_bytes();
+    bad[at] = b'x';
+    let (read, counts) = steps(&bad);
+    assert_eq!(read, (0..100).filter(|step| *step != 50).collect::<Vec<u64>>());
+    assert_eq!((counts.corrupt.count, counts.torn.count), (1, 0));
+}
+
+#[test]
 fn rows_of_databases() {
     let mut log = Collected::default();
     let mut rows = MlflowRows::new();

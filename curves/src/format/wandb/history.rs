@@ -3,7 +3,7 @@
 use super::super::fields;
 use super::super::json::{self, Lexer, MAX_DEPTH};
 use super::super::protobuf::Fields;
-use super::Item;
+use super::{Item, MAX_PARTS};
 use crate::log::{Record, Sink};
 use crate::number::as_step;
 
@@ -42,12 +42,7 @@ impl History {
                         self.fields.drop_value();
                         continue;
                     };
-                    match item.path() {
-                        [b"_step"] => step = number(&item).and_then(as_step),
-                        [b"_timestamp"] => time = number(&item).filter(|time| time.is_finite()),
-                        [b"_runtime"] | [b"_wandb", ..] => {}
-                        _ => self.item(&item),
-                    }
+                    self.member(&item, &mut step, &mut time);
                 }
                 2 => {
                     let num = Fields::new(wire.bytes()).find(|(field, _)| *field == 1);
@@ -59,15 +54,48 @@ impl History {
         if fields.is_broken() {
             return None;
         }
+        Some(self.end(step.or(given).unwrap_or(0), time, sink))
+    }
+
+    /// Pushes a row that is one JSON object, as W&B's server gives them: values
+    /// left out, `None` when it is none or has no step.
+    pub(super) fn json_row(&mut self, lexer: &mut Lexer<'_>, sink: &mut dyn Sink) -> Option<u64> {
+        self.fields.begin();
+        self.media.clear();
+        let (mut step, mut time) = (None, None);
+        lexer.object(|lexer, key| {
+            lexer.peek()?;
+            let from = lexer.at;
+            lexer.skip()?;
+            let key = key.text();
+            let mut item = Item { parts: [&[]; MAX_PARTS], count: 1, json: &[], number: None };
+            item.parts[0] = key.as_bytes();
+            item.json = lexer.text.get(from..lexer.at)?;
+            self.member(&item, &mut step, &mut time);
+            Some(())
+        })?;
+        Some(self.end(step?, time, sink))
+    }
+
+    #[inline]
+    fn member(&mut self, item: &Item<'_>, step: &mut Option<u64>, time: &mut Option<f64>) {
+        match item.path() {
+            [b"_step"] => *step = number(item).and_then(as_step),
+            [b"_timestamp"] => *time = number(item).filter(|time| time.is_finite()),
+            [b"_runtime"] | [b"_wandb", ..] => {}
+            _ => self.item(item),
+        }
+    }
+
+    fn end(&mut self, step: u64, time: Option<f64>, sink: &mut dyn Sink) -> u64 {
         if !self.media.is_empty() {
             self.media.sort_unstable();
             self.fields.drop_below(&self.media);
         }
-        let step = step.or(given).unwrap_or(0);
         if self.began() {
             sink.record(Record::Segment { from: Some(step) });
         }
-        Some(self.fields.end_at(Some(step), time, sink))
+        self.fields.end_at(Some(step), time, sink)
     }
 
     #[inline]

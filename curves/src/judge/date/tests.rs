@@ -56,3 +56,21 @@ fn short_and_level_curves_have_no_date() {
         assert!(stretch.is_none_or(|s| s.cost(s.range().0) > 1e100 || n >= 4 * SIDE), "{n}");
     }
 }
+
+#[test]
+fn the_course_of_training_is_quieter_than_its_nodes_and_not_bent() {
+    let clean = |x: f64| 0.5 + (-x / 20.0).exp();
+    let series = noisy(100, 0.04, 1, true, |x| clean(x).ln());
+    for seed in 0..20 {
+        let training = noisy(500, 0.08, seed, false, |x| clean(x / 5.0).ln());
+        let training = Series { x: (0..500).map(|i| f64::from(i) / 5.0).collect(), ..training };
+        let course = guide::guide(&series, &training, true).expect("long enough");
+        // Up to a factor, which any fit takes up.
+        let away: Vec<f64> = course.iter().zip(&series.x).map(|(c, x)| c.ln() - clean(*x).ln()).collect();
+        let mean = away.iter().sum::<f64>() / 100.0;
+        let rms = (away.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / 100.0).sqrt();
+        assert!(rms < 0.04, "half of the noise of a node: {rms}");
+    }
+    let short = noisy(9, 0.1, 1, false, |x| -x);
+    assert!(guide::guide(&series, &short, true).is_none());
+}

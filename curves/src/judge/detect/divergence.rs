@@ -55,7 +55,7 @@ fn settled(view: &View<'_>, beside: &[&View<'_>]) -> Option<Finding> {
     if !lost_it {
         return None;
     }
-    let (_, step) = onset(view, &rise, Change::Leap, (&view.levels.from, &view.levels.y), beside);
+    let (_, step) = onset(view, &rise, Change::Leap, (&view.levels.from, &view.levels.y), beside, None);
     let first = dated(view, step);
     Some(describe(view, first, [start, best, last], OF_GAIN * gain))
 }

@@ -11,6 +11,9 @@ const VANISHED: f64 = 1e-3;
 const LASTING: f64 = 0.1;
 /// A start so near the peak has no warm-up.
 const WARM: f64 = 0.9;
+/// A loss that was lost before it had so many values learned nothing, and nothing
+/// says that a third of the rate would do.
+const AT_ONCE: u64 = 10;
 /// Share of the run that is its beginning.
 const EARLY: f64 = 0.08;
 
@@ -60,13 +63,27 @@ fn too_high(rate: &View<'_>, loss: Option<&View<'_>>, others: &[Finding]) -> Opt
         threshold: 0.5 * peak,
         evidence: facts([("learning rate there", now), ("highest learning rate", peak)]),
         recommendation: format!(
-            "{what}{} came at a learning rate of {}, {}% of its highest: try {}",
+            "{what}{} came at a learning rate of {}, {}% of its highest: {}",
             at(first),
             short(now),
             (100.0 * now / peak).round(),
-            short(now / 3.0)
+            match loss.map(|l| values_before(l, first)) {
+                Some(few) if few < AT_ONCE => {
+                    format!(
+                        "it was lost after {few} of its values, so search upwards from rates far below it"
+                    )
+                }
+                _ => format!("try {}", short(now / 3.0)),
+            }
         ),
     })
+}
+
+/// How many finite values a loss had before `step`; all of them where no step is
+/// known.
+fn values_before(loss: &View<'_>, step: Option<u64>) -> u64 {
+    let before = loss.curve.nodes.iter().filter(|n| step.is_none_or(|step| n.first_step() < Some(step)));
+    before.map(|n| u64::from(n.n)).sum()
 }
 
 /// A loss that leapt up in its first points and has been flat since: the step

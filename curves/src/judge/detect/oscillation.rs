@@ -52,12 +52,10 @@ impl Watch {
         let newest: Vec<(Option<u64>, f64)> =
             recent.range(recent.len().saturating_sub(LOOKED_AT)..).copied().collect();
         let values: Vec<f64> = newest.iter().map(|p| p.1).collect();
-        let away = detrended(&values);
         let half = values.len().saturating_sub(LOOKED_AT / 2);
-        let found = swing(&away, 1.0).or_else(|| {
-            let half = (half > 0).then(|| detrended(&values[half..]))?;
-            swing(&half, OF_HALF)
-        });
+        let look =
+            |part: &[f64], times| may_swing(part, times).then(|| swing(&detrended(part), times)).flatten();
+        let found = look(&values, 1.0).or_else(|| look(values.get(half..).filter(|_| half > 0)?, OF_HALF));
         let Some(swing) = found else {
             self.misses += 1;
             if self.misses > QUIET {
@@ -66,7 +64,7 @@ impl Watch {
             return;
         };
         if self.first.is_none() {
-            self.first = Some(newest[began(&away)].0);
+            self.first = Some(newest[began(&detrended(&values))].0);
             self.strongest = swing;
         }
         self.misses = 0;
@@ -106,31 +104,94 @@ impl Watch {
 /// Less the line through them.
 fn detrended(values: &[f64]) -> Vec<f64> {
     let slope = fit::theil_sen(&values.iter().step_by(2).copied().collect::<Vec<_>>()) / 2.0;
+    level(values, slope)
+}
+
+/// Less a line of that slope, and nothing wilder than four deviations.
+fn level(values: &[f64], slope: f64) -> Vec<f64> {
     let flat: Vec<f64> = values.iter().enumerate().map(|(i, v)| v - slope * i as f64).collect();
-    let centre = fit::median_of(&flat);
-    let mut size: Vec<f64> = flat.iter().map(|v| (v - centre).abs()).collect();
-    let bound = 4.0 * 1.4826 * fit::median(&mut size).unwrap_or(0.0);
+    // Where the median and the median deviation of noise without wild values lie.
+    let (mean, sd) = mean_and_sd(&flat);
+    let centre = fit::median_near(&flat, mean, 0.35 * sd);
+    let size: Vec<f64> = flat.iter().map(|v| (v - centre).abs()).collect();
+    let bound = 4.0 * 1.4826 * fit::median_near(&size, 0.65 * sd, 0.25 * sd);
     flat.into_iter().map(|v| (v - centre).clamp(-bound, bound)).collect()
+}
+
+/// Of several sums side by side, so that no addition waits for the one before it.
+fn mean_and_sd(values: &[f64]) -> (f64, f64) {
+    const WIDE: usize = 8;
+    let (mut sums, mut squares) = ([0.0; WIDE], [0.0; WIDE]);
+    let first = values.first().copied().unwrap_or(0.0);
+    for part in values.chunks(WIDE) {
+        for (i, value) in part.iter().enumerate() {
+            sums[i] += value - first;
+            squares[i] += (value - first) * (value - first);
+        }
+    }
+    let (sum, square): (f64, f64) = (sums.iter().sum(), squares.iter().sum());
+    let (n, mean) = (values.len().max(1) as f64, sum / values.len().max(1) as f64);
+    (first + mean, (square / n - mean * mean).max(0.0).sqrt())
 }
 
 /// `times` is what is asked of the correlation, as a multiple.
 fn swing(away: &[f64], times: f64) -> Option<Swing> {
-    let mean = away.iter().sum::<f64>() / away.len() as f64;
-    let variance: f64 = away.iter().map(|v| (v - mean).powi(2)).sum();
-    let size = (variance / away.len() as f64).sqrt();
+    let (size, correlation) = correlation(away);
     if size < LEAST {
         return None;
     }
-    let longest = LONGEST.min(away.len() * 5 / 12);
-    let correlation: Vec<f64> = (0..=longest)
-        .map(|lag| {
-            let sum: f64 = away.iter().zip(&away[lag..]).map(|(a, b)| (a - mean) * (b - mean)).sum();
-            sum / variance * away.len() as f64 / (away.len() - lag) as f64
-        })
-        .collect();
-    let (period, best) = (2..=longest).map(|k| (k, correlation[k])).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (period, best) =
+        correlation.iter().copied().enumerate().skip(2).max_by(|a, b| a.1.total_cmp(&b.1))?;
     let trough = correlation[period / 2].min(correlation[period.div_ceil(2)]);
     (best >= RETURN * times && trough <= TROUGH * times).then_some(Swing { period, correlation: best, size })
+}
+
+/// Whether [`swing`] of the detrended values can find one. Most looks end here: it takes a slope
+/// that costs little for the one that costs most, and asks for part of the distance between
+/// correlations alone, to which what is left of a trend adds as much after half a period as after
+/// a whole.
+fn may_swing(values: &[f64], times: f64) -> bool {
+    const PART: f64 = 0.6;
+    let half = values.len() / 2;
+    let mut rises: Vec<f64> = values.iter().zip(&values[half..]).map(|(a, b)| b - a).collect();
+    let slope = fit::median(&mut rises).unwrap_or(0.0) / half.max(1) as f64;
+    let (size, correlation) = correlation(&level(values, slope));
+    let swings = |period: usize| {
+        let trough = correlation[period / 2].min(correlation[period.div_ceil(2)]);
+        correlation[period] - trough >= PART * (RETURN - TROUGH) * times
+    };
+    !size.is_finite() || size >= 0.8 * LEAST && (2..correlation.len()).any(swings)
+}
+
+/// Standard deviation and autocorrelation up to the longest period.
+fn correlation(away: &[f64]) -> (f64, Vec<f64>) {
+    let mean = away.iter().sum::<f64>() / away.len() as f64;
+    let variance: f64 = away.iter().map(|v| (v - mean).powi(2)).sum();
+    let size = (variance / away.len() as f64).sqrt();
+    let longest = LONGEST.min(away.len() * 5 / 12);
+    let away: Vec<f64> = away.iter().map(|v| v - mean).collect();
+    let of_lag = |(lag, sum)| sum / variance * away.len() as f64 / (away.len() - lag) as f64;
+    (size, products(&away, longest).into_iter().enumerate().map(of_lag).collect())
+}
+
+/// Sums of the products of values that are `lag` apart, for each up to `longest`.
+fn products(away: &[f64], longest: usize) -> Vec<f64> {
+    /// Lags whose sums grow side by side, each in the order of the values.
+    const WIDE: usize = 8;
+    let mut all = vec![0.0; (longest + 1).next_multiple_of(WIDE)];
+    for (group, sums) in all.as_chunks_mut::<WIDE>().0.iter_mut().enumerate() {
+        let later = away.get(group * WIDE..).unwrap_or_default();
+        for (value, others) in away.iter().zip(later.array_windows::<WIDE>()) {
+            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += value * other);
+        }
+        // The last values have fewer others than that.
+        let whole = (later.len() + 1).saturating_sub(WIDE);
+        for (i, value) in away.iter().enumerate().take(later.len()).skip(whole) {
+            sums.iter_mut().zip(&later[i..]).for_each(|(sum, other)| *sum += value * other);
+        }
+    }
+    all.truncate(longest + 1);
+    all
 }
 
 /// The place at which the values began to swing wider.
@@ -268,6 +329,49 @@ mod tests {
         let (first, _, swing) = found.confirmed.expect("swings");
         assert!(first.is_some_and(|s| s.abs_diff(300) <= 6), "{first:?}");
         assert_eq!(swing.period, 9);
+    }
+
+    /// Noise of several kinds, trends, levels that jump, wild values and swings that set in: a look is
+    /// never ended early where it would have found a swing.
+    #[test]
+    fn what_swings_passes_the_first_look() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let (mut found, mut ended) = (0, 0);
+        for round in 0..16_000 {
+            let n = random.usize(60..=120);
+            let (period, phase) = (2.0 + 26.0 * random.f64(), 6.3 * random.f64());
+            let (size, from) = (random.f64() * 1.5, random.usize(0..n));
+            let (trend, bend, remains) = (random.f64() - 0.5, random.f64() * 3.0, random.f64() * 0.9);
+            let (jump, jumps_at) =
+                (if round % 3 == 0 { 4.0 * random.f64() } else { 0.0 }, random.usize(0..n));
+            let (wild, wide) = (random.usize(0..n), random.usize(0..20));
+            let mut last = 0.0;
+            let values: Vec<f64> = (0..n)
+                .map(|i| {
+                    let x = i as f64;
+                    let white = random.f64() + random.f64() + random.f64() - 1.5;
+                    last = if round % 4 == 0 { remains * last + white } else { white };
+                    let swing = if i >= from {
+                        size * (x * std::f64::consts::TAU / period + phase).sin()
+                    } else {
+                        0.0
+                    };
+                    let far = if round % 5 == 0 && (wild..wild + wide).contains(&i) { 30.0 } else { 0.0 };
+                    last + swing
+                        + far
+                        + trend * x
+                        + bend * (-x / 30.0).exp()
+                        + if i >= jumps_at { jump } else { 0.0 }
+                })
+                .collect();
+            for times in [1.0, OF_HALF] {
+                let passes = may_swing(&values, times);
+                let swings = swing(&detrended(&values), times).is_some();
+                (found, ended) = (found + u32::from(swings), ended + u32::from(!passes));
+                assert!(passes || !swings, "{round} {times}: {values:?}");
+            }
+        }
+        assert!(found > 1_500 && ended > 8_000, "{found} found, {ended} ended early");
     }
 
     #[test]

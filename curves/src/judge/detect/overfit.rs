@@ -39,7 +39,7 @@ pub(in crate::judge) fn find(
     if last - best <= threshold {
         return None;
     }
-    let (node, first) = onset(view, &rise, Change::Turn, (&from, &levels), beside);
+    let (node, first) = onset(view, &rise, Change::Turn, (&from, &levels), beside, train);
     // What it was there: the wide medians that decided may stand far from it.
     let ys = view.curve.ys();
     let there = fit::median_of(&ys[node.saturating_sub(1)..(node + 2).min(ys.len())]);
@@ -53,26 +53,31 @@ pub(in crate::judge) fn find(
     let kind = if !rose && since.is_some_and(|s| !follows(s)) { Kind::Overfitting } else { Kind::Regression };
     let (best, last) = (curve.value(rise.best.min(there)), curve.value(rise.last));
     let name = &view.track.name;
+    // What is worth keeping is the best that was logged, not where the rise began.
+    let kept = match traits.direction {
+        Direction::Higher => view.track.highest,
+        _ => view.track.lowest,
+    };
+    let (top, of_best) = kept.unwrap_or((best, None));
+    let checkpoint = of_best.map_or("its best value".to_owned(), |step| format!("step {step}"));
+    let turned = first.map(|step| format!(" near step {step}")).unwrap_or_default();
+    let course = format!(
+        "{name} was at best {}{}, turned for the worse{turned} and is {}",
+        short(top),
+        at(of_best),
+        short(last)
+    );
     let recommendation = match (kind, train) {
         (Kind::Overfitting, Some(train)) => format!(
-            "{name} was {} and is {}, worse since{}, while {} still improves: take the checkpoint from there, and stop or regularise more",
-            short(best),
-            short(last),
-            at(first).replace(" at", ""),
+            "{course}, while {} still improves: take the checkpoint of {checkpoint}, and stop or regularise more",
             train.track.name
         ),
         (_, Some(train)) => format!(
-            "{name} was {} and is {}, worse since{}, and {} got worse with it: not overfitting; look at the data and the learning rate there",
-            short(best),
-            short(last),
-            at(first).replace(" at", ""),
+            "{course}, and {} got worse with it: not overfitting; look at the data and the learning rate there",
             train.track.name
         ),
         _ => format!(
-            "{name} was {} and is {}, worse since{}; no training metric tells whether it overfits: keep the checkpoint from before",
-            short(best),
-            short(last),
-            at(first).replace(" at", "")
+            "{course}; no training metric tells whether it overfits: keep the checkpoint of {checkpoint}"
         ),
     };
     Some(Finding {

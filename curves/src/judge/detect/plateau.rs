@@ -117,7 +117,7 @@ fn knee(view: &View<'_>, flat: &Flat, beside: &[&View<'_>]) -> usize {
         return low + at;
     }
     let changed = levels.from[(group + 3).min(levels.len() - 1)];
-    if let Some(dated) = date(view, Change::Stop, (levels.from[group], changed), beside)
+    if let Some(dated) = date(view, Change::Stop, (levels.from[group], changed), beside, None)
         && dated.over_decay > STOPS
         && level_from(view, flat, dated.node)
     {

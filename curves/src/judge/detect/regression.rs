@@ -27,7 +27,7 @@ pub(in crate::judge) fn find(view: &View<'_>, beside: &[&View<'_>]) -> Option<Fi
     if last - best <= threshold {
         return None;
     }
-    let (_, first) = onset(view, &rise, Change::Turn, (&view.levels.from, &view.levels.y), beside);
+    let (_, first) = onset(view, &rise, Change::Turn, (&view.levels.from, &view.levels.y), beside, None);
     let (best, last) = (curve.value(rise.best), curve.value(rise.last));
     Some(Finding {
         kind: Kind::Regression,

@@ -42,13 +42,15 @@ pub(in crate::judge) fn rise(levels: &[f64], sd: f64, widths: &[usize], alarm: f
     found
 }
 
-/// The node and the step at which the curve turned; `beside` are curves that rose with it.
+/// The node and the step at which the curve turned; `beside` are curves that rose with it, `follows`
+/// is one whose course it may have followed until then.
 pub(in crate::judge) fn onset(
     view: &View<'_>,
     rise: &Rise,
     change: Change,
     (from, levels): (&[usize], &[f64]),
     beside: &[&View<'_>],
+    follows: Option<&View<'_>>,
 ) -> (usize, Option<u64>) {
     let named = |node: usize| (node, view.step_of_node(node));
     let height = rise.last - rise.best;
@@ -71,7 +73,7 @@ pub(in crate::judge) fn onset(
     if let Some(stays) = stays.filter(|s| leaves - s <= 2) {
         return named((stays + 1..=leaves).find(|i| ys[*i] > rise.best + 0.4 * height).unwrap_or(leaves));
     }
-    if let Some(dated) = date(view, change, (from[good], leaves), beside) {
+    if let Some(dated) = date(view, change, (from[good], leaves), beside, follows) {
         return (dated.node, dated.step.or(view.step_of_node(dated.node)));
     }
     // No bend: it rose steeply at first. Then from its lowest place on.

@@ -112,7 +112,7 @@ impl Watch {
             peak: y,
             expected: sight.expected,
             sd: sight.sd,
-            points: seen + 1 - at,
+            points: (seen + 1).saturating_sub(at),
             end: End::Lasts,
             began: at,
             tail: VecDeque::from([y]),
@@ -127,7 +127,7 @@ impl Watch {
         }
         if y > spike.expected + 2.0 * spike.sd {
             spike.last = step;
-            spike.points = seen + 1 - spike.began;
+            spike.points = (seen + 1).saturating_sub(spike.began);
         }
         if spike.tail.len() == 5 {
             spike.tail.pop_front();
@@ -138,7 +138,8 @@ impl Watch {
             self.close(End::Recovered);
             return Follow::On;
         }
-        if seen - spike.began > LONGEST.max(spike.began / 10) {
+        // Rows may have become void since: then fewer were seen than before.
+        if seen.saturating_sub(spike.began) > LONGEST.max(spike.began / 10) {
             self.close(End::Moved);
             return Follow::Anew;
         }

@@ -88,11 +88,14 @@ pub(super) fn stages(judge: &Judge, view: Option<&View<'_>>) -> Vec<StageReport>
 }
 
 pub(super) fn finish(judge: &Judge) -> Option<Finish> {
-    let planned = judge.settings.planned_steps.filter(|p| *p > 0)?;
+    let planned = judge.settings.planned_steps.filter(|p| *p > 0 && judge.end.is_none())?;
     let pairs: Vec<(u64, u64)> = judge.clock.pairs.iter().copied().collect();
     let (_, step) = *pairs.last()?;
     let rate = crate::rate(&pairs)?;
-    let left = planned.saturating_sub(step.saturating_add(1)) as f64;
+    // The last steps of a run are often not logged.
+    let usual = pairs.len().checked_sub(2).and_then(|i| step.checked_sub(pairs[i].1)).unwrap_or(0);
+    let left = planned.saturating_sub(step.saturating_add(1));
+    let left = if left < usual { 0.0 } else { left as f64 };
     let middle = pairs.len() / 2;
     let halves = [&pairs[..middle], &pairs[middle..]].map(|half| crate::rate(half).unwrap_or(rate));
     let (slow, fast) = (halves[0].min(halves[1]).min(rate), halves[0].max(halves[1]).max(rate));

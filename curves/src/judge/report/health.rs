@@ -13,6 +13,8 @@ use super::super::finding::{Finding, Kind, Severity};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
+    /// Its program ended with an error, whatever its metrics were.
+    Failed,
     /// Its loss is lost: not finite, or far above what was reached.
     Diverged,
     /// It learned next to nothing.
@@ -25,7 +27,8 @@ pub enum Label {
     Stalled,
     /// No more progress.
     Plateaued,
-    /// Spikes that did not come back, swings, exploding gradients.
+    /// Values that were no numbers for a while, spikes that did not come back,
+    /// swings, exploding gradients.
     Unstable,
     /// It became slower.
     Slowed,
@@ -98,7 +101,9 @@ fn label(finding: &Finding) -> Option<Label> {
         Kind::Regression | Kind::ResumeJump => Some(Label::Regressed),
         Kind::Stall => Some(Label::Stalled),
         Kind::Plateau => Some(Label::Plateaued).filter(|_| warned),
-        Kind::Spike | Kind::Oscillation | Kind::GradientExplosion => Some(Label::Unstable).filter(|_| warned),
+        Kind::NonFinite | Kind::Spike | Kind::Oscillation | Kind::GradientExplosion => {
+            Some(Label::Unstable).filter(|_| warned)
+        }
         Kind::ThroughputDrop => Some(Label::Slowed).filter(|_| warned),
         _ => None,
     }

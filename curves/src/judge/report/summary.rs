@@ -1,20 +1,27 @@
 //! Two or three sentences for somebody who reads nothing else, and the same as
-//! data.
+//! data. One more each for targets and resources where there are such.
 //!
 //! They speak of one run: what differs within it is never called significant.
 
 use serde::{Deserialize, Serialize};
 
+use super::super::End;
 use super::super::finding::{Finding, Severity, short};
 use super::health::{Health, Label};
-use super::trend::{Forecast, Going};
-use super::{MetricReport, course::Finish};
+use super::trend::Going;
+use super::{Forecast, MetricReport, ResourceTrend, Verdict, course::Finish};
 use crate::number;
+
+/// Targets that are told.
+const TARGETS: usize = 4;
+/// Resources that are told.
+const RESOURCES: usize = 3;
 
 /// What there is to say first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The primary metric, its start, its newest level and its best.
+    /// The primary metric, its first finite value, its newest level (what is no
+    /// number, where it ended so) and its best.
     pub metric: Option<String>,
     /// See `metric`.
     #[serde(with = "number::option")]
@@ -29,7 +36,8 @@ pub struct Summary {
     pub best_step: Option<u64>,
     /// The gravest label.
     pub label: Label,
-    /// Two or three, each complete.
+    /// Two or three, and one each for targets and resources where there are
+    /// such; each complete.
     pub sentences: Vec<String>,
 }
 
@@ -44,24 +52,30 @@ impl Summary {
 /// What the sentences are made of.
 pub(super) struct Material<'a> {
     pub(super) primary: Option<&'a MetricReport>,
+    pub(super) metrics: &'a [MetricReport],
     pub(super) findings: &'a [Finding],
     pub(super) health: &'a Health,
     pub(super) forecast: Option<&'a Forecast>,
     pub(super) finish: Option<&'a Finish>,
+    pub(super) resources: &'a [ResourceTrend],
     pub(super) step: Option<u64>,
     pub(super) planned: Option<u64>,
+    pub(super) end: Option<&'a End>,
 }
 
 pub(super) fn summary(of: &Material<'_>) -> Summary {
     let label = of.health.labels.first().copied().unwrap_or(Label::TooEarly);
-    let mut sentences = vec![course(of)];
-    sentences.push(verdict(of, label));
-    sentences.extend(outlook(of));
+    let how = of.end.filter(|end| !end.text.is_empty()).map(|end| end.text.clone());
+    let mut sentences: Vec<String> = how.into_iter().collect();
+    sentences.extend([course(of), verdict(of, label)]);
+    sentences.extend(targets(of));
+    sentences.extend(outlook(of).filter(|_| of.end.is_none()));
+    sentences.extend(resources(of));
     let primary = of.primary;
     Summary {
         metric: primary.map(|m| m.name.clone()),
-        start: primary.and_then(|m| m.levels.first()).map(|l| l.value),
-        now: primary.and_then(|m| m.levels.last()).map(|l| l.value),
+        start: primary.and_then(|m| m.first),
+        now: primary.map(now),
         best: primary.and_then(|m| m.best),
         best_step: primary.and_then(|m| m.best_step),
         label,
@@ -82,19 +96,25 @@ fn course(of: &Material<'_>) -> String {
         let step = metric.best_step.map(|s| format!(" at step {s}")).unwrap_or_default();
         format!(", best {}{step}", short(b))
     });
-    let ends = metric.levels.first().zip(metric.levels.last());
-    let (first, last) = ends.map_or((metric.last, metric.last), |(a, b)| (a.value, b.value));
-    if !first.is_finite() && !last.is_finite() && metric.best.is_none() {
+    let Some(first) = metric.first else {
         return format!("{} was no number in any of {} values{place}.", metric.display, metric.count);
-    }
+    };
+    let (last, shown) = (short(metric.last), short(now(metric)));
+    // A level is not what was logged.
+    let about = if shown == last { "" } else { "about " };
+    let unit = metric.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
     format!(
-        "{} went from {} to {}{place} ({} values{}).",
+        "{} went from {} to {about}{shown}{unit}{place} ({} values{}).",
         metric.display,
         short(first),
-        short(last),
         metric.count,
         best.unwrap_or_default()
     )
+}
+
+/// The newest level, or the newest value where it is no number.
+fn now(metric: &MetricReport) -> f64 {
+    metric.level.filter(|_| metric.last.is_finite()).unwrap_or(metric.last)
 }
 
 fn verdict(of: &Material<'_>, label: Label) -> String {
@@ -102,7 +122,12 @@ fn verdict(of: &Material<'_>, label: Label) -> String {
     let Some(worst) = of.findings.first().filter(|f| f.severity >= Severity::Warning) else {
         let notes = of.findings.len();
         return match (label, notes) {
-            (Label::TooEarly, _) => "There are too few points to judge it.".to_owned(),
+            (Label::Failed, _) if !score.is_empty() => {
+                let lesser =
+                    if notes > 0 { format!("; {notes} of lesser weight noted") } else { String::new() };
+                format!("Its metrics were fine until then{score}{lesser}.")
+            }
+            (Label::TooEarly | Label::Failed, _) => "There are too few points to judge it.".to_owned(),
             (_, 0) => format!("Nothing is wrong with it as far as its metrics tell{score}."),
             (_, n) => format!(
                 "It looks healthy{score}; {n} lesser finding{} noted.",
@@ -124,18 +149,35 @@ fn verdict(of: &Material<'_>, label: Label) -> String {
     format!("{said}{others}{score}.")
 }
 
+/// Values that are waited for; of a run that is lost only those that it had
+/// reached.
+fn targets(of: &Material<'_>) -> Option<String> {
+    let lost = of.health.labels.contains(&Label::Diverged);
+    let told = of.metrics.iter().filter_map(|metric| {
+        let target = metric.target.as_ref().filter(|t| !lost || t.verdict == Verdict::Reached)?;
+        Some(format!("{} {}", metric.display, target.text))
+    });
+    let told: Vec<String> = told.take(TARGETS).collect();
+    (!told.is_empty()).then(|| format!("Targets: {}.", told.join("; ")))
+}
+
+fn resources(of: &Material<'_>) -> Option<String> {
+    let told: Vec<&str> = of.resources.iter().take(RESOURCES).map(|one| one.text.as_str()).collect();
+    (!told.is_empty()).then(|| format!("Resources: {}.", told.join("; ")))
+}
+
 fn outlook(of: &Material<'_>) -> Option<String> {
     let lost = of.health.labels.contains(&Label::Diverged);
     let forecast = of.forecast.filter(|_| !lost);
     let going = of.primary.and_then(|m| m.trend.as_ref()).map(|t| t.going);
     let left =
         of.finish.filter(|f| f.seconds_left > 0.0).map(|f| format!("{} left", duration(f.seconds_left)));
-    let ahead = forecast.map(|f| match &f.target {
-        Some(arrival) => arrival.text.clone(),
-        None => format!("about {} to {} expected at step {}", short(f.low), short(f.high), f.step),
+    let ahead = forecast.filter(|_| going == Some(Going::Better)).map(|f| {
+        let (low, high) = (short(f.low), short(f.high));
+        // A longer run is nobody's plan.
+        let longer = if f.planned { "" } else { ", were it half as long again" };
+        format!("about {low} to {high} expected at step {}{longer}", f.step)
     });
-    let ahead =
-        ahead.filter(|_| forecast.is_some_and(|f| f.target.is_some()) || going == Some(Going::Better));
     let parts: Vec<String> = ahead.into_iter().chain(left).collect();
     (!parts.is_empty()).then(|| {
         let text = parts.join("; ");
@@ -143,7 +185,7 @@ fn outlook(of: &Material<'_>) -> Option<String> {
     })
 }
 
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),

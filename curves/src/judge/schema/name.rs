@@ -17,10 +17,10 @@ pub struct Traits {
     pub stem: String,
 }
 
-const VALIDATION: [&str; 9] =
-    ["val", "valid", "validation", "eval", "evaluation", "dev", "test", "heldout", "holdout"];
-const TRAIN: [&str; 3] = ["train", "training", "tr"];
-const LOSS: [&str; 17] = [
+const VALIDATION: [&str; 10] =
+    ["val", "valid", "validation", "eval", "evaluation", "dev", "test", "heldout", "holdout", "tel"];
+const TRAIN: [&str; 4] = ["train", "training", "tr", "trl"];
+const LOSS: [&str; 19] = [
     "loss",
     "losses",
     "nll",
@@ -38,6 +38,9 @@ const LOSS: [&str; 17] = [
     "objective",
     "cost",
     "logloss",
+    // llm.c's training loss and test loss.
+    "trl",
+    "tel",
 ];
 const ERROR: [&str; 8] = ["error", "err", "wer", "cer", "fid", "mape", "misclassification", "eer"];
 const SCORE: [&str; 34] = [
@@ -75,6 +78,34 @@ const SCORE: [&str; 34] = [
     "specificity",
     "em",
     "mcc",
+];
+/// Scores that are parts of a whole: they end at 1, or at 100 as percentages.
+const SHARE: [&str; 25] = [
+    "acc",
+    "accuracy",
+    "f1",
+    "auc",
+    "auroc",
+    "auprc",
+    "map",
+    "iou",
+    "miou",
+    "dice",
+    "bleu",
+    "rouge",
+    "rougel",
+    "meteor",
+    "chrf",
+    "precision",
+    "recall",
+    "top1",
+    "top5",
+    "mrr",
+    "ndcg",
+    "winrate",
+    "sensitivity",
+    "specificity",
+    "em",
 ];
 const COUNTER: [&str; 12] = [
     "step",
@@ -133,6 +164,11 @@ pub fn read_name(name: &str) -> Traits {
     Traits { role, split, direction, reason, stem }
 }
 
+/// Whether a score's name says that it is a part of a whole.
+pub(in crate::judge) fn is_share(traits: &Traits) -> bool {
+    traits.stem.split(' ').any(|word| SHARE.contains(&word))
+}
+
 /// Which way is better for what a metric measures.
 pub(super) fn direction_of(role: Role) -> Direction {
     match role {
@@ -182,7 +218,8 @@ fn role(words: &[String], name: &str) -> (Role, String) {
     tries.into_iter().find_map(|(role, word)| Some((role, word?))).unwrap_or((Role::Other, String::new()))
 }
 
-fn words(name: &str) -> Vec<String> {
+/// The words of a name, in small letters.
+pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut small = false;
     for c in name.chars() {

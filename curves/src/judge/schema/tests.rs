@@ -12,6 +12,8 @@ fn names_say_what_metrics_are() {
         ("val/loss", Role::Loss, Validation, Lower),
         ("eval_loss", Role::Loss, Validation, Lower),
         ("eval_g0_loss", Role::Loss, Validation, Lower),
+        ("trl", Role::Loss, Train, Lower),
+        ("tel", Role::Loss, Validation, Lower),
         ("valLoss", Role::Loss, Validation, Lower),
         ("test.accuracy", Role::Score, Validation, Higher),
         ("train_acc", Role::Score, Train, Higher),
@@ -55,6 +57,7 @@ fn validation_metrics_find_their_training_metric() {
     assert_eq!(paired("train/loss", &both, &plain), None);
     assert_eq!(paired("eval_loss", &["loss", "eval_loss", "grad_norm"], &plain), Some("loss"));
     assert_eq!(paired("eval_g0_loss", &["loss", "eval_g0_loss"], &plain), Some("loss"));
+    assert_eq!(paired("tel", &["trl", "tel", "norm"], &plain), Some("trl"));
     let many = ["train/loss", "train/aux_loss", "val/aux_loss", "val/odd_loss"];
     assert_eq!(paired("val/aux_loss", &many, &plain), Some("train/aux_loss"));
     assert_eq!(paired("val/odd_loss", &many, &plain), None, "two might be meant");

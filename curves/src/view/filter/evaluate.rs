@@ -25,6 +25,10 @@ impl Filter {
             Self::Any(parts) => parts.iter().any(|part| part.takes(run, now)),
             Self::Not(part) => !part.takes(run, now),
             Self::Compare(field, op, operand) => compare(run, field, *op, operand),
+            // Notes are sentences: a word is to be found in them.
+            Self::Has("notes", word) => {
+                run.texts("notes").iter().any(|text| is(text, word) || contains(text, word))
+            }
             Self::Has(key, word) => run.texts(key).iter().any(|text| is(text, word)),
             Self::Since(when) => run.began().is_some_and(|began| began >= time(*when)),
             Self::Before(when) => run.began().is_some_and(|began| began < time(*when)),

@@ -20,6 +20,7 @@ impl Subject for Run {
             "tag" => vec!["baseline".into(), "Big Model".into()],
             "state" => vec!["finished".into()],
             "name" => vec!["digits-4f2c".into()],
+            "notes" => vec!["hello notes".into()],
             _ => Vec::new(),
         }
     }
@@ -53,6 +54,9 @@ fn what_is_asked_is_what_is_found() {
         ("tag:base", false),
         ("name ~ digits", true),
         ("4f2c", true),
+        ("notes:hello", true),
+        ("notes:hell*", true),
+        ("notes:bye", false),
         ("since 2d", false),
         ("before 2d", true),
         ("since 1970-01-12 before 1970-01-13", true),
