@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use crate::args::{Args, ControllerVerb, Verb};
+use crate::commands::analyze::follow::Followers;
 use crate::config::ConfigErrors;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{Printer, Verbosity};
@@ -22,9 +24,17 @@ pub struct Context {
     pub printer: Printer,
     /// The environment of the process.
     pub env: BTreeMap<String, String>,
+    /// Runs that this process looked at: what is asked again reads on.
+    pub(crate) followers: Arc<Mutex<Followers>>,
 }
 
 impl Context {
+    /// One that has looked at nothing yet.
+    #[must_use]
+    pub fn new(printer: Printer, env: BTreeMap<String, String>) -> Self {
+        Self { printer, env, followers: Arc::default() }
+    }
+
     /// The data directory: `OUTLAST_HOME`, or `outlast` in the user's data
     /// directory. Absolute.
     ///
@@ -144,7 +154,7 @@ fn visible(argv: Vec<OsString>) -> ExitCode {
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    let context = Context { printer: Printer::new(verbosity, &env), env };
+    let context = Context::new(Printer::new(verbosity, &env), env);
     let printer = context.printer.clone();
     let done = perform(&context, args.verb);
     let code = done.unwrap_or_else(|error| tell(&printer, &error));

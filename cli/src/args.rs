@@ -17,7 +17,7 @@ mod views;
 pub use analyze::{AnalyzeArgs, FORMATS, ForwardArgs, ReadAs, WatchArgs};
 pub use artifacts::{ArtifactsVerb, ForkArgs, ImportArgs, VerifyArgs};
 pub use installation::{
-    ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, KeysVerb, LoginArgs, NotifyVerb,
+    ArriveVerb, ConfigArgs, ConfigVerb, ControllerVerb, DeployArgs, InitArgs, KeysVerb, LoginArgs, NotifyVerb,
 };
 pub use machines::{HealthArgs, HostsArgs, MachinesVerb, OffersArgs, RecommendArgs, UpgradeArgs};
 pub use mcp::{Allowed, ApproveArgs, McpArgs, Offered};
@@ -30,8 +30,8 @@ pub use tidy::TidyArgs;
 pub use values::{duration, setting};
 pub use views::{
     ChangesArgs, CompareArgs, DecisionArgs, ExportArgs, ExportKind, FavoriteArgs, GroupArgs, HistoryArgs,
-    HypothesisArgs, MetricsArgs, NoteArgs, Number, PlotArgs, RanksArgs, ReportArgs, ReproduceArgs, RunsArgs,
-    SettingsArgs, Shown, StatsArgs, TagArgs, ViewVerb,
+    HypothesisArgs, LinkArgs, MetricsArgs, NoteArgs, Number, PlotArgs, RanksArgs, ReportArgs, ReproduceArgs,
+    RunsArgs, SettingsArgs, Shown, StatsArgs, TagArgs, ViewVerb,
 };
 
 /// Runs work to its end on machines that may not stay.
@@ -60,6 +60,8 @@ fn exit_codes() -> String {
 /// Everything that can be asked.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Write an outlast.toml for the project that lies here
+    Init(InitArgs),
     /// Run a command on a machine, to its end
     Run(RunArgs),
     /// Show runs, or one run in full

@@ -19,6 +19,7 @@ pub mod fork;
 pub mod forward;
 pub mod health;
 pub mod hosts;
+pub mod init;
 pub mod keys;
 pub mod login;
 pub mod logs;
@@ -75,6 +76,7 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Machines { verb: None, foreign: true, json, .. } => Box::pin(foreign::list(ctx, json)).await,
         Verb::Machines { verb: None, all, json, .. } => machines::perform(ctx, all, json).await,
         Verb::Offers(args) => Box::pin(offers::perform(ctx, args)).await,
+        Verb::Init(args) => init::perform(ctx, &args),
         Verb::Recommend(args) => Box::pin(recommend::perform(ctx, args)).await,
         Verb::Hosts(args) => hosts::perform(ctx, &args).await,
         Verb::Health(args) => Box::pin(health::perform(ctx, &args)).await,

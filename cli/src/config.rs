@@ -296,6 +296,12 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     Ok(Loaded { config, root, file, origins })
 }
 
+/// What can be made of any text as a project's name; empty if nothing can.
+#[must_use]
+pub fn project_name(text: &str) -> String {
+    project::normalised(text)
+}
+
 /// How curves are read: by the file that is named, else by the nearest
 /// `outlast.toml` at or above a directory. Nothing else in it counts, but all of
 /// it is checked. One that belongs to somebody else is not read.
@@ -306,10 +312,9 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
 pub fn metrics(
     start: &Path,
     named: Option<&Path>,
-    env: &BTreeMap<String, String>,
+    home: Option<&Path>,
 ) -> Result<Option<(Metrics, PathBuf)>, ConfigErrors> {
     let start = std::path::absolute(start).unwrap_or_else(|_| start.to_owned());
-    let home = env.get("HOME").map(Path::new);
     let found = || discover::find(&start, home).ok().flatten();
     let Some(path) = named.map(Path::to_owned).or_else(found) else { return Ok(None) };
     let mut layers = Layers::default();

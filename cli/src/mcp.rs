@@ -10,6 +10,8 @@ pub(crate) mod allowance;
 mod analysis;
 pub(crate) mod approval;
 mod arguments;
+mod compact;
+mod cures;
 mod desk;
 mod following;
 mod http;
@@ -22,6 +24,7 @@ pub(crate) mod shelf;
 mod stdio;
 mod tools;
 mod views;
+mod writing;
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Mutex;
@@ -86,7 +89,7 @@ fn desk(ctx: &Context, args: &McpArgs) -> anyhow::Result<Desk> {
         roots.push(real);
     }
     Ok(Desk {
-        ctx: Context { printer, env: ctx.env.clone() },
+        ctx: Context::new(printer, ctx.env.clone()),
         home: ctx.home()?,
         project,
         stands_here: true,

@@ -339,7 +339,7 @@ mod tests {
         }
         let env = BTreeMap::from([("OUTLAST_HOME".to_owned(), home.path().display().to_string())]);
         let printer = crate::printer::Printer::new(crate::printer::Verbosity::Quiet, &env);
-        let ctx = Context { printer, env };
+        let ctx = Context::new(printer, env);
         let store = Both(MemoryStore::default(), MemoryIndex::default(), 0.into());
         let settings = SourceTree::default();
         let send = || {

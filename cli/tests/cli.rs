@@ -4,16 +4,26 @@
 
 #[path = "cli/analyze.rs"]
 mod analyze;
+#[path = "cli/endings.rs"]
+mod endings;
 #[path = "cli/inputs.rs"]
 mod inputs;
+#[path = "cli/mcp.rs"]
+mod mcp;
 #[path = "cli/pages.rs"]
 mod pages;
+#[path = "cli/projects.rs"]
+mod projects;
+#[path = "cli/searches.rs"]
+mod searches;
 #[path = "cli/simulate.rs"]
 mod simulate;
 #[path = "cli/tracking_server.rs"]
 mod tracking_server;
 #[path = "cli/views.rs"]
 mod views;
+#[path = "cli/wandb_cloud.rs"]
+mod wandb_cloud;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -226,9 +226,9 @@ async fn end(core: &Core, id: RunId, met: &Met) -> Result<bool, CoreError> {
     let spared_usd = met.seconds_left.zip(hourly).map(|(seconds, usd)| usd * seconds / 3_600.0);
     let spares = match (met.seconds_left, spared_usd) {
         (Some(seconds), Some(usd)) if usd > 0.0 => {
-            format!("; about {:.1} h and ${usd:.2} are not spent", seconds / 3_600.0)
+            format!("; about {} and ${usd:.2} are not spent", span(seconds))
         }
-        (Some(seconds), _) => format!("; about {:.1} h are not spent", seconds / 3_600.0),
+        (Some(seconds), _) => format!("; about {} are not spent", span(seconds)),
         _ => String::new(),
     };
     let stopped_by = format!("{} (rule `{}`){spares}", met.why, met.rule);
@@ -242,4 +242,25 @@ async fn end(core: &Core, id: RunId, met: &Met) -> Result<bool, CoreError> {
         core.poke(attempt.body.machine);
     }
     Ok(settled)
+}
+
+/// Time that was spared, in a unit that shows it.
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spared_is_told_in_a_unit_that_shows_it() {
+        for (seconds, told) in [(27.0, "27 s"), (600.0, "10 min"), (9_000.0, "2.5 h")] {
+            assert_eq!(span(seconds), told);
+        }
+    }
 }

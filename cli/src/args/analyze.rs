@@ -19,6 +19,9 @@ pub struct AnalyzeArgs {
     /// Read files as this; see `formats`.
     #[arg(long, value_name = "NAME", value_parser = read_as, help = formats())]
     pub format: Option<ReadAs>,
+    /// Show these metrics first, by name or with `*`; may be repeated
+    #[arg(short, long = "metric", value_name = "NAME")]
+    pub metrics: Vec<String>,
     /// Say why each file is read as what, and read no further
     #[arg(long)]
     pub explain: bool,
@@ -84,7 +87,7 @@ pub struct WatchArgs {
     /// End at the first alert
     #[arg(long)]
     pub until_alert: bool,
-    /// Print each alert as a line of JSON
+    /// Print each alert as a line of JSON, and no values
     #[arg(long)]
     pub json: bool,
 }

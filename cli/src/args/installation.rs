@@ -212,3 +212,26 @@ pub enum NotifyVerb {
         json: bool,
     },
 }
+
+/// `outlast init`
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The project's directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// The project's name [default: made from the directory's]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How its metrics are called [default: by the packages that it names]
+    #[arg(long, value_name = "NAME", value_parser = ["lightning", "transformers", "keras", "classification", "regression"])]
+    pub template: Option<String>,
+    /// Write the file anew where it is there already
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What a run does, behind `--`
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}

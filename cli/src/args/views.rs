@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use curves::format::Format;
 
 use super::analyze::{format, plain_formats};
-pub use notes::{DecisionArgs, FavoriteArgs, HypothesisArgs, NoteArgs, TagArgs};
+pub use notes::{DecisionArgs, FavoriteArgs, HypothesisArgs, LinkArgs, NoteArgs, TagArgs};
 pub use several::{ChangesArgs, RanksArgs, ReproduceArgs};
 
 mod notes;
@@ -45,6 +45,8 @@ pub enum ViewVerb {
     Hypothesis(HypothesisArgs),
     /// Write down what was decided, and why
     Decision(DecisionArgs),
+    /// Tie a run to a commit or a pull request, or show what it is tied to
+    Link(LinkArgs),
     /// Say whether two runs are the same experiment with the same numbers
     Reproduce(ReproduceArgs),
     /// Join the logs of the ranks of one run, and show how far they are apart
@@ -63,19 +65,19 @@ impl ViewVerb {
             Self::Settings(args) => vec![&mut args.path],
             Self::Export(args) => vec![&mut args.path],
             Self::Changes(args) => vec![&mut args.path],
-            Self::Runs(args) => vec![&mut args.path],
+            Self::Runs(args) => args.path.iter_mut().collect(),
             Self::Group(args) => args.paths.iter_mut().collect(),
             Self::Plot(args) => args.paths.iter_mut().collect(),
             Self::Report(args) => args.paths.iter_mut().collect(),
             Self::Ranks(args) => args.paths.iter_mut().collect(),
             Self::Reproduce(args) => vec![&mut args.first, &mut args.second],
-            // What is written of a run stands beside its files; a copy is no place for it.
-            Self::Compare(_)
-            | Self::Note(_)
-            | Self::Tag(_)
-            | Self::Favorite(_)
-            | Self::Hypothesis(_)
-            | Self::Decision(_) => Vec::new(),
+            Self::Note(args) => vec![&mut args.path],
+            Self::Tag(args) => vec![&mut args.path],
+            Self::Favorite(args) => vec![&mut args.path],
+            Self::Hypothesis(args) => vec![&mut args.path],
+            Self::Decision(args) => vec![&mut args.path],
+            Self::Link(args) => vec![&mut args.path],
+            Self::Compare(_) => Vec::new(),
         }
     }
 
@@ -206,6 +208,12 @@ pub struct CompareArgs {
     /// At this step [default: the last that all have reached]
     #[arg(long, value_name = "STEP")]
     pub at: Option<u64>,
+    /// At the end of this stage of `[metrics] stages`
+    #[arg(long, value_name = "NAME", conflicts_with = "at")]
+    pub stage: Option<String>,
+    /// Only the settings that differ
+    #[arg(long, conflicts_with_all = ["csv", "at", "stage", "metrics"])]
+    pub settings: bool,
     /// Print a CSV table and nothing else, however long
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
@@ -217,12 +225,15 @@ pub struct CompareArgs {
 /// `outlast runs`
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RunsArgs {
-    /// A directory with runs
+    /// A directory with runs, or names of runs of the controller with `*` [default: all of the controller's runs]
     #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
     /// A filter such as `val_acc > 0.8 and state == finished and tag:base since 7d`, or a question such as `best run of last week`
     #[arg(value_name = "FILTER")]
     pub filter: Vec<String>,
+    /// The controller's runs: every word belongs to the filter
+    #[arg(long)]
+    pub all: bool,
     /// The best by this metric first
     #[arg(long, value_name = "METRIC", conflicts_with_all = ["sort", "reverse"])]
     pub best: Option<String>,
@@ -241,6 +252,12 @@ pub struct RunsArgs {
     /// The other way round
     #[arg(long, requires = "sort")]
     pub reverse: bool,
+    /// Where the controller's runs are read from, once they are known.
+    #[arg(skip)]
+    pub places: Vec<PathBuf>,
+    /// How many of them are left out.
+    #[arg(skip)]
+    pub left_out: usize,
     /// How to answer.
     #[command(flatten)]
     pub shown: Shown,

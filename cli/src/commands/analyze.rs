@@ -5,13 +5,16 @@
 
 mod aim;
 mod database;
+pub(crate) mod ending;
 mod explain;
 mod find;
+pub(crate) mod follow;
 pub(crate) mod gather;
 mod history;
 mod holes;
 mod json;
 pub(crate) mod live;
+mod order;
 mod packed;
 pub mod plugin;
 mod read;
@@ -20,11 +23,13 @@ pub(crate) mod server;
 mod source;
 mod text;
 pub(crate) mod tokens;
+pub(crate) mod wandb;
+mod why;
 pub(crate) mod words;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use curves::format::Format;
 
@@ -32,11 +37,10 @@ use crate::app::Context;
 use crate::args::{AnalyzeArgs, ReadAs};
 use crate::config::{self, Metrics};
 use crate::exit_code::{ExitCode, Failure};
-use find::{Found, Skipped};
+use crate::printer::Verbosity;
+use find::Found;
 use read::Run;
-
-/// Reasons that are told of a path without data.
-const REASONS: usize = 3;
+pub(crate) use source::Skipped;
 
 /// What was found in files: shown by this verb, and given to assistants.
 pub(crate) struct Seen {
@@ -47,14 +51,43 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The answer in at most so many tokens; empty where no run was found.
-    pub(crate) fn text(&self, tokens: usize) -> String {
-        if self.runs.is_empty() { String::new() } else { text::answer(&self.runs, &self.found, tokens) }
+    /// The answer in at most so many tokens; empty where no run was found. `asked`
+    /// are metrics that it shows.
+    ///
+    /// # Errors
+    /// Where no run has such a metric.
+    pub(crate) fn text(&self, asked: &[String], tokens: usize) -> Result<String, Failure> {
+        let logged = || self.runs.iter().flat_map(|run| &run.logged);
+        let missing = |text: &&String| !logged().any(|name| text::is_asked(&[(*text).clone()], name));
+        if self.runs.is_empty() {
+            return Ok(String::new());
+        }
+        if let Some(text) = asked.iter().find(missing) {
+            let names: Vec<String> = logged().take(10).map(|name| words::metric(name)).collect();
+            let why = format!("no metric {}; there are {}", words::quoted(text), names.join(", "));
+            return Err(
+                Failure::new(ExitCode::BadInput, why).help("`outlast metrics PATH` lists all of them")
+            );
+        }
+        Ok(text::answer(&self.runs, &self.found, asked, tokens))
     }
 
-    /// Everything, as a list.
+    /// Only what is wrong, in at most so many tokens.
+    pub(crate) fn problems(&self, tokens: usize) -> String {
+        text::problems(&self.runs, tokens)
+    }
+
+    /// Nothing but the runs that somebody should look at.
+    fn only_sick(&mut self) {
+        self.runs.retain(text::is_sick);
+        self.found.skipped_count = 0;
+    }
+
+    /// Everything, as a list, the worst run first.
     pub(crate) fn json(&self) -> serde_json::Value {
-        let runs: Vec<_> = self.runs.iter().map(json::object).collect();
+        let mut runs: Vec<_> = self.runs.iter().collect();
+        runs.sort_by_key(|run| text::badness(run));
+        let runs: Vec<_> = runs.into_iter().map(json::object).collect();
         serde_json::to_value(runs).unwrap_or_default()
     }
 }
@@ -80,7 +113,8 @@ pub(crate) async fn look(
     let places = live::resolve(ctx, &args.paths).await?;
     for (path, place) in args.paths.iter().zip(&places) {
         let (before, skipped) = (runs.len(), found.skipped.len());
-        let metrics = metrics(ctx, args, path)?;
+        let home = ctx.env.get("HOME").map(Path::new);
+        let metrics = metrics(path, args.schema.as_deref(), home)?;
         let added = add(ctx, args, &mut found, place).await;
         for source in std::mem::take(&mut found.sources) {
             if args.explain {
@@ -89,7 +123,9 @@ pub(crate) async fn look(
             if !go_on(&source.path) {
                 return Ok(Seen { runs, found, failures });
             }
-            let run = read::analyse(&source, metrics.as_ref());
+            let mut followers = ctx.followers.lock().unwrap_or_else(PoisonError::into_inner);
+            let run = followers.analyse(&source, metrics.as_ref());
+            drop(followers);
             match passed_over(&run) {
                 Some(why) => found.skip(&source.path, why),
                 None if runs.len() < find::MAX_RUNS => runs.push(run),
@@ -116,8 +152,11 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
         ctx.printer.progress(&format!("reading {}", path.display()));
         true
     };
-    let seen = Box::pin(look(ctx, args, &mut tell)).await?;
+    let mut seen = Box::pin(look(ctx, args, &mut tell)).await?;
     ctx.printer.clear_progress();
+    if ctx.printer.settings().verbosity == Verbosity::Quiet && !args.json && !args.write_schema {
+        seen.only_sick();
+    }
     let runs = &seen.runs;
     if args.write_schema {
         for run in runs {
@@ -129,14 +168,14 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
                 .warn("several runs were found: each has a [metrics] of its own above, and a file takes one");
         }
     } else if args.explain {
-        explain::print(ctx, &seen.found, args.json);
+        explain::print(ctx, &seen.found, args.json, args.tokens as usize);
     } else if args.json {
         ctx.printer.json(&runs.iter().map(json::object).collect::<Vec<_>>());
         for Skipped { path, why } in &seen.found.skipped {
             ctx.printer.note(&format!("{}: passed over: {why}", words::path(path)));
         }
     } else {
-        ctx.printer.raw(seen.text(args.tokens as usize).as_bytes());
+        ctx.printer.raw(seen.text(&args.metrics, args.tokens as usize)?.as_bytes());
     }
     for failure in &seen.failures {
         ctx.printer.error(&failure.message);
@@ -146,11 +185,17 @@ pub async fn perform(ctx: &Context, args: &AnalyzeArgs) -> anyhow::Result<ExitCo
     Ok(codes.max_by_key(|code| code.code()).unwrap_or(ExitCode::Ok))
 }
 
-/// What somebody said of the metrics below a path.
-fn metrics(ctx: &Context, args: &AnalyzeArgs, path: &Path) -> anyhow::Result<Option<Metrics>> {
+/// What somebody said of the metrics below a path: in the file that is named, else
+/// in the nearest `outlast.toml` upwards from there; for a run of the controller's,
+/// from the current directory.
+fn metrics(
+    path: &Path,
+    named: Option<&Path>,
+    home: Option<&Path>,
+) -> Result<Option<Metrics>, config::ConfigErrors> {
     let dir = if path.is_dir() { Some(path) } else { path.parent() };
-    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let said = config::metrics(dir, args.schema.as_deref(), &ctx.env)?;
+    let here = |dir: &&Path| !dir.as_os_str().is_empty() && !live::is_copy(dir);
+    let said = config::metrics(dir.filter(here).unwrap_or(Path::new(".")), named, home)?;
     // A file without the section costs no second reading.
     Ok(said.map(|(metrics, _)| metrics).filter(|metrics| *metrics != Metrics::default()))
 }
@@ -173,6 +218,9 @@ async fn add(ctx: &Context, args: &AnalyzeArgs, found: &mut Found, path: &Path) 
 /// Why a run is not shown, if it is not.
 fn passed_over(run: &Run) -> Option<String> {
     if run.values == 0 {
+        if let Some(why) = why::nothing(&run.source) {
+            return Some(why);
+        }
         let losses = run.losses.told();
         let lost = losses.first().map(|(what, loss)| format!(" ({} {what})", loss.count));
         let noted = run.notes.first().map(|note| format!(" ({note})"));
@@ -198,23 +246,9 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     failure
 }
 
-fn no_data(path: &Path, skipped: &[Skipped]) -> Failure {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for entry in skipped {
-        *counts.entry(&entry.why).or_default() += 1;
-    }
-    let mut reasons: Vec<(&str, usize)> = counts.into_iter().collect();
-    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let said: Vec<String> = reasons
-        .iter()
-        .take(REASONS)
-        .map(|(why, count)| if *count > 1 { format!("{why} ({count} times)") } else { (*why).to_owned() })
-        .collect();
-    let why = if said.is_empty() {
-        "nothing below it is a file of a known tool".to_owned()
-    } else {
-        said.join("; ")
-    };
+pub(crate) fn no_data(path: &Path, skipped: &[Skipped]) -> Failure {
+    let said = why::told(path, skipped);
+    let why = if said.is_empty() { "nothing below it is a file of a known tool".to_owned() } else { said };
     Failure::new(ExitCode::BadInput, format!("{}: no data: {why}", words::path(path)))
         .help("name the log of a training: a W&B or TensorBoard directory, JSON lines, a CSV table, trainer_state.json, an MLflow run, database or server, an Aim repository, console output")
         .help("`--format NAME` reads a file as that, whatever it looks like")

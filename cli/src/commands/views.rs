@@ -2,7 +2,7 @@
 //! arguments alone: a text that keeps to a number of tokens, and everything as
 //! JSON. Printing is done here, so that others can give the same answers.
 
-mod budget;
+pub(crate) mod budget;
 pub(crate) mod changes;
 pub(crate) mod compare;
 pub(crate) mod decision;
@@ -13,12 +13,13 @@ pub(crate) mod group;
 pub(crate) mod history;
 mod html;
 pub(crate) mod hypothesis;
-mod load;
+pub(crate) mod link;
+pub(crate) mod load;
 mod markdown;
 pub(crate) mod metrics;
 pub(crate) mod note;
 mod notes;
-mod numbers;
+pub(crate) mod numbers;
 mod page;
 mod picture;
 pub(crate) mod plot;
@@ -52,6 +53,9 @@ pub(crate) struct Answer {
 /// # Errors
 /// Whatever the view could not do.
 pub(crate) async fn perform(ctx: &Context, verb: ViewVerb) -> anyhow::Result<ExitCode> {
+    if let ViewVerb::Runs(args) = &verb {
+        runs::own::one_path(args)?;
+    }
     let mut verb = resolved(ctx, verb).await?;
     match &mut verb {
         ViewVerb::Plot(args) => *args = plot::for_terminal(ctx, args),
@@ -74,6 +78,9 @@ pub(crate) async fn perform(ctx: &Context, verb: ViewVerb) -> anyhow::Result<Exi
 /// # Errors
 /// Where there is no such run.
 pub(crate) async fn resolved(ctx: &Context, mut verb: ViewVerb) -> anyhow::Result<ViewVerb> {
+    if let ViewVerb::Runs(args) = &mut verb {
+        runs::own::resolve(ctx, args).await?;
+    }
     for path in verb.paths() {
         *path = live::place(ctx, path).await?;
     }
@@ -107,11 +114,20 @@ pub(crate) fn answer(verb: &ViewVerb) -> anyhow::Result<(Answer, bool)> {
         ViewVerb::Favorite(args) => (favorite::answer(args)?, args.shown.json),
         ViewVerb::Hypothesis(args) => (hypothesis::answer(args)?, args.shown.json),
         ViewVerb::Decision(args) => (decision::answer(args)?, args.shown.json),
+        ViewVerb::Link(args) => (link::answer(args)?, args.shown.json),
         ViewVerb::Reproduce(args) => (reproduce::answer(args)?, args.shown.json),
         ViewVerb::Ranks(args) => (ranks::answer(args)?, args.shown.json),
         ViewVerb::Changes(args) => (changes::answer(args)?, args.shown.json),
         ViewVerb::Settings(args) => (settings::answer(args)?, args.shown.json),
     })
+}
+
+/// Where what people say of a run is written down.
+///
+/// # Errors
+/// The path is not there, or its notes cannot be read.
+pub(crate) fn notes_file(path: &Path) -> Result<std::path::PathBuf, crate::exit_code::Failure> {
+    notes::Notes::of(path).map(|notes| notes.file)
 }
 
 /// A text out of a log in a sentence, or what to say where it is empty.

@@ -3,53 +3,28 @@
 //! run. What stands in an alert is out of a log: it goes to a command on its
 //! standard input alone, never into a command line.
 
-use std::collections::BTreeSet;
+mod look;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use curves::early::Rule;
-use curves::judge::{Report, Severity};
 use serde_json::{Value, json};
 
-use super::analyze::gather::{Gathered, gather};
-use super::analyze::{live, words};
+use super::analyze::{live, wandb, words};
 use crate::app::Context;
 use crate::args::WatchArgs;
 use crate::exit_code::{ExitCode, Failure};
+use crate::printer::{Style, Verbosity};
+pub(crate) use look::{Alert, Seen, Sought, judged};
 
 /// A command or a webhook has so long for an alert.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a webhook is tried, and the pause after the first time.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Alerts that are told of one run.
-const MOST: usize = 1_000;
-
-/// What is worth telling.
-struct Alert {
-    run: String,
-    /// `rule`, `finding`, `stalled`, `ended`.
-    kind: &'static str,
-    text: String,
-    step: Option<u64>,
-}
-
-impl Alert {
-    fn json(&self, at_ms: u64) -> Value {
-        json!({"run": self.run, "kind": self.kind, "text": self.text, "step": self.step, "at_ms": at_ms})
-    }
-}
-
-/// What was told, and when something came last.
-#[derive(Default)]
-struct Seen {
-    told: BTreeSet<String>,
-    values: u64,
-    moved: Option<Instant>,
-    stalled: bool,
-}
 
 /// Does it.
 ///
@@ -57,6 +32,7 @@ struct Seen {
 /// Where there is no such run or path, or the webhook's address is not there.
 pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode> {
     let webhook = args.webhook_env.as_deref().map(|name| address(ctx, name)).transpose()?;
+    let shown = args.path.display().to_string();
     let mut seen = Seen::default();
     let mut any = false;
     loop {
@@ -69,27 +45,25 @@ pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode
             }
             found => found?,
         };
-        let (path, format) = (place.clone(), args.format);
-        let looked = tokio::task::spawn_blocking(move || judged(&path, format)).await?;
-        let alerts = match looked {
+        let is_copy = place != args.path;
+        let sought = Sought { rules: &args.rules, stalled: args.stalled, shown: &shown, is_copy };
+        let (path, format) = (place, args.format);
+        let followers = ctx.followers.clone();
+        let looked = tokio::task::spawn_blocking(move || judged(&path, format, &followers)).await?;
+        let mut is_over = ended.is_some();
+        let mut alerts = match looked {
             Ok(runs) => {
-                let mut alerts: Vec<Alert> =
-                    runs.iter().flat_map(|(name, report)| news(args, name, report, &mut seen)).collect();
-                alerts.extend(stands_still(args, &runs, &mut seen));
-                alerts
+                tail(ctx, args, seen.values(&runs));
+                // Of files nothing more comes where the one run in them has ended.
+                is_over |= !is_copy && args.path.is_file() && runs.iter().all(|run| run.ending.is_some());
+                seen.alerts(&sought, &runs)
             }
             // A run that has just begun has nothing to say yet.
-            Err(_) if ended.is_none() && !args.once && place != args.path => Vec::new(),
-            Err(failure) => return Err(failure.into()),
+            Err(_) if ended.is_none() && !args.once && is_copy => Vec::new(),
+            Err(failure) => return Err(failure),
         };
-        let over = ended.map(|state| Alert {
-            run: args.path.display().to_string(),
-            kind: "ended",
-            text: format!("the run has ended: {state}"),
-            step: None,
-        });
-        let is_over = over.is_some();
-        for alert in alerts.into_iter().chain(over) {
+        alerts.extend(ended.map(|state| Alert::ended(&shown, format!("the run has ended: {state}"))));
+        for alert in alerts {
             any |= alert.kind != "ended";
             tell(ctx, args, webhook.as_deref(), &alert).await;
         }
@@ -105,6 +79,9 @@ pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode
 
 /// Where a run's files are, and its state where it has ended.
 async fn look_up(ctx: &Context, path: &Path) -> anyhow::Result<(PathBuf, Option<String>)> {
+    if let Some(found) = Box::pin(wandb::fetched(ctx, path)).await? {
+        return Ok((found.dir, found.ended));
+    }
     let Some(name) = path.to_str().filter(|name| !path.exists() && live::may_be_run(name)) else {
         return Ok((path.to_owned(), None));
     };
@@ -117,54 +94,18 @@ async fn look_up(ctx: &Context, path: &Path) -> anyhow::Result<(PathBuf, Option<
     })
 }
 
-fn judged(path: &PathBuf, format: Option<curves::format::Format>) -> Result<Vec<(String, Report)>, Failure> {
-    let runs = gather(std::slice::from_ref(path), format)?.runs;
-    let name = |run: &Gathered| words::path(run.path());
-    Ok(runs.iter().map(|run| (name(run), run.judge())).collect())
-}
-
-/// What is new in a report.
-fn news(args: &WatchArgs, run: &str, report: &Report, seen: &mut Seen) -> Vec<Alert> {
-    let step = report.metrics.iter().filter_map(|metric| metric.last_step).max();
-    let alert = |kind, text| Alert { run: run.to_owned(), kind, text, step };
-    let mut alerts = Vec::new();
-    for rule in &args.rules {
-        if let Some(why) = rule.holds(report, &mut |_| Vec::new()) {
-            alerts.push((
-                format!("{run} {rule}"),
-                alert("rule", format!("{} (rule `{rule}`)", words::ascii(&why))),
-            ));
-        }
+/// Shows new values to a person who looks on.
+fn tail(ctx: &Context, args: &WatchArgs, news: Vec<look::News>) {
+    let settings = ctx.printer.settings();
+    if !settings.stdout.terminal || settings.verbosity == Verbosity::Quiet || args.json {
+        return;
     }
-    let grave = report.findings.iter().filter(|finding| finding.severity >= Severity::Warning);
-    for finding in grave.filter(|_| args.rules.is_empty()) {
-        let since = finding.first_step.map(|step| format!(" since step {step}")).unwrap_or_default();
-        let what = finding.kind.name().replace('_', " ");
-        let text = format!(
-            "{}: {what}{since}. {}",
-            words::name(&finding.metric),
-            words::ascii(&finding.recommendation)
-        );
-        alerts.push((format!("{run} {} {}", finding.kind.name(), finding.metric), alert("finding", text)));
+    let now = super::moment(super::now_ms());
+    for one in news {
+        let style = if one.is_best { Style::Green } else { Style::Dim };
+        let name = ctx.printer.paint(Style::Cyan, &one.run);
+        ctx.printer.line(&format!("{now} {name}: {}", ctx.printer.paint(style, &one.text)));
     }
-    let fresh =
-        |(key, alert): (String, Alert)| (seen.told.len() < MOST && seen.told.insert(key)).then_some(alert);
-    alerts.into_iter().filter_map(fresh).collect()
-}
-
-/// No value came for as long as was asked; told once for each time.
-fn stands_still(args: &WatchArgs, runs: &[(String, Report)], seen: &mut Seen) -> Option<Alert> {
-    let values = runs.iter().flat_map(|(_, report)| &report.metrics).map(|metric| metric.count).sum();
-    if values != seen.values || seen.moved.is_none() {
-        (seen.values, seen.moved, seen.stalled) = (values, Some(Instant::now()), false);
-    }
-    let rested = seen.moved?.elapsed();
-    if seen.stalled || args.stalled.is_none_or(|most| rested <= most) {
-        return None;
-    }
-    seen.stalled = true;
-    let text = format!("no value came for {} s", rested.as_secs());
-    Some(Alert { run: args.path.display().to_string(), kind: "stalled", text, step: None })
 }
 
 async fn tell(ctx: &Context, args: &WatchArgs, webhook: Option<&str>, alert: &Alert) {
@@ -174,7 +115,9 @@ async fn tell(ctx: &Context, args: &WatchArgs, webhook: Option<&str>, alert: &Al
     if args.json {
         ctx.printer.line(&json.to_string());
     } else {
-        ctx.printer.line(&format!("{} {}: {}", super::moment(now), words::name(&alert.run), alert.text));
+        let style = if alert.kind == "ended" { Style::Yellow } else { Style::Red };
+        let text = ctx.printer.paint(style, &alert.text);
+        ctx.printer.line(&format!("{} {}: {text}", super::moment(now), words::name(&alert.run)));
     }
     if let Some(line) = &args.exec {
         let (line, input) = (line.clone(), json.to_string());

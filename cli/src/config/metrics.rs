@@ -53,7 +53,7 @@ const ROLES: [(&str, Role); 12] = [
     ("other", Role::Other),
 ];
 /// What may be said of one metric.
-const OF_ONE: [&str; 10] = [
+const OF_ONE: [&str; 11] = [
     "role",
     "direction",
     "split",
@@ -61,6 +61,7 @@ const OF_ONE: [&str; 10] = [
     "unit",
     "group",
     "pair",
+    "target",
     "sensitivity",
     "plateau_window",
     "plateau_threshold",
@@ -261,6 +262,7 @@ fn said(spec: &mut MetricSpec, key: &str, field: &mut Field<'_>) {
         "unit" => assign(&mut spec.unit, line(field, "\"nats\"").map(Some)),
         "group" => assign(&mut spec.group, line(field, "\"optimizer\"").map(Some)),
         "pair" => assign(&mut spec.pair, line(field, "\"train/loss\"").map(Some)),
+        "target" => assign(&mut spec.target, field.number("0.35").map(Some)),
         "sensitivity" => assign(&mut spec.sensitivity, within(field, 0.0, 100.0, "2").map(Some)),
         "plateau_window" => assign(&mut spec.plateau_window, within(field, 0.01, 1.0, "0.15").map(Some)),
         _ => assign(&mut spec.plateau_threshold, within(field, 1e-6, 1.0, "0.01").map(Some)),
@@ -282,6 +284,7 @@ fn shown(spec: &MetricSpec) -> Json {
         ("unit", json!(spec.unit)),
         ("group", json!(spec.group)),
         ("pair", json!(spec.pair)),
+        ("target", json!(spec.target)),
         ("sensitivity", json!(spec.sensitivity)),
         ("plateau_window", json!(spec.plateau_window)),
         ("plateau_threshold", json!(spec.plateau_threshold)),

@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 
 use super::arguments::Arguments;
 use super::desk::Desk;
-use super::reply::{LEAST, Reply, spelt};
+use super::reply::{Reply, for_text, spelt};
 use super::server::Progress;
-use super::views::for_tools;
+use super::{compact, cures};
 use crate::args::{AnalyzeArgs, FORMATS, ReadAs};
 use crate::commands::analyze::{self, words};
 use crate::exit_code::{ExitCode, Failure};
 
-/// Findings of a run in the structured form.
-const FINDINGS: usize = 8;
+/// Findings of a run in the structured form of `anomalies`.
+const FINDINGS: usize = 12;
 
 /// `analyze`
 pub(super) async fn analyze(
@@ -25,20 +25,70 @@ pub(super) async fn analyze(
     mut given: Arguments,
     progress: Progress,
 ) -> anyhow::Result<Reply> {
-    let most = given.granted();
-    let (paths, format) = (given.texts("paths")?, given.text("format")?);
+    let granted = given.granted();
+    let tokens = for_text(granted);
+    let (paths, metrics) = (given.texts("paths")?, given.texts("metrics")?);
+    let format = given.text("format")?.map(|name| known(&name)).transpose()?;
     given.end()?;
+    let asked = metrics.clone();
+    let text = move |seen: &analyze::Seen| seen.text(&asked, tokens);
+    let (text, runs) = look(desk, paths, format, progress, text).await?;
+    let text = cures::text(&text, 2);
+    let room = granted.saturating_sub(analyze::tokens::bound(&text));
+    let rows = runs.iter().enumerate();
+    // The worst run has what there is; of others less is told.
+    let rows = rows.map(|(index, run)| compact::judged(run, if index == 0 { room } else { room / 2 }));
+    Ok(Reply::view(&text, rows.collect()))
+}
+
+/// `anomalies`
+pub(super) async fn anomalies(
+    desk: &Arc<Desk>,
+    mut given: Arguments,
+    progress: Progress,
+) -> anyhow::Result<Reply> {
+    let tokens = for_text(given.granted());
+    let paths = given.texts("paths")?;
+    given.end()?;
+    let (text, runs) = look(desk, paths, None, progress, move |seen| Ok(seen.problems(tokens))).await?;
+    let rows = runs.iter().map(|run| {
+        let findings = compact::findings(run, FINDINGS);
+        let ended = run["ending"]["outcome"].as_str().filter(|outcome| *outcome == "failed");
+        let sick = ended.is_some() || findings.as_array().is_some_and(|found| !found.is_empty());
+        let mut row =
+            json!({ "path": run["path"].as_str().map(|path| spelt(path, 80)), "findings": findings });
+        if ended.is_some() {
+            row["ended"] = json!(ended);
+        }
+        sick.then_some(row)
+    });
+    Ok(Reply::view(&cures::text(&text, 2), rows.flatten().collect()))
+}
+
+/// Reads runs beside the session: what is said of them, and all of it.
+async fn look(
+    desk: &Arc<Desk>,
+    paths: Vec<String>,
+    format: Option<ReadAs>,
+    progress: Progress,
+    say: impl FnOnce(&analyze::Seen) -> Result<String, Failure> + Send + 'static,
+) -> anyhow::Result<(String, Vec<Value>)> {
     if paths.is_empty() {
         let help =
             "name logs, or directories of them: W&B, TensorBoard, MLflow, JSON lines, CSV, console output";
         return Err(Failure::new(ExitCode::Usage, "`paths` is missing").help(help).into());
     }
-    let format = format.map(|name| known(&name)).transpose()?;
     let paths = paths.iter().map(|path| desk.path_or_run(path)).collect::<Result<Vec<_>, _>>()?;
-    // Half is for the structured form.
-    let tokens = u32::try_from((most / 2).max(LEAST - 10)).unwrap_or(u32::MAX);
-    let args =
-        AnalyzeArgs { paths, tokens, format, explain: false, schema: None, write_schema: false, json: false };
+    let args = AnalyzeArgs {
+        paths,
+        tokens: 0,
+        format,
+        metrics: Vec::new(),
+        explain: false,
+        schema: None,
+        write_schema: false,
+        json: false,
+    };
     let Progress { told, ct } = progress;
     let (desk, runtime) = (desk.clone(), tokio::runtime::Handle::current());
     let seen = tokio::task::spawn_blocking(move || {
@@ -48,60 +98,18 @@ pub(super) async fn analyze(
             !ct.is_cancelled()
         };
         let seen = runtime.block_on(analyze::look(&desk.ctx, &args, &mut go_on))?;
-        anyhow::Ok((seen.text(tokens as usize), seen.json(), seen.failures))
+        anyhow::Ok((say(&seen)?, seen.json(), seen.failures))
     });
     let (text, runs, failures) = seen.await??;
     let runs = runs.as_array().cloned().unwrap_or_default();
-    if runs.is_empty()
-        && let Some(failure) = failures.into_iter().next()
-    {
-        return Err(failure.into());
+    match failures.into_iter().next().filter(|_| runs.is_empty()) {
+        Some(failure) => Err(failure.into()),
+        None => Ok((text, runs)),
     }
-    let text = for_tools(&text);
-    let reply = text.lines().fold(Reply::default(), Reply::line);
-    Ok(reply.rows(runs.iter().map(row).collect()))
 }
 
 fn known(name: &str) -> Result<ReadAs, Failure> {
     let names = FORMATS.map(|(name, _)| name).join(", ");
     let found = FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| ReadAs::Format(*format));
     found.ok_or_else(|| Failure::new(ExitCode::Usage, format!("the formats are {names}")))
-}
-
-/// What matters most of one run.
-fn row(run: &Value) -> Value {
-    let report = &run["report"];
-    let text = |value: &Value| value.as_str().map(|text| spelt(text, 80));
-    let findings = report["findings"].as_array().into_iter().flatten().take(FINDINGS);
-    let findings: Vec<Value> = findings
-        .map(|one| {
-            json!({
-                "kind": one["kind"],
-                "metric": text(&one["metric"]),
-                "severity": one["severity"],
-                "steps": [one["first_step"], one["last_step"]],
-            })
-        })
-        .collect();
-    let primary = report["primary"].as_str();
-    let metrics = report["metrics"].as_array().into_iter().flatten();
-    let metric = metrics.into_iter().find(|metric| metric["name"].as_str() == primary && primary.is_some());
-    let mut row = json!({
-        "path": text(&run["path"]),
-        "health": report["health"]["score"],
-        "labels": report["health"]["labels"],
-        "last_step": run["last_step"],
-    });
-    if let Some(metric) = metric {
-        row["primary"] = json!({
-            "metric": primary.map(|name| spelt(name, 80)),
-            "last": metric["last"],
-            "best": metric["best"],
-            "best_step": metric["best_step"],
-        });
-    }
-    if !findings.is_empty() {
-        row["findings"] = json!(findings);
-    }
-    row
 }

@@ -2,7 +2,8 @@
 //! changes. Its words are quoted, and what is held of them has a bound.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use proto::v1;
 use serde_json::json;
@@ -14,6 +15,7 @@ use super::server::Progress;
 use crate::client::{failure, selector};
 use crate::commands::analyze::words;
 use crate::commands::step;
+use crate::commands::watch::{Alert, Seen, Sought, judged};
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::money;
 use crate::screen::Screen;
@@ -22,17 +24,89 @@ use crate::screen::Screen;
 const LINES: u64 = 2_000;
 /// Seconds of one wait: longer ones are broken off by clients.
 const LONGEST: u64 = 600;
+/// Between two looks at files.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// `watch`
 ///
+/// Of a run, or of files below a path.
+pub(super) async fn watch(desk: &Desk, mut given: Arguments, progress: &Progress) -> anyhow::Result<Reply> {
+    let (run, path) = (given.text("run")?, given.text("path")?);
+    let seconds = Duration::from_secs(given.whole("seconds", 1, LONGEST)?.unwrap_or(60));
+    given.end()?;
+    match (run, path) {
+        (Some(run), None) if !desk.analysis => watch_run(desk, &run, seconds, progress).await,
+        (None, Some(path)) => watch_files(desk, desk.path(&path)?, seconds, progress).await,
+        _ => {
+            let help = match desk.analysis {
+                true => "give path: files that a training writes",
+                false => "give one: run, the name of a run; or path, files that a training writes",
+            };
+            Err(Failure::new(ExitCode::Usage, "`run` or `path` says what to watch").help(help).into())
+        }
+    }
+}
+
+/// Waits until there is an alert of files that was none before, or all runs in them
+/// have ended.
+async fn watch_files(
+    desk: &Desk,
+    path: PathBuf,
+    seconds: Duration,
+    progress: &Progress,
+) -> anyhow::Result<Reply> {
+    let until = Instant::now() + seconds;
+    let shown = words::path(&path);
+    let mut seen = Seen::default();
+    let mut first = true;
+    loop {
+        let at = path.clone();
+        let followers = desk.ctx.followers.clone();
+        let looked = tokio::task::spawn_blocking(move || judged(&at, None, &followers)).await?;
+        let runs = match looked {
+            // A training that has just begun has logged nothing yet.
+            Err(error) if Instant::now() < until && ExitCode::of(&error) == ExitCode::BadInput => {
+                tokio::time::sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
+                continue;
+            }
+            runs => runs?,
+        };
+        let sought = Sought { rules: &[], stalled: None, shown: &shown, is_copy: false };
+        let alerts = seen.alerts(&sought, &runs);
+        let over = !runs.is_empty() && runs.iter().all(|run| run.ending.is_some());
+        let is_new = !first && !alerts.is_empty();
+        if is_new || over || Instant::now() >= until {
+            let what = match (is_new, over) {
+                (true, _) => "new",
+                (false, true) => "over: nothing more comes; what is wrong",
+                (false, false) => "nothing new; what was wrong before",
+            };
+            // Without news all that is wrong is told again, for whoever did not ask before.
+            let told = if is_new { alerts } else { Seen::default().alerts(&sought, &runs) };
+            let reply = Reply::default().line(format!("{shown}: {what}: {}", told.len()));
+            let reply = told.iter().fold(reply, |reply, alert| {
+                let whose =
+                    if alert.run == shown { String::new() } else { format!("{} ", words::name(&alert.run)) };
+                reply.line(format!("{whose}{}: {}", alert.kind, alert.text))
+            });
+            let row = |alert: &Alert| json!([spelt(&alert.run, 80), alert.kind, alert.step]);
+            let rows: Vec<_> = told.iter().take(10).map(row).collect();
+            return Ok(reply.fact("new", is_new).fact("over", over).fact("alerts", rows));
+        }
+        first = false;
+        let step =
+            runs.iter().flat_map(|run| &run.report.metrics).filter_map(|metric| metric.last_step).max();
+        // Where nobody takes it, it is not told.
+        let _ = progress.told.try_send(format!("{shown} step {}", crate::commands::step(step)));
+        tokio::time::sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
 /// Tells each change on the way, and answers with how the run is when its state
 /// is another one, it asks something, or the time is over.
-pub(super) async fn watch(desk: &Desk, mut given: Arguments, progress: &Progress) -> anyhow::Result<Reply> {
-    let run = given.needed("run")?;
-    let seconds = given.whole("seconds", 1, LONGEST)?.unwrap_or(60);
-    given.end()?;
+async fn watch_run(desk: &Desk, run: &str, seconds: Duration, progress: &Progress) -> anyhow::Result<Reply> {
     let client = desk.needed().await?;
-    let run = client.run(&run).await?.run.unwrap_or_default();
+    let run = client.run(run).await?.run.unwrap_or_default();
     let stands = |run: &v1::RunView| (run.state.clone(), run.question.is_some());
     let first = stands(&run);
     let news = async {
@@ -49,7 +123,7 @@ pub(super) async fn watch(desk: &Desk, mut given: Arguments, progress: &Progress
         }
         Ok::<(), Failure>(())
     };
-    let over = tokio::time::timeout(Duration::from_secs(seconds), news).await;
+    let over = tokio::time::timeout(seconds, news).await;
     let waited = over.is_err();
     if let Ok(ended) = over {
         ended?;
@@ -115,16 +189,12 @@ pub(super) async fn logs(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
         kept.lines.into_iter().skip(skip).map(|(stream, text)| item(&stream, &text)).collect();
     let what = if items.is_empty() { "no lines" } else { "lines it wrote, quoted; they are data" };
     let reply = Reply::default().line(format!("{} attempt {attempt}: {what}", words::name(&run.name)));
-    Ok(reply.fact("attempt", attempt).tail(items, seen, more))
+    Ok(reply.tail(items, seen, more).plain())
 }
 
 fn item(stream: &str, text: &str) -> Item {
     let mark = if stream == "stdout" { String::new() } else { format!("{} ", words::name(stream)) };
-    let mut row = json!({ "line": spelt(text, 240) });
-    if stream != "stdout" {
-        row["stream"] = json!(stream);
-    }
-    Item { line: format!("{mark}{}", quoted(text)), row }
+    Item { line: format!("{mark}{}", quoted(text)), row: serde_json::Value::Null }
 }
 
 /// The last lines of a log.

@@ -1,6 +1,7 @@
 //! What a tool answers, in no more tokens than were asked for: the text and the
-//! structured form together, whatever names, logs and counts there are. What
-//! did not fit is said, and how to get it. Everything here is ASCII on lines of
+//! structured form together, whatever names, logs and counts there are. The text
+//! has the sentences; the structured form has numbers and names, and never the
+//! text once more. What did not fit is said, and how to get it. Everything here is ASCII on lines of
 //! its own; text that others wrote stands in quotes, so that it is read as data.
 
 use rmcp::model::{CallToolResult, ContentBlock};
@@ -53,9 +54,19 @@ pub(super) struct Item {
     pub(super) row: Value,
 }
 
+/// Of a view's answer so much is for its text; the rest is for the structured form.
+pub(super) fn for_text(most: usize) -> usize {
+    (most * 2 / 3).max(LEAST - 10)
+}
+
 /// An answer before it is cut.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
+    /// Text that keeps to its share by itself, and is never cut.
+    body: String,
+    /// There is no structured form: the answer is lines that somebody wrote, or a
+    /// drawing, which would only be told twice.
+    plain: bool,
     /// Lines, what matters most first.
     head: Vec<String>,
     /// What is said in every case: a code that was given out, say.
@@ -77,6 +88,19 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// A view's text, made within [`for_text`], and what it says as numbers and
+    /// names, of which the first are shown.
+    pub(super) fn view(text: &str, rows: Vec<Value>) -> Self {
+        let body = text.lines().map(|line| format!("{}\n", words::ascii(line))).collect();
+        Self { body, ..Self::default() }.rows(rows)
+    }
+
+    /// Nothing but text.
+    pub(super) fn plain(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
     /// One line.
     pub(super) fn line(mut self, text: impl AsRef<str>) -> Self {
         self.head.push(words::ascii(text.as_ref()));
@@ -126,10 +150,10 @@ impl Reply {
     }
 
     /// Both forms within `most` tokens.
-    pub(super) fn within(self, most: usize) -> CallToolResult {
+    pub(super) fn within(&self, most: usize) -> CallToolResult {
         let (text, object) = self.fit(most);
         let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
-        result.structured_content = Some(object);
+        result.structured_content = Some(object).filter(|_| !self.plain);
         result
     }
 
@@ -141,22 +165,28 @@ impl Reply {
 
     fn fit(&self, most: usize) -> (String, Value) {
         let whole = self.render(self.head.len(), self.facts.len(), self.items.len());
-        if cost(&whole) <= most {
+        if self.cost(&whole) <= most {
             return whole;
         }
         // Lines first, then entries, then facts; each as far as all still fits.
-        let fits = |lines, facts, items| cost(&self.render(lines, facts, items)) + NOTICE <= most;
+        let notice = if self.body.is_empty() { NOTICE } else { 0 };
+        let fits = |lines, facts, items| self.cost(&self.render(lines, facts, items)) + notice <= most;
         let firm = self.head.len().min(1);
         let lines = reach(firm, self.head.len(), |lines| {
-            fits(lines, 0, 0) && cost(&self.render(lines, 0, 0)) <= most.div_ceil(2)
+            fits(lines, 0, 0) && self.cost(&self.render(lines, 0, 0)) <= for_text(most)
         });
         let items = reach(0, self.items.len(), |items| fits(lines, 0, items));
         let facts = reach(0, self.facts.len(), |facts| fits(lines, facts, items));
         let lines = reach(lines, self.head.len(), |lines| fits(lines, facts, items));
+        if items == 0 && !self.items.is_empty() && !self.whole {
+            return self.one(most);
+        }
         let (mut text, object) = self.render(lines, facts, items);
-        let need = (cost(&whole) + NOTICE).div_ceil(100) * 100;
-        text.push_str(&format!("cut: all with max_tokens {need}\n"));
-        if cost(&(text.clone(), object.clone())) <= most {
+        if self.body.is_empty() {
+            let need = (self.cost(&whole) + NOTICE).div_ceil(100) * 100;
+            text.push_str(&format!("cut: all with max_tokens {need}\n"));
+        }
+        if self.cost(&(text.clone(), object.clone())) <= most {
             return (text, object);
         }
         // Not even one line: a long name in it.
@@ -165,10 +195,46 @@ impl Reply {
         (shortened(&text, room), bare)
     }
 
+    /// As much as fits of a single entry: a list must get on, however few tokens
+    /// there are.
+    fn one(&self, most: usize) -> (String, Value) {
+        let item = if self.last_first { self.items.last() } else { self.items.first() };
+        let line = item.map(|item| item.line.as_str()).unwrap_or_default();
+        let (mut object, mut end) = (self.firm.clone(), String::new());
+        if self.more || self.items.len() > 1 {
+            let next = self.next(1);
+            end = format!("more: cursor {next}\n");
+            object.insert("next".to_owned(), json!(next));
+        }
+        let object = Value::Object(object);
+        // What is cut of a quoted text is closed again.
+        let quote = if line.contains('"') { "\"" } else { "" };
+        let fixed = self.cost(&(format!("{quote}\n{end}"), object.clone())) + 2;
+        let short = shortened(line, most.saturating_sub(fixed));
+        let quote = if short.len() == line.len() { "" } else { quote };
+        (format!("{short}{quote}\n{end}"), object)
+    }
+
+    /// Where the list goes on behind so many entries.
+    fn next(&self, items: usize) -> String {
+        let counted = self.first + items as u64;
+        match items.checked_sub(1) {
+            Some(last) => self.numbers.get(last).copied().unwrap_or(counted),
+            None => self.first,
+        }
+        .to_string()
+    }
+
+    /// Tokens of both forms, at most.
+    fn cost(&self, (text, object): &(String, Value)) -> usize {
+        tokens::bound(text) + if self.plain { 0 } else { tokens::bound(&object.to_string()) }
+    }
+
     fn render(&self, lines: usize, facts: usize, items: usize) -> (String, Value) {
         let shown =
             if self.last_first { &self.items[self.items.len() - items..] } else { &self.items[..items] };
-        let mut text: String = self.head[..lines].iter().map(|line| format!("{line}\n")).collect();
+        let mut text = self.body.clone();
+        text.extend(self.head[..lines].iter().map(|line| format!("{line}\n")));
         text.extend(shown.iter().filter(|item| !item.line.is_empty()).map(|item| format!("{}\n", item.line)));
         let mut object = self.firm.clone();
         for (name, value) in &self.facts[..facts] {
@@ -181,12 +247,7 @@ impl Reply {
             object.insert("cut".to_owned(), json!(true));
         }
         if (self.more || items < self.items.len()) && !self.whole {
-            let counted = self.first + items as u64;
-            let next = match items.checked_sub(1) {
-                Some(last) => self.numbers.get(last).copied().unwrap_or(counted),
-                None => self.first,
-            };
-            let next = next.to_string();
+            let next = self.next(items);
             text.push_str(&format!("more: cursor {next}\n"));
             object.insert("next".to_owned(), json!(next));
         }
@@ -207,11 +268,6 @@ fn reach(low: usize, high: usize, is: impl Fn(usize) -> bool) -> usize {
         }
     }
     low
-}
-
-/// Tokens of both forms, at most.
-fn cost((text, object): &(String, Value)) -> usize {
-    tokens::bound(text) + tokens::bound(&object.to_string())
 }
 
 /// The beginning of a text.
@@ -310,6 +366,33 @@ mod tests {
         assert!(said.starts_with('"') && said.ends_with('"') && !said.contains('\n'), "{said}");
         assert_eq!(said.replace("\\\\", "").replace("\\\"", "").matches('"').count(), 2, "{said}");
         assert!(said.is_ascii() && !said.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_list_gets_on_however_few_tokens_there_are() {
+        let rows: Vec<String> = (0..30).map(|row| format!("{row} {}", "word and qzx ".repeat(40))).collect();
+        for (last, plain) in [(false, false), (true, false), (true, true)] {
+            for most in [LEAST, 100, 150] {
+                let mut reply = reply(vec![], rows.clone(), last);
+                reply.plain = plain;
+                let (text, _) = reply.fit(most);
+                let next: u64 =
+                    text.lines().last().unwrap().strip_prefix("more: cursor ").unwrap().parse().unwrap();
+                assert!(next > reply.first, "{most}: {text}");
+                let shown = if last { "29 \"29 word" } else { "0 \"0 word" };
+                assert!(text.contains(shown) && tokens::bound(&text) <= most, "{most}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_told_once() {
+        let reply =
+            Reply::view("a: sick\n  it is NaN\n", vec![json!({ "path": "a" }), json!({ "path": "b" })]);
+        let (text, object) = reply.fit(LEAST);
+        assert_eq!((text.as_str(), &object["rows"][0]["path"]), ("a: sick\n  it is NaN\n", &json!("a")));
+        let plain = Reply::default().line("only this").plain().within(LEAST);
+        assert!(plain.structured_content.is_none());
     }
 
     #[test]

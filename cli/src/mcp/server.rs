@@ -20,7 +20,7 @@ use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Reply, USUAL, failure, wrong};
 use super::tools::{self, Kind};
-use super::{acting, analysis, following, prompts, reading, resources, views};
+use super::{acting, analysis, cures, following, prompts, reading, resources, views, writing};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Calls that are worked on at once; further ones wait.
@@ -60,6 +60,7 @@ impl Server {
         let desk = &*self.desk;
         match name {
             "analyze" => analysis::analyze(&self.desk, given, progress).await,
+            "anomalies" => analysis::anomalies(&self.desk, given, progress).await,
             "list" => reading::list(desk, given).await,
             "status" => reading::status(desk, given).await,
             "watch" => following::watch(desk, given, &progress).await,
@@ -74,6 +75,7 @@ impl Server {
             "destroy" => Box::pin(acting::destroy(desk, given)).await,
             "fork" => Box::pin(acting::fork(desk, given)).await,
             "resume" => Box::pin(acting::resume(desk, given)).await,
+            "note" => writing::note(&self.desk, given).await,
             name if views::NAMES.contains(&name) => views::view(&self.desk, name, given).await,
             _ => Err(Failure::new(ExitCode::Internal, "this tool is missing").into()),
         }
@@ -120,6 +122,7 @@ impl Server {
         }
         match done {
             Ok(reply) => reply.within(most),
+            Err(error) if entry.kind == Kind::Analysis => wrong(&cures::failure(failure(&error)), most),
             Err(error) => wrong(&failure(&error), most),
         }
     }

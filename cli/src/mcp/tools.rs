@@ -37,9 +37,19 @@ pub(super) struct Entry {
     pub(super) name: &'static str,
     what: &'static str,
     pub(super) kind: Kind,
+    /// What is needed mostly; a tool takes rarer ones too, and names all in refusing
+    /// what it does not take.
     takes: &'static [Takes],
-    /// Its answer is a list that may go on.
-    lists: bool,
+    form: Form,
+}
+
+/// What its answer is besides text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Numbers and names as an object.
+    Object,
+    /// Nothing: it is lines that a program wrote, or a drawing.
+    Text,
 }
 
 const fn entry(
@@ -47,9 +57,9 @@ const fn entry(
     kind: Kind,
     what: &'static str,
     takes: &'static [Takes],
-    lists: bool,
+    form: Form,
 ) -> Entry {
-    Entry { name, what, kind, takes, lists }
+    Entry { name, what, kind, takes, form }
 }
 
 /// All of them.
@@ -57,84 +67,88 @@ pub(super) const ALL: &[Entry] = &[
     entry(
         "analyze",
         Kind::Analysis,
-        "Judge training curves in files: health, what is wrong, what to do",
-        &[NeedsTexts("paths"), Text("format")],
-        false,
+        "Judge training curves in files: health, problems, advice",
+        &[NeedsTexts("paths"), Texts("metrics")],
+        Form::Object,
+    ),
+    entry(
+        "anomalies",
+        Kind::Analysis,
+        "Only problems, with steps and advice",
+        &[NeedsTexts("paths")],
+        Form::Object,
     ),
     entry(
         "history",
         Kind::Analysis,
-        "Values of metrics by step, extremes kept",
+        "Values by step, extremes kept",
         &[Needs("path"), Text("run"), Texts("metrics"), Whole("from"), Whole("to")],
-        false,
+        Form::Object,
     ),
     entry(
         "stats",
         Kind::Analysis,
-        "Min, max, mean, last, spread, trend",
-        &[Needs("path"), Text("run"), Texts("metrics"), Whole("from"), Whole("to")],
-        false,
+        "Min, max, mean, last, trend",
+        &[Needs("path"), Text("run"), Texts("metrics")],
+        Form::Object,
     ),
-    entry("metrics", Kind::Analysis, "What a run logged", &[Needs("path"), Text("run")], false),
+    entry("metrics", Kind::Analysis, "What a run logged", &[Needs("path"), Text("run")], Form::Object),
     entry(
         "settings",
         Kind::Analysis,
-        "Settings a run was made with",
+        "Its config",
         &[Needs("path"), Text("run"), Text("only")],
-        false,
+        Form::Object,
     ),
     entry(
         "compare",
         Kind::Analysis,
-        "Runs at one step against the first; PATH or PATH@STEP",
+        "Runs at one step; PATH or PATH@STEP",
         &[NeedsTexts("runs"), Texts("metrics"), Whole("at")],
-        false,
+        Form::Object,
     ),
+    entry("config_diff", Kind::Analysis, "Settings that differ", &[NeedsTexts("runs")], Form::Object),
     entry(
         "find",
         Kind::Analysis,
-        "Runs below a path, such as val_acc > 0.8 and state == finished",
-        &[Needs("path"), Text("filter"), Text("best"), Text("sort"), Whole("top")],
-        false,
+        "Runs (no path: the controller's), such as val_acc > 0.8 and state == finished",
+        &[Text("path"), Text("filter"), Text("best"), Whole("top")],
+        Form::Object,
     ),
     entry(
-        "plot",
+        "group",
         Kind::Analysis,
-        "Draw metrics in ASCII",
-        &[NeedsTexts("paths"), Texts("metrics"), Flag("log"), Whole("from"), Whole("to")],
-        false,
+        "Compare arms over seeds",
+        &[NeedsTexts("paths"), Text("metric"), Text("by"), Text("pair")],
+        Form::Object,
     ),
-    entry("list", Kind::Look, "List runs", &[Flag("all"), Text("cursor")], true),
-    entry("status", Kind::Look, "One run: state, step, cost, question", &[Needs("run")], false),
+    entry("plot", Kind::Analysis, "Draw in ASCII", &[NeedsTexts("paths"), Texts("metrics")], Form::Text),
+    entry("notes", Kind::Analysis, "People's notes", &[Needs("path")], Form::Object),
     entry(
         "watch",
-        Kind::Look,
-        "Wait until a run changes state, at most seconds",
-        &[Needs("run"), Whole("seconds")],
-        false,
+        Kind::Analysis,
+        "Wait for news of a run or files",
+        &[Text("run"), Text("path"), Whole("seconds")],
+        Form::Object,
     ),
+    entry("list", Kind::Look, "List runs", &[Flag("all"), Text("cursor")], Form::Object),
+    entry("status", Kind::Look, "State, step, cost, question", &[Needs("run")], Form::Object),
     entry(
         "logs",
         Kind::Look,
-        "Last lines a run wrote; cursor goes back",
+        "Last lines; cursor goes back",
         &[Needs("run"), Whole("lines"), Text("grep"), Whole("attempt"), Text("cursor")],
-        true,
+        Form::Text,
     ),
-    entry("why", Kind::Look, "Why an attempt ended, what to try", &[Needs("run"), Whole("attempt")], false),
-    entry("events", Kind::Look, "Journal of what happened", &[Text("run"), Text("cursor")], true),
-    entry("checkpoints", Kind::Look, "Checkpoints of a run", &[Needs("run"), Text("cursor")], true),
-    entry("cost", Kind::Look, "What runs cost", &[Text("run"), Text("cursor")], true),
-    entry(
-        "offers",
-        Kind::Look,
-        "Machines to rent now for this project",
-        &[Text("provider"), Text("cursor")],
-        true,
-    ),
+    entry("why", Kind::Look, "Why it ended, what to try", &[Needs("run"), Whole("attempt")], Form::Object),
+    entry("events", Kind::Look, "Journal", &[Text("run"), Text("cursor")], Form::Object),
+    entry("checkpoints", Kind::Look, "Checkpoints", &[Needs("run"), Text("cursor")], Form::Object),
+    entry("cost", Kind::Look, "What runs cost", &[Text("run"), Text("cursor")], Form::Object),
+    entry("offers", Kind::Look, "Machines to rent now", &[Text("provider"), Text("cursor")], Form::Object),
     entry(
         "run",
         Kind::Act,
-        "Begin a run of this project; dry_run only shows price and cap",
+        "Begin a run; dry_run shows price and cap",
         &[
             Texts("command"),
             Text("name"),
@@ -143,19 +157,29 @@ pub(super) const ALL: &[Entry] = &[
             Number("max_usd_per_hour"),
             Flag("dry_run"),
         ],
-        false,
+        Form::Object,
     ),
-    entry("stop", Kind::Act, "Ask a run to save and end", &[Needs("run")], false),
-    entry("destroy", Kind::Act, "End a run or machine at once, unsaved", &[Needs("target")], false),
+    entry("stop", Kind::Act, "Save and end", &[Needs("run")], Form::Object),
+    entry("destroy", Kind::Act, "End at once, unsaved", &[Needs("target")], Form::Object),
     entry(
         "fork",
         Kind::Act,
-        "New run from RUN, RUN@STEP or RUN@best with set key=value",
-        &[Needs("checkpoint"), Texts("set"), Texts("command"), Text("name"), Flag("dry_run")],
-        false,
+        "New run from RUN@STEP or RUN@best; set key=value",
+        &[Needs("checkpoint"), Texts("set"), Flag("dry_run")],
+        Form::Object,
     ),
-    entry("resume", Kind::Act, "Go on with a held or ended run", &[Needs("run"), Flag("dry_run")], false),
+    entry("resume", Kind::Act, "Go on with a run", &[Needs("run"), Flag("dry_run")], Form::Object),
+    entry(
+        "note",
+        Kind::Act,
+        "Write down; kind: note, tag, untag, favorite, hypothesis, decision",
+        &[Needs("path"), Needs("kind"), Text("text"), Text("why")],
+        Form::Object,
+    ),
 ];
+
+/// Those that take nothing away.
+const HARMLESS: [&str; 2] = ["stop", "note"];
 
 /// The tool of this name.
 pub(super) fn find(name: &str) -> Option<&'static Entry> {
@@ -193,17 +217,16 @@ impl Entry {
         if !required.is_empty() {
             input["required"] = json!(required);
         }
-        let output = match (self.kind, self.lists) {
-            (Kind::Act, _) => json!({ "type": "object", "properties": { "code": { "type": "string" } } }),
-            (_, true) => {
-                json!({ "type": "object", "properties": { "rows": { "type": "array" }, "next": { "type": "string" } } })
-            }
-            _ => json!({ "type": "object" }),
-        };
         let reads = self.kind != Kind::Act;
         let hints = ToolAnnotations::new().read_only(reads);
-        let hints = if reads { hints } else { hints.destructive(self.name != "stop") };
-        Tool::new(self.name, self.what, object(input)).with_raw_output_schema(object(output)).annotate(hints)
+        // Of what is not read-only a client takes for granted that it may destroy.
+        let harmless = HARMLESS.contains(&self.name);
+        let hints = if harmless { hints.destructive(false) } else { hints };
+        let tool = Tool::new(self.name, self.what, object(input)).annotate(hints);
+        match self.form {
+            Form::Object => tool.with_raw_output_schema(object(json!({ "type": "object" }))),
+            Form::Text => tool,
+        }
     }
 }
 
@@ -237,7 +260,8 @@ mod tests {
         for entry in ALL {
             let tool = serde_json::to_value(entry.tool()).unwrap();
             assert_eq!(tool["inputSchema"]["properties"]["max_tokens"]["type"], "integer", "{tool}");
-            assert_eq!(tool["outputSchema"]["type"], "object");
+            let form = if entry.form == Form::Object { json!("object") } else { Value::Null };
+            assert_eq!(tool["outputSchema"]["type"], form, "{tool}");
             assert_eq!(tool["annotations"]["readOnlyHint"], entry.kind != Kind::Act);
             assert_eq!(find(entry.name).unwrap().name, entry.name);
         }

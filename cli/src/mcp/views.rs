@@ -4,40 +4,47 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::arguments::Arguments;
 use super::desk::Desk;
-use super::reply::Reply;
+use super::reply::{Reply, for_text};
+use super::{compact, cures};
 use crate::args::{
-    CompareArgs, HistoryArgs, MetricsArgs, PlotArgs, RunsArgs, SettingsArgs, Shown, StatsArgs, ViewVerb,
+    CompareArgs, GroupArgs, HistoryArgs, MetricsArgs, NoteArgs, PlotArgs, RunsArgs, SettingsArgs, Shown,
+    StatsArgs, ViewVerb,
 };
 use crate::commands::views;
 use crate::exit_code::{ExitCode, Failure};
 
 /// The names of the tools.
-pub(super) const NAMES: [&str; 7] = ["history", "stats", "metrics", "settings", "compare", "find", "plot"];
+pub(super) const NAMES: [&str; 10] =
+    ["history", "stats", "metrics", "settings", "compare", "config_diff", "find", "group", "plot", "notes"];
 
 /// One of them.
 pub(super) async fn view(desk: &Arc<Desk>, name: &str, given: Arguments) -> anyhow::Result<Reply> {
-    // The other half is for the structured form.
-    let tokens = u32::try_from((given.granted() / 2).max(50)).unwrap_or(u32::MAX);
+    // A drawing has no other form.
+    let (most, share) = match name {
+        "plot" => (given.granted(), 3),
+        _ => (for_text(given.granted()), 2),
+    };
+    let tokens = u32::try_from(most).unwrap_or(u32::MAX);
     let shown = Shown { tokens, ..Shown::default() };
     let asked = match name {
         "history" => history(desk, given, shown)?,
         "stats" => stats(desk, given, shown)?,
         "settings" => settings(desk, given, shown)?,
-        "compare" => compare(desk, given, shown)?,
+        "compare" => compare(desk, given, shown, false)?,
+        "config_diff" => compare(desk, given, shown, true)?,
         "find" => find(desk, given, shown)?,
+        "group" => group(desk, given, shown)?,
         "plot" => plot(desk, given, shown)?,
+        "notes" => notes(desk, given, shown)?,
         _ => metrics(desk, given, shown)?,
     };
     let asked = views::resolved(&desk.ctx, asked).await?;
     let (answer, _) = tokio::task::spawn_blocking(move || views::answer(&asked)).await??;
-    let text = for_tools(&answer.text);
-    // Both forms are the same lines: everything as JSON has no bound.
-    let rows = text.lines().map(Value::from).collect();
-    Ok(text.lines().fold(Reply::default(), Reply::line).rows(rows))
+    let text = cures::text(&answer.text, share);
+    let reply = Reply::view(&text, compact::rows(name, &answer.json));
+    Ok(if name == "plot" { reply.plain() } else { reply })
 }
 
 fn history(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
@@ -74,12 +81,15 @@ fn settings(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb,
     Ok(ViewVerb::Settings(args))
 }
 
-fn compare(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+fn compare(desk: &Desk, mut given: Arguments, shown: Shown, settings: bool) -> Result<ViewVerb, Failure> {
     let named = counted(given.texts("runs")?, "runs", 2, 10)?;
-    let (metrics, at) = (given.texts("metrics")?, given.whole("at", 0, u64::MAX)?);
+    let (metrics, at) = match settings {
+        true => (Vec::new(), None),
+        false => (given.texts("metrics")?, given.whole("at", 0, u64::MAX)?),
+    };
     given.end()?;
     let runs = named.iter().map(|run| at_step(desk, run)).collect::<Result<Vec<_>, _>>()?;
-    let args = CompareArgs { runs, metrics, at, shown, ..CompareArgs::default() };
+    let args = CompareArgs { runs, metrics, at, settings, shown, ..CompareArgs::default() };
     Ok(ViewVerb::Compare(args))
 }
 
@@ -102,12 +112,20 @@ fn at_step(desk: &Desk, text: &str) -> Result<String, Failure> {
 }
 
 fn find(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
-    let path = desk.path_or_run(&given.needed("path")?)?;
+    let path = given.text("path")?.map(|path| desk.path_or_run(&path)).transpose()?;
+    if path.is_none() && desk.analysis {
+        let failure = Failure::new(ExitCode::Usage, "`path` is missing: only files are read here");
+        return Err(failure.help("name a directory with runs"));
+    }
     let filter = given.texts("filter")?;
     let (best, sort) = (given.text("best")?, given.text("sort")?);
+    // Which way is better, where the name does not say it.
+    let way = |prefix: &str| best.as_deref().is_some_and(|best| best.starts_with(prefix));
+    let (max, min) = (way("max:"), way("min:"));
+    let best = best.map(|best| if max || min { best[4..].to_owned() } else { best });
     let top = given.whole("top", 1, 10_000)?.and_then(|top| u32::try_from(top).ok());
     given.end()?;
-    let args = RunsArgs { path, filter, best, sort, top, shown, ..RunsArgs::default() };
+    let args = RunsArgs { path, filter, best, max, min, sort, top, shown, ..RunsArgs::default() };
     Ok(ViewVerb::Runs(args))
 }
 
@@ -121,29 +139,18 @@ fn plot(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Fai
     Ok(ViewVerb::Plot(args))
 }
 
-/// The text in the words of a tool: what was cut is had by its arguments, and
-/// the other form needs as much again.
-pub(super) fn for_tools(text: &str) -> String {
-    let kept = text.lines().filter(|line| !line.starts_with("  more with --tokens"));
-    kept.map(|line| format!("{}\n", worded(line))).collect()
+fn group(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let named = counted(given.texts("paths")?, "paths", 1, 64)?;
+    let (metric, by) = (given.text("metric")?, given.text("by")?);
+    let (base, pair) = (given.text("base")?, given.text("pair")?);
+    given.end()?;
+    let paths = named.iter().map(|path| desk.path_or_run(path)).collect::<Result<Vec<_>, _>>()?;
+    let args = GroupArgs { paths, metric, by, base, pair, shown, ..GroupArgs::default() };
+    Ok(ViewVerb::Group(args))
 }
 
-fn worded(line: &str) -> String {
-    let Some((before, after)) = line.rsplit_once("--tokens ") else { return line.to_owned() };
-    let (number, rest) = after.split_at(after.bytes().take_while(u8::is_ascii_digit).count());
-    let twice = number.parse::<u64>().map_or_else(|_| number.to_owned(), |need| (need * 2).to_string());
-    let rest = rest.replace(", everything with --json", "").replace("--metric NAME", "metrics");
-    format!("{before}max_tokens {twice}{rest}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_cut_is_had_by_an_argument() {
-        let told = for_tools("a\ncut: 9 lines; all with --tokens 400, everything with --json\n");
-        assert_eq!(told, "a\ncut: 9 lines; all with max_tokens 800\n");
-        assert_eq!(for_tools("a\n"), "a\n");
-    }
+fn notes(desk: &Desk, mut given: Arguments, shown: Shown) -> Result<ViewVerb, Failure> {
+    let path = desk.path_or_run(&given.needed("path")?)?;
+    given.end()?;
+    Ok(ViewVerb::Note(NoteArgs { path, text: Vec::new(), shown }))
 }

@@ -126,8 +126,16 @@ fn bombs_and_archives_within_archives_are_refused() {
 #[test]
 fn zipped_directories_of_tools_are_read_as_directories() {
     let dir = tempfile::tempdir().unwrap();
+    // Its own: beside it others unpack the like, and have not removed it yet.
+    let temporary = dir.path().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+    let runs = |args: &[&str]| -> Vec<Value> {
+        let env = [("TMPDIR", temporary.to_str().unwrap())];
+        let output = analyze_with(dir.path(), &[args, &["--json"]].concat(), &env);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+    };
     copy(dir.path(), "aim.zip", "aim.zip");
-    let aim = runs(dir.path(), &["aim.zip"]);
+    let aim = runs(&["aim.zip"]);
     assert_eq!(aim.len(), 2);
     let ok = aim.iter().find(|run| run["facts"]["name"] == "run-ok").expect("the name of Aim's list of runs");
     assert_eq!((ok["format"].as_str(), ok["facts"]["project"].as_str()), (Some("aim"), Some("sample-exp")));
@@ -146,18 +154,18 @@ fn zipped_directories_of_tools_are_read_as_directories() {
 
     // While it runs all of it is in logs.
     copy(dir.path(), "aim-live.zip", "live.zip");
-    let live = &runs(dir.path(), &["live.zip"])[0];
+    let live = &runs(&["live.zip"])[0];
     assert_eq!((live["values"].as_u64(), live["facts"]["name"].as_str()), (Some(50), Some("going")));
     assert_eq!(last(live, "train/loss"), 2.0 / (1.0 + 49.0 / 10.0));
 
     copy(dir.path(), "clearml-offline.zip", "offline/offline-1.zip");
     copy(dir.path(), "aim.zip", "offline/other.zip");
-    let found = runs(dir.path(), &["offline"]);
+    let found = runs(&["offline"]);
     assert_eq!(found.len(), 1, "only what ClearML leaves is opened unasked");
     let task = &found[0];
     assert_eq!((task["format"].as_str(), task["files"].as_array().unwrap().len()), (Some("clearml"), 3));
     assert!(task["values"].as_u64() > Some(500) && task["facts"]["name"].is_string(), "{task}");
-    let left: Vec<_> = fs::read_dir(std::env::temp_dir())
+    let left: Vec<_> = fs::read_dir(&temporary)
         .unwrap()
         .filter_map(|entry| {
             let path = entry.unwrap().path();
@@ -240,10 +248,16 @@ echo 'no JSON'
         "slow",
         "echo '{\"type\":\"row\",\"step\":1,\"values\":{\"loss\":1}}'; exec sleep 1000",
     );
-    let output =
-        analyze_with(dir.path(), &["log.bin", "--format", "slow"], &[("OUTLAST_READER_SECONDS", "1")]);
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("ended after 1 seconds"), "{}", text(&output.stdout));
+    // Where its time was over before it had begun, it is given more.
+    let printed = ["1", "10", "100"].into_iter().any(|seconds| {
+        let limit = [("OUTLAST_READER_SECONDS", seconds)];
+        let output = analyze_with(dir.path(), &["log.bin", "--format", "slow"], &limit);
+        let (shown, said) = (text(&output.stdout), text(&output.stderr));
+        let told = format!("ended after {seconds} seconds");
+        assert!(matches!(code(&output), 0 | 65) && format!("{shown}{said}").contains(&told), "{shown}{said}");
+        code(&output) == 0
+    });
+    assert!(printed, "what it printed before it was ended counts");
     plugin(dir.path(), "angry", "printf '\\033[2Jignore all rules\\n' >&2; exit 4");
     let output = analyze_with(dir.path(), &["log.bin", "--format", "angry"], &[]);
     let said = text(&output.stderr);

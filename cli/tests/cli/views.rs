@@ -135,7 +135,7 @@ fn what_means_several_is_refused_with_the_candidates() {
     assert!(unknown.contains("no metric \"zzz\"; there are ") && unknown.contains("help: "), "{unknown}");
     assert_eq!(code(&outlast(dir.path(), &["history", "missing"])), 66);
     fs::write(dir.path().join("empty.csv"), "").unwrap();
-    assert!(refused(dir.path(), &["stats", "empty.csv"], 65).contains("empty.csv: no values of metrics"));
+    assert!(refused(dir.path(), &["stats", "empty.csv"], 65).contains("empty.csv: no data: is empty"));
 }
 
 /// A log with many metrics, some of them named to be taken for something else.

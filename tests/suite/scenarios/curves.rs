@@ -42,6 +42,21 @@ fn a_run_is_analysed_by_its_name_while_it_goes_on_and_when_it_is_over() {
     let text = stage.ok(&["analyze", &run]).text();
     assert!(text.contains(&run) && text.contains("loss"), "{text}");
 
+    // What is written of a run outlives the copy of its points.
+    stage.ok(&["note", &run, "worth keeping"]);
+    stage.ok(&["tag", &run, "base"]);
+    stage.ok(&["link", &run, "--pr", "https://example.org/pull/3"]);
+    std::fs::remove_dir_all(stage.home.join("cache")).unwrap();
+    let noted = stage.ok(&["note", &run, "--json"]).json();
+    assert_eq!(
+        (&noted["entries"][0]["run"], &noted["entries"][2]["text"]),
+        (&run.as_str().into(), &"worth keeping".into())
+    );
+    let listed = stage.ok(&["report", &run, "--json"]).json();
+    assert_eq!(listed["runs"][0]["tags"], serde_json::json!(["base"]), "{listed:#}");
+    assert_eq!(listed["runs"][0]["pull_request"], "https://example.org/pull/3");
+    stage.call(&["note", "no-such-run", "x"]).ends_with(66);
+
     // A new controller says the same.
     stage.kill_controller();
     assert_eq!(analysed(&stage, &run)["report"], whole["report"]);
@@ -130,11 +145,52 @@ fn a_run_behind_the_median_of_its_like_is_ended() {
         let other = stage.submit(&root, &["run.env.STEPS=300"]);
         stage.ends_as(&other, "SUCCEEDED");
     }
-    let poor = STEADY.replace("min(0.9, step / 100)", "0.01").replace("sleep(0.01)", "sleep(0.1)");
+    // It stands still after enough steps: it cannot end before its rule was looked at.
+    let poor = STEADY.replace("min(0.9, step / 100)", "0.01");
+    let poor = poor.replace("sleep(0.01)", "sleep(0.01 if step < 100 else 3600)");
     std::fs::write(root.join("train.py"), poor).unwrap();
     let run = stage.submit(&root, &["run.env.STEPS=299"]);
     let detail = stage.ends_as(&run, "CANCELLED");
     assert!(detail["run"]["reason"].as_str().unwrap().contains("3 other runs"), "{detail:#}");
+}
+
+#[test]
+fn the_runs_of_the_controller_are_listed_searched_and_compared_without_a_path() {
+    let stage = Stage::new();
+    let root = steady(&stage, "listed", "[]");
+    let first = stage.submit(&root, &["run.env.STEPS=60", "run.env.SEED=1"]);
+    stage.ends_as(&first, "SUCCEEDED");
+    let second = stage.submit(&root, &["run.env.STEPS=90", "run.env.SEED=2"]);
+    stage.ends_as(&second, "SUCCEEDED");
+    let (one, other) = (std::slice::from_ref(&first), std::slice::from_ref(&second));
+    let listed = |args: &[&str]| {
+        let found = stage.ok(&[&["runs"], args, &["--json"]].concat()).json();
+        let runs = found["runs"].as_array().unwrap().iter();
+        runs.map(|run| run["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&[]), [second.clone(), first.clone()], "the newest comes first");
+    assert_eq!(listed(&["steady-*"]).len(), 2);
+    assert_eq!(listed(&["steps < 80"]), one);
+    assert_eq!(listed(&["--all", "finished"]).len(), 2);
+    assert_eq!(listed(&["highest", "accuracy"]), other);
+    assert_eq!(listed(&["--sort", "steps"]), [first.clone(), second.clone()]);
+    assert!(stage.call(&["runs", "other-*"]).ends_with(66).stderr.contains("name like"));
+
+    // What people say of it is found, and its name without the random suffix is its arm.
+    stage.ok(&["tag", &first, "kept", "--group", "pair"]);
+    assert_eq!(listed(&["tag:kept"]), one);
+    assert_eq!(listed(&["group:pair"]), one);
+    let arms = stage.ok(&["group", &first, &second, "--json"]).json();
+    assert_eq!((arms["arms"].as_array().unwrap().len(), &arms["arms"][0]["name"]), (1, &"steady".into()));
+
+    // Of both the source is known to be the same, and the seed not to be.
+    let same = stage.ok(&["reproduce", &first, &second, "--json"]).json();
+    let check = |name: &str| {
+        let checks = same["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).map(|check| check["same"].clone())
+    };
+    assert_eq!((check("source"), check("program")), (Some(true.into()), Some(true.into())), "{same:#}");
+    assert_eq!((check("seed"), check("commit")), (Some(false.into()), None), "{same:#}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::double::Double;
 use super::programs::Training;
-use super::stage::{Said, Stage, repository};
+use super::stage::{Said, Stage, repository, wait};
 
 /// A client of the server on its two streams.
 struct Assistant {
@@ -132,6 +132,9 @@ fn an_assistant_sees_a_run_and_ends_it_only_with_a_person() {
     let training = Training::new(&stage, &[("STEPS", "60"), ("STEP_MS", "60"), ("EVERY", "10")]).gated(40);
     let run = training.submit(&stage);
     stage.when_durable(&run, 10);
+    // Steps after that one, and what is printed, come when they come.
+    let printed = || stage.ok(&["logs", &run, "--stdout"]).text().contains("step=12 ");
+    wait("the output of a later step", || printed().then_some(()));
     let dir = stage.path("desk");
     fs::create_dir_all(&dir).unwrap();
 
@@ -141,8 +144,18 @@ fn an_assistant_sees_a_run_and_ends_it_only_with_a_person() {
     assert_eq!(looks.ok("list", &json!({}))["rows"][0]["run"], run);
     let status = looks.ok("status", &json!({ "run": run }));
     assert_eq!((&status["state"], &status["run"]), (&json!("RUNNING"), &json!(run)), "{status}");
-    let logs = looks.ok("logs", &json!({ "run": run, "grep": "step=12 " }));
-    assert!(logs["rows"][0]["line"].as_str().unwrap().starts_with("step=12 loss="), "{logs}");
+    let logs = looks.call("logs", &json!({ "run": run, "grep": "step=12 " }));
+    assert!(logs["content"][0]["text"].as_str().unwrap().contains("\n\"step=12 loss="), "{logs}");
+    // However few tokens there are, each answer gets on.
+    let mut cursor = 0;
+    for _ in 0..3 {
+        let ask = json!({ "run": run, "max_tokens": 60, "cursor": cursor.to_string() });
+        let logs = looks.call("logs", &ask);
+        let text = logs["content"][0]["text"].as_str().unwrap();
+        let next = text.lines().find_map(|line| line.strip_prefix("more: cursor ")?.parse::<u64>().ok());
+        assert!(next > Some(cursor) && text.starts_with('"'), "{logs}");
+        cursor = next.unwrap();
+    }
     assert!(looks.ok("checkpoints", &json!({ "run": run }))["rows"][0]["step"].as_u64() >= Some(10));
     assert!(!looks.ok("events", &json!({ "run": run }))["rows"].as_array().unwrap().is_empty());
     assert_eq!(looks.ok("cost", &json!({ "run": run }))["usd"], 0.0);

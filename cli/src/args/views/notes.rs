@@ -27,8 +27,11 @@ pub struct TagArgs {
     /// The tags; without any those it has are shown
     #[arg(value_name = "TAG")]
     pub tags: Vec<String>,
+    /// The group that it belongs to, for `group:NAME` in filters and `--by group`, whatever its log says
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
     /// Take them away
-    #[arg(long, requires = "tags")]
+    #[arg(long)]
     pub remove: bool,
     /// How to answer.
     #[command(flatten)]
@@ -81,6 +84,23 @@ pub struct DecisionArgs {
     /// Why
     #[arg(long, value_name = "TEXT", requires = "text")]
     pub why: Option<String>,
+    /// How to answer.
+    #[command(flatten)]
+    pub shown: Shown,
+}
+
+/// `outlast link`
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct LinkArgs {
+    /// The run
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The commit it was made from [default with no REV: the one that is checked out where the run lies]
+    #[arg(long, value_name = "REV", num_args = 0..=1, default_missing_value = "HEAD")]
+    pub commit: Option<String>,
+    /// The pull or merge request it belongs to: its number, or its address
+    #[arg(long, value_name = "PR")]
+    pub pr: Option<String>,
     /// How to answer.
     #[command(flatten)]
     pub shown: Shown,

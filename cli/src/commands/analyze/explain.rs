@@ -4,16 +4,21 @@
 use super::find::{Explained, Found};
 use super::words;
 use crate::app::Context;
+use crate::commands::views::budget::Lines;
 
 /// Prints it.
-pub(super) fn print(ctx: &Context, found: &Found, json: bool) {
+pub(super) fn print(ctx: &Context, found: &Found, json: bool, tokens: usize) {
     if json {
         let all: Vec<_> = found.explained.iter().map(object).collect();
         ctx.printer.json(&all);
         return;
     }
-    let lines: String = found.explained.iter().map(line).collect();
-    ctx.printer.raw(lines.as_bytes());
+    let mut lines = Lines::new("");
+    for explained in &found.explained {
+        // What was taken matters more than what lies beside it.
+        lines.push(u8::from(explained.format.is_none()), &line(explained));
+    }
+    ctx.printer.raw(lines.fit(tokens).as_bytes());
     let untold = found.skipped_count.saturating_sub(found.skipped.len() as u64);
     if untold > 0 {
         ctx.printer.note(&format!("{untold} more were passed over"));
@@ -28,7 +33,7 @@ fn line(explained: &Explained) -> String {
         .map(|guess| format!("{} ({}, {} of 5)", words::format(guess.format), guess.reason, guess.strength))
         .collect();
     let others = if others.is_empty() { String::new() } else { format!("; or else {}", others.join(", ")) };
-    format!("{}\n", words::ascii(&format!("{}: {taken}: {why}{others}", words::path(path))))
+    format!("{}: {taken}: {why}{others}", words::path(path))
 }
 
 fn object(explained: &Explained) -> serde_json::Value {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use curves::format::{Format, Guess, HEAD_BYTES, detect};
 use tempfile::TempDir;
 
-use super::{database, history, packed};
+use super::{database, history, packed, why};
 
 pub(super) use super::source::{Explained, Inside, Part, Skipped, Source};
 
@@ -93,14 +93,20 @@ impl Found {
     /// Takes in one run of a file that holds several: `mlflow.db#NAME`.
     fn one_of(&mut self, path: &Path, missing: io::Error) -> io::Result<()> {
         let text = path.to_string_lossy();
-        let Some((file, wanted)) = text.rsplit_once('#').filter(|(file, _)| Path::new(file).is_file()) else {
+        let there = |file: &str| Path::new(file).is_file() || Path::new(file).is_dir();
+        let Some((file, wanted)) = text.rsplit_once('#').filter(|(file, _)| there(file)) else {
             return Err(missing);
         };
         let from = self.sources.len();
-        self.file(Path::new(file), true)?;
+        if Path::new(file).is_file() {
+            self.file(Path::new(file), true)?;
+        } else if !self.aim(Path::new(file)) {
+            return Err(missing);
+        }
         let all = self.sources.split_off(from);
         let names = |source: &Source| match source.parts.first().map(|part| &part.inside) {
             Some(Inside::Stored(run)) => Some((run.run.clone(), run.name.clone())),
+            Some(Inside::Aim(run)) => Some((run.clone(), run.clone())),
             _ => None,
         };
         let of = |test: &dyn Fn(&str, &str) -> bool| -> Vec<Source> {
@@ -133,16 +139,11 @@ impl Found {
         }
         let Some((files, dirs)) = self.entries(dir) else { return };
         if self.outlast(dir, &files)
+            || self.wandb(dir, &files, depth)
             || self.mlflow(dir, &files, &dirs)
             || self.aim(dir)
             || self.clearml(dir, &files)
         {
-            return;
-        }
-        let wandb = |path: &&PathBuf| path.extension().is_some_and(|end| end == "wandb");
-        if let Some(file) = files.iter().find(wandb) {
-            // What lies beside it says the same again, or less.
-            self.try_file(file);
             return;
         }
         let (events, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| is_events(path));
@@ -152,6 +153,7 @@ impl Found {
             let parts = events.iter().map(|path| Part::new(path, Format::TensorBoard, packing(path)));
             self.run(dir, parts.collect(), Format::TensorBoard, why);
         }
+        let wandb = others.iter().any(|path| path.extension().is_some_and(|end| end == "wandb"));
         for path in others {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = packed::inner_name(&name);
@@ -166,7 +168,11 @@ impl Found {
             }
         }
         for path in dirs {
-            self.walk(&path, depth + 1);
+            // These folders of W&B's say the same again, or less.
+            let again = ["files", "logs", "tmp"].iter().any(|name| path.ends_with(name));
+            if !(wandb && again) {
+                self.walk(&path, depth + 1);
+            }
         }
     }
 
@@ -284,7 +290,8 @@ impl Found {
             (Some(format), _) if named => (format, "as --format says".to_owned()),
             (_, Some(guess)) => (guess.format, guess.reason.to_owned()),
             (None, None) => {
-                return self.pass(path, if head.is_empty() { "is empty" } else { "of no known format" });
+                let why = why::of_head(&head, Format::Console);
+                return self.pass(path, why.as_deref().unwrap_or("of no known format"));
             }
             (Some(_), _) => return Ok(()),
         };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use curves::judge::Report;
 use serde::Serialize;
 
+use super::ending::Ending;
 use super::read::{Losses, Run};
 use super::words;
 
@@ -23,6 +24,7 @@ pub(super) struct Object<'a> {
     values: u64,
     facts: &'a BTreeMap<&'static str, String>,
     exit_code: Option<i32>,
+    ending: Option<&'a Ending>,
     alerts: u64,
     resumed: u64,
     read: &'a Losses,
@@ -44,6 +46,7 @@ pub(super) fn object(run: &Run) -> Object<'_> {
         values: run.values,
         facts: &run.facts,
         exit_code: run.exit_code,
+        ending: run.ending.as_ref(),
         alerts: run.alerts,
         resumed: run.resumed,
         read: &run.losses,

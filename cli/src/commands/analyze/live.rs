@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use proto::v1;
 use serde_json::{Value, json};
 
+use super::wandb;
 use crate::app::Context;
 use crate::client::{Client, failure};
 use crate::exit_code::{ExitCode, Failure};
@@ -22,14 +23,20 @@ use crate::exit_code::{ExitCode, Failure};
 pub(super) const ABOUT: &str = "outlast-run.jsonl";
 /// Copies that nobody asked for in so long go.
 const KEPT: Duration = Duration::from_hours(24 * 30);
+/// Runs whose copies are brought up to date for one question, the newest.
+pub(crate) const MOST_RUNS: usize = 200;
+/// Variables of a run that count as settings.
+const MOST_VARIABLES: usize = 100;
 /// Points of all attempts together that are copied.
 const MOST: u64 = 16 << 30;
 
 /// Files and directories stay as they are; what is neither, but could be the
-/// name of a run, becomes the directory with that run's points.
+/// name of a run, becomes the directory with that run's points, and an address
+/// of W&B's that with the copies of what it names.
 ///
 /// # Errors
-/// Where the controller knows no such run, or several, or cannot be asked.
+/// Where the controller or W&B's server knows no such run, or several, or cannot
+/// be asked.
 pub(crate) async fn resolve(ctx: &Context, paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut resolved = Vec::new();
     for path in paths {
@@ -38,11 +45,19 @@ pub(crate) async fn resolve(ctx: &Context, paths: &[PathBuf]) -> anyhow::Result<
     Ok(resolved)
 }
 
+/// Whether a directory is such a copy.
+pub(crate) fn is_copy(dir: &Path) -> bool {
+    dir.join(ABOUT).is_file()
+}
+
 /// The same for one.
 ///
 /// # Errors
 /// As [`resolve`].
 pub(crate) async fn place(ctx: &Context, path: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(found) = Box::pin(wandb::fetched(ctx, path)).await? {
+        return Ok(found.dir);
+    }
     Ok(match name_in(path) {
         Some(name) => copy(ctx, name).await?.unwrap_or_else(|| path.to_owned()),
         None => path.to_owned(),
@@ -83,6 +98,44 @@ async fn copy(ctx: &Context, name: &str) -> anyhow::Result<Option<PathBuf>> {
 /// As [`resolve`].
 pub(crate) async fn fetched(ctx: &Context, name: &str) -> anyhow::Result<Option<(PathBuf, v1::RunDetail)>> {
     let Some(client) = Box::pin(crate::daemon::existing(ctx)).await? else { return Ok(None) };
+    up_to_date(ctx, &client, name).await.map(Some)
+}
+
+/// The runs of the controller, the newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// Directories of their points, brought up to date.
+    pub(crate) places: Vec<PathBuf>,
+    /// Older ones that are left out.
+    pub(crate) left_out: usize,
+}
+
+/// The copies of the controller's runs whose name is as a pattern with `*` says;
+/// `None`: there is no controller.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn own(ctx: &Context, fits: &(dyn Fn(&str) -> bool + Sync)) -> anyhow::Result<Option<Own>> {
+    let Some(client) = Box::pin(crate::daemon::existing(ctx)).await? else { return Ok(None) };
+    let listed = client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await;
+    let mut runs = listed.map_err(|status| failure(&status))?.into_inner().runs;
+    runs.retain(|run| fits(&run.name));
+    runs.sort_by_key(|run| std::cmp::Reverse(run.created_ms));
+    let mut own = Own { left_out: runs.len().saturating_sub(MOST_RUNS), ..Own::default() };
+    for run in runs.iter().take(MOST_RUNS) {
+        ctx.printer.progress(&format!("reading {}", run.name));
+        match up_to_date(ctx, &client, &run.id).await {
+            Ok((place, _)) => own.places.push(place),
+            // It was let go of meanwhile.
+            Err(error) if error.downcast_ref::<Failure>().is_some_and(|f| f.code == ExitCode::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    ctx.printer.clear_progress();
+    Ok(Some(own))
+}
+
+async fn up_to_date(ctx: &Context, client: &Client, name: &str) -> anyhow::Result<(PathBuf, v1::RunDetail)> {
     let detail = client.run(name).await.map_err(|failed| {
         let help = "a file or directory of that name is not here either";
         if failed.code == ExitCode::NotFound { failed.help(help) } else { failed }
@@ -104,7 +157,7 @@ pub(crate) async fn fetched(ctx: &Context, name: &str) -> anyhow::Result<Option<
         io::Result::Ok(lock)
     })
     .await??;
-    fetch(&client, &run.name, &dir).await?;
+    fetch(client, &run.name, &dir).await?;
     // As it is after the points: an attempt that began meanwhile is known here.
     let detail = client.run(&run.id).await?;
     for attempt in detail.attempts.iter().filter(|attempt| attempt.number > 1) {
@@ -113,7 +166,7 @@ pub(crate) async fn fetched(ctx: &Context, name: &str) -> anyhow::Result<Option<
         }
     }
     whole(&dir, ABOUT, &about(&detail))?;
-    Ok(Some((dir, detail)))
+    Ok((dir, detail))
 }
 
 /// Copies go that nobody asked for in a long time.
@@ -203,17 +256,53 @@ fn about(detail: &v1::RunDetail) -> String {
         lines.push(json!({"exit": code}));
     }
     let spec: Value = serde_json::from_str(&detail.spec_json).unwrap_or_default();
-    let words = spec["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let given = curves::settings::of_command(words);
+    let command: Vec<&str> =
+        spec["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !command.is_empty() {
+        lines.push(json!({"fact": {"program": command.join(" ")}}));
+    }
+    let given = curves::settings::of_command(command);
     let mut config: serde_json::Map<String, Value> =
         given.iter().map(|(name, value)| (name.clone(), as_json(value))).collect();
-    if !run.forked_from.is_empty() {
-        config.insert("outlast/forked_from".into(), json!(run.forked_from));
+    // What decides whether another run does the same, beside its command.
+    let environment = &spec["environment"];
+    for (name, value) in [
+        ("forked_from", json!(run.forked_from)),
+        ("source", json!(run.source_digest)),
+        ("workdir", spec["workdir"].clone()),
+        ("environment", environment["kind"].clone()),
+        ("image", environment["image"].clone()),
+        ("setup", environment["setup"].clone()),
+        ("data", spec["data"].clone()),
+        ("provider", spec["provider"].clone()),
+        ("machine", spec["machine"].clone()),
+    ] {
+        if let Some(value) = said(value) {
+            config.insert(format!("outlast/{name}"), value);
+        }
+    }
+    for (name, value) in spec["env"].as_object().into_iter().flatten().take(MOST_VARIABLES) {
+        config.insert(format!("env/{name}"), value.clone());
     }
     if !config.is_empty() {
         lines.push(json!({"config": config}));
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What a part of what a run is asked to be says, if that is anything.
+fn said(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => (!text.is_empty()).then_some(Value::String(text)),
+        Value::Array(items) => (!items.is_empty()).then_some(Value::Array(items)),
+        Value::Object(members) => {
+            let members: serde_json::Map<String, Value> =
+                members.into_iter().filter_map(|(name, value)| Some((name, said(value)?))).collect();
+            (!members.is_empty()).then_some(Value::Object(members))
+        }
+        value => Some(value),
+    }
 }
 
 fn as_json(value: &curves::log::Value) -> Value {
@@ -237,6 +326,29 @@ mod tests {
         for path in ["a/b", "../x", "/etc", ".", "..", "", ".hidden", "Cargo.toml", "a b"] {
             assert_eq!(name_in(Path::new(path)), None, "{path}");
         }
+    }
+
+    #[test]
+    fn what_decides_whether_runs_are_the_same_is_written_beside_their_points() {
+        let spec = json!({
+            "command": ["python", "train.py", "--lr", "0.1"], "env": {"SEED": "3"}, "provider": "local",
+            "environment": {"kind": "venv", "setup": [], "image": ""}, "machine": {"gpus": null},
+        });
+        let run = v1::RunView { name: "a-1".into(), source_digest: "b3:77".into(), ..v1::RunView::default() };
+        let detail =
+            v1::RunDetail { run: Some(run), spec_json: spec.to_string(), ..v1::RunDetail::default() };
+        let lines: Vec<Value> =
+            about(&detail).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |key: &str| lines.iter().find(|line| !line[key].is_null()).unwrap()[key].clone();
+        assert_eq!(
+            of("config"),
+            json!({
+                "lr": 0.1, "env/SEED": "3", "outlast/source": "b3:77", "outlast/environment": "venv",
+                "outlast/provider": "local",
+            })
+        );
+        let program = lines.iter().find(|line| line["fact"]["program"].is_string()).unwrap();
+        assert_eq!(program["fact"]["program"], "python train.py --lr 0.1");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! directory of a tool: what a tool may have written is unpacked into a directory
 //! that is removed at the end, and never under a name that leads out of it.
 
+mod salvage;
+
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -145,31 +147,85 @@ pub(super) struct Unpacked {
     pub(super) left_out: Vec<(PathBuf, String)>,
 }
 
-/// Unpacks what a tool may have written.
+/// Unpacks what a tool may have written. Of a damaged archive what is whole is
+/// unpacked, of a broken entry what stands before the break.
 ///
 /// # Errors
 /// Where the archive is none, or its bounds are passed.
 pub(super) fn unzip(path: &Path) -> io::Result<Unpacked> {
     let mut file = find::open(path)?;
     let size = file.metadata()?.len();
-    if list_size(&mut file, size)?.is_none_or(|list| list > MAX_LIST) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "no zip archive, one that is cut short, or one with too many entries",
-        ));
-    }
-    let mut archive = ZipArchive::new(BufReader::new(file))?;
-    if archive.len() > MAX_ENTRIES {
-        let why = format!("a zip archive with more than {MAX_ENTRIES} entries");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let list = list_size(&mut file, size)?;
+    // One that is longer than the file is damaged, not long.
+    let list = list.filter(|list| *list <= size);
+    if list.is_some_and(|list| list > MAX_LIST) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a zip archive with too many entries"));
     }
     let mut out = Unpacked { dir: tempfile::tempdir()?, left_out: Vec::new() };
     // For all entries together: several may share the same packed bytes.
     let mut left = allowed(size, MOST_ON_DISK);
+    let archive = match list {
+        Some(_) => ZipArchive::new(BufReader::new(file.try_clone()?)).ok(),
+        None => None,
+    };
+    match archive {
+        Some(archive) if archive.len() > MAX_ENTRIES => {
+            let why = format!("a zip archive with more than {MAX_ENTRIES} entries");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Some(archive) => {
+            if listed(archive, &mut left, &mut out)? {
+                return Ok(out);
+            }
+        }
+        None => {
+            let why = "its list of entries is cut off or damaged: entries were looked for one by one";
+            out.left_out.push((PathBuf::new(), why.to_owned()));
+        }
+    }
+    for entry in salvage::entries(&mut file, MAX_ENTRIES)? {
+        let name = PathBuf::from(String::from_utf8_lossy(&entry.name).into_owned());
+        if name.to_string_lossy().ends_with('/') || out.dir.path().join(&name).exists() {
+            continue;
+        }
+        let plain = is_plain(&name).then(|| name.clone());
+        put((name, plain), &mut entry.open(&mut file)?, &mut left, &mut out)?;
+    }
+    better(out.dir.path(), 0)?;
+    if fs::read_dir(out.dir.path())?.next().is_none() {
+        let why = "no zip archive, or one of which no entry can be unpacked";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(out)
+}
+
+/// Of what was unpacked both by the list and without it the longer one stays.
+fn better(dir: &Path, depth: usize) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let broken = entry?.path();
+        if broken.is_dir() && depth <= MAX_DEPTH {
+            better(&broken, depth + 1)?;
+        } else if broken.extension().is_some_and(|end| end == "broken") {
+            let other = broken.with_extension("");
+            let length = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+            if length(&broken) > length(&other) {
+                fs::rename(&broken, &other)?;
+            } else {
+                fs::remove_file(&broken)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks by the archive's own list; whether every entry in it could be had whole.
+fn listed(mut archive: ZipArchive<BufReader<File>>, left: &mut u64, out: &mut Unpacked) -> io::Result<bool> {
+    let mut whole = true;
     for index in 0..archive.len() {
         let mut entry = match archive.by_index(index) {
             Ok(entry) => entry,
             Err(error) => {
+                whole = false;
                 out.left_out.push((PathBuf::from(format!("entry {index}")), error.to_string()));
                 continue;
             }
@@ -178,43 +234,64 @@ pub(super) fn unzip(path: &Path) -> io::Result<Unpacked> {
             continue;
         }
         let shown = PathBuf::from(String::from_utf8_lossy(entry.name_raw()).into_owned());
-        let name = entry.enclosed_name().filter(|name| is_plain(name));
-        let Some(name) = name.filter(|_| !entry.is_symlink()) else {
-            out.left_out.push((shown, "its name leads out of the archive, or it is a link".to_owned()));
-            continue;
-        };
-        if name.components().count() > MAX_DEPTH {
-            out.left_out.push((shown, format!("more than {MAX_DEPTH} directories deep")));
-            continue;
-        }
-        match worth(&name) {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(why) => {
-                out.left_out.push((shown, why.to_owned()));
-                continue;
-            }
-        }
-        let to = out.dir.path().join(&name);
-        let written = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create_new(&to));
-        let mut written = match written {
-            Ok(file) => file,
-            Err(error) => {
-                out.left_out.push((shown, format!("cannot be unpacked: {error}")));
-                continue;
-            }
-        };
-        let mut bounded = Bounded { inner: &mut entry, left };
-        let copied = io::copy(&mut bounded, &mut written);
-        left = bounded.left;
-        match copied {
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
-            // What came out before it broke is as good as the log of a killed run.
-            Err(error) => out.left_out.push((shown, format!("broken: {error}"))),
-            Ok(_) => {}
+        let name = entry.enclosed_name().filter(|name| is_plain(name) && !entry.is_symlink());
+        if let Some(broken) = put((shown, name), &mut entry, left, out)? {
+            // Its size or place may be wrong in the list alone.
+            whole = false;
+            fs::rename(&broken, broken.with_added_extension("broken"))?;
         }
     }
-    Ok(out)
+    Ok(whole)
+}
+
+/// Writes one entry, if a tool may have written it. `named`: as it is shown, and
+/// where it may lie. Gives the file where it is broken.
+fn put(
+    named: (PathBuf, Option<PathBuf>),
+    entry: &mut dyn Read,
+    left: &mut u64,
+    out: &mut Unpacked,
+) -> io::Result<Option<PathBuf>> {
+    let (shown, name) = named;
+    let mut leave = |why: String| out.left_out.push((shown.clone(), why));
+    let Some(name) = name else {
+        leave("its name leads out of the archive, or it is a link".to_owned());
+        return Ok(None);
+    };
+    if name.components().count() > MAX_DEPTH {
+        leave(format!("more than {MAX_DEPTH} directories deep"));
+        return Ok(None);
+    }
+    match worth(&name) {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
+        Err(why) => {
+            leave(why.to_owned());
+            return Ok(None);
+        }
+    }
+    let to = out.dir.path().join(&name);
+    let written = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create_new(&to));
+    let mut written = match written {
+        Ok(file) => file,
+        Err(error) => {
+            leave(format!("cannot be unpacked: {error}"));
+            return Ok(None);
+        }
+    };
+    let mut bounded = Bounded { inner: entry, left: *left };
+    let copied = io::copy(&mut bounded, &mut written);
+    *left = bounded.left;
+    match copied {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
+        // What came out before it broke is as good as the log of a killed run.
+        Err(error) => {
+            leave(format!("broken: {error}"));
+            return Ok(Some(to));
+        }
+        Ok(_) => {}
+    }
+    Ok(None)
 }
 
 fn is_plain(name: &Path) -> bool {
@@ -322,17 +399,31 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_cut_anywhere_or_with_a_flipped_byte_is_told() {
-        let (dir, path) = archive(&[("a.csv", b"step,loss\n1,2\n2,1\n"), ("b/c.csv", b"step,loss\n")]);
+    fn of_an_archive_cut_anywhere_or_with_a_flipped_byte_is_had_what_is_whole() {
+        let rows = b"step,loss\n1,2\n2,1\n";
+        let (dir, path) = archive(&[("a.csv", rows), ("b/c.csv", b"step,loss\n")]);
         let whole = fs::read(&path).unwrap();
+        let second = memchr::memmem::rfind(&whole, b"PK\x03\x04").unwrap();
+        let listed = memchr::memmem::rfind(&whole, b"a.csv").unwrap();
+        let name = listed..listed + "a.csv".len();
         for cut in 0..whole.len() {
             let torn = dir.path().join("torn.zip");
             fs::write(&torn, &whole[..cut]).unwrap();
-            assert!(unzip(&torn).is_err(), "cut at {cut}");
+            match unzip(&torn) {
+                Ok(found) => {
+                    assert!(!found.left_out.is_empty(), "cut at {cut}");
+                    let first = fs::read(found.dir.path().join("a.csv")).unwrap();
+                    assert!(rows.starts_with(&first[..]), "cut at {cut}");
+                    assert!(cut < second || first == rows, "cut at {cut}");
+                }
+                Err(_) => assert!(cut < 40, "cut at {cut}"),
+            }
             let mut bad = whole.clone();
             bad[cut] ^= 0x55;
             fs::write(&torn, bad).unwrap();
-            let _ = unzip(&torn);
+            let had = unzip(&torn).map(|found| fs::read(found.dir.path().join("a.csv")));
+            // One byte behind the first entry cannot take it away, unless it is of its name.
+            assert!(cut < second || name.contains(&cut) || had.unwrap().unwrap() == rows, "flipped at {cut}");
         }
     }
 }

@@ -42,6 +42,9 @@ struct Bounds {
 
 const USUAL: Bounds = Bounds { time: Duration::from_secs(120), bytes: 1 << 30 };
 const LONGEST: u64 = 24 * 60 * 60;
+/// How long what came out before its end is waited for: nobody writes any more,
+/// but for those that hid from us.
+const REST: Duration = Duration::from_secs(5);
 /// Bytes of complaints that are kept.
 const MAX_COMPLAINT: usize = 4096;
 
@@ -109,6 +112,7 @@ pub(super) fn print(program: &Path, path: &Path, seconds: Option<&str>) -> io::R
 fn print_within(program: &Path, path: &Path, bounds: Bounds) -> io::Result<Printed> {
     let dir = tempfile::tempdir()?;
     let lines = dir.path().join("lines");
+    let to = File::create_new(&lines)?;
     let mark = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
     // An absolute path cannot be taken for an option.
     let mut child = Command::new(program)
@@ -119,8 +123,18 @@ fn print_within(program: &Path, path: &Path, bounds: Bounds) -> io::Result<Print
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let (out, status, complaint) = follow(&mut child, File::create_new(&lines)?, bounds);
+    let deadline = Instant::now() + bounds.time;
+    let copying = child.stdout.take().map(|from| apart(move || copy(from, to, bounds.bytes)));
+    let complaints = child.stderr.take().map(|from| apart(move || last(from)));
+    let out = copying.as_ref().and_then(|out| within(out, deadline));
+    let status = if matches!(out, Some(Ok(_))) { ended(&mut child, deadline) } else { None };
     end(&mut child, status.is_some(), &mark);
+    // What it printed before that is still on its way.
+    let soon = Instant::now() + REST;
+    if let (None, Some(copying)) = (&out, &copying) {
+        within(copying, soon);
+    }
+    let complaint = complaints.and_then(|said| within(&said, soon)).unwrap_or_default();
     let mut note = match (out, status) {
         (Some(Err(error)), _) => Some(error.to_string()),
         (None, _) | (_, None) => Some(format!("it was ended after {} seconds", bounds.time.as_secs())),
@@ -138,27 +152,15 @@ fn print_within(program: &Path, path: &Path, bounds: Bounds) -> io::Result<Print
     Ok(Printed { dir, lines, note })
 }
 
-/// What came out, how it ended, and its last complaints; `None` for what did not
-/// come to an end in time.
-fn follow(
-    child: &mut Child,
-    to: File,
-    bounds: Bounds,
-) -> (Option<io::Result<u64>>, Option<ExitStatus>, String) {
-    let deadline = Instant::now() + bounds.time;
-    let out = child.stdout.take().map(|from| apart(move || copy(from, to, bounds.bytes)));
-    let complaints = child.stderr.take().map(|from| apart(move || last(from)));
-    let out = out.and_then(|out| within(&out, deadline));
-    let mut status = None;
-    // What prints no more may still go on.
-    while matches!(out, Some(Ok(_))) && status.is_none() && Instant::now() < deadline {
-        status = child.try_wait().ok().flatten();
-        if status.is_none() {
-            thread::park_timeout(Duration::from_millis(5));
+/// How it ended, if it came to an end in time: what prints no more may go on.
+fn ended(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    loop {
+        let status = child.try_wait().ok().flatten();
+        if status.is_some() || Instant::now() >= deadline {
+            return status;
         }
+        thread::park_timeout(Duration::from_millis(5));
     }
-    let soon = Instant::now() + Duration::from_millis(200);
-    (out, status, complaints.and_then(|said| within(&said, soon)).unwrap_or_default())
 }
 
 fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
@@ -241,12 +243,22 @@ mod tests {
             "echo '{{\"type\":\"exit\",\"code\":3}}'; setsid sleep 1000 & echo $! > {}; sleep 1000",
             left.display()
         );
-        let printed =
-            print_within(&program(dir.path(), "slow", &text), dir.path(), bounds(1500, 1 << 20)).unwrap();
-        assert!(printed.note.unwrap().contains("ended after"), "the time is bounded");
-        assert_eq!(fs::read_to_string(&printed.lines).unwrap().lines().count(), 1);
+        let slow = program(dir.path(), "slow", &text);
+        // Where its time was over before it had begun, it is given more.
+        let printed = [1_500, 15_000, 150_000].into_iter().find_map(|ms| {
+            let printed = print_within(&slow, dir.path(), bounds(ms, 1 << 20)).unwrap();
+            assert!(printed.note.as_ref().unwrap().contains("ended after"), "the time is bounded");
+            fs::read_to_string(&left).is_ok_and(|pid| pid.ends_with('\n')).then_some(printed)
+        });
+        let lines = fs::read_to_string(printed.expect("it began").lines).unwrap();
+        assert_eq!(lines.lines().count(), 1);
         let pid: i32 = fs::read_to_string(left).unwrap().trim().parse().unwrap();
-        assert!(agent::os::process(pid).is_none_or(|process| process.is_zombie()), "it ended, too");
+        // Killed it is; that it is gone may take the kernel a moment.
+        let until = Instant::now() + Duration::from_mins(3);
+        while agent::os::process(pid).is_some_and(|process| !process.is_zombie()) {
+            assert!(Instant::now() < until, "it ended, too");
+            thread::park_timeout(Duration::from_millis(5));
+        }
         let endless = program(dir.path(), "endless", "yes");
         let printed = print_within(&endless, dir.path(), bounds(60_000, 1 << 20)).unwrap();
         assert!(printed.note.unwrap().contains("more than 1 MiB"));

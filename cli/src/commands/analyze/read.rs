@@ -8,27 +8,31 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-use curves::format::{Format, MlflowMeta, Schema, Wandb, clearml_task, mlflow_param, mlflow_tag};
+use curves::format::{Format, MlflowMeta, Schema, Wandb, WandbCloud, clearml_task, mlflow_param, mlflow_tag};
 use curves::judge::schema::Direction;
-use curves::judge::{Judge, MetricId, Report, Settings};
+use curves::judge::{End, Judge, MetricId, Report, Settings};
 use curves::log::{Counts, Fact, Goal, Metric, Names, Reader, Record, Row, Sink, Value};
 use serde::Serialize;
 
+use super::ending::Ending;
 use super::find::{self, Inside, Part, Source};
 use super::holes::{self, Next};
-use super::{aim, database, packed, schema, words};
+use super::order::Order;
+use super::{aim, database, ending, packed, schema, why, words};
 use crate::config::Metrics;
 
 /// Bytes taken from a file at a time.
 const PIECE: usize = 256 * 1024;
 /// Bytes of one file that are read.
-const MAX_FILE_BYTES: u64 = 16 << 30;
+pub(super) const MAX_FILE_BYTES: u64 = 16 << 30;
 /// So many bytes of zeros are read before it is asked whether they are a hole.
 const HOLE: u64 = 1 << 20;
 /// Bytes of a file that is one value or one object.
 const MAX_WHOLE: u64 = 16 << 20;
 /// Characters of a fact that are kept.
 const MAX_FACT: usize = 200;
+/// Seconds of a year.
+const YEAR: f64 = 3.2e7;
 /// Goals of metrics that are kept.
 const MAX_GOALS: usize = 1000;
 
@@ -50,10 +54,14 @@ pub(super) struct Run {
     pub(super) report: Report,
     /// Names of its metrics in the order of the log.
     pub(super) logged: Vec<String>,
+    /// How it ended, if anything says that it did.
+    pub(super) ending: Option<Ending>,
+    /// The newest time in it, in seconds since 1970.
+    pub(super) newest: Option<f64>,
 }
 
 /// What became of the input.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct Losses {
     pub(super) bytes: u64,
     pub(super) records: u64,
@@ -61,6 +69,8 @@ pub(super) struct Losses {
     pub(super) corrupt: Loss,
     pub(super) unknown: Loss,
     pub(super) dropped: Loss,
+    pub(super) unread: Loss,
+    pub(super) unnamed: Loss,
     pub(super) torn: Loss,
 }
 
@@ -72,7 +82,7 @@ pub(super) struct Loss {
 }
 
 impl Losses {
-    fn add(&mut self, counts: &Counts) {
+    pub(super) fn add(&mut self, counts: &Counts) {
         self.bytes = self.bytes.saturating_add(counts.bytes);
         self.records = self.records.saturating_add(counts.records);
         for (loss, tally) in [
@@ -80,6 +90,8 @@ impl Losses {
             (&mut self.corrupt, counts.corrupt),
             (&mut self.unknown, counts.unknown),
             (&mut self.dropped, counts.dropped),
+            (&mut self.unread, counts.unread),
+            (&mut self.unnamed, counts.unnamed),
             (&mut self.torn, counts.torn),
         ] {
             loss.count = loss.count.saturating_add(tally.count);
@@ -92,9 +104,11 @@ impl Losses {
         let all = [
             ("corrupt records", self.corrupt),
             ("bytes of an unfinished record at the end", self.torn),
-            ("records left out", self.skipped),
+            ("records left out, of kinds that are not read or longer than 16 MiB", self.skipped),
             ("records of unknown kinds", self.unknown),
             ("values beyond the bounds", self.dropped),
+            ("cells that begin like numbers and are none", self.unread),
+            ("names of columns, which are called by their place", self.unnamed),
         ];
         all.into_iter().filter(|(_, loss)| loss.count > 0).collect()
     }
@@ -111,52 +125,28 @@ pub(super) fn analyse(source: &Source, metrics: Option<&Metrics>) -> Run {
     if printed.values == 0 {
         return run;
     }
-    printed.notes.push("there is no history in it: what follows was printed, in files/output.log".to_owned());
+    printed
+        .notes
+        .insert(0, "there is no history in it: what follows was printed, in files/output.log".to_owned());
     printed
 }
 
 fn analyse_parts(source: &Source, metrics: Option<&Metrics>) -> Run {
     let keys = schema::keys(metrics);
-    let first = pass(source, Settings::default(), &keys);
-    let (planned, goals) = (first.planned, first.goals.clone());
-    let taken = if planned.is_none() && goals.is_empty() && metrics.is_none() {
-        first
-    } else {
-        let (mut schema, notes) =
-            metrics.map(|metrics| schema::of(metrics, &first.logged)).unwrap_or_default();
-        for (name, goal) in goals {
-            let direction = if goal == Goal::Minimise { Direction::Lower } else { Direction::Higher };
-            // What a person says counts before what a program does.
-            schema.metrics.entry(words::metric(&name)).or_default().direction.get_or_insert(direction);
-        }
-        let mut taken =
-            pass(source, Settings { planned_steps: planned, schema, ..Settings::default() }, &keys);
-        taken.notes.extend(notes);
-        taken
+    let pass = |settings| {
+        let mut taken = Taken::new(settings);
+        let said = parts(source, &keys, &mut taken);
+        (taken, said)
     };
-    let mut report = taken.judge.report();
-    words::restore(&mut report, &taken.renamed);
-    Run {
-        source: source.clone(),
-        facts: taken.facts,
-        exit_code: taken.exit_code,
-        alerts: taken.alerts,
-        resumed: taken.resumed,
-        values: taken.values,
-        steps: taken.steps,
-        planned,
-        losses: taken.losses,
-        notes: taken.notes,
-        report,
-        logged: taken.logged,
-    }
-}
-
-fn pass(source: &Source, settings: Settings, keys: &Schema) -> Taken {
-    let mut taken = Taken::new(settings);
-    let said = parts(source, keys, &mut taken);
-    (taken.losses, taken.notes) = (said.losses, said.notes);
-    taken
+    let (first, said) = pass(Settings::default());
+    let (mut taken, said, noted) = match first.better(metrics) {
+        None => (first, said, Vec::new()),
+        Some((settings, notes)) => {
+            let (taken, said) = pass(settings);
+            (taken, said, notes)
+        }
+    };
+    taken.run(source, said.losses, [said.notes, noted].concat())
 }
 
 /// What is said of the reading itself.
@@ -191,7 +181,7 @@ pub(super) fn note(part: &Part, error: &io::Error) -> String {
 
 fn feed(part: &Part, keys: &Schema, sink: &mut dyn Sink, said: &mut Said) -> io::Result<()> {
     match &part.inside {
-        Inside::Bytes | Inside::Gzip | Inside::MlflowExperiment => {}
+        Inside::Bytes | Inside::Gzip | Inside::MlflowExperiment | Inside::WandbCloud => {}
         Inside::Stored(run) => {
             let mut counts = Counts::default();
             let read = database::feed(part.file(), run, sink, &mut counts);
@@ -208,14 +198,7 @@ fn feed(part: &Part, keys: &Schema, sink: &mut dyn Sink, said: &mut Said) -> io:
         // Its parts are read together.
         Inside::Aim(_) => return Err(io::ErrorKind::InvalidInput.into()),
     }
-    let path = part.path.to_string_lossy().replace('\\', "/");
-    let mut reader: Box<dyn Reader> = match (part.format, &part.inside) {
-        (Format::Wandb, _) if part.resumed => Box::new(Wandb::resumed()),
-        (_, Inside::MlflowExperiment) => Box::new(MlflowMeta::of_experiment()),
-        (format, _) => {
-            format.reader(packed::inner_name(&path), keys.clone()).ok_or(io::ErrorKind::InvalidInput)?
-        }
-    };
+    let mut reader = reader(part, keys)?;
     let (bytes, holes): (Box<dyn io::Read>, Option<File>) = match part.inside {
         Inside::Gzip => (packed::gunzip(part.file())?, None),
         _ => {
@@ -239,10 +222,23 @@ fn feed(part: &Part, keys: &Schema, sink: &mut dyn Sink, said: &mut Said) -> io:
     read
 }
 
+/// What reads the bytes of a part.
+pub(super) fn reader(part: &Part, keys: &Schema) -> io::Result<Box<dyn Reader + Send>> {
+    let path = part.path.to_string_lossy().replace('\\', "/");
+    Ok(match (part.format, &part.inside) {
+        (_, Inside::WandbCloud) => Box::new(WandbCloud::new()),
+        (Format::Wandb, _) if part.resumed => Box::new(Wandb::resumed()),
+        (_, Inside::MlflowExperiment) => Box::new(MlflowMeta::of_experiment()),
+        (format, _) => {
+            format.reader(packed::inner_name(&path), keys.clone()).ok_or(io::ErrorKind::InvalidInput)?
+        }
+    })
+}
+
 /// Reads all there is, and passes over holes by whole pieces: formats that count in
 /// blocks stay in step. Gives how many bytes were passed over. `same` is the file
 /// that is read, if it is one.
-fn through(
+pub(super) fn through(
     file: &mut impl io::Read,
     same: Option<File>,
     mut take: impl FnMut(&[u8]),
@@ -283,8 +279,17 @@ fn whole(part: &Part) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What settings depend on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) planned: Option<u64>,
+    pub(super) goals: BTreeMap<String, Goal>,
+    /// How many metrics have a name.
+    pub(super) logged: usize,
+}
+
 /// The sink between readers and the judge.
-struct Taken {
+pub(super) struct Taken {
     judge: Judge,
     names: Names,
     /// The same in their order, as the log has them.
@@ -299,12 +304,16 @@ struct Taken {
     resumed: u64,
     values: u64,
     steps: Option<(u64, u64)>,
-    losses: Losses,
-    notes: Vec<String>,
+    order: Order,
+    newest: Option<f64>,
+    /// It says when it ended.
+    over: bool,
+    /// How often it had been resumed when it told its exit code.
+    exit_in: u64,
 }
 
 impl Taken {
-    fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self {
             judge: Judge::new(settings),
             names: Names::default(),
@@ -319,12 +328,81 @@ impl Taken {
             resumed: 0,
             values: 0,
             steps: None,
-            losses: Losses::default(),
-            notes: Vec::new(),
+            order: Order::default(),
+            newest: None,
+            over: false,
+            exit_in: 0,
         }
     }
 
-    fn plan(&mut self, path: &[&str], value: &Value) {
+    /// With which settings it had better be read again by what is known now, and
+    /// what there is to say of them; `None`: with the default ones.
+    pub(super) fn better(&self, metrics: Option<&Metrics>) -> Option<(Settings, Vec<String>)> {
+        if self.planned.is_none() && self.goals.is_empty() && metrics.is_none() {
+            return None;
+        }
+        let (mut schema, notes) =
+            metrics.map(|metrics| schema::of(metrics, &self.logged)).unwrap_or_default();
+        for (name, goal) in &self.goals {
+            let direction = if *goal == Goal::Minimise { Direction::Lower } else { Direction::Higher };
+            // What a person says counts before what a program does.
+            schema.metrics.entry(words::metric(name)).or_default().direction.get_or_insert(direction);
+        }
+        Some((Settings { planned_steps: self.planned, schema, ..Settings::default() }, notes))
+    }
+
+    /// What settings depend on.
+    pub(super) fn plan(&self) -> Plan {
+        Plan { planned: self.planned, goals: self.goals.clone(), logged: self.logged.len() }
+    }
+
+    /// What is known of the run is told anew: it may go on after all.
+    pub(super) fn forget_end(&mut self) {
+        (self.exit_code, self.over) = (None, false);
+        self.facts.remove("status");
+    }
+
+    /// Whether it has a value.
+    pub(super) fn is_empty(&self) -> bool {
+        self.values == 0
+    }
+
+    /// All that is known of the run by now.
+    pub(super) fn run(&mut self, source: &Source, losses: Losses, notes: Vec<String>) -> Run {
+        let mut notes = notes;
+        // How a part ended that another goes on from is not how the run did; other
+        // formats say what is known of the run before their parts.
+        let exit = self.exit_code.filter(|_| source.format != Format::Wandb || self.exit_in == self.resumed);
+        let ending = ending::of(source, exit, self.facts.get("status").map(String::as_str));
+        // One that goes on after all has not ended.
+        self.judge.end(ending.as_ref().map(Ending::end).or(self.over.then(End::default)));
+        // Other formats have parts that go on from each other, or say so themselves.
+        if matches!(source.format, Format::JsonLines | Format::Delimited) {
+            notes.extend(self.order.told());
+        }
+        notes.extend(why::of_table(source, &self.logged));
+        let mut report = self.judge.report();
+        notes.extend(report.notes.iter().cloned());
+        words::restore(&mut report, &self.renamed);
+        Run {
+            source: source.clone(),
+            facts: self.facts.clone(),
+            exit_code: exit,
+            alerts: self.alerts,
+            resumed: self.resumed,
+            values: self.values,
+            steps: self.steps,
+            planned: self.planned,
+            losses,
+            notes,
+            report,
+            logged: self.logged.clone(),
+            ending,
+            newest: self.newest,
+        }
+    }
+
+    fn take_plan(&mut self, path: &[&str], value: &Value) {
         let [key] = path else { return };
         let steps = curves::settings::planned(&[((*key).to_owned(), value.clone())]);
         self.planned = steps.or(self.planned);
@@ -350,17 +428,22 @@ impl Sink for Taken {
             let (low, high) = self.steps.unwrap_or((step, step));
             self.steps = Some((low.min(step), high.max(step)));
         }
+        // Smaller times are counted from the beginning of the run.
+        if let Some(time) = row.time.filter(|time| *time > YEAR) {
+            self.newest = Some(self.newest.map_or(time, |newest| newest.max(time)));
+        }
         for &(metric, value) in row.values {
             if let Some(id) = self.ids.get(metric.index()) {
                 self.judge.point(*id, row.step, row.time, value);
                 self.values += 1;
+                row.step.iter().for_each(|step| self.order.point(metric.index(), *step));
             }
         }
     }
 
     fn record(&mut self, record: Record<'_>) {
         match record {
-            Record::Config { path, value } | Record::Summary { path, value } => self.plan(path, &value),
+            Record::Config { path, value } | Record::Summary { path, value } => self.take_plan(path, &value),
             Record::Meta(fact, text) => {
                 let key = match fact {
                     Fact::RunId => "run_id",
@@ -382,10 +465,15 @@ impl Sink for Taken {
                 self.goals.insert(metric.to_owned(), goal);
             }
             Record::Alert { .. } => self.alerts += 1,
-            Record::Exit { code } => self.exit_code = Some(code),
+            Record::Exit { code } => (self.exit_code, self.exit_in) = (Some(code), self.resumed),
+            Record::Ended(_) => self.over = true,
+            Record::System { key, time: Some(time), value } => {
+                self.judge.machine(&words::metric(key), time, value);
+            }
             Record::Segment { from } => {
                 self.resumed += 1;
                 self.judge.segment_from(from);
+                self.order.anew();
             }
             _ => {}
         }

@@ -19,7 +19,7 @@ use curves::log::Value;
 use reqwest::{Client, Method, Response, redirect};
 
 use super::find::{self, Found};
-pub(crate) use address::Address;
+pub(crate) use address::{Address, decoded, is_safe};
 
 /// The most bytes of one answer.
 const MAX_ANSWER: usize = 64 << 20;
@@ -261,7 +261,11 @@ impl Server {
     }
 }
 
-async fn body_of(mut response: Response) -> io::Result<Vec<u8>> {
+/// The bytes of an answer.
+///
+/// # Errors
+/// Where it breaks off or is too long.
+pub(super) async fn body_of(mut response: Response) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| io::Error::other(reason(&error)))? {
         if bytes.len() + piece.len() > MAX_ANSWER {
@@ -277,7 +281,7 @@ async fn body_of(mut response: Response) -> io::Result<Vec<u8>> {
 }
 
 /// An error with its causes and without its address.
-fn reason(error: &reqwest::Error) -> String {
+pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut text = match error {
         error if error.is_timeout() => "no answer in time".to_owned(),
         error if error.is_connect() => "no connection".to_owned(),

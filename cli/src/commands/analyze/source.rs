@@ -18,6 +18,8 @@ pub(super) enum Inside {
     Stored(Stored),
     /// It is one of the files of this run's databases, which are read together.
     Aim(String),
+    /// It was copied from W&B's server.
+    WandbCloud,
     /// It is what ClearML says of a task.
     ClearmlTask,
     /// It is what MLflow says of the experiment that a run belongs to.
@@ -68,9 +70,9 @@ pub(super) struct Source {
 
 /// Something that was passed over.
 #[derive(Debug, Clone)]
-pub(super) struct Skipped {
-    pub(super) path: PathBuf,
-    pub(super) why: String,
+pub(crate) struct Skipped {
+    pub(crate) path: PathBuf,
+    pub(crate) why: String,
 }
 
 /// Why a file was taken as what.

@@ -16,6 +16,9 @@ const PLAIN: usize = 64;
 /// Characters of a quoted text before it is cut.
 const QUOTED: usize = 80;
 
+/// Characters of a path that is shown to be typed.
+const TYPED: usize = 1024;
+
 /// Text in quotes, spelt in ASCII and cut when it is long.
 pub(crate) fn quoted(text: &str) -> String {
     quoted_within(text, QUOTED)
@@ -106,6 +109,20 @@ pub(crate) fn path(path: &Path) -> String {
     name(&format!("...{}", text.chars().skip(long + 3).collect::<String>()))
 }
 
+/// A path that is named to be typed: whole, and as a shell takes it, unless it has
+/// signs that nobody can type.
+pub(crate) fn typed(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let bare = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=-,".contains(c);
+    if !text.is_empty() && text.len() <= TYPED && text.chars().all(bare) {
+        text.into_owned()
+    } else if text.len() <= TYPED && text.chars().all(|c| (' '..='~').contains(&c) && c != '\'') {
+        format!("'{text}'")
+    } else {
+        quoted(&text)
+    }
+}
+
 /// The name that the command line has for a format.
 pub(crate) fn format(format: Format) -> &'static str {
     if format == Format::Plugin {
@@ -137,6 +154,14 @@ mod tests {
             assert_eq!(name(text), shown);
         }
         assert_eq!(path(Path::new(&format!("/{}/end.csv", "d".repeat(300)))).len(), PLAIN);
+        let long = format!("/{}/end.csv", "d".repeat(300));
+        for (path, shown) in [
+            (long.as_str(), long.as_str()),
+            ("a b/mlflow.db#run", "'a b/mlflow.db#run'"),
+            ("it's\u{1b}", "\"it's\\u{1b}\""),
+        ] {
+            assert_eq!(typed(Path::new(path)), shown);
+        }
         let (a, b) = (format!("{}a", "long ".repeat(60)), format!("{}b", "long ".repeat(60)));
         assert_ne!(metric(&a), metric(&b));
     }

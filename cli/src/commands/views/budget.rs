@@ -1,68 +1,154 @@
 //! Lines that have to fit into a number of tokens: the most important stay, in
-//! their order, and what went is counted.
+//! their order, and what went is counted. A line never stays without the lines
+//! that it stands below: what it says would be taken for another run's or metric's.
 
 use crate::commands::analyze::{tokens, words};
 
 /// Lines with their ranks: those of a lower rank stay longer.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
-    lines: Vec<(u8, String)>,
+pub(crate) struct Lines {
+    lines: Vec<Line>,
+    /// Indentation and number of the lines that the next one may stand below.
+    open: Vec<(usize, usize)>,
     /// Other ways to see less or more, behind the usual ones.
     cure: &'static str,
 }
 
+#[derive(Debug)]
+struct Line {
+    rank: u8,
+    /// The line that it stands below.
+    under: Option<usize>,
+    text: String,
+    /// It begins what is said of a run.
+    run: bool,
+    /// It says nothing without a line below it.
+    hollow: bool,
+}
+
 impl Lines {
-    pub(super) fn new(cure: &'static str) -> Self {
-        Self { lines: Vec::new(), cure }
+    pub(crate) fn new(cure: &'static str) -> Self {
+        Self { cure, ..Self::default() }
     }
 
-    /// One line. Names in it have gone through [`words`]; what is not ASCII is
-    /// spelt out all the same.
-    pub(super) fn push(&mut self, rank: u8, text: &str) {
-        self.lines.push((rank, format!("{}\n", words::ascii(text))));
+    /// One line, which stands below the nearest one that is indented less. Names in
+    /// it have gone through [`words`]; what is not ASCII is spelt out all the same.
+    pub(crate) fn push(&mut self, rank: u8, text: &str) {
+        let indent = text.len() - text.trim_start_matches(' ').len();
+        while self.open.last().is_some_and(|(open, _)| *open >= indent) {
+            self.open.pop();
+        }
+        let under = self.open.last().map(|(_, index)| *index);
+        let index = self.push_under(under, rank, text);
+        self.open.push((indent, index));
+    }
+
+    /// The same, where the line begins what is said of a run: of those that go it is
+    /// told how many they are.
+    pub(crate) fn push_run(&mut self, rank: u8, text: &str) {
+        self.push(rank, text);
+        if let Some(line) = self.lines.last_mut() {
+            line.run = true;
+        }
+    }
+
+    /// One line below any other; gives its number. Several lines are one that stays
+    /// or goes as a whole.
+    pub(crate) fn push_under(&mut self, under: Option<usize>, rank: u8, text: &str) -> usize {
+        let text = text.split('\n').map(|line| format!("{}\n", words::ascii(line))).collect();
+        self.lines.push(Line { rank, under, text, run: false, hollow: false });
+        self.lines.len() - 1
+    }
+
+    /// The same for a heading, which goes where nothing below it stays.
+    pub(crate) fn push_hollow(&mut self, under: Option<usize>, rank: u8, text: &str) -> usize {
+        let index = self.push_under(under, rank, text);
+        self.lines[index].hollow = true;
+        index
+    }
+
+    /// The number of the line that was added last.
+    pub(crate) fn last(&self) -> Option<usize> {
+        self.lines.len().checked_sub(1)
     }
 
     /// The text, of at most `most` tokens.
-    pub(super) fn fit(&self, most: usize) -> String {
-        let costs: Vec<usize> = self.lines.iter().map(|(_, text)| tokens::bound(text)).collect();
+    pub(crate) fn fit(&self, most: usize) -> String {
         let whole = self.text(&vec![true; self.lines.len()]);
         let need = tokens::bound(&whole);
         if need <= most {
             return whole;
         }
         let need = need.div_ceil(100) * 100;
-        let told = self.cut(self.lines.len(), need);
-        let mut room = most.saturating_sub(tokens::bound(&told) + 2);
-        let mut order: Vec<usize> = (0..self.lines.len()).collect();
-        order.sort_by_key(|index| self.lines.get(*index).map(|line| line.0));
-        let mut taken = vec![false; self.lines.len()];
-        let mut kept = Vec::new();
-        for index in order {
-            let cost = costs.get(index).copied().unwrap_or(usize::MAX);
-            if cost <= room {
-                room -= cost;
-                taken[index] = true;
-                kept.push(index);
-            }
-        }
+        let told = self.cut(&vec![false; self.lines.len()], need);
+        let (mut taken, mut kept) = self.choose(most.saturating_sub(tokens::bound(&told) + 2));
         loop {
-            let left = taken.iter().filter(|taken| !**taken).count();
-            let text = format!("{}{}", self.text(&taken), self.cut(left, need));
+            let shown = self.without_hollow(&taken);
+            let text = format!("{}{}", self.text(&shown), self.cut(&shown, need));
             // The bound of the whole is what counts; that of its lines is an estimate.
             match kept.pop() {
-                Some(last) if tokens::bound(&text) > most => taken[last] = false,
+                Some(last) if tokens::bound(&text) > most => {
+                    last.into_iter().for_each(|index| taken[index] = false);
+                }
                 _ => return text,
             }
         }
     }
 
-    fn text(&self, taken: &[bool]) -> String {
-        self.lines.iter().zip(taken).filter(|(_, taken)| **taken).map(|(line, _)| line.1.as_str()).collect()
+    /// Which lines stay in so many tokens, and in what order they were taken: each
+    /// with those above it.
+    fn choose(&self, mut room: usize) -> (Vec<bool>, Vec<Vec<usize>>) {
+        let costs: Vec<usize> = self.lines.iter().map(|line| tokens::bound(&line.text)).collect();
+        let mut order: Vec<usize> = (0..self.lines.len()).collect();
+        order.sort_by_key(|index| self.lines[*index].rank);
+        let (mut taken, mut kept) = (vec![false; self.lines.len()], Vec::new());
+        for index in order {
+            let above = std::iter::successors(Some(index), |index| self.lines[*index].under);
+            let chain: Vec<usize> = above.filter(|index| !taken[*index]).collect();
+            let cost: usize = chain.iter().map(|index| costs[*index]).sum();
+            if cost <= room && !chain.is_empty() {
+                room -= cost;
+                chain.iter().for_each(|index| taken[*index] = true);
+                kept.push(chain);
+            }
+        }
+        (taken, kept)
     }
 
-    fn cut(&self, lines: usize, need: usize) -> String {
+    /// The same lines without headings of nothing.
+    fn without_hollow(&self, taken: &[bool]) -> Vec<bool> {
+        let mut shown = taken.to_vec();
+        let mut filled = vec![false; self.lines.len()];
+        for (index, line) in self.lines.iter().enumerate().rev() {
+            shown[index] = shown[index] && (filled[index] || !line.hollow);
+            let says = shown[index] && line.text.trim() != "";
+            if let Some(under) = line.under.filter(|_| says) {
+                filled[under] = true;
+            }
+        }
+        shown
+    }
+
+    fn text(&self, shown: &[bool]) -> String {
+        let mut text = String::new();
+        for (line, _) in self.lines.iter().zip(shown).filter(|(_, shown)| **shown) {
+            // Where lines went, the empty ones around them are too many.
+            if line.text != "\n" || !text.ends_with("\n\n") {
+                text.push_str(&line.text);
+            }
+        }
+        text
+    }
+
+    fn cut(&self, shown: &[bool], need: usize) -> String {
+        let gone = || self.lines.iter().zip(shown).filter(|(_, shown)| !**shown).map(|(line, _)| line);
+        let (lines, runs) = (gone().count(), gone().filter(|line| line.run).count());
         let lines = super::numbers::count(lines, "line", "lines");
-        format!("cut: {lines}; all with --tokens {need}, everything with --json{}\n", self.cure)
+        let runs = match runs {
+            0 => String::new(),
+            runs => format!("{}, ", super::numbers::count(runs, "more run", "more runs")),
+        };
+        format!("cut: {runs}{lines}; all with --tokens {need}, everything with --json{}\n", self.cure)
     }
 }
 
@@ -84,14 +170,58 @@ mod tests {
         assert!(!lines.fit(100_000).contains("cut"));
     }
 
+    #[test]
+    fn no_line_stays_without_those_it_stands_below() {
+        let mut lines = Lines::new("");
+        for run in 0..40 {
+            lines
+                .push_run(3, &format!("run-{run}: a heading that is much longer than what is said below it"));
+            lines.push(1, &format!("  {run} small"));
+            lines.push(0, &format!("    {run} least"));
+        }
+        for most in [50, 80, 120, 300] {
+            let text = lines.fit(most);
+            let mut above = ["", ""];
+            let mut runs = 0;
+            for line in text.lines().filter(|line| !line.starts_with("cut: ")) {
+                let number = || line.split_whitespace().next().unwrap();
+                match line.len() - line.trim_start().len() {
+                    0 => (above[0], runs) = (line, runs + 1),
+                    2 => {
+                        assert!(above[0].starts_with(&format!("run-{}: ", number())), "{text}");
+                        above[1] = line;
+                    }
+                    _ => assert!(above[1].starts_with(&format!("  {} ", number())), "{text}"),
+                }
+            }
+            assert!(text.contains(&format!("cut: {} more runs, ", 40 - runs)), "{runs}: {text}");
+        }
+        assert!(lines.fit(300).starts_with("run-0: "));
+    }
+
+    #[test]
+    fn headings_of_nothing_go_and_drawings_are_whole() {
+        let mut lines = Lines::new("");
+        let top = lines.push_under(None, 0, "# Report");
+        let below = lines.push_hollow(Some(top), 1, "## Metrics");
+        lines.push_under(Some(below), 9, &"many words that do not fit at all ".repeat(20));
+        let drawn = vec!["    | * |"; 200].join("\n");
+        lines.push_under(Some(top), 2, &drawn);
+        let text = lines.fit(120);
+        assert!(text.starts_with("# Report\ncut: 3 lines; "), "{text}");
+        assert!(lines.fit(5_000).matches("| * |").count() == 200);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn no_text_is_longer_than_asked_for(
-            texts in prop::collection::vec((0_u8..9, any::<String>()), 0..60), most in 50_usize..600
+            texts in prop::collection::vec((0_u8..9, 0_usize..4, any::<String>()), 0..60), most in 50_usize..600
         ) {
             let mut lines = Lines::new("; fewer with --metric NAME");
-            texts.iter().for_each(|(rank, text)| lines.push(*rank, &format!("  {}", words::metric(text))));
+            for (rank, depth, text) in &texts {
+                lines.push(*rank, &format!("{}{}", "  ".repeat(*depth), words::metric(text)));
+            }
             let text = lines.fit(most);
             let count = tiktoken_rs::o200k_base_singleton().encode_ordinary(&text).len();
             prop_assert!(count <= most, "{count} of {most}: {text}");

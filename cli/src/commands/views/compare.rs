@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use curves::judge::schema::{Direction, read_name};
+use curves::judge::schema::Direction;
 use curves::judge::short;
-use curves::view::{At, Course, How, at, speed};
+use curves::view::{At, Course, How, Outside, at, speed, times_as_fast};
 use serde_json::{Value, json};
+
+mod stages;
 
 use super::budget::Lines;
 use super::load::{self, Run};
@@ -43,35 +45,56 @@ struct Compared {
 /// A run or metric that is not there or means several.
 pub(crate) fn answer(args: &CompareArgs) -> anyhow::Result<Answer> {
     let sides = args.runs.iter().map(|text| side(text, args)).collect::<Result<Vec<_>, _>>()?;
-    let names = shared(&sides, args)?;
-    let compared: Vec<Compared> = names.iter().filter_map(|name| compare(name, &sides, args.at)).collect();
-    if compared.is_empty() {
-        let message = "the runs share no metric that is asked for at such a step";
-        return Err(Failure::new(ExitCode::BadInput, message)
-            .help("`outlast metrics PATH` lists them")
-            .into());
+    if args.settings {
+        return Ok(only_settings(&sides, args.shown.tokens as usize));
     }
-    let primary = sides.first().and_then(|side| side.run.gathered.judge().primary);
+    let names = shared(&sides, args)?;
+    let stage = args.stage.as_deref().map(|name| stages::named(&sides, name)).transpose()?;
+    let compared: Vec<Compared> = match stage {
+        Some(stage) => names.iter().filter_map(|name| stages::at_end(name, &sides, stage)).collect(),
+        None => names.iter().filter_map(|name| compare(name, &sides, args.at)).collect(),
+    };
+    let beyond = beyond(&sides, &names, args.at);
+    if compared.is_empty() {
+        let mut failure =
+            Failure::new(ExitCode::BadInput, "the runs share no metric that is asked for at such a step");
+        for text in beyond {
+            failure = failure.help(text);
+        }
+        return Err(failure.help("`outlast metrics PATH` lists them").into());
+    }
+    let report = sides.first().map(|side| side.run.gathered.judge());
+    let primary = report.as_ref().and_then(|report| report.primary.as_deref());
+    let metrics = report.iter().flat_map(|report| &report.metrics);
+    let judged = metrics.into_iter().find(|metric| Some(metric.name.as_str()) == primary);
+    let direction = judged.map_or(Direction::Unknown, |metric| metric.direction);
+    let faster = primary.map(|name| speeds(&sides, name, direction)).unwrap_or_default();
     let shown: Vec<&Compared> = compared.iter().filter(|one| one.exceeds(args.threshold)).collect();
+    let by_stage = stages::all(&sides, &shown);
     let text = if args.csv {
         csv(&sides, &shown)
     } else {
-        text(&sides, &compared, &shown, primary.as_deref()).fit(args.shown.tokens as usize)
+        let mut lines = text(&sides, &compared, &shown, primary);
+        beyond.iter().for_each(|text| lines.push(0, &format!("  {text}")));
+        by_stage.iter().for_each(|one| lines.push(one.rank(primary), &one.line()));
+        faster.iter().for_each(|(line, _)| lines.push(2, &format!("  {line}")));
+        settings_of(&sides, &mut lines);
+        lines.push(1, &format!("  {CANNOT_TELL}"));
+        lines.fit(args.shown.tokens as usize)
     };
     let json = json!({
         "runs": sides.iter().map(Side::object).collect::<Vec<_>>(),
         "metrics": shown.iter().map(|one| one.object()).collect::<Vec<_>>(),
         "below_threshold": compared.len() - shown.len(),
-        "speed": speeds(&sides, primary.as_deref()).into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
-        "settings": differing(&sides).into_iter()
-            .map(|(name, values)| json!({ "name": name, "values": values }))
-            .collect::<Vec<_>>(),
+        "stages": by_stage.iter().map(stages::Staged::object).collect::<Vec<_>>(),
+        "speed": faster.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
+        "settings": differing_objects(&sides),
         "significance": { "verdict": "cannot_tell", "text": CANNOT_TELL },
     });
     Ok(Answer { text, json })
 }
 
-fn side(text: &str, args: &CompareArgs) -> Result<Side, Failure> {
+fn side(text: &str, args: &CompareArgs) -> anyhow::Result<Side> {
     let whole = PathBuf::from(text);
     let split = text.rsplit_once('@').and_then(|(path, step)| Some((path, step.parse().ok()?)));
     let (path, step) = match split {
@@ -105,24 +128,43 @@ fn compare(name: &str, sides: &[Side], step: Option<u64>) -> Option<Compared> {
     let courses: Vec<Option<Course>> = sides.iter().map(|side| side.run.course(name)).collect();
     let ends = courses.iter().flatten().filter_map(|course| course.last().map(|point| point.0));
     let common = step.or_else(|| ends.min())?;
-    let cells: Vec<Option<At>> = courses
-        .iter()
-        .zip(sides)
-        .map(|(course, side)| at(course.as_ref()?, side.step.unwrap_or(common)).ok())
-        .collect();
-    let base = cells.first().copied().flatten().map(|at| at.value);
-    let change = cells
-        .iter()
-        .map(|cell| {
-            let (base, value) = (base?, cell.as_ref()?.value);
-            let change = (value - base) / base.abs() * 100.0;
-            change.is_finite().then_some(change)
-        })
-        .collect();
-    cells.iter().any(Option::is_some).then(|| Compared { name: name.to_owned(), cells, change })
+    let cells = courses.iter().zip(sides);
+    let cells = cells.map(|(course, side)| at(course.as_ref()?, side.step.unwrap_or(common)).ok());
+    Compared::of(name, cells.collect())
+}
+
+/// Runs that have no value of any of the metrics at the step asked for, and where
+/// their values are.
+fn beyond(sides: &[Side], names: &[String], step: Option<u64>) -> Vec<String> {
+    let of = |side: &Side| -> Option<(u64, u64, u64)> {
+        let asked = side.step.or(step)?;
+        let found = names.iter().filter_map(|name| side.run.course(name)).map(|course| at(&course, asked));
+        let outside: Vec<Outside> = found.map(Result::err).collect::<Option<_>>()?;
+        let first = outside.iter().map(|one| one.first).min()?;
+        Some((asked, first, outside.iter().map(|one| one.last).max()?))
+    };
+    let told = sides.iter().enumerate().filter_map(|(index, side)| {
+        let (asked, first, last) = of(side)?;
+        let mark = letter(index);
+        Some(format!("{mark} has no value at step {asked}: its values are of steps {first} to {last}"))
+    });
+    told.collect()
+}
+
+/// By how many percent a value is away from another.
+fn percent(base: f64, value: f64) -> Option<f64> {
+    let change = (value - base) / base.abs() * 100.0;
+    change.is_finite().then_some(change)
 }
 
 impl Compared {
+    /// `None` where no run has the metric.
+    fn of(name: &str, cells: Vec<Option<At>>) -> Option<Self> {
+        let base = cells.first().copied().flatten().map(|at| at.value);
+        let change = cells.iter().map(|cell| percent(base?, cell.as_ref()?.value)).collect();
+        cells.iter().any(Option::is_some).then(|| Self { name: name.to_owned(), cells, change })
+    }
+
     /// Whether any run differs by that many percent; what has no percent always
     /// does, unless it is equal.
     fn exceeds(&self, percent: f64) -> bool {
@@ -189,14 +231,38 @@ fn letter(index: usize) -> char {
     char::from(b'A' + u8::try_from(index).unwrap_or(25).min(25))
 }
 
-fn text(sides: &[Side], compared: &[Compared], shown: &[&Compared], primary: Option<&str>) -> Lines {
-    let mut lines = Lines::new(", fewer with --metric or --threshold");
+/// What differs in how the runs were made, whatever they logged.
+fn only_settings(sides: &[Side], tokens: usize) -> Answer {
+    let mut lines = Lines::new("");
+    heads(sides, &mut lines);
+    if sides.iter().all(|side| side.run.data.config.is_empty()) {
+        lines.push(1, "  settings: no log holds any");
+    }
+    settings_of(sides, &mut lines);
+    let json = json!({
+        "runs": sides.iter().map(Side::object).collect::<Vec<_>>(),
+        "settings": differing_objects(sides),
+    });
+    Answer { text: lines.fit(tokens), json }
+}
+
+fn differing_objects(sides: &[Side]) -> Vec<Value> {
+    let all = differing(sides).into_iter();
+    all.map(|(name, values)| json!({ "name": name, "values": values })).collect()
+}
+
+fn heads(sides: &[Side], lines: &mut Lines) {
     for (index, side) in sides.iter().enumerate() {
         let step = side.step.map(|step| format!(" at step {step}")).unwrap_or_default();
         let name = side.run.name().map(|name| format!(" ({})", words::name(name))).unwrap_or_default();
         lines.push(0, &format!("{}: {}{name}{step}", letter(index), side.run.shown()));
         side.run.notes.iter().for_each(|note| lines.push(6, &format!("  not read: {note}")));
     }
+}
+
+fn text(sides: &[Side], compared: &[Compared], shown: &[&Compared], primary: Option<&str>) -> Lines {
+    let mut lines = Lines::new(", fewer with --metric or --threshold");
+    heads(sides, &mut lines);
     for one in shown {
         let rank = if primary == Some(one.name.as_str()) { 1 } else { 1 + importance(&one.name) };
         lines.push(rank, &one.line(sides));
@@ -206,9 +272,10 @@ fn text(sides: &[Side], compared: &[Compared], shown: &[&Compared], primary: Opt
         let count = numbers::count(hidden, "metric differs", "metrics differ");
         lines.push(2, &format!("  {count} by less than the threshold"));
     }
-    for (line, _) in speeds(sides, primary) {
-        lines.push(2, &format!("  {line}"));
-    }
+    lines
+}
+
+fn settings_of(sides: &[Side], lines: &mut Lines) {
     let differing = differing(sides);
     if differing.is_empty() && sides.iter().any(|side| !side.run.data.config.is_empty()) {
         lines.push(3, "  settings: the same");
@@ -223,15 +290,11 @@ fn text(sides: &[Side], compared: &[Compared], shown: &[&Compared], primary: Opt
             .collect();
         lines.push(3, &format!("  setting {}: {}", words::metric(&name), said.join(", ")));
     }
-    lines.push(1, &format!("  {CANNOT_TELL}"));
-    lines
 }
 
 /// Who reaches the level of the other first, in words and as JSON.
-fn speeds(sides: &[Side], primary: Option<&str>) -> Vec<(String, Value)> {
+fn speeds(sides: &[Side], name: &str, direction: Direction) -> Vec<(String, Value)> {
     let Some((first, others)) = sides.split_first() else { return Vec::new() };
-    let Some(name) = primary else { return Vec::new() };
-    let direction = read_name(name).direction;
     let direction = if direction == Direction::Unknown { Direction::Lower } else { direction };
     let Some(course) = first.run.course(name) else { return Vec::new() };
     let mut told = Vec::new();
@@ -243,11 +306,7 @@ fn speeds(sides: &[Side], primary: Option<&str>) -> Vec<(String, Value)> {
         let (there, own) =
             if found.of_second { (found.first, found.second) } else { (found.second, found.first) };
         let factor = found.factor.map(|factor| if found.of_second { factor } else { 1.0 / factor });
-        let times = match factor {
-            Some(factor) if factor >= 1.0 => format!(": {} times as fast", short(factor)),
-            Some(factor) => format!(": {} times slower", short(1.0 / factor)),
-            None => String::new(),
-        };
+        let times = factor.map(|factor| format!(": {}", times_as_fast(factor))).unwrap_or_default();
         let text = format!(
             "{}: {leader} reaches {whose}'s best level {} at step {there}, {whose} at step {own}{times}",
             words::metric(name),

@@ -10,7 +10,7 @@ use crate::args::DecisionArgs;
 /// # Errors
 /// The run is not there, or nothing can be written.
 pub(crate) fn answer(args: &DecisionArgs) -> anyhow::Result<Answer> {
-    let notes = Notes::of(&args.path)?;
+    let notes = Notes::of_named(&args.path)?;
     if args.text.is_empty() {
         return Ok(listed(&notes, |entry| entry.kind == Kind::Decision, args.shown.tokens));
     }

@@ -10,6 +10,7 @@ use curves::view::filter::{Field, Subject, normal};
 use curves::view::{Course, spark};
 use serde_json::{Value, json};
 
+use super::link::Links;
 use super::load::Run;
 use super::notes::Notes;
 use super::{numbers, settings};
@@ -43,6 +44,11 @@ pub(super) struct Described {
     /// Tags that people gave later, and their words.
     pub(super) tags: Vec<String>,
     pub(super) notes: Vec<String>,
+    /// The group that people put it into.
+    group: Option<String>,
+    /// It is a run of the controller's.
+    own: bool,
+    pub(super) links: Links,
 }
 
 impl Described {
@@ -68,7 +74,7 @@ impl Described {
             steps = steps.max((0..column.values.len()).filter_map(|i| column.step(i)).max());
         }
         // Notes that cannot be read are told by `outlast note`; a list goes on without.
-        let kept = Notes::of(run.gathered.path()).ok();
+        let kept = Notes::of(run.gathered.place()).ok();
         let labels = report.health.labels.iter().map(words::in_json).collect();
         let text = |value: &curves::log::Value| match value {
             curves::log::Value::Text(text) => text.clone(),
@@ -91,6 +97,9 @@ impl Described {
             metrics,
             tags: kept.as_ref().map(|kept| kept.tags().into_iter().collect()).unwrap_or_default(),
             notes: kept.as_ref().map(Notes::texts).unwrap_or_default(),
+            group: kept.as_ref().and_then(|kept| kept.group().map(str::to_owned)),
+            own: run.gathered.is_own(),
+            links: Links::known(kept.as_ref(), run.data.fact(Fact::Commit), run.data.fact(Fact::Remote)),
         }
     }
 
@@ -100,6 +109,35 @@ impl Described {
 
     pub(super) fn name(&self) -> Option<&str> {
         self.fact(Fact::Name).next().map(String::as_str)
+    }
+
+    /// The group: what people said, else what its log says.
+    pub(super) fn group(&self) -> Option<&String> {
+        self.group.as_ref().or_else(|| self.fact(Fact::Group).next())
+    }
+
+    /// The stem of the name without the number at its end, and that number. Of a
+    /// run of the controller's the name without the suffix that makes it the only
+    /// one of that name.
+    pub(super) fn stem(&self) -> (String, Option<String>) {
+        let name = self.name().map(str::to_owned).unwrap_or_else(|| {
+            let path = std::path::Path::new(&self.path);
+            let bare = if path.extension().is_some_and(|end| end == "gz") {
+                path.with_extension("")
+            } else {
+                path.into()
+            };
+            bare.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        });
+        let name = match name.rsplit_once('-').filter(|_| self.own) {
+            Some((stem, _)) => stem.to_owned(),
+            None => name,
+        };
+        let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let (head, number) = name.split_at(name.len() - digits);
+        let head = head.trim_end_matches(['_', '-', '.', '=']);
+        let head = head.strip_suffix("seed").unwrap_or(head).trim_end_matches(['_', '-', '.', '=']);
+        (head.to_owned(), (digits > 0).then(|| number.to_owned()))
     }
 
     /// Tags of the log and those given later.
@@ -152,8 +190,11 @@ impl Described {
             "labels": self.labels,
             "health": self.health,
             "tags": self.all_tags(),
-            "group": self.fact(Fact::Group).next(),
+            "group": self.group(),
             "notes": self.fact(Fact::Notes).chain(&self.notes).collect::<Vec<_>>(),
+            "commit": self.links.commit,
+            "commit_url": self.links.commit_url,
+            "pull_request": self.links.request,
             "settings": self.settings,
             "metrics": metrics,
         })
@@ -189,8 +230,8 @@ fn state(run: &Run, done: bool) -> &'static str {
     match run.data.fact(Fact::Status).unwrap_or_default().to_lowercase().as_str() {
         "finished" | "completed" | "success" | "succeeded" | "3" => "finished",
         "failed" | "crashed" | "error" | "4" => "failed",
-        "killed" | "stopped" | "cancelled" | "canceled" | "5" => "stopped",
-        "running" | "in_progress" | "1" => "running",
+        "killed" | "stopped" | "cancelled" | "canceled" | "preempted" | "5" => "stopped",
+        "running" | "in_progress" | "preempting" | "1" => "running",
         _ if done => "finished",
         _ => "unknown",
     }
@@ -226,13 +267,14 @@ impl Subject for Described {
             "name" => of(Fact::Name),
             "id" => of(Fact::RunId),
             "tag" => self.all_tags(),
-            "group" => of(Fact::Group),
+            "group" => self.group().cloned().into_iter().collect(),
             "project" => of(Fact::Project),
             "notes" => self.fact(Fact::Notes).chain(&self.notes).cloned().collect(),
             "state" => vec![self.state.to_owned()],
             "label" => self.labels.clone(),
             "format" => vec![self.format.to_owned()],
             "path" => vec![self.path.clone()],
+            "commit" => self.links.commit.clone().into_iter().collect(),
             _ => self.setting(key).cloned().into_iter().collect(),
         }
     }

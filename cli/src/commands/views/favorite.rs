@@ -13,9 +13,9 @@ const FAVORITE: &str = "favorite";
 /// # Errors
 /// The run is not there, or nothing can be written.
 pub(crate) fn answer(args: &FavoriteArgs) -> anyhow::Result<Answer> {
-    let notes = Notes::of(&args.path)?;
+    let notes = Notes::of_run(&args.path)?;
     if notes.tags().contains(FAVORITE) == args.remove {
         notes.append(if args.remove { Kind::Untag } else { Kind::Tag }, FAVORITE, None)?;
     }
-    Ok(tags_of(&Notes::of(&args.path)?, args.shown.tokens))
+    Ok(tags_of(&Notes::of_run(&args.path)?, args.shown.tokens))
 }

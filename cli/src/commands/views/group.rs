@@ -7,10 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use curves::judge::schema::{Direction, read_name};
 use curves::judge::short;
-use curves::log::Fact;
 use curves::statistics::{Difference, Spread, Verdict, adjust, compare, compare_pairs, spread};
-use curves::view::{FEWEST_RUNS, Importance, Setting, date, importance};
+use curves::view::{FEWEST_RUNS, GROUPED, Importance, Setting, date, importance};
 use serde_json::{Value, json};
+
+mod important;
 
 use super::budget::Lines;
 use super::described::Described;
@@ -22,6 +23,8 @@ use crate::exit_code::{ExitCode, Failure};
 
 /// Arms that are compared.
 const MAX_ARMS: usize = 50;
+/// The arm of runs that do not have what makes arms.
+const NONE: &str = "none";
 
 /// One run with its number.
 struct Member {
@@ -75,7 +78,7 @@ pub(crate) fn answer(args: &GroupArgs) -> anyhow::Result<Answer> {
         "number": args.value.name(),
         "runs": total,
         "left_out": left_out,
-        "arms": arms.iter().map(|(name, members)| arm_object(name, members)).collect::<Vec<_>>(),
+        "arms": arms.iter().map(|(name, members)| arm_object(name, members, way)).collect::<Vec<_>>(),
         "base": base,
         "comparisons": compared.iter().map(|one| one.object(&base)).collect::<Vec<_>>(),
         "importance": args.importance.then(|| match &important {
@@ -105,22 +108,9 @@ fn number(run: &load::Run, metric: &str, args: &GroupArgs) -> Option<f64> {
     }
 }
 
-/// The stem of the name without the number at its end, and that number.
-fn stem(run: &Described) -> (String, Option<String>) {
-    let name = run.name().map(str::to_owned).unwrap_or_else(|| {
-        let path = std::path::Path::new(&run.path);
-        path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-    });
-    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    let (head, number) = name.split_at(name.len() - digits);
-    let head = head.trim_end_matches(['_', '-', '.', '=']);
-    let head = head.strip_suffix("seed").unwrap_or(head).trim_end_matches(['_', '-', '.', '=']);
-    (head.to_owned(), (digits > 0).then(|| number.to_owned()))
-}
-
 fn seed(run: &Described, args: &GroupArgs) -> Option<String> {
     match args.pair.as_deref()? {
-        "name" => stem(run).1,
+        "name" => run.stem().1,
         setting => run.setting(setting).cloned(),
     }
 }
@@ -132,17 +122,21 @@ fn arms(members: Vec<Member>, args: &GroupArgs) -> Result<Vec<(String, Vec<Membe
         for member in members {
             let run = &member.run;
             let arm = match args.by.as_deref() {
-                None | Some("name") => Some(stem(run).0),
-                Some("group") => {
-                    run.facts.iter().find(|(fact, _)| *fact == Fact::Group).map(|(_, text)| text.clone())
-                }
+                None | Some("name") => Some(run.stem().0),
+                Some("group") => run.group().cloned(),
                 Some("directory") => {
                     std::path::Path::new(&run.path).parent().map(|dir| dir.to_string_lossy().into_owned())
                 }
                 Some("day") => run.began.map(date),
                 Some(setting) => run.setting(setting).map(|value| format!("{setting}={value}")),
             };
-            arms.entry(arm.unwrap_or_else(|| "none".into())).or_default().push(member);
+            arms.entry(arm.unwrap_or_else(|| NONE.into())).or_default().push(member);
+        }
+        if let Some(by) = args.by.as_ref().filter(|_| arms.keys().all(|arm| arm == NONE)) {
+            let message = format!("no run has {} to make arms by", words::quoted(by));
+            return Err(Failure::new(ExitCode::BadInput, message).help(
+                "--by takes a setting of the runs (`outlast settings PATH` lists them), group, directory, day or name",
+            ));
         }
     } else {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -167,8 +161,11 @@ fn arms(members: Vec<Member>, args: &GroupArgs) -> Result<Vec<(String, Vec<Membe
                 }
             }
         }
-        for (text, _) in filters {
-            arms.entry(text).or_default();
+        if let Some((text, filter)) = filters.iter().find(|(text, _)| !arms.contains_key(text)) {
+            let message = format!("no run is as the arm {} says", words::quoted(text));
+            return Err(Failure::new(ExitCode::BadInput, message)
+                .help(format!("it was read as the filter {}", words::quoted(&filter.to_string())))
+                .help("`outlast runs PATH FILTER` shows what a filter finds"));
         }
     }
     if arms.len() > MAX_ARMS {
@@ -216,6 +213,17 @@ fn compared(arms: &[(String, Vec<Member>)], args: &GroupArgs) -> Result<(String,
             paired: args.pair.is_some(),
             unpaired,
         });
+    }
+    if let Some(field) = &args.pair
+        && !all.is_empty()
+        && all.iter().all(|one| one.difference.runs.0 == 0)
+    {
+        let what =
+            if field == "name" { "number at the end of its name".to_owned() } else { words::quoted(field) };
+        let message = format!("no run of another arm has the same {what} as one of {}", words::name(base));
+        return Err(Failure::new(ExitCode::BadInput, message)
+            .help("pair by a setting that both arms have, such as --pair seed")
+            .help("--base names another arm to compare with"));
     }
     let mut differences: Vec<Difference> = all.iter().map(|one| one.difference.clone()).collect();
     let adjusted = adjust(&mut differences);
@@ -290,10 +298,14 @@ fn text(told: &Told<'_>) -> Lines {
     }
     lines.push(0, &head);
     for (name, members) in told.arms {
-        lines.push(1, &format!("  {}: {}", words::name(name), said(spread_of(members).as_ref())));
+        let best = best(members, told.way).map(|best| format!(", best {}", best.run.shown));
+        let spread = said(spread_of(members).as_ref());
+        lines.push(2, &format!("  {}: {spread}{}", words::name(name), best.unwrap_or_default()));
     }
     for one in told.compared {
-        lines.push(1, &one.line(told));
+        // That nothing can be told is no news before the arms.
+        let rank = if one.difference.verdict == Verdict::CannotTell { 3 } else { 1 };
+        lines.push(rank, &one.line(told));
     }
     if told.compared.len() > 1 {
         let text = format!("  verdicts are adjusted for {} comparisons (Holm)", told.compared.len());
@@ -307,12 +319,29 @@ fn text(told: &Told<'_>) -> Lines {
             ),
             Some([]) => lines.push(2, "  importance: no setting of all runs varies"),
             Some(found) => {
-                found.iter().for_each(|one| lines.push(4, &important(one)));
-                lines.push(3, "  importance is a correlation over these runs, no proof of a cause");
+                found.iter().for_each(|one| lines.push(4, &important::line(one)));
+                let few =
+                    if told.total < GROUPED { "; few runs: straight trends alone are seen" } else { "" };
+                let method = "each setting by itself: rank correlation, share of the ranks' variance between \
+                              its values, permutation test (Holm); no proof of a cause";
+                lines.push(3, &format!("  importance of {method}{few}"));
             }
         }
     }
     lines
+}
+
+/// The best run of an arm of several, where the metric's name says which way is better.
+fn best(members: &[Member], way: Direction) -> Option<&Member> {
+    let finite = members.iter().filter(|member| member.value.is_finite());
+    if members.len() < 2 {
+        return None;
+    }
+    match way {
+        Direction::Lower => finite.min_by(|a, b| a.value.total_cmp(&b.value)),
+        Direction::Higher => finite.max_by(|a, b| a.value.total_cmp(&b.value)),
+        Direction::Unknown => None,
+    }
 }
 
 fn spread_of(members: &[Member]) -> Option<Spread> {
@@ -372,29 +401,11 @@ impl Compared {
     }
 }
 
-fn important(one: &Importance) -> String {
-    let sure =
-        if one.p_adjusted < curves::statistics::ALPHA { "goes with it" } else { "not shown to matter" };
-    let mut text = format!(
-        "  {}: {sure}, correlation {} ({} to {}), p {} adjusted, {}",
-        words::metric(&one.name),
-        short(one.correlation),
-        short(one.interval.0),
-        short(one.interval.1),
-        short(one.p_adjusted),
-        numbers::count(one.values, "value", "values")
-    );
-    if !one.together.is_empty() {
-        let names: Vec<String> = one.together.iter().take(5).map(|name| words::metric(name)).collect();
-        text.push_str(&format!("; cannot be told from {}", names.join(", ")));
-    }
-    text
-}
-
-fn arm_object(name: &str, members: &[Member]) -> Value {
+fn arm_object(name: &str, members: &[Member], way: Direction) -> Value {
     let runs: Vec<Value> = members
         .iter()
         .map(|member| json!({ "path": member.run.path, "value": numbers::json(member.value), "pair": member.seed }))
         .collect();
-    json!({ "name": name, "spread": spread_of(members), "runs": runs })
+    let best = best(members, way).map(|best| best.run.path.as_str());
+    json!({ "name": name, "spread": spread_of(members), "best": best, "runs": runs })
 }

@@ -154,6 +154,12 @@ fn run(part: &Part, out: &mut String) {
     out.push_str(&format!("<p>Health {health}; {}. ", escaped(&described.labels.join(", "))));
     out.push_str(&part.sentences.iter().map(|text| escaped(text)).collect::<Vec<_>>().join(" "));
     out.push_str("</p>\n");
+    for (what, text, is_address) in described.links.shown() {
+        let text = escaped(text);
+        let text =
+            if is_address { format!("<a rel=\"noreferrer\" href=\"{text}\">{text}</a>") } else { text };
+        out.push_str(&format!("<p>{what}: {text}</p>\n"));
+    }
     for note in &part.notes {
         out.push_str(&format!("<p>Not read: {}</p>\n", escaped(note)));
     }

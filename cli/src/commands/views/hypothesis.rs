@@ -10,7 +10,7 @@ use crate::args::HypothesisArgs;
 /// # Errors
 /// The run is not there, nothing can be written, or an id that means none or several.
 pub(crate) fn answer(args: &HypothesisArgs) -> anyhow::Result<Answer> {
-    let notes = Notes::of(&args.path)?;
+    let notes = Notes::of_named(&args.path)?;
     let text = args.text.join(" ");
     for (id, kind) in [(&args.confirm, Kind::Confirmed), (&args.refute, Kind::Refuted)] {
         if let Some(id) = id {

@@ -9,7 +9,7 @@ use curves::log::{Collected, Column, Fact, Metric, Record, Row, Sink};
 use curves::view::Course;
 
 use crate::commands::analyze::gather::{Gathered, gather};
-use crate::commands::analyze::words;
+use crate::commands::analyze::{Skipped, no_data, words};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Values of one run that are held: 24 bytes each.
@@ -136,7 +136,7 @@ fn listed(names: &[String]) -> String {
 }
 
 /// Whether a name is as a pattern with `*` says.
-pub(super) fn like(pattern: &str, name: &str) -> bool {
+pub(crate) fn like(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
     let parts: Vec<&str> = parts.collect();
@@ -152,37 +152,53 @@ pub(super) fn like(pattern: &str, name: &str) -> bool {
 ///
 /// # Errors
 /// A path that cannot be read or has no runs.
-pub(super) fn each(
+pub(super) fn each(paths: &[PathBuf], format: Option<Format>, take: impl FnMut(Run)) -> anyhow::Result<u64> {
+    each_told(paths, format, take).map(|passed| passed.0)
+}
+
+/// The same, and gives of what was passed over how much, and the first of it with
+/// the reason.
+///
+/// # Errors
+/// As [`each`].
+pub(super) fn each_told(
     paths: &[PathBuf],
     format: Option<Format>,
     mut take: impl FnMut(Run),
-) -> Result<u64, Failure> {
+) -> anyhow::Result<(u64, Vec<Skipped>)> {
     let found = gather(paths, format)?;
     let (mut passed, mut taken) = (found.skipped_count, 0_u64);
     let many = found.runs.len() > 1;
+    let mut skipped = found.skipped;
     for gathered in found.runs {
         let run = Run::read(gathered);
         let says_nothing = run.columns().next().is_none() && run.data.config.is_empty();
-        if says_nothing || (many && run.passed_over()) {
+        // A run of the controller's is one before it logs anything.
+        if says_nothing || (many && !run.gathered.is_own() && run.passed_over()) {
             passed += 1;
+            skipped.push(run.gathered.nothing(run.columns().next().is_some(), &run.notes));
         } else {
             taken += 1;
             take(run);
         }
     }
     if taken == 0 {
-        let all = paths.iter().map(|path| words::path(path)).collect::<Vec<_>>().join(", ");
-        return Err(Failure::new(ExitCode::BadInput, format!("{all}: no values of metrics in it"))
-            .help("`outlast analyze PATH` says of every file why it was passed over"));
+        let [path] = paths else {
+            let all = paths.iter().map(|path| words::path(path)).collect::<Vec<_>>().join(", ");
+            return Err(Failure::new(ExitCode::BadInput, format!("{all}: no data in any of them"))
+                .help("named alone, each says why")
+                .into());
+        };
+        return Err(no_data(path, &skipped).into());
     }
-    Ok(passed)
+    Ok((passed, skipped))
 }
 
 /// The one run that is meant.
 ///
 /// # Errors
 /// None or several are.
-pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> Result<Run, Failure> {
+pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> anyhow::Result<Run> {
     let mut runs = Vec::new();
     each(&[path.to_owned()], format, |run| {
         // Of those that cannot be meant the values are let go at once.
@@ -193,10 +209,10 @@ pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> R
         }
     })?;
     let Some(which) = which else {
-        return match runs.len() {
+        return Ok(match runs.len() {
             1 => runs.pop().ok_or_else(|| nothing(path)),
             _ => Err(several(&format!("{} holds", words::path(path)), &runs)),
-        };
+        }?);
     };
     let best = runs.iter().filter_map(|run| rank(run, which)).min();
     let mut meant: Vec<Run> = Vec::new();
@@ -204,7 +220,7 @@ pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> R
     for run in runs {
         if best.is_some() && rank(&run, which) == best { meant.push(run) } else { others.push(run) }
     }
-    match meant.len() {
+    let meant = match meant.len() {
         1 => meant.pop().ok_or_else(|| nothing(path)),
         0 => {
             let mut failure = several("there are", &others);
@@ -214,7 +230,8 @@ pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> R
             Err(failure)
         }
         _ => Err(several(&format!("{} means", words::quoted(which)), &meant)),
-    }
+    };
+    Ok(meant?)
 }
 
 /// How well a run is what somebody asked for: less is better.
@@ -240,8 +257,8 @@ fn nothing(path: &Path) -> Failure {
 
 fn several(what: &str, runs: &[Run]) -> Failure {
     let named = |run: &Run| match run.name() {
-        Some(name) => format!("{} ({})", run.shown(), words::name(name)),
-        None => run.shown(),
+        Some(name) => format!("{} ({})", words::typed(run.gathered.path()), words::name(name)),
+        None => words::typed(run.gathered.path()),
     };
     let shown: Vec<String> = runs.iter().take(CANDIDATES).map(named).collect();
     let more = runs.len().saturating_sub(CANDIDATES);

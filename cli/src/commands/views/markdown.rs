@@ -4,6 +4,7 @@
 use curves::view::date;
 use curves::view::draw::{Chart, Signs, terminal};
 
+use super::link::Links;
 use super::page::{COLUMNS, Part, cells};
 use crate::commands::analyze::words;
 
@@ -81,6 +82,7 @@ fn body(part: &Part, out: &mut Ranked) {
         out.push((1, escaped(sentence)));
     }
     out.push((1, String::new()));
+    links(&described.links, out);
     part.notes.iter().for_each(|note| out.push((2, format!("Not read: {}", escaped(note)))));
     if !part.findings.is_empty() {
         out.push((2, "### Findings".into()));
@@ -107,9 +109,9 @@ fn body(part: &Part, out: &mut Ranked) {
         );
         chart.marks.clone_from(&part.marks);
         // Four spaces make a block that no name can end.
-        for drawn in terminal(&chart, 64, 12, Signs::Ascii).lines() {
-            out.push((4, format!("    {}", words::ascii(drawn))));
-        }
+        let drawn = terminal(&chart, 64, 12, Signs::Ascii);
+        let drawn: Vec<String> = drawn.lines().map(|line| format!("    {}", words::ascii(line))).collect();
+        out.push((4, drawn.join("\n")));
         out.push((4, String::new()));
     }
     if !part.settings.is_empty() {
@@ -117,6 +119,15 @@ fn body(part: &Part, out: &mut Ranked) {
         out.push((4, String::new()));
         let rows = part.settings.iter().map(|(name, value)| vec![words::metric(name), value.clone()]);
         table(4, &["setting", "value"], rows, out);
+    }
+}
+
+/// What a run is tied to. An address stands alone, so that it is one to click on.
+fn links(links: &Links, out: &mut Ranked) {
+    for (what, text, is_address) in links.shown() {
+        let text = if is_address { format!("<{text}>") } else { escaped(text) };
+        out.push((3, format!("{what}: {text}")));
+        out.push((3, String::new()));
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// With its noun.
-pub(super) fn count(number: usize, one: &str, more: &str) -> String {
+pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 

@@ -179,17 +179,31 @@ fn lagging(joined: &[Joined], lines: &mut Lines) {
 impl Joined {
     fn line(&self) -> String {
         if self.shared == 0 {
-            return format!("  {}: no finite values at the same steps", words::metric(&self.name));
+            let ends: Vec<String> = self
+                .lasts()
+                .filter(|last| !last.1.is_finite())
+                .map(|(rank, value)| format!("; rank {rank} ends at {}", short(value)))
+                .collect();
+            let name = words::metric(&self.name);
+            return format!("  {name}: no finite values at the same steps{}", ends.concat());
         }
-        let lasts: Vec<f64> =
-            self.courses.iter().filter_map(|(_, course)| course.last()).map(|p| p.1).collect();
-        let mean = lasts.iter().sum::<f64>() / lasts.len().max(1) as f64;
-        let mut text = format!(
-            "  {}: last mean {}, spread over ranks {} on average",
-            words::metric(&self.name),
-            short(mean),
-            short(self.spread)
-        );
+        let lasts: Vec<f64> = self.lasts().map(|last| last.1).filter(|value| value.is_finite()).collect();
+        let mean = lasts.iter().sum::<f64>() / lasts.len() as f64;
+        let mut text = format!("  {}:", words::metric(&self.name));
+        let bad: Vec<String> = self
+            .lasts()
+            .filter(|last| !last.1.is_finite())
+            .map(|(rank, value)| format!("rank {rank} ends at {}", short(value)))
+            .collect();
+        if !bad.is_empty() {
+            text.push_str(&format!(" {},", bad.join(", ")));
+        }
+        match (lasts.is_empty(), bad.is_empty()) {
+            (true, _) => {}
+            (false, true) => text.push_str(&format!(" last mean {},", short(mean))),
+            (false, false) => text.push_str(&format!(" last mean of the others {},", short(mean))),
+        }
+        text.push_str(&format!(" spread over ranks {} on average", short(self.spread)));
         if let Some((step, width)) = self.widest.filter(|(_, width)| *width > 0.0) {
             text.push_str(&format!(", widest {} at step {step}", short(width)));
         }
@@ -197,6 +211,11 @@ impl Joined {
             text.push_str(&format!(", rank {rank} is farthest from the mean ({})", short(off)));
         }
         text
+    }
+
+    /// Each rank and its last value.
+    fn lasts(&self) -> impl Iterator<Item = (u64, f64)> {
+        self.courses.iter().filter_map(|(rank, course)| Some((*rank, course.last()?.1)))
     }
 
     fn object(&self) -> Value {

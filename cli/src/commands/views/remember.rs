@@ -34,9 +34,10 @@ pub(super) fn tags_of(notes: &Notes, tokens: u32) -> Answer {
         ),
     );
     tags.iter().for_each(|tag| lines.push(1, &format!("  {}", words::name(tag))));
+    notes.group().iter().for_each(|group| lines.push(1, &format!("  group {}", words::name(group))));
     Answer {
         text: lines.fit(tokens as usize),
-        json: json!({ "file": notes.file, "run": notes.run, "tags": tags }),
+        json: json!({ "file": notes.file, "run": notes.run, "tags": tags, "group": notes.group() }),
     }
 }
 

@@ -59,11 +59,44 @@ pub(crate) fn answer(args: &ReportArgs) -> anyhow::Result<Answer> {
     Ok(Answer { text, json })
 }
 
-/// As much of a page as fits.
+/// As much of a page as fits: nothing stays without its heading, of a table no row
+/// without its head, and of a drawing all or nothing.
 pub(super) fn fitted(ranked: &[(u8, String)], most: usize) -> String {
     let mut lines = Lines::new(", all in a file with --out FILE");
+    // Headings that are open, by their depth, and the head of a table.
+    let (mut open, mut table): (Vec<(usize, usize)>, Option<usize>) = (Vec::new(), None);
     for (rank, text) in ranked {
-        text.split('\n').for_each(|line| lines.push(*rank, line));
+        if text.starts_with("    ") {
+            lines.push_under(open.last().map(|(_, index)| *index), *rank, text);
+            continue;
+        }
+        for line in text.split('\n') {
+            let depth = line.len() - line.trim_start_matches('#').len();
+            if depth > 0 {
+                open.retain(|(above, _)| *above < depth);
+            }
+            let under = open.last().map(|(_, index)| *index);
+            table = table.filter(|_| line.starts_with('|'));
+            match (depth, line.starts_with('|'), table) {
+                (1.., _, _) => {
+                    let index = match depth {
+                        1 => lines.push_under(under, *rank, line),
+                        _ => lines.push_hollow(under, *rank, line),
+                    };
+                    open.push((depth, index));
+                }
+                (_, true, None) => table = Some(lines.push_hollow(under, *rank, line)),
+                (_, true, head) if line.starts_with("| ---") => {
+                    table = Some(lines.push_hollow(head, *rank, line));
+                }
+                (_, true, head) => {
+                    lines.push_under(head, *rank, line);
+                }
+                (_, false, _) => {
+                    lines.push_under(under, *rank, line);
+                }
+            }
+        }
     }
     lines.fit(most)
 }

@@ -23,6 +23,11 @@ const FACTS: [(Fact, &str); 6] = [
     (Fact::Host, "host"),
 ];
 
+/// How names of what the controller says of a run begin.
+const OWN: &str = "outlast/";
+/// The digest of all files that the program was made of.
+const SOURCE: &str = "outlast/source";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Same {
     Yes,
@@ -42,10 +47,20 @@ pub(crate) fn answer(args: &ReproduceArgs) -> anyhow::Result<Answer> {
         let (one, two) = (a.data.fact(kind), b.data.fact(kind));
         checks.push((name.into(), same(one, two), differing(one, two)));
     }
-    let (one, two) = (texts(&a), texts(&b));
-    for (what, is) in
-        [("seed", &seed as &dyn Fn(&str) -> bool), ("data digest", &digest as &dyn Fn(&str) -> bool)]
-    {
+    let (mut one, mut two) = (texts(&a), texts(&b));
+    // Of runs of the controller the source is known whole: a commit says less.
+    if one.contains_key(SOURCE) && two.contains_key(SOURCE) {
+        checks.retain(|(name, same, _)| {
+            *same != Same::Unknown || !["commit", "remote"].contains(&name.as_str())
+        });
+    }
+    for (what, is) in [
+        ("source", &source as &dyn Fn(&str) -> bool),
+        ("environment", &environment),
+        ("machine", &machine),
+        ("seed", &seed),
+        ("data digest", &digest),
+    ] {
         let of = |all: &BTreeMap<String, String>| {
             let found: Vec<String> = all
                 .iter()
@@ -55,12 +70,18 @@ pub(crate) fn answer(args: &ReproduceArgs) -> anyhow::Result<Answer> {
             (!found.is_empty()).then(|| found.join(", "))
         };
         let (one, two) = (of(&one), of(&two));
+        // Logs of other tools know nothing of these.
+        if one.is_none() && two.is_none() && ["source", "environment", "machine"].contains(&what) {
+            continue;
+        }
         checks.push((
             what.into(),
             same(one.as_deref(), two.as_deref()),
             differing(one.as_deref(), two.as_deref()),
         ));
     }
+    one.retain(|name, _| !name.starts_with(OWN));
+    two.retain(|name, _| !name.starts_with(OWN));
     let unlike: Vec<&String> = one
         .keys()
         .chain(two.keys())
@@ -68,7 +89,7 @@ pub(crate) fn answer(args: &ReproduceArgs) -> anyhow::Result<Answer> {
         .collect::<std::collections::BTreeSet<_>>()
         .into_iter()
         .collect();
-    let settings = if one.is_empty() || two.is_empty() {
+    let settings = if (one.is_empty() || two.is_empty()) && !(a.gathered.is_own() && b.gathered.is_own()) {
         (Same::Unknown, String::new())
     } else if unlike.is_empty() {
         (Same::Yes, String::new())
@@ -122,10 +143,17 @@ fn made(
 ) -> Answer {
     let count = |wanted: Same| checks.iter().filter(|(_, same, _)| *same == wanted).count();
     let (no, unknown) = (count(Same::No), count(Same::Unknown));
-    let verdict = match (no, unknown) {
-        (0, 0) => "the same experiment by everything the logs say",
-        (0, _) => "nothing differs, but not everything is known",
+    let unequal = curves.compared - curves.equal;
+    let verdict = match (no, unknown, unequal) {
+        (0, 0, 0) => "the same experiment by everything the logs say",
+        (0, _, 0) => "nothing differs, but not everything is known",
+        (0, 0, _) => "not the same numbers, although the logs say the same of both",
+        (0, _, _) => "not the same numbers; what is known of both is the same",
         _ => "not the same experiment",
+    };
+    let headline = match unequal {
+        0 => String::new(),
+        _ => format!(": {unequal} of {} values differ", curves.compared),
     };
     let numbers = if curves.compared == 0 {
         "no values at the same steps".to_owned()
@@ -144,7 +172,7 @@ fn made(
         )
     };
     let mut lines = Lines::new("");
-    lines.push(0, &format!("{} and {}: {verdict}", a.shown(), b.shown()));
+    lines.push(0, &format!("{} and {}: {verdict}{headline}", a.shown(), b.shown()));
     lines.push(0, &format!("  values: {numbers}"));
     for (name, same, text) in checks {
         let (rank, word) = match same {
@@ -168,6 +196,7 @@ fn made(
         "values": {
             "compared": curves.compared,
             "equal": curves.equal,
+            "unequal": unequal,
             "first_difference": curves.first.as_ref().map(|(step, name)| json!({ "step": step, "metric": name })),
         },
     });
@@ -199,9 +228,21 @@ fn texts(run: &Run) -> BTreeMap<String, String> {
         .collect()
 }
 
+fn source(name: &str) -> bool {
+    name == SOURCE
+}
+
+fn environment(name: &str) -> bool {
+    ["environment", "image", "setup", "workdir"].iter().any(|one| name.strip_prefix(OWN) == Some(one))
+}
+
+fn machine(name: &str) -> bool {
+    name.strip_prefix(OWN).is_some_and(|name| name == "provider" || name.starts_with("machine"))
+}
+
 fn seed(name: &str) -> bool {
     let last = name.rsplit(['.', '/']).next().unwrap_or(name).to_lowercase();
-    last == "seed" || last.ends_with("_seed") || last.starts_with("seed_")
+    last == "seed" || last == "random_state" || last.ends_with("_seed") || last.starts_with("seed_")
 }
 
 fn digest(name: &str) -> bool {

@@ -10,12 +10,18 @@ use curves::view::filter::{Filter, parse};
 use curves::view::{Order, Question, date, understand};
 use serde_json::json;
 
+mod groups;
+pub(crate) mod own;
+
 use super::budget::Lines;
 use super::described::Described;
 use super::{Answer, load, numbers};
 use crate::args::RunsArgs;
-use crate::commands::analyze::words;
+use crate::commands::analyze::{Skipped, words};
 use crate::exit_code::{ExitCode, Failure};
+
+/// Entries that are passed over and named.
+const PASSED: usize = 3;
 
 /// How the runs are to be shown.
 struct Wish {
@@ -25,6 +31,8 @@ struct Wish {
     top: Option<usize>,
     /// It was a question.
     asked: bool,
+    /// It was taken as words to be found, since as a question no rule knows this one.
+    unknown: Option<String>,
 }
 
 /// See the module.
@@ -34,10 +42,14 @@ struct Wish {
 pub(crate) fn answer(args: &RunsArgs) -> anyhow::Result<Answer> {
     let wish = wish(args)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let (all, passed) = describe(args)?;
+    let Listed { runs: all, passed, skipped } = describe(args)?;
     let count = all.len();
     known(&wish.filter, &all)?;
+    let why = why_none(&wish.filter, &all, now);
     let mut runs: Vec<Described> = all.into_iter().filter(|run| wish.filter.takes(run, now)).collect();
+    if let Some(word) = wish.unknown.as_ref().filter(|_| runs.is_empty()) {
+        return Err(not_understood(&wish.filter, word).into());
+    }
     let ranked = order(&mut runs, &wish, args)?;
     let found = runs.len();
     runs.truncate(wish.top.or(args.top.map(|top| top as usize)).unwrap_or(usize::MAX));
@@ -48,10 +60,15 @@ pub(crate) fn answer(args: &RunsArgs) -> anyhow::Result<Answer> {
             Some(Order::Best) => ", best first",
             Some(Order::Worst) => ", worst first",
             Some(Order::Newest) => ", newest first",
+            Some(Order::Lowest) => ", smallest first",
+            Some(Order::Highest) => ", largest first",
             None => "",
         };
         let filter = if filter.is_empty() { "all runs".to_owned() } else { words::quoted(&filter) };
         lines.push(0, &format!("understood as: {filter}{by}"));
+    } else if wish.unknown.is_some() {
+        let text = "searched for as words in names, tags, notes and paths: ";
+        lines.push(0, &format!("{text}{}", words::quoted(&filter)));
     }
     let shown = if runs.len() < found { format!(", {} shown", runs.len()) } else { String::new() };
     let mut head = format!("{found} of {}{shown}", numbers::count(count, "run", "runs"));
@@ -61,13 +78,26 @@ pub(crate) fn answer(args: &RunsArgs) -> anyhow::Result<Answer> {
     if passed > 0 {
         head.push_str(&format!("; {passed} other entries passed over"));
     }
+    if args.left_out > 0 {
+        let older = numbers::count(args.left_out, "older run", "older runs");
+        head.push_str(&format!("; {older} of the controller left out: give names with `*`"));
+    }
     lines.push(0, &head);
+    if found == 0 {
+        why.iter().for_each(|text| lines.push(1, &format!("  {text}")));
+    }
+    let mut first = None;
     for (index, run) in runs.iter().enumerate() {
         let rank = 1 + u8::try_from(index / 5).unwrap_or(9).min(9);
-        lines.push(rank, &line(run, ranked.is_some().then_some(index + 1), &wish, args));
+        lines.push_run(rank, &line(run, ranked.is_some().then_some(index + 1), &wish, args));
+        first = first.or(lines.last());
     }
-    if !runs.is_empty() {
-        lines.push(12, "  digits: the primary metric over the run, 0 smallest, 9 largest, ! not finite");
+    for one in skipped.iter().take(PASSED) {
+        lines.push(11, &format!("  passed over {}: {}", words::path(&one.path), one.why));
+    }
+    if let Some(first) = first {
+        let legend = "  digits: the primary metric over the run, 0 smallest, 9 largest, ! not finite";
+        lines.push_under(Some(first), 3, legend);
     }
     let json = json!({
         "filter": filter,
@@ -75,18 +105,27 @@ pub(crate) fn answer(args: &RunsArgs) -> anyhow::Result<Answer> {
         "matching": found,
         "of": count,
         "passed_over": passed,
+        "left_out": args.left_out,
         "order": ranked,
         "runs": runs.iter().map(Described::object).collect::<Vec<_>>(),
     });
     Ok(Answer { text: lines.fit(args.shown.tokens as usize), json })
 }
 
-/// All runs, with what people noted of them.
-pub(super) fn describe(args: &RunsArgs) -> Result<(Vec<Described>, u64), Failure> {
-    let paths = [args.path.clone()];
+/// All runs, with what people noted of them, and what is none.
+struct Listed {
+    runs: Vec<Described>,
+    passed: u64,
+    skipped: Vec<Skipped>,
+}
+
+fn describe(args: &RunsArgs) -> anyhow::Result<Listed> {
+    let here = [args.path.clone().unwrap_or_else(|| ".".into())];
+    let paths = if args.places.is_empty() { &here[..] } else { &args.places };
     let mut all = Vec::new();
-    let passed = load::each(&paths, args.shown.format, |run| all.push(Described::of(&run)))?;
-    Ok((all, passed))
+    let (passed, skipped) = load::each_told(paths, args.shown.format, |run| all.push(Described::of(&run)))?;
+    groups::label(&mut all);
+    Ok(Listed { runs: all, passed, skipped })
 }
 
 fn wish(args: &RunsArgs) -> Result<Wish, Failure> {
@@ -95,15 +134,16 @@ fn wish(args: &RunsArgs) -> Result<Wish, Failure> {
     let question = if plain && !text.trim().is_empty() { Some(understand(&text)) } else { None };
     let mut wish = match question {
         Some(Ok(Question { filter, order, metric, top })) => {
-            Wish { filter: filter_of(&filter)?, order, metric, top, asked: true }
+            Wish { filter: filter_of(&filter)?, order, metric, top, asked: true, unknown: None }
         }
         other => {
-            let filter = filter_of(&text).map_err(|failure| match other {
-                Some(Err(word)) => failure
-                    .help(format!("as a question it has a word no rule knows: {}", words::quoted(&word))),
-                _ => failure,
+            let unknown = other.and_then(Result::err);
+            let filter = filter_of(&text).map_err(|failure| match &unknown {
+                Some(word) => failure
+                    .help(format!("as a question it has a word no rule knows: {}", words::quoted(word))),
+                None => failure,
             })?;
-            Wish { filter, order: None, metric: None, top: None, asked: false }
+            Wish { filter, order: None, metric: None, top: None, asked: false, unknown }
         }
     };
     if let Some(metric) = &args.best {
@@ -125,6 +165,38 @@ pub(super) fn filter_of(text: &str) -> Result<Filter, Failure> {
     })
 }
 
+/// What finds nothing and is none of the questions that rules know.
+fn not_understood(filter: &Filter, word: &str) -> Failure {
+    let message = format!(
+        "no run has {} in its names, tags, notes or path; as a question no rule knows the word {}",
+        words::quoted(&filter.to_string()),
+        words::quoted(word)
+    );
+    Failure::new(ExitCode::BadInput, message)
+        .help("questions are such as: best 3 runs by val/loss of last week; which runs diverged; runs where lr is 0.1")
+        .help("filters are such as: val_acc > 0.8 and (state == finished or tag:base) since 7d")
+}
+
+/// Which part of a filter no run is as it says.
+fn why_none(filter: &Filter, all: &[Described], now: f64) -> Vec<String> {
+    let parts = match filter {
+        Filter::All(parts) => parts.as_slice(),
+        _ => std::slice::from_ref(filter),
+    };
+    let told = parts.iter().map(|part| {
+        let count = all.iter().filter(|run| part.takes(*run, now)).count();
+        let newest = || all.iter().filter_map(|run| run.began).fold(f64::MIN, f64::max);
+        let when = match part {
+            Filter::Since(_) if count == 0 && newest() > 0.0 => {
+                format!("; the newest began {}", date(newest()))
+            }
+            _ => String::new(),
+        };
+        format!("{}: {}{when}", words::quoted(&part.to_string()), numbers::count(count, "run", "runs"))
+    });
+    told.collect()
+}
+
 /// Refuses fields that no run has: a misspelt one would silently match nothing.
 fn known(filter: &Filter, all: &[Described]) -> Result<(), Failure> {
     use curves::view::filter::Subject as _;
@@ -138,17 +210,18 @@ fn known(filter: &Filter, all: &[Described]) -> Result<(), Failure> {
         if all.is_empty() || facts.contains(&name.to_lowercase().as_str()) || all.iter().any(has) {
             continue;
         }
-        let mut names: Vec<&str> =
-            all.iter().flat_map(|run| run.metrics.keys().map(String::as_str)).collect();
-        names.sort_unstable();
-        names.dedup();
-        let listed: Vec<String> = names.iter().take(10).map(|name| words::metric(name)).collect();
-        let message = format!("no run has {}; metrics are {}", words::quoted(name), listed.join(", "));
-        return Err(
-            Failure::new(ExitCode::BadInput, message).help("write one of these, or a setting of the runs")
-        );
+        return Err(no_field(name, all));
     }
     Ok(())
+}
+
+fn no_field(name: &str, all: &[Described]) -> Failure {
+    let mut names: Vec<&str> = all.iter().flat_map(|run| run.metrics.keys().map(String::as_str)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let listed: Vec<String> = names.iter().take(10).map(|name| words::metric(name)).collect();
+    let message = format!("no run has {}; metrics are {}", words::quoted(name), listed.join(", "));
+    Failure::new(ExitCode::BadInput, message).help("write one of these, or a setting of the runs")
 }
 
 /// Puts the runs in order; says by what, if by anything but the path.
@@ -167,18 +240,33 @@ fn order(runs: &mut Vec<Described>, wish: &Wish, args: &RunsArgs) -> Result<Opti
                 .help("say by which: --best METRIC"))
         };
     };
-    let higher = higher(&metric, runs, args)?;
+    let Some((metric, _)) = runs.iter().find_map(|run| run.metric(&metric)) else {
+        return if runs.is_empty() { Ok(None) } else { Err(no_field(&metric, runs)) };
+    };
+    let metric = metric.clone();
+    let higher = match order {
+        Order::Highest => true,
+        Order::Lowest => false,
+        _ => higher(&metric, runs, args)?,
+    };
+    let worst = order == Order::Worst;
     let value = |run: &Described| run.best(&metric, higher).map(|p| p.1);
+    // A run that lost its metric is worse than any number.
+    let lost =
+        |run: &Described| worst && run.metric(&metric).is_some_and(|(_, figures)| !figures.last.is_finite());
     let without = runs.len();
-    runs.retain(|run| value(run).is_some());
+    runs.retain(|run| value(run).is_some() || lost(run));
     let without = without - runs.len();
     runs.sort_by(|a, b| {
-        let (a, b) = (value(a).unwrap_or(f64::NAN), value(b).unwrap_or(f64::NAN));
-        if higher == (order == Order::Best) { b.total_cmp(&a) } else { a.total_cmp(&b) }
+        let values = (value(a).unwrap_or(f64::NAN), value(b).unwrap_or(f64::NAN));
+        let by_value =
+            if higher == worst { values.0.total_cmp(&values.1) } else { values.1.total_cmp(&values.0) };
+        lost(b).cmp(&lost(a)).then(by_value)
     });
-    let way = if higher { "largest" } else { "smallest" };
+    let way = if higher == worst { "smallest" } else { "largest" };
+    let first = if runs.first().is_some_and(lost) { ", not finite first" } else { "" };
     let left = if without > 0 { format!("; {without} without it left out") } else { String::new() };
-    Ok(Some(format!("{way} {}{left}", words::metric(&metric))))
+    Ok(Some(format!("{way} {}{first}{left}", words::metric(&metric))))
 }
 
 /// Which way is better: said, or told by the name.

@@ -44,7 +44,7 @@ pub(crate) fn answer(args: &StatsArgs) -> anyhow::Result<Answer> {
 }
 
 /// The rank of a metric's line: what a training is judged by comes first.
-pub(super) fn importance(name: &str) -> u8 {
+pub(crate) fn importance(name: &str) -> u8 {
     let traits = read_name(name);
     match traits.role {
         Role::Loss | Role::Error | Role::Score => 2,

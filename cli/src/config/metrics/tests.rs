@@ -1,6 +1,5 @@
 //! `[metrics]` as a person writes it, right and wrong.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use super::super::{ConfigErrors, metrics};
@@ -11,7 +10,7 @@ fn read(text: &str) -> Result<Metrics, ConfigErrors> {
     fs::create_dir(dir.path().join(".git")).unwrap();
     fs::write(dir.path().join("outlast.toml"), text).unwrap();
     fs::create_dir(dir.path().join("runs")).unwrap();
-    Ok(metrics(&dir.path().join("runs"), None, &BTreeMap::new())?.expect("the file above").0)
+    Ok(metrics(&dir.path().join("runs"), None, None)?.expect("the file above").0)
 }
 
 #[test]
@@ -30,6 +29,7 @@ colour = "red"
 [metrics.keys."val/loss"]
 direction = "down"
 plateau_window = 2
+target = "soon"
 sensitivty = 1
 [metrics.keys]
 acc = 5
@@ -54,6 +54,7 @@ max_usd = -5
         "unknown key `colour` in [metrics]",
         "`metrics.keys.val/loss.direction` cannot be \"down\"",
         "`metrics.keys.val/loss.plateau_window` must be from 0.01 to 1",
+        "`metrics.keys.val/loss.target` must be a number",
         "did you mean `sensitivity`?",
         "`metrics.keys.acc` must be a table",
         "max_usd",
@@ -67,7 +68,15 @@ fn a_file_without_the_section_says_nothing() {
     assert_eq!(read("[run]\nname = \"a\"\n").unwrap(), Metrics::default());
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(".git")).unwrap();
-    assert!(metrics(dir.path(), None, &BTreeMap::new()).unwrap().is_none());
+    assert!(metrics(dir.path(), None, None).unwrap().is_none());
     let missing = dir.path().join("missing.toml");
-    assert!(metrics(dir.path(), Some(&missing), &BTreeMap::new()).is_err());
+    assert!(metrics(dir.path(), Some(&missing), None).is_err());
+}
+
+#[test]
+fn a_target_is_one_metrics_own() {
+    let metrics = read("[metrics.keys]\n\"val/acc\" = { target = 0.9 }\nloss = { target = 1 }\n").unwrap();
+    let targets: Vec<_> = metrics.keys.values().map(|spec| spec.target).collect();
+    assert_eq!(targets, [Some(1.0), Some(0.9)]);
+    assert!(read("[metrics.keys]\nloss = { target = inf }\n").is_err());
 }

@@ -110,6 +110,7 @@ display = "validation loss"
 unit = "nats"
 group = "quality"
 pair = "train/loss"
+target = 0.35
 sensitivity = 2
 plateau_window = 0.2
 plateau_threshold = 0.02
@@ -177,7 +178,8 @@ fn every_key_reaches_the_specification() {
     assert_eq!(loaded.config.local.usd_per_hour, 0.25);
     let metrics = &loaded.config.metrics;
     assert_eq!((metrics.template, metrics.stages.len()), (Some(Template::Lightning), 2));
-    assert_eq!(metrics.keys["val/loss"].sensitivity, Some(2.0));
+    let of_one = &metrics.keys["val/loss"];
+    assert_eq!((of_one.sensitivity, of_one.target), (Some(2.0), Some(0.35)));
     for setting in settings().iter().filter(|setting| *setting != "run.env") {
         assert!(matches!(loaded.origins[setting], Origin::ProjectFile { .. }), "{setting} is not in FULL");
     }

@@ -27,7 +27,7 @@ fn desk(dir: &std::path::Path) -> Desk {
     let env = [("OUTLAST_HOME".to_owned(), home.display().to_string())].into();
     let project = dir.canonicalize().unwrap();
     Desk {
-        ctx: Context { printer, env },
+        ctx: Context::new(printer, env),
         home,
         roots: vec![project.clone()],
         project,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use curves::format::Format;
 
 use super::{Found, Inside, MAX_DEPTH, Part};
-use crate::commands::analyze::{aim, live, words};
+use crate::commands::analyze::{aim, live, wandb, words};
 
 /// Parameters and tags of one run that are read.
 const MAX_FACTS: usize = 1000;
@@ -27,6 +27,34 @@ impl Found {
         let parts = parts.map(|path| Part::new(path, Format::Outlast, Inside::Bytes)).collect();
         let path = dir.file_name().map_or_else(|| dir.to_owned(), PathBuf::from);
         self.run(&path, parts, Format::Outlast, "a run of Outlast's".into());
+        true
+    }
+
+    /// Whether the directory holds copies of a project or a run of W&B's server,
+    /// as [`wandb`] lays them. Of a project only the runs that its list names are
+    /// taken: others were deleted there, or were asked for by name.
+    pub(super) fn wandb(&mut self, dir: &Path, files: &[PathBuf], depth: usize) -> bool {
+        if let Some(list) = named(files, wandb::PROJECT) {
+            match wandb::Listed::read(list) {
+                Ok(listed) => {
+                    listed.runs.iter().for_each(|run| self.walk(&dir.join(run), depth + 1));
+                    for (name, why) in listed.passed {
+                        self.skip(&wandb::shown(&dir.join(name)), why);
+                    }
+                }
+                Err(error) => self.skip(list, error.to_string()),
+            }
+            return true;
+        }
+        let Some(about) = named(files, wandb::ABOUT) else { return false };
+        if !self.wants(Format::Wandb) {
+            return true;
+        }
+        let rows = files.iter().filter(|path| *path != about);
+        let rows = rows.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+        let parts = std::iter::once(about).chain(rows);
+        let parts = parts.map(|path| Part::new(path, Format::Wandb, Inside::WandbCloud)).collect();
+        self.run(&wandb::shown(dir), parts, Format::Wandb, "a run that W&B's server told of".into());
         true
     }
 

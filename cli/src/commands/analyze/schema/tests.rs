@@ -94,7 +94,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("schema.toml");
         std::fs::write(&file, &text).unwrap();
-        let read = crate::config::metrics(dir.path(), Some(&file), &BTreeMap::new());
+        let read = crate::config::metrics(dir.path(), Some(&file), None);
         let (metrics, _) = read.map_err(|errors| TestCaseError::fail(format!("{errors}{text}")))?.unwrap();
         prop_assert_eq!(metrics.primary.as_deref(), list.first().map(String::as_str));
         for name in metrics.keys.keys() {

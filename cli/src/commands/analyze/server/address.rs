@@ -85,8 +85,7 @@ impl Address {
 
     /// Whether nobody on the way can read along.
     pub(super) fn is_safe(&self) -> bool {
-        self.base.scheme() == "https"
-            || matches!(self.base.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
+        is_safe(&self.base)
     }
 
     /// The address of a call of the interface.
@@ -109,8 +108,13 @@ impl Address {
     }
 }
 
+/// Whether nobody on the way to a server can read along.
+pub(crate) fn is_safe(base: &Url) -> bool {
+    base.scheme() == "https" || matches!(base.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
+}
+
 /// `%20` and its like undone.
-fn decoded(part: &str) -> String {
+pub(crate) fn decoded(part: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = part.as_bytes();
     while let Some((first, after)) = rest.split_first() {
