@@ -43,42 +43,8 @@ const LOSS: [&str; 19] = [
     "tel",
 ];
 const ERROR: [&str; 8] = ["error", "err", "wer", "cer", "fid", "mape", "misclassification", "eer"];
-const SCORE: [&str; 34] = [
-    "acc",
-    "accuracy",
-    "f1",
-    "auc",
-    "auroc",
-    "auprc",
-    "map",
-    "iou",
-    "miou",
-    "dice",
-    "bleu",
-    "rouge",
-    "rougel",
-    "meteor",
-    "chrf",
-    "precision",
-    "recall",
-    "reward",
-    "rewards",
-    "score",
-    "psnr",
-    "ssim",
-    "r2",
-    "top1",
-    "top5",
-    "mrr",
-    "ndcg",
-    "return",
-    "winrate",
-    "elbo",
-    "sensitivity",
-    "specificity",
-    "em",
-    "mcc",
-];
+/// Scores that have no end, or another one.
+const OPEN_SCORE: [&str; 9] = ["reward", "rewards", "score", "psnr", "ssim", "r2", "return", "elbo", "mcc"];
 /// Scores that are parts of a whole: they end at 1, or at 100 as percentages.
 const SHARE: [&str; 25] = [
     "acc",
@@ -209,7 +175,7 @@ fn role(words: &[String], name: &str) -> (Role, String) {
         (Role::StepTime, both(&time[..1], &work)),
         (Role::Loss, find(&LOSS)),
         (Role::Error, find(&ERROR)),
-        (Role::Score, find(&SCORE)),
+        (Role::Score, find(&[&SHARE[..], &OPEN_SCORE].concat())),
         (Role::Resource, find(&RESOURCE)),
         (Role::Counter, find(&COUNTER)),
         (Role::Time, find(&["time", "timestamp", "runtime", "elapsed", "wall", "eta", "duration"])),
