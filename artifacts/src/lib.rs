@@ -29,6 +29,7 @@ pub mod restore;
 pub mod inspect;
 
 pub mod complete;
+pub mod glob;
 pub mod source;
 
 mod archive;

@@ -4,6 +4,9 @@
 
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+#[cfg(feature = "azure")]
+#[path = "stores/azure.rs"]
+mod azure;
 #[path = "stores/booklets.rs"]
 mod booklets;
 #[path = "stores/chaos.rs"]

@@ -125,6 +125,7 @@ pub struct RemoteStore {
     page: usize,
     named: Arc<str>,
     fleeting: Fleeting,
+    signs: bool,
     trust: Trust,
 }
 
@@ -146,6 +147,8 @@ pub(crate) struct Parts {
     /// Whether the credentials run out by themselves, and with them what they
     /// signed.
     pub(crate) fleeting: Fleeting,
+    /// Whether a signed URL can carry the condition that creates only.
+    pub(crate) signs: bool,
     /// What whoever holds a signed URL needs to trust.
     pub(crate) trust: Trust,
 }
@@ -155,7 +158,7 @@ pub(crate) type Fleeting = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl RemoteStore {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { bucket, prefix, writes, patience, page, named, fleeting, trust } = parts;
+        let Parts { bucket, prefix, writes, patience, page, named, fleeting, signs, trust } = parts;
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self {
@@ -166,6 +169,7 @@ impl RemoteStore {
             page: page.clamp(1, 1000),
             named: named.into(),
             fleeting,
+            signs,
             trust,
         }
     }

@@ -2,7 +2,7 @@
 //! absolute one, or one that climbs out with `..`, is refused here already;
 //! the machine checks again.
 
-use globset::GlobBuilder;
+use artifacts::glob::Glob;
 
 use super::field::Field;
 
@@ -52,11 +52,9 @@ impl Field<'_> {
             return self
                 .refuse("begins with `!`", "patterns are not negated here: use [source] include or exclude");
         }
-        match GlobBuilder::new(text).literal_separator(true).build() {
+        match Glob::new(text) {
             Ok(_) => Some(()),
-            Err(error) => {
-                self.refuse(&format!("is not a glob: {}", error.kind()), format!("for example: {example}"))
-            }
+            Err(error) => self.refuse(&format!("is not a glob: {error}"), format!("for example: {example}")),
         }
     }
 

@@ -62,16 +62,7 @@ impl Credentials {
     /// # Errors
     /// Where it cannot be read, others can read it, or it is incomplete.
     pub fn from_file(path: &Path) -> Result<Self, S3ConfigError> {
-        use std::os::unix::fs::MetadataExt as _;
-        let failed = |source| S3ConfigError::File { path: path.to_owned(), source };
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        if meta.mode() & 0o077 != 0 {
-            return Err(S3ConfigError::Open(path.to_owned()));
-        }
-        if !meta.is_file() || meta.len() > LONGEST_FILE {
-            return Err(failed(io::ErrorKind::InvalidInput.into()));
-        }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let text = read_secret(path)?;
         let read = Self::parse(&text).ok_or_else(|| S3ConfigError::Incomplete(path.to_owned()))?;
         Ok(Self { file: Some(path.to_owned()), ..read })
     }
@@ -106,6 +97,20 @@ impl Credentials {
     fn changed_at(&self) -> Option<SystemTime> {
         std::fs::metadata(self.file.as_ref()?).and_then(|meta| meta.modified()).ok()
     }
+}
+
+/// A file with a secret in it, if its owner alone can read it.
+pub(super) fn read_secret(path: &Path) -> Result<String, S3ConfigError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let failed = |source| S3ConfigError::File { path: path.to_owned(), source };
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if meta.mode() & 0o077 != 0 {
+        return Err(S3ConfigError::Open(path.to_owned()));
+    }
+    if !meta.is_file() || meta.len() > LONGEST_FILE {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    }
+    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// The credentials of now.

@@ -187,6 +187,7 @@ pub fn open(config: S3Config) -> Result<RemoteStore, S3ConfigError> {
         page: config.page,
         named,
         fleeting: Arc::new(move || fleeting.are_a_sessions()),
+        signs: true,
         trust: Trust { ca_pem, allow_http: config.allow_http },
     }))
 }

@@ -12,8 +12,9 @@ use crate::offload::random_name;
 use crate::store::Put;
 use crate::store::trouble::Trouble;
 
-/// Metadata that says which call wrote an object.
-const WRITER: &str = "outlast-writer";
+/// Metadata that says which call wrote an object. Letters alone: Azure takes no
+/// hyphen, and proxies drop headers with an underscore.
+const WRITER: &str = "outlastwriter";
 
 /// Questions after what became of one request: then it is sent again, which
 /// is settled in the same way.

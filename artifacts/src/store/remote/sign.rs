@@ -25,6 +25,9 @@ pub enum SignError {
     /// The condition cannot be part of the signature, or means nothing.
     #[error("this store overwrites: whoever held a signed URL could change what was stored before")]
     Overwrites,
+    /// Other stores than S3 leave the condition out of what is signed.
+    #[error("signed URLs of this kind of store could overwrite: machines go through the controller")]
+    Unconditional,
     /// What is signed now ends with the session, whatever it says.
     #[error(
         "the credentials are a session's: give the controller an access key of its own to sign URLs ahead"
@@ -48,6 +51,9 @@ impl RemoteStore {
         plan: &Plan,
         now_ms: u64,
     ) -> Result<Booklet, SignError> {
+        if !self.signs {
+            return Err(SignError::Unconditional);
+        }
         if self.writes == Writes::Overwriting {
             return Err(SignError::Overwrites);
         }
