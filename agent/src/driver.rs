@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::deadman::DeadMan;
+use crate::deadman::{DeadMan, Tariff};
 use crate::notice::Heard;
 use crate::outbox::Settled;
 use crate::supervisor::{Input, Phase, Wish};
@@ -26,10 +26,12 @@ mod care;
 mod disk;
 mod effects;
 mod ending;
+mod finish;
 mod notice;
 mod pace;
 mod send;
 mod settle;
+mod strain;
 mod upgrade;
 
 pub use attempt::Attempt;
@@ -329,6 +331,7 @@ impl Driver {
                 if let Some(sent) = self.sent_renewals.remove(&granted.n) {
                     self.lease_until_ms = sent.saturating_add(granted.ttl_ms);
                     self.deadman.granted(sent, granted.allowance_ms, granted.unlimited);
+                    self.deadman.priced(Tariff::of(&granted));
                     if granted.between_losses_ms > 0 {
                         let told = Duration::from_millis(granted.between_losses_ms);
                         self.between_losses_s = Some(told.as_secs_f64());

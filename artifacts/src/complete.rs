@@ -29,6 +29,7 @@ mod packed;
 mod pickle;
 mod reason;
 mod safetensors;
+mod shards;
 mod structure;
 mod tensorflow;
 mod zip;
@@ -96,9 +97,12 @@ impl Judge {
             if !meta.is_file() {
                 return Ok(no(Reason::Unreadable { what: "it is neither a file nor a directory".into() }));
             }
+            if let Some(why) = shards::beside(path, name) {
+                return Ok(no(why));
+            }
             Ok(match self.cache.structure(path, name)? {
                 Structure::Sound(format) => Completeness::Complete { format },
-                Structure::Torn(why) => no(Reason::torn(name, &why)),
+                Structure::Torn(why) | Structure::Odd(why) => no(Reason::torn(name, &why)),
                 Structure::Changed => no(Reason::Changed { file: reason::cut(name) }),
                 Structure::Doubtful(what) => Completeness::Unknown { why: Reason::doubtful(name, what) },
                 Structure::Free => Completeness::Unknown { why: Reason::NoStructure },

@@ -193,6 +193,17 @@ impl Selection {
     /// Selects a whole checkpoint: a file, or a directory with all it holds.
     /// Blocks while it lists the directory.
     pub fn checkpoint(path: &Path, step: Option<u64>, created_ms: u64) -> io::Result<Self> {
+        Self::checkpoint_leaving(path, step, created_ms, |_, _| false)
+    }
+
+    /// The same; `leave` is told each path in it that cannot travel, and why,
+    /// and says whether to leave it out. What stays is refused by the publish.
+    pub fn checkpoint_leaving(
+        path: &Path,
+        step: Option<u64>,
+        created_ms: u64,
+        leave: impl FnMut(&str, &'static str) -> bool,
+    ) -> io::Result<Self> {
         let text = path.file_name().and_then(|name| name.to_str());
         let name = text.ok_or_else(|| io::Error::other("the checkpoint has no readable name"))?.to_owned();
         let single_file = path.metadata()?.is_file();
@@ -200,7 +211,7 @@ impl Selection {
             let above = path.parent().filter(|above| !above.as_os_str().is_empty());
             (above.unwrap_or(Path::new(".")).to_owned(), vec![name.clone()])
         } else {
-            (path.to_owned(), scan::everything(path)?)
+            (path.to_owned(), scan::everything(path, leave)?)
         };
         Ok(Self { root, paths, kind: Kind::Checkpoint, step, name, single_file, created_ms })
     }

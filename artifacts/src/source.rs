@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-
+use crate::glob::{Glob, GlobSet};
 use crate::path::check_link;
 
+mod config;
 mod fingerprint;
 mod index;
 mod repository;
@@ -38,6 +38,9 @@ pub struct SourceSelection {
     /// nothing is told.
     pub left: Vec<Left>,
 }
+
+/// Paths that cannot travel, and why; names that are not UTF-8 as they can be read.
+pub type Skipped = Vec<(String, &'static str)>;
 
 /// Something that is left out on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +108,12 @@ pub fn select_source(
             Ok(())
         })?;
         left.retain(|left| left.directory || !more.contains(&left.path));
+        for left in left.iter_mut().filter(|left| left.directory) {
+            let below = format!("{}/", left.path);
+            if more.range(below.clone()..).next().is_some_and(|path| path.starts_with(&below)) {
+                left.why += ", but for what is included of it";
+            }
+        }
         paths = more.into_iter().collect();
     }
     Ok(SourceSelection { paths, skipped, left })
@@ -134,26 +143,59 @@ impl Filter {
 
 /// Whether something found outside the rules can travel.
 fn fit(root: &Path, path: &str, kind: FileType) -> bool {
-    let target = || {
-        std::fs::read_link(root.join(path)).ok().and_then(|target| target.into_os_string().into_string().ok())
-    };
-    kind.is_file() || kind.is_symlink() && target().is_some_and(|target| check_link(path, &target).is_ok())
+    !kind.is_dir() && unfit(root, path, kind).is_none()
+}
+
+/// Why something that is no directory cannot travel.
+pub(crate) fn unfit(root: &Path, path: &str, kind: FileType) -> Option<&'static str> {
+    if kind.is_file() {
+        return None;
+    }
+    if !kind.is_symlink() {
+        return Some("is a device, socket or pipe");
+    }
+    let target = std::fs::read_link(root.join(path)).ok().and_then(|t| t.into_os_string().into_string().ok());
+    match target {
+        Some(target) => check_link(path, &target).err().map(|error| error.why),
+        None => Some("is a link whose target cannot be read as UTF-8"),
+    }
 }
 
 /// Files and links below `root` that match, or lie below a directory that
 /// matches; sorted. `.git`, `.venv` and unfinished restores are left out.
 pub fn select_globs(root: &Path, globs: &[String]) -> Result<Vec<String>, SourceError> {
+    Ok(select_results(root, globs)?.0)
+}
+
+/// The same, and what matches and cannot travel, with the reasons.
+pub fn select_results(root: &Path, globs: &[String]) -> Result<(Vec<String>, Skipped), SourceError> {
     let root = canonical(root)?;
     let wanted = self::globs(globs, false)?;
-    let mut paths = Vec::new();
-    walk::plain(&root, &[".git", ".venv"], |path, kind| {
-        if wanted.is_match(path) && fit(&root, path, kind) {
-            paths.push(path.to_owned());
-        }
-        Ok(())
-    })?;
+    let (mut paths, mut unfit) = (Vec::new(), Vec::new());
+    let mut never = Vec::new();
+    walk::plain_telling(
+        &root,
+        &[".git", ".venv"],
+        |path, kind| {
+            if kind.is_dir() || !wanted.is_match(path) {
+                return Ok(());
+            }
+            match self::unfit(&root, path, kind) {
+                None => paths.push(path.to_owned()),
+                Some(why) => unfit.push((path.to_owned(), why)),
+            }
+            Ok(())
+        },
+        |path, why| {
+            if wanted.is_match(path) {
+                never.push((path.to_owned(), why));
+            }
+        },
+    )?;
     paths.sort_unstable();
-    Ok(paths)
+    unfit.append(&mut never);
+    unfit.sort_unstable();
+    Ok((paths, unfit))
 }
 
 /// Files and directories below `root` whose own path matches, and nothing
@@ -179,10 +221,8 @@ fn canonical(root: &Path) -> Result<PathBuf, SourceError> {
     if found.is_dir() { Ok(found) } else { Err(failed("it is not a directory".into())) }
 }
 
-fn one_glob(glob: &str, add: &mut GlobSetBuilder) -> Result<(), SourceError> {
-    let built = GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
-    add.add(built.map_err(|e| SourceError::Glob { glob: glob.to_owned(), detail: e.kind().to_string() })?);
-    Ok(())
+fn one_glob(glob: &str) -> Result<Glob, SourceError> {
+    Glob::new(glob).map_err(|e| SourceError::Glob { glob: glob.to_owned(), detail: e.to_string() })
 }
 
 /// The pattern without `./` before and `/` behind, if it stays in the tree.
@@ -198,31 +238,20 @@ fn trimmed(glob: &str) -> Result<&str, SourceError> {
     Ok(inner)
 }
 
-fn build(set: &GlobSetBuilder) -> Result<GlobSet, SourceError> {
-    set.build().map_err(|e| SourceError::Glob {
-        glob: e.glob().unwrap_or_default().to_owned(),
-        detail: e.kind().to_string(),
-    })
-}
-
 /// Matches a path, or anything below a path, that a pattern matches.
 fn globs(patterns: &[String], any_depth: bool) -> Result<GlobSet, SourceError> {
-    let mut set = GlobSetBuilder::new();
+    let mut set = GlobSet::default();
     for pattern in patterns {
         let inner = trimmed(pattern)?;
         let anywhere = if any_depth && !inner.contains('/') { "**/" } else { "" };
-        one_glob(&format!("{anywhere}{inner}"), &mut set)?;
-        one_glob(&format!("{anywhere}{inner}/**"), &mut set)?;
+        set.add(one_glob(&format!("{anywhere}{inner}"))?);
+        set.add(one_glob(&format!("{anywhere}{inner}/**"))?);
     }
-    build(&set)
+    Ok(set)
 }
 
 fn exact_globs(patterns: &[String]) -> Result<GlobSet, SourceError> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        one_glob(trimmed(pattern)?, &mut set)?;
-    }
-    build(&set)
+    patterns.iter().map(|pattern| one_glob(trimmed(pattern)?)).collect()
 }
 
 #[cfg(test)]
@@ -326,6 +355,12 @@ mod tests {
             source(&dir, &["data/*.csv"], &["a.py"]),
             [".gitignore", "data/huge.csv", "data/small.csv"]
         );
+        let include = strings(&["data/*.csv"]);
+        let left = select_source(dir.path(), &include, &[], &Personal::default()).unwrap().left;
+        let why =
+            |path: &str| left.iter().find(|left| left.path == path).map(|left| left.why.as_str()).unwrap();
+        assert_eq!(why("data"), "ignored by .gitignore:1, but for what is included of it");
+        assert!(!why("outputs").contains("included of it"), "nothing of it is sent");
         for bad in ["/etc", "../x", "a/../../b", "", "[", "a{"] {
             assert!(select_source(dir.path(), &strings(&[bad]), &[], &Personal::default()).is_err(), "{bad}");
         }
@@ -365,5 +400,27 @@ mod tests {
         assert_eq!(entries(&["ckpt/checkpoint-*"]), ["ckpt/checkpoint-10", "ckpt/checkpoint-20"]);
         assert_eq!(entries(&["ckpt/**"]), ["ckpt/checkpoint-10", "ckpt/checkpoint-20", "ckpt/step-1.pt"]);
         assert!(select_globs(dir.path(), &strings(&["../*"])).is_err());
+    }
+
+    #[test]
+    fn what_matches_and_cannot_travel_is_told() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let deep = format!("outputs/{}x", "d/".repeat(70));
+        let dir = tree(&[("outputs/a", ""), ("outputs/.git/x", ""), (&deep, ""), (".git/HEAD", "")]);
+        let at = |path: &str| dir.path().join("outputs").join(path);
+        symlink("/etc/passwd", at("absolute")).unwrap();
+        symlink("a", at("inside")).unwrap();
+        fs::write(at("").join(std::ffi::OsString::from_vec(b"r\xe9sultat".to_vec())), "").unwrap();
+        std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        let (paths, skipped) = select_results(dir.path(), &strings(&["outputs"])).unwrap();
+        assert_eq!(paths, ["outputs/a", "outputs/inside"]);
+        let told: Vec<String> = skipped.iter().map(|(path, why)| format!("{path} {why}")).collect();
+        let [git, absolute, far, name, socket] = &told[..] else { panic!("{told:?}") };
+        assert!(
+            git.starts_with("outputs/.git has a name") && absolute.ends_with("an absolute path"),
+            "{told:?}"
+        );
+        assert!(far.ends_with("is deeper than 64 components") && name.contains("r\u{fffd}sultat has a name"));
+        assert_eq!(socket, "outputs/socket is a device, socket or pipe");
     }
 }

@@ -95,6 +95,12 @@ pub trait Store: Send + Sync {
     /// Removes an object; `false` if there was none.
     async fn delete(&self, key: &ObjectKey) -> Result<bool, StoreError>;
 
+    /// Whether this is the store that it should be and no other in its place:
+    /// to be asked before anything counts that others put there.
+    async fn is_own(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Signs URLs for the next objects of a generation, for a machine that
     /// holds no credentials.
     async fn sign_ahead(

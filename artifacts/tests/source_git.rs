@@ -22,7 +22,7 @@ impl Person {
     }
 
     fn personal(&self) -> Personal {
-        Personal { home: Some(self.home.path().to_owned()), config: None }
+        Personal { home: Some(self.home.path().to_owned()), ..Personal::default() }
     }
 
     fn git(&self, dir: &Path, args: &[&str]) -> Vec<u8> {
@@ -337,4 +337,82 @@ fn a_persons_own_ignore_file_counts_wherever_it_is_said_to_be() {
     person.git(root, &["config", "core.excludesFile", "/nowhere"]);
     assert_eq!(person.chosen(root).paths, person.listed(root));
     assert_eq!(person.chosen(root).paths.len(), 3);
+}
+
+#[test]
+fn what_a_configuration_includes_counts() {
+    let (person, dir) = (Person::new(), tempfile::tempdir().unwrap());
+    let root = &dir.path().join("Work/tree");
+    person.init(root, &["-b", "topic/one"]);
+    for name in ["a", "b", "c"] {
+        put(root, name, "");
+    }
+    let home = person.home.path();
+    for (name, ignored) in [("none", "x"), ("all", "a\nb"), ("some", "b")] {
+        put(home, &format!("ignore/{name}"), &format!("{ignored}\n"));
+        let text = format!("[core]\n\texcludesFile = {}/ignore/{name}\n", home.display());
+        put(home, &format!("parts/{name}"), &text);
+    }
+    let above = dir.path().canonicalize().unwrap();
+    let above = above.display();
+    let cases = [
+        ("[include] path = parts/all\n".to_owned(), 1),
+        ("[include]\n\tpath = ~/parts/all\n[core]\n\texcludesFile = ~/ignore/none\n".to_owned(), 3),
+        ("[core]\n\texcludesFile = ~/ignore/none\n[include]\n\tpath = \"parts/some\"\n".to_owned(), 2),
+        ("[include]\n\tpath = parts/missing\n".to_owned(), 3),
+        ("[include \"gitdir:**\"]\n\tpath = parts/all\n".to_owned(), 3),
+        (format!("[includeIf \"gitdir:{above}/Work/\"]\n\tpath = parts/all\n"), 1),
+        (format!("[includeIf \"gitdir:{above}/Work\"]\n\tpath = parts/all\n"), 3),
+        (format!("[includeIf \"gitdir:{above}/work/\"]\n\tpath = parts/all\n"), 3),
+        (format!("[INCLUDEIF \"gitdir/i:{above}/work/\"]\n\tPath = parts/all\n"), 1),
+        ("[includeIf \"gitdir:Work/\"]\n\tpath = parts/some\n".to_owned(), 2),
+        ("[includeIf \"gitdir:tree/.git\"]\n\tpath = parts/some\n".to_owned(), 2),
+        ("[includeIf \"gitdir:~/\"]\n\tpath = parts/all\n".to_owned(), 3),
+        ("[includeIf \"gitdir:./\"]\n\tpath = parts/all\n".to_owned(), 3),
+        ("[includeIf \"onbranch:topic/\"]\n\tpath = parts/all\n".to_owned(), 1),
+        ("[includeIf \"onbranch:topic\"]\n\tpath = parts/all\n".to_owned(), 3),
+        ("[includeIf \"onbranch:*\"]\n\tpath = parts/all\n".to_owned(), 3),
+        ("[includeIf \"onbranch:t*/?ne\"]\n\tpath = parts/some\n".to_owned(), 2),
+    ];
+    for (text, left) in &cases {
+        put(home, ".gitconfig", text);
+        assert_eq!(person.chosen(root).paths, person.listed(root), "{text}");
+        assert_eq!(person.chosen(root).paths.len(), *left, "{text}");
+    }
+    // A repository's own, from within it and from below the home directory.
+    fs::remove_file(home.join(".gitconfig")).unwrap();
+    put(root, ".git/x/inc", &format!("[core]\n\texcludesFile = {}/ignore/all\n", home.display()));
+    let config = fs::read_to_string(root.join(".git/config")).unwrap();
+    for (more, left) in [
+        ("[include]\n\tpath = x/inc\n", 1),
+        ("[includeIf \"gitdir:./\"]\n\tpath = x/inc\n", 3),
+        ("[includeIf \"gitdir:../\"]\n\tpath = x/inc\n", 3),
+    ] {
+        put(root, ".git/config", &format!("{config}{more}"));
+        assert_eq!(person.chosen(root).paths, person.listed(root), "{more}");
+        assert_eq!(person.chosen(root).paths.len(), left, "{more}");
+    }
+    let mine = &home.join("Mine");
+    person.init(mine, &["-b", "main"]);
+    put(mine, "a", "");
+    put(home, ".gitconfig", "[includeIf \"gitdir:~/Mine/\"]\n\tpath = parts/all\n");
+    assert_eq!((person.chosen(mine).paths.len(), person.listed(mine).len()), (0, 0));
+    put(home, ".gitconfig", "[includeIf \"gitdir:./Mine/\"]\n\tpath = parts/all\n");
+    assert_eq!((person.chosen(mine).paths.len(), person.listed(mine).len()), (0, 0));
+    // One file instead of those at home.
+    put(root, ".git/config", &config);
+    put(home, ".gitconfig", "[include]\n\tpath = parts/all\n");
+    let global = put(home, "other", "[include]\n\tpath = parts/some\n");
+    let listed = Command::new("git")
+        .args(["-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard"])
+        .current_dir(root)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", &global)
+        .env("HOME", home)
+        .output()
+        .unwrap();
+    let personal = Personal { global: Some(global), ..person.personal() };
+    let chosen = select_source(root, &[], &[], &personal).unwrap().paths;
+    assert_eq!(chosen.join("\n") + "\n", String::from_utf8(listed.stdout).unwrap());
+    assert_eq!(chosen, ["a", "c"]);
 }

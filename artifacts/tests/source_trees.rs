@@ -61,9 +61,65 @@ async fn links_modes_and_holes_come_back() {
     }
     let sparse = fs::File::open(back.join("sparse")).unwrap();
     assert_eq!(sparse.metadata().unwrap().len(), (64 << 20) + 7);
+    let (here, there) = (sparse.metadata().unwrap(), root.join("sparse").metadata().unwrap());
+    // Where the file system has holes at all.
+    if there.blocks() * 512 < 8 << 20 {
+        assert!(here.blocks() * 512 < 8 << 20, "{} blocks for a hole", here.blocks());
+    }
+    for dir in ["", "d"] {
+        let mode = back.join(dir).metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o755, "whoever the program becomes reads its source: `{dir}`");
+    }
     let mut end = [1; 9];
     sparse.read_exact_at(&mut end, (64 << 20) - 2).unwrap();
     assert_eq!(&end, b"\0\0the end");
+}
+
+#[tokio::test]
+async fn holes_at_every_place_come_back_as_what_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, back) = (dir.path().join("tree"), dir.path().join("back"));
+    fs::create_dir(&root).unwrap();
+    let mib = 1 << 20;
+    let noise = |seed: u8, len: usize| {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    // Behind, before, between and alone; zeros too few; bytes that repeat and are none.
+    let files = [
+        [noise(1, 3 * mib + 11), vec![0; 9 * mib + 5]].concat(),
+        [vec![0; 8 * mib + 3], noise(2, 100)].concat(),
+        [noise(3, 2 * mib), vec![0; 6 * mib + 77_777], noise(4, mib), vec![0; 50_000], noise(5, 10)].concat(),
+        vec![0; 5 * mib + 1],
+        vec![7; 5 * mib],
+        vec![0; 64 << 10],
+    ];
+    for (number, bytes) in files.iter().enumerate() {
+        fs::write(root.join(number.to_string()), bytes).unwrap();
+    }
+    let store = MemoryStore::default();
+    let published = send(&root, &store, &MemoryIndex::default(), 1).await;
+    restore(&store, &published.manifest, &back).await.unwrap();
+    let holes = |path: &Path| path.metadata().unwrap().blocks() * 512 < path.metadata().unwrap().len() / 2;
+    for (number, bytes) in files.iter().enumerate() {
+        let path = back.join(number.to_string());
+        assert!(fs::read(&path).unwrap() == *bytes, "{number}");
+        assert!(!holes(&path) || [0, 1, 2, 3, 5].contains(&number), "{number}");
+    }
+    let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
+    sparse.set_len(8 << 20).unwrap();
+    if holes(&dir.path().join("sparse")) {
+        assert!([0, 1, 3].iter().all(|number| holes(&back.join(number.to_string()))));
+    }
+    // Over what is there, as results are.
+    let over = dir.path().join("over");
+    fs::create_dir(&over).unwrap();
+    fs::write(over.join("0"), noise(9, 20 * mib)).unwrap();
+    artifacts::restore::restore_over(&store, &published.manifest, &over).await.unwrap();
+    for (number, bytes) in files.iter().enumerate() {
+        assert!(fs::read(over.join(number.to_string())).unwrap() == *bytes, "{number}");
+    }
 }
 
 #[tokio::test]

@@ -41,11 +41,14 @@ pub struct Attempt {
     pub(super) publishing: bool,
     pub(super) queue: Vec<Candidate>,
     pub(super) published_step: Option<u64>,
-    pub(super) passed_over: u64,
+    /// The last publish, which waits for the one that is under way.
+    pub(super) finish: Option<Cancelled>,
     /// It was told that metric names are left out.
     names_told: bool,
     pub(super) announced: BTreeMap<String, ()>,
     pub(super) retry_at: Option<Instant>,
+    /// What its publishes meet.
+    pub(super) strain: super::strain::Strain,
     /// When what is stored is looked after.
     pub(super) settle: super::settle::Due,
     /// What the controller understands: `Welcome.wire`.
@@ -107,10 +110,11 @@ impl Attempt {
             publishing: false,
             queue: Vec::new(),
             published_step: None,
-            passed_over: 0,
+            finish: None,
             names_told: false,
             announced: BTreeMap::new(),
             retry_at: None,
+            strain: super::strain::Strain::default(),
             settle: super::settle::Due::now(),
             care,
             asked: None,

@@ -72,6 +72,7 @@ impl Care {
             sampler: Worker::new("health", move |ask: Ask| {
                 monitor.set_spec(&ask.spec);
                 monitor.set_extra(ask.extra);
+                monitor.set_programs(ask.programs);
                 monitor.sample(os::boottime_ms(), os::unix_ms())
             })?,
             hands: Worker::new("care", move |chore| hands.perform(chore))?,
@@ -119,6 +120,7 @@ impl Care {
 impl Driver {
     /// Starts what is due.
     pub(super) fn take_care(&mut self, now: Instant) {
+        self.watch_store(now);
         if self.care.is_none() {
             return;
         }
@@ -162,7 +164,9 @@ impl Driver {
             let spec = newest.map(|a| a.care.spec.clone()).unwrap_or_default();
             let dirs = self.attempts.values().filter_map(|a| a.care.dir.as_ref());
             let extra = dirs.map(|dir| ("checkpoints".to_owned(), dir.checkpoints())).take(8).collect();
-            if care.sampler.ask(Ask { spec, extra }) {
+            let programs = self.attempts.values().filter(running);
+            let programs = programs.map(|a| (a.work.run_name.clone(), a.care.pid)).collect();
+            if care.sampler.ask(Ask { spec, extra, programs }) {
                 care.asked = Some(now);
             }
         } else if care.asked.is_some_and(|at| now >= at + LATE) {
@@ -265,8 +269,9 @@ impl Driver {
         if care.late {
             sample.unreadable.push("no new sample: something that is read for it does not answer".into());
         }
-        let (alerts, forecasts) =
+        let (mut alerts, forecasts) =
             care.last.as_ref().map(|last| (last.active.clone(), last.forecasts.clone())).unwrap_or_default();
+        alerts.extend(self.attempts.values().filter_map(|attempt| attempt.strain.raised()));
         let mut attempts: Vec<_> = self.attempts.values().map(|a| attempt_health(a, clock)).collect();
         for attempt in &mut attempts {
             attempt.checkpoints = self.world.standings(&attempt.attempt_id);

@@ -10,7 +10,8 @@ use proto::v1::{self, event::Kind};
 use tokio::time::Instant;
 
 use super::Driver;
-use super::settle::{Settled, settle_last, settle_strays, stored_fact};
+use super::finish::unnamed;
+use super::settle::stored_fact;
 use crate::evidence;
 use crate::supervisor::{Effect, Input, Phase, Tell};
 use crate::world::{Candidate, Failed, Output, Piece, Prepared, Published, Settlement, Warned};
@@ -76,25 +77,7 @@ impl Driver {
                     (key, Done::Asked(reached))
                 });
             }
-            Effect::Finish(counts) => {
-                attempt.publishing = true;
-                attempt.queue.clear();
-                let cancelled = Arc::new(AtomicBool::new(false));
-                attempt.cancelled = cancelled.clone();
-                let last = Last { durable: attempt.published_step, step: attempt.step(), cancelled };
-                let last_words = self.last_words(id);
-                self.jobs.spawn(async move {
-                    let (unpublished, facts) = if counts {
-                        finish(&*world, work.clone(), gateway.clone(), last).await
-                    } else {
-                        settle_strays(&*world, &work, &gateway).await;
-                        (None, Vec::new())
-                    };
-                    world.close(work, gateway).await;
-                    super::care::end_evidence(&world, &key, last_words).await;
-                    (key, Done::Finished(unpublished, facts))
-                });
-            }
+            Effect::Finish(counts) => self.finish(id, counts),
             Effect::Tell(tell) => self.tell(id, tell),
         }
     }
@@ -191,6 +174,8 @@ impl Driver {
     }
 
     pub(super) fn done(&mut self, id: &str, done: Done) {
+        let publishes =
+            matches!(done, Done::Scanned(_) | Done::Published(..) | Done::Settled(_) | Done::Salvaged(_));
         match done {
             Done::Prepared(result) => self.input(id, Input::Prepared(result)),
             Done::Started(result) => self.input(id, Input::Started(result)),
@@ -215,6 +200,9 @@ impl Driver {
                 }
                 self.input(id, Input::Finished(unpublished));
             }
+        }
+        if publishes {
+            self.finish_what_waits(id);
         }
     }
 
@@ -278,12 +266,8 @@ impl Driver {
                 newest = Some(candidate);
             }
         }
-        // The newest first; older ones only when nothing newer waits, and one
-        // that is older than what is durable is not worth the link.
+        // The newest first; older ones only when nothing newer waits.
         if let Some(candidate) = newest {
-            if candidate.step.is_some() && candidate.step < attempt.published_step {
-                attempt.passed_over += 1;
-            }
             attempt.queue.push(candidate);
         }
         for fact in seen.into_iter().rev() {
@@ -298,6 +282,12 @@ impl Driver {
     fn published(&mut self, id: &str, candidate: &Candidate, outcome: Published) {
         let Some(attempt) = self.attempts.get_mut(id) else { return };
         attempt.publishing = false;
+        match &outcome {
+            Published::Later(why) | Published::Local(why) => attempt.strain.failed(why),
+            // It did not come to the store.
+            Published::Gone => {}
+            _ => attempt.strain.over(),
+        }
         match outcome {
             Published::Durable { key, step } => {
                 attempt.saves.durable((self.boottime_ms)());
@@ -325,138 +315,6 @@ impl Driver {
             Published::Gone => {}
         }
     }
-}
-
-/// The step of a checkpoint whose name tells none: what the program reported,
-/// and never below what is durable, since a later save is a newer one.
-fn unnamed(step_now: Option<u64>, durable: Option<u64>) -> Option<u64> {
-    step_now.max(durable)
-}
-
-/// What the finish knows of the attempt.
-pub(super) struct Last {
-    pub(super) durable: Option<u64>,
-    pub(super) step: Option<u64>,
-    pub(super) cancelled: crate::world::Cancelled,
-}
-
-/// Checkpoints published at the end, the newest: a machine that costs does not
-/// wait for all that a program ever saved.
-const LAST_MOST: usize = 16;
-
-/// Tries at what this machine itself fails at, before it is given up.
-const LOCAL_TRIES: u32 = 10;
-
-/// One publish, again and again while only the controller is missing: it is
-/// worth more than the machine's idle minutes. `Err`: given up, in words.
-async fn insist<F>(last: &Last, publish: impl Fn() -> F) -> Result<Published, String>
-where
-    F: Future<Output = Published>,
-{
-    let mut failed_here = 0;
-    loop {
-        let why = match publish().await {
-            Published::Later(why) => why,
-            Published::Local(why) => {
-                failed_here += 1;
-                if failed_here >= LOCAL_TRIES {
-                    return Err(why);
-                }
-                why
-            }
-            Published::Refused(why) => return Err(why),
-            done => return Ok(done),
-        };
-        if last.cancelled.load(Ordering::Relaxed) {
-            return Err(format!("it was ended before that: {why}"));
-        }
-        tracing::info!(why, "a last publish must be tried again");
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-/// Rounds in which what was stored is published again because its commit came
-/// to nothing, before that is told as the reason why it is not durable.
-const ROUNDS: u32 = 5;
-
-/// Publishes every checkpoint that is left, oldest first, so that the head
-/// ends on the newest, and then the results; and again what was stored and
-/// could not become durable as it was.
-pub(super) async fn finish(
-    world: &dyn crate::world::World,
-    work: v1::Work,
-    gateway: crate::world::SharedGateway,
-    last: Last,
-) -> (Option<String>, Vec<Kind>) {
-    let mut facts = Vec::new();
-    for round in 1.. {
-        let done = finish_once(world, &work, &gateway, &last).await;
-        facts.extend(done.facts);
-        if !done.again {
-            return (done.unpublished, facts);
-        }
-        if round >= ROUNDS || last.cancelled.load(Ordering::Relaxed) {
-            let why = "what was stored last could not be made durable".to_owned();
-            return (done.unpublished.or(Some(why)), facts);
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-    (None, facts)
-}
-
-async fn finish_once(
-    world: &dyn crate::world::World,
-    work: &v1::Work,
-    gateway: &crate::world::SharedGateway,
-    last: &Last,
-) -> Settled {
-    let mut facts = Vec::new();
-    let (mut unpublished, mut gone) = (None, None);
-    let mut left = world.candidates(work.clone(), true).await;
-    for text in world.remarks(&work.attempt_id) {
-        facts.push(Kind::Note(v1::Note { level: "warning".into(), text }));
-    }
-    left.retain(|c| c.step.is_none() || c.step > last.durable);
-    if left.len() > LAST_MOST {
-        let text = format!("{} older checkpoints were not published at the end", left.len() - LAST_MOST);
-        facts.push(Kind::Note(v1::Note { level: "warning".into(), text }));
-        left.truncate(LAST_MOST);
-    }
-    left.reverse();
-    // What is older keeps no step: it is stored and never the head.
-    let step = |c: &Candidate| c.step.or_else(|| unnamed(last.step, last.durable)).filter(|_| !c.older);
-    left.sort_by_key(|c| (step(c), c.step.is_none()));
-    for mut candidate in left {
-        candidate.step = step(&candidate);
-        facts.push(Kind::CheckpointSeen(v1::CheckpointSeen {
-            name: candidate.name.clone(),
-            step: candidate.step,
-        }));
-        let publish = || world.publish(work.clone(), candidate.clone(), gateway.clone());
-        match insist(last, publish).await {
-            Ok(Published::Durable { key, step }) => {
-                facts.push(stored_fact(key, step));
-            }
-            Ok(Published::Superseded) => return Settled { facts, ..Settled::default() },
-            // It was whole and is not sent: looked at again, or nobody would ever hear of it.
-            Ok(Published::Gone) => gone = Some(candidate.name),
-            Ok(_) => {}
-            Err(why) => unpublished = Some(format!("checkpoint {} was not published: {why}", candidate.name)),
-        }
-    }
-    if let Err(why) = insist(last, || world.publish_outputs(work.clone(), gateway.clone())).await {
-        unpublished = Some(format!("the results were not published: {why}"));
-    }
-    let cancelled = || last.cancelled.load(Ordering::Relaxed);
-    let settled = settle_last(world, work, gateway, cancelled).await;
-    facts.extend(settled.facts);
-    let again = settled.again || gone.is_some();
-    let gone = gone.map(|name| {
-        format!(
-            "checkpoint {name} changed or went away each time it was read: does something still write there?"
-        )
-    });
-    Settled { unpublished: unpublished.or(settled.unpublished).or(gone), again, facts }
 }
 
 /// The last words of the error stream.

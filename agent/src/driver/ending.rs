@@ -9,16 +9,21 @@ impl Driver {
     /// Takes up the deadline of an agent before this one.
     pub(super) fn remember_deadline(&mut self) {
         let (now, wall) = ((self.boottime_ms)(), (self.wall_ms)());
-        let kept = self.ending.as_ref().and_then(|ending| ending.kept(now, wall));
-        self.deadman = DeadMan::restored(kept, now);
+        let restored = self.ending.as_ref().map(|ending| ending.restored(now, wall));
+        self.deadman = restored.unwrap_or_else(|| DeadMan::restored(None, now));
     }
 
     /// Every turn.
     pub(super) fn watch_deadline(&mut self) {
         let Some(ending) = self.ending.clone() else { return };
         let now = (self.boottime_ms)();
+        if self.deadman.counts(now)
+            && let Some((sent, received)) = ending.traffic()
+        {
+            self.deadman.moved(sent, received);
+        }
         if let Some(deadline) = self.deadman.to_write()
-            && let Err(error) = ending.keep(deadline, now, (self.wall_ms)())
+            && let Err(error) = ending.keep(&self.deadman, deadline, now, (self.wall_ms)())
         {
             tracing::warn!(%error, "how long this machine may go on alone cannot be written down");
         }

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, stream_of};
-use super::effects::{Done, Last, finish};
+use super::effects::Done;
+use super::finish::{Last, finish};
 use super::{Driver, LOOK};
 use crate::guard::{self, Farewell};
 use crate::notice::{self, Notice, Source};
@@ -232,6 +233,7 @@ impl Driver {
             durable: attempt.published_step,
             step: attempt.step(),
             cancelled: crate::world::Cancelled::default(),
+            strain: attempt.strain.clone(),
         };
         let (world, gateway, work) = (self.world.clone(), self.gateway.clone(), attempt.work.clone());
         let mut job = JoinSet::new();

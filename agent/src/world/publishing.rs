@@ -5,7 +5,7 @@
 //! of that is asked again when it was read, before it is committed. What went
 //! away before it could be taken is counted and told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,7 @@ mod done;
 mod end;
 mod keyframe;
 mod later;
+mod left;
 mod local;
 mod look;
 mod missed;
@@ -65,6 +66,9 @@ const SHARE: u32 = 100;
 struct Told {
     standings: Vec<v1::CheckpointStanding>,
     remarks: Vec<String>,
+    /// What cannot travel, as far as it was told, and in how many notes of results.
+    left_behind: BTreeSet<String>,
+    left_notes: u32,
     /// What became of checkpoints that were stored earlier, not told yet.
     settled: Vec<Published>,
     /// What is stored in this generation without being committed.
@@ -256,7 +260,8 @@ impl Publishing {
             Ok(Err(outcome)) => return outcome,
             Err(why) => return Published::Later(why),
         };
-        let Prepared { selection, still, chosen, copy } = prepared;
+        let Prepared { selection, still, chosen, copy, left } = prepared;
+        self.left_out(&work.attempt_id, &candidate.name, &left);
         let upload = Upload {
             still,
             relative: chosen.relative.clone(),
@@ -302,20 +307,22 @@ impl Publishing {
         globs.push("results/**".to_owned());
         let root = dir.source();
         let listed = tokio::task::spawn_blocking(move || {
-            let paths = artifacts::source::select_globs(&root, &globs)?;
+            let (paths, left) = artifacts::source::select_results(&root, &globs)?;
             let mut hasher = blake3::Hasher::new();
             for path in &paths {
                 let look = look(&root.join(path)).map_or_else(String::new, |l| l.token);
                 hasher.update(look.as_bytes());
             }
-            Ok::<_, artifacts::source::SourceError>((paths, root, hasher.finalize().to_hex().to_string()))
+            let token = hasher.finalize().to_hex().to_string();
+            Ok::<_, artifacts::source::SourceError>((paths, left, root, token))
         })
         .await;
-        let (paths, root, token) = match listed {
+        let (paths, left, root, token) = match listed {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => return Published::Refused(error.to_string()),
             Err(error) => return Published::Later(error.to_string()),
         };
+        self.leave_behind(&work.attempt_id, left);
         let is_same = self.tell(&work.attempt_id, |told| told.outputs.as_ref() == Some(&token));
         if paths.is_empty() || is_same {
             // There are none, or the store has these very ones.

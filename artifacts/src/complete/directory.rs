@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::example::Examples;
 use super::{
     Completeness, Judge, Reason, Structure, accelerate, dcp, deepspeed, huggingface, incomplete,
-    is_temporary, lightning, megatron, orbax, reason, tensorflow,
+    is_temporary, lightning, megatron, orbax, reason, shards, tensorflow,
 };
 use crate::path::{leaf, parent};
 
@@ -21,7 +21,7 @@ const MAX_TEXT: u64 = 1 << 20;
 
 /// Every layout known; each says nothing of directories it does not know.
 type Layout = fn(&Listing, &Examples) -> Option<Completeness>;
-const LAYOUTS: [Layout; 8] = [
+const LAYOUTS: [Layout; 9] = [
     huggingface::judge,
     accelerate::judge,
     deepspeed::judge,
@@ -30,6 +30,7 @@ const LAYOUTS: [Layout; 8] = [
     |dir, _| orbax::judge(dir),
     |dir, _| tensorflow::judge(dir),
     |dir, _| dcp::judge(dir),
+    |dir, _| shards::judge(dir),
 ];
 
 /// One file of a directory.
@@ -103,10 +104,14 @@ pub(super) fn judge(judge: &mut Judge, path: &Path, name: &str) -> io::Result<Co
         Some(verdict) => verdict,
         None => Completeness::Unknown { why: Reason::NoStructure },
     };
-    let mut doubt = None;
+    let (mut doubt, mut odd) = (None, None);
+    let is_side = listing.files.iter().any(|member| !member.path.ends_with(".json"));
     for member in &listing.files {
         match judge.cache.structure(&listing.path.join(&member.path), leaf(&member.path))? {
-            Structure::Torn(why) => return no(Reason::torn(&member.path, &why)),
+            // What describes weights may be written by hand: that alone does not
+            // keep them from ever being taken.
+            Structure::Odd(why) if is_side => odd = Some(Reason::odd(&member.path, &why)),
+            Structure::Torn(why) | Structure::Odd(why) => return no(Reason::torn(&member.path, &why)),
             Structure::Changed => return no(Reason::Changed { file: reason::cut(&member.path) }),
             Structure::Doubtful(what) => doubt = Some(Reason::doubtful(&member.path, what)),
             Structure::Sound(_) | Structure::Free => {}
@@ -115,7 +120,8 @@ pub(super) fn judge(judge: &mut Judge, path: &Path, name: &str) -> io::Result<Co
     // Orbax names a directory at the very end: nothing of it is late.
     let may_be_late = verdict != Completeness::Complete { format: orbax::FORMAT } && !is_grave(&verdict);
     let late = if may_be_late { judge.examples.late(&listing) } else { None };
-    let verdict = match (late, doubt, verdict) {
+    let odd = odd.filter(|_| !is_grave(&verdict));
+    let verdict = match (late.or(odd), doubt, verdict) {
         (Some(why), ..) => Completeness::Unknown { why },
         (None, Some(why), Completeness::Complete { .. }) => Completeness::Unknown { why },
         (.., verdict) => verdict,

@@ -149,7 +149,7 @@ fn beside(parent: &Path, step: u64) -> Option<(String, BTreeSet<String>)> {
 }
 
 /// Whether all that an index of weights names is there.
-fn weights(dir: &Listing, name: &str) -> Result<(), Reason> {
+pub(super) fn weights(dir: &Listing, name: &str) -> Result<(), Reason> {
     if dir.get(name).is_some_and(|member| member.size > INDEX) {
         return Ok(());
     }

@@ -1,11 +1,13 @@
 //! Compressed files with a checksum at the end, as `joblib.dump(compress=...)`
-//! and `gzip.open` write them.
+//! and `gzip.open` write them, and what else tells where it ends.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _};
 use std::os::unix::fs::FileExt as _;
 
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+
+mod frames;
 
 use super::structure::TOO_LARGE;
 use super::{Judged, Structure, torn};
@@ -16,7 +18,10 @@ const XZ: &[u8] = b"\xfd7zXZ\0";
 /// Whether these are the first bytes of such a file. A zlib stream begins so
 /// shortly that its name must promise it.
 pub(super) fn begins(head: &[u8], is_pickle_by_name: bool) -> bool {
-    head.starts_with(GZIP) || head.starts_with(XZ) || is_pickle_by_name && is_zlib(head)
+    head.starts_with(GZIP)
+        || head.starts_with(XZ)
+        || frames::begins(head)
+        || is_pickle_by_name && is_zlib(head)
 }
 
 fn is_zlib(head: &[u8]) -> bool {
@@ -26,6 +31,9 @@ fn is_zlib(head: &[u8]) -> bool {
 pub(super) fn judge(file: &File, size: u64, head: &[u8]) -> Judged {
     if head.starts_with(XZ) {
         return xz(file, size);
+    }
+    if frames::begins(head) {
+        return frames::judge(file, size, head);
     }
     let mut plain = file;
     plain.rewind()?;

@@ -134,6 +134,14 @@ pub enum Reason {
         /// What.
         what: String,
     },
+    /// Text beside other data that is not what its name promises.
+    #[error("`{file}`: {what}, as if its end was never written")]
+    Odd {
+        /// The file, relative to the checkpoint.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// No format and no layout says anything: only a rest can tell.
     #[error("its format does not tell where it ends")]
     NoStructure,
@@ -163,11 +171,23 @@ impl Reason {
                 | Self::MayFollow { .. }
                 | Self::Overwritten { .. }
                 | Self::TemporaryName { .. }
+                | Self::Odd { .. }
         )
+    }
+
+    /// Whether nothing more is to come once the program has ended, all being
+    /// well: what it wrote is what it meant to write.
+    #[must_use]
+    pub fn ends_with_its_program(&self) -> bool {
+        !self.is_grave() || matches!(self, Self::Odd { .. })
     }
 
     pub(super) fn torn(file: &str, what: &str) -> Self {
         Self::Torn { file: cut(file), what: cut(what) }
+    }
+
+    pub(super) fn odd(file: &str, what: &str) -> Self {
+        Self::Odd { file: cut(file), what: cut(what) }
     }
 
     pub(super) fn doubtful(file: &str, what: &str) -> Self {

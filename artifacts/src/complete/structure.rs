@@ -14,6 +14,8 @@ pub(super) enum Structure {
     Sound(&'static str),
     /// It does not.
     Torn(String),
+    /// It does not, and other programs may well read it all the same: text.
+    Odd(String),
     /// It was another file at the end than at the beginning.
     Changed,
     /// It has the right shape, and this leaves a doubt.
@@ -35,9 +37,8 @@ pub(super) const TOO_LARGE: &str = "describes more than is followed here";
 
 /// Formats that a name promises. A file without one may well be empty: a lock,
 /// a marker, a log.
-const PROMISED: [&str; 15] = [
+const PROMISED: [&str; 14] = [
     "safetensors",
-    "json",
     "npz",
     "npy",
     "keras",
@@ -72,7 +73,11 @@ pub(super) fn judge(file: &File, name: &str) -> Judged {
     let extension = extension(name).to_ascii_lowercase();
     if size == 0 {
         let is_promised = PROMISED.contains(&extension.as_str());
-        return if is_promised { torn("it is empty") } else { Ok(Structure::Free) };
+        return match extension.as_str() {
+            "json" => Ok(Structure::Odd("it is empty".into())),
+            _ if is_promised => torn("it is empty"),
+            _ => Ok(Structure::Free),
+        };
     }
     let mut head = Vec::new();
     file.take(4096).read_to_end(&mut head)?;

@@ -18,6 +18,7 @@ use crate::chunk::{Chunker, Cuts, MAX, few, outline};
 use crate::identity::Identity;
 use crate::manifest::{Kind, LEAST_PER_CHUNK, MAX_BYTES, ManifestError};
 use crate::path::{PathError, check_link, check_path};
+use crate::source::unfit;
 
 /// Descriptors held from the first look to the last; more files than this are
 /// opened again, which finds the same inode or fails.
@@ -286,21 +287,37 @@ fn outlive((seconds, nanos): (i64, i64)) {
 }
 
 /// Every name below `root`, links not followed, leftovers of restores left
-/// out.
-pub(super) fn everything(root: &Path) -> io::Result<Vec<String>> {
+/// out. `leave` says of what cannot travel whether to leave it out, too; else
+/// it is met again.
+pub(super) fn everything(
+    root: &Path,
+    mut leave: impl FnMut(&str, &'static str) -> bool,
+) -> io::Result<Vec<String>> {
     let mut paths = Vec::new();
     let mut open = vec![String::new()];
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(root.join(&dir))? {
             let entry = entry?;
-            let name = entry.file_name().into_string();
-            let name =
-                name.map_err(|name| io::Error::other(format!("name {} is not UTF-8", name.display())))?;
-            let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+            let below = |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+            let path = match entry.file_name().into_string() {
+                Ok(name) => below(&name),
+                Err(name) if leave(&below(&name.to_string_lossy()), "has a name that is not UTF-8") => {
+                    continue;
+                }
+                Err(name) => {
+                    return Err(io::Error::other(format!("name {} is not UTF-8", name.display())));
+                }
+            };
             if super::is_reserved(&path) {
                 continue;
             }
-            if entry.file_type()?.is_dir() {
+            let kind = entry.file_type()?;
+            let why = check_path(&path).err().map(|error| error.why);
+            let why = why.or_else(|| if kind.is_dir() { None } else { unfit(root, &path, kind) });
+            if why.is_some_and(|why| leave(&path, why)) {
+                continue;
+            }
+            if kind.is_dir() {
                 open.push(path.clone());
             }
             paths.push(path);

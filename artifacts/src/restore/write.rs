@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, FileTimes, Permissions};
 use std::io::{self, Seek, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, symlinkat, unlinkat};
 
 use super::{RestoreError, SCRATCH};
 use crate::beneath::{Beneath, Opened, sync};
-use crate::manifest::{Manifest, Node};
+use crate::codec::Codec;
+use crate::manifest::{ChunkRef, Kind, Manifest, Node};
 use crate::offload::random_name;
 use crate::path::{leaf, parent};
 
@@ -34,11 +36,29 @@ pub(super) enum Style {
     Over,
 }
 
+/// Zeros in a row that become a hole.
+const HOLE: usize = 64 << 10;
+/// Directories of a source tree that it does not name itself: whoever the
+/// program becomes, it reads its own source.
+const SOURCE_DIR: u32 = 0o755;
+
 /// An entry without its chunks.
 enum Head {
-    File { path: String, mode: u32, size: u64, mtime_ms: i64, kept: u64 },
+    File { path: String, mode: u32, size: u64, mtime_ms: i64, kept: u64, dense: Vec<Range<u64>> },
     Dir { path: String, mode: u32 },
     Link { path: String, target: String },
+}
+
+impl Head {
+    fn path(&self) -> &str {
+        match self {
+            Self::File { path, .. } | Self::Dir { path, .. } | Self::Link { path, .. } => path,
+        }
+    }
+
+    fn directory(&self) -> Option<&str> {
+        if let Self::Dir { path, .. } = self { Some(path) } else { None }
+    }
 }
 
 /// The file being written.
@@ -47,6 +67,47 @@ struct Current {
     file: File,
     /// The name it has until it is whole.
     name: String,
+    /// Zeros are left out.
+    sparse: bool,
+}
+
+impl Current {
+    /// Appends bytes, and leaves holes for zeros where the file may have some.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.sparse {
+            return self.file.write_all(bytes);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let blocks = rest.chunks(HOLE);
+            let zeros = blocks.take_while(|block| block.len() == HOLE && block.iter().all(|byte| *byte == 0));
+            let hole = zeros.count() * HOLE;
+            if hole > 0 {
+                self.file.seek_relative(i64::try_from(hole).map_err(io::Error::other)?)?;
+            } else {
+                self.file.write_all(&rest[..rest.len().min(HOLE)])?;
+            }
+            rest = &rest[hole.max(rest.len().min(HOLE))..];
+        }
+        Ok(())
+    }
+}
+
+/// Where a file certainly holds something: all of it but long chunks of bytes
+/// that repeat, most of which are zeros.
+fn dense(chunks: &[ChunkRef]) -> Vec<Range<u64>> {
+    let (mut dense, mut at) = (Vec::<Range<u64>>::new(), 0);
+    for chunk in chunks {
+        let end = at + u64::from(chunk.len);
+        if chunk.codec != Codec::Fill || (chunk.len as usize) < HOLE {
+            match dense.last_mut().filter(|last| last.end == at) {
+                Some(last) => last.end = end,
+                None => dense.push(at..end),
+            }
+        }
+        at = end;
+    }
+    dense
 }
 
 pub(super) struct Tree {
@@ -61,6 +122,8 @@ pub(super) struct Tree {
     bulk: bool,
     /// Directories whose names changed.
     touched: BTreeSet<String>,
+    /// It is a source tree in a directory of its own.
+    opens: bool,
 }
 
 impl Tree {
@@ -76,9 +139,10 @@ impl Tree {
             let path = entry.path.clone();
             match &entry.node {
                 Node::File { mode, size, mtime_ms, chunks } => {
+                    let dense = dense(chunks);
                     let kept = chunks.iter().take(kept.get(number).copied().unwrap_or_default());
                     let kept = kept.map(|chunk| u64::from(chunk.len)).sum();
-                    Head::File { path, mode: *mode, size: *size, mtime_ms: *mtime_ms, kept }
+                    Head::File { path, mode: *mode, size: *size, mtime_ms: *mtime_ms, kept, dense }
                 }
                 Node::Dir { mode } => Head::Dir { path, mode: *mode },
                 Node::Symlink { target } => Head::Link { path, target: target.clone() },
@@ -93,6 +157,7 @@ impl Tree {
             style,
             bulk: style == Style::Fresh && manifest.files() > MANY && cfg!(target_os = "linux"),
             touched: BTreeSet::from([String::new()]),
+            opens: style == Style::Fresh && manifest.kind == Kind::Source,
         })
     }
 
@@ -106,7 +171,7 @@ impl Tree {
             self.advance()?;
         }
         if let Some(current) = &mut self.current {
-            let written = current.file.write_all(bytes);
+            let written = current.append(bytes);
             written.map_err(|e| self.failed(entry, e))?;
         }
         Ok(())
@@ -133,9 +198,10 @@ impl Tree {
                 let touched = touch(&mut self.dirs, path, *mode, *mtime_ms);
                 touched.map_err(|e| self.failed(entry, e))?;
             }
-            Some(Head::File { path, size, kept, .. }) => {
+            Some(Head::File { path, size, kept, dense, .. }) => {
+                let sparse = dense.iter().map(|run| run.end - run.start).sum::<u64>() < *size;
                 let begun = match kept {
-                    0 => begin(&mut self.dirs, path, *size, self.style),
+                    0 => begin(&mut self.dirs, path, dense, self.style),
                     kept => go_on(&mut self.dirs, path, *kept),
                 };
                 // Mostly they are there from the file before.
@@ -143,7 +209,7 @@ impl Tree {
                     self.touched.extend(above(path).map(str::to_owned));
                 }
                 let (file, name) = begun.map_err(|e| self.failed(entry, e))?;
-                self.current = Some(Current { entry, file, name });
+                self.current = Some(Current { entry, file, name, sparse });
             }
         }
         Ok(())
@@ -151,10 +217,13 @@ impl Tree {
 
     fn close(&mut self) -> Result<(), RestoreError> {
         let Some(current) = self.current.take() else { return Ok(()) };
-        let Some(Head::File { path, mode, mtime_ms, .. }) = self.heads.get(current.entry) else {
+        let Some(Head::File { path, mode, mtime_ms, size, .. }) = self.heads.get(current.entry) else {
             return Ok(());
         };
         let mut end = || -> io::Result<()> {
+            if current.sparse {
+                current.file.set_len(*size)?;
+            }
             current.file.set_permissions(Permissions::from_mode(mode & 0o777))?;
             if let Some(time) = time(*mtime_ms) {
                 current.file.set_times(FileTimes::new().set_modified(time))?;
@@ -190,6 +259,7 @@ impl Tree {
             self.settle(entry).map_err(|e| self.failed(entry, e))?;
         }
         let shown = self.shown.clone();
+        self.open_up().map_err(|e| RestoreError::io(&shown, e))?;
         self.sync().map_err(|e| RestoreError::io(&shown, e))
     }
 
@@ -234,6 +304,23 @@ impl Tree {
         if self.bulk { Ok(()) } else { dir.sync_all() }
     }
 
+    /// Lets everybody read the directories of a source tree that was made here:
+    /// what may be read of it its files say.
+    fn open_up(&mut self) -> io::Result<()> {
+        if !self.opens {
+            return Ok(());
+        }
+        let named: BTreeSet<&str> = self.heads.iter().filter_map(Head::directory).collect();
+        let files = self.heads.iter().map(Head::path);
+        let implied: BTreeSet<&str> =
+            files.flat_map(above).chain([""]).filter(|dir| !named.contains(dir)).collect();
+        for dir in implied {
+            let dir = self.dirs.walk(dir, false)?;
+            rustix::fs::fchmod(dir, Mode::from_raw_mode(SOURCE_DIR))?;
+        }
+        Ok(())
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.bulk {
@@ -247,11 +334,7 @@ impl Tree {
     }
 
     fn failed(&self, entry: usize, error: io::Error) -> RestoreError {
-        let path = match self.heads.get(entry) {
-            Some(Head::File { path, .. } | Head::Dir { path, .. } | Head::Link { path, .. }) => path.as_str(),
-            None => "",
-        };
-        let path = self.shown.join(path);
+        let path = self.shown.join(self.heads.get(entry).map_or("", Head::path));
         // ELOOP has no stable kind; it is what opening through a link gives.
         let looped = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
         match error.kind() {
@@ -283,7 +366,7 @@ fn temporary() -> String {
     format!("{SCRATCH}{}", random_name())
 }
 
-fn begin(dirs: &mut Beneath, path: &str, size: u64, style: Style) -> io::Result<(File, String)> {
+fn begin(dirs: &mut Beneath, path: &str, dense: &[Range<u64>], style: Style) -> io::Result<(File, String)> {
     let parent = dirs.parent(path, true)?;
     let name = if style == Style::Over { temporary() } else { leaf(path).to_owned() };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -292,7 +375,7 @@ fn begin(dirs: &mut Beneath, path: &str, size: u64, style: Style) -> io::Result<
         let _ = unlinkat(parent, &name, AtFlags::empty());
     }
     let file = File::from(openat(parent, &name, flags, Mode::from_raw_mode(0o600))?);
-    if let Err(error) = reserve(&file, size) {
+    if let Err(error) = dense.iter().try_for_each(|run| reserve(&file, run)) {
         let _ = unlinkat(parent, &name, AtFlags::empty());
         return Err(error);
     }
@@ -324,12 +407,13 @@ fn touch(dirs: &mut Beneath, path: &str, mode: u32, mtime_ms: i64) -> io::Result
 
 /// Learns before a large file is written whether there is room for it.
 #[cfg(target_os = "linux")]
-fn reserve(file: &File, size: u64) -> io::Result<()> {
+fn reserve(file: &File, run: &Range<u64>) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
+    let size = run.end - run.start;
     if size < RESERVE {
         return Ok(());
     }
-    match fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, 0, size) {
+    match fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, run.start, size) {
         Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => Err(error.into()),
         // Many file systems cannot reserve; writing will tell.
         _ => Ok(()),
@@ -337,7 +421,7 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn reserve(file: &File, _size: u64) -> io::Result<()> {
+fn reserve(file: &File, _run: &Range<u64>) -> io::Result<()> {
     let _ = file.as_fd();
     Ok(())
 }

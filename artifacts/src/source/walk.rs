@@ -5,16 +5,16 @@
 use std::fs::{DirEntry, FileType};
 use std::path::Path;
 
-use globset::GlobSet;
-
 use super::repository::{Personal, Repository, git_dir};
 use super::rules::{Rules, Said};
 use super::{Left, MAX_NAMES, NEVER, NEVER_AT_TOP, SourceError};
+use crate::glob::GlobSet;
 use crate::path::{check_link, check_path};
 use crate::publish::is_reserved;
 
 /// Deeper trees cannot travel.
 const MAX_DEPTH: usize = 64;
+const NOT_UTF8: &str = "has a name that is not UTF-8";
 /// So many reasons are told at most.
 const MAX_LEFT: usize = 100_000;
 
@@ -306,7 +306,17 @@ impl Frame {
 pub(super) fn plain(
     root: &Path,
     without: &[&str],
+    each: impl FnMut(&str, FileType) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    plain_telling(root, without, each, |_, _| {})
+}
+
+/// The same; `skip` is told the names that cannot travel, and why.
+pub(super) fn plain_telling(
+    root: &Path,
+    without: &[&str],
     mut each: impl FnMut(&str, FileType) -> Result<(), SourceError>,
+    mut skip: impl FnMut(&str, &'static str),
 ) -> Result<(), SourceError> {
     let (mut seen, mut open) = (0, vec![String::new()]);
     while let Some(dir) = open.pop() {
@@ -323,12 +333,25 @@ pub(super) fn plain(
             if seen > MAX_NAMES {
                 return Err(SourceError::TooMany { root: root.to_owned() });
             }
-            let (Ok(name), Ok(kind)) = (entry.file_name().into_string(), entry.file_type()) else { continue };
-            if without.contains(&name.as_str()) || is_reserved(&name) {
+            let Ok(kind) = entry.file_type() else { continue };
+            let name = match entry.file_name().into_string() {
+                Ok(name) => name,
+                Err(name) => {
+                    skip(&join(&dir, &name.to_string_lossy()), NOT_UTF8);
+                    continue;
+                }
+            };
+            let path = join(&dir, &name);
+            if without.contains(&name.as_str()) {
+                skip(&path, "has a name that is never taken");
                 continue;
             }
-            let path = join(&dir, &name);
-            if check_path(&path).is_err() {
+            if is_reserved(&name) {
+                skip(&path, "has a name that is kept for unfinished restores");
+                continue;
+            }
+            if let Err(error) = check_path(&path) {
+                skip(&path, error.why);
                 continue;
             }
             each(&path, kind)?;

@@ -24,13 +24,44 @@ pub struct FsStore(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    scratch: PathBuf,
-    /// Held as long as the store: a scratch directory whose lock is free
-    /// belongs to nobody.
-    _lock: File,
+    /// Made with the store, or once it can be written to.
+    scratch: Mutex<Option<Scratch>>,
     counter: AtomicU64,
     /// Directories whose own names this instance has made durable.
     synced: Mutex<HashSet<PathBuf>>,
+}
+
+/// Where objects are written before they get their names.
+#[derive(Debug)]
+struct Scratch {
+    dir: PathBuf,
+    /// Held as long as the store: a scratch directory whose lock is free
+    /// belongs to nobody.
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes one in `root`, and removes what processes that died left.
+    fn make(root: &Path) -> io::Result<Self> {
+        let temporary = root.join(".tmp");
+        fs::create_dir_all(&temporary)?;
+        let gate = lock_file(&temporary.join("lock"))?;
+        if gate.lock().is_ok() {
+            remove_orphans(&temporary);
+        }
+        let dir = temporary.join(random_name());
+        fs::create_dir(&dir)?;
+        let lock = lock_file(&dir.join("lock"))?;
+        // Where locks are unknown nobody ever takes another's away.
+        drop(lock.try_lock());
+        Ok(Self { dir, _lock: lock })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.dir));
+    }
 }
 
 fn failed(what: impl FnOnce() -> String, source: io::Error) -> StoreError {
@@ -43,29 +74,26 @@ impl FsStore {
     /// processes that died left half written. Blocks briefly.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
-        let open = || -> io::Result<Inner> {
-            let temporary = dir.join(".tmp");
-            fs::create_dir_all(&temporary)?;
-            let gate = lock_file(&temporary.join("lock"))?;
-            if gate.lock().is_ok() {
-                remove_orphans(&temporary);
-            }
-            let scratch = temporary.join(random_name());
-            fs::create_dir(&scratch)?;
-            let lock = lock_file(&scratch.join("lock"))?;
-            // Where locks are unknown nobody ever takes another's away.
-            drop(lock.try_lock());
-            Ok(Inner {
-                root: dir.to_owned(),
-                scratch,
-                _lock: lock,
-                counter: AtomicU64::new(0),
-                synced: Mutex::default(),
-            })
-        };
-        open()
-            .map(|inner| Self(Arc::new(inner)))
-            .map_err(|e| failed(|| format!("open the store in {}", dir.display()), e))
+        let scratch = Scratch::make(dir);
+        let scratch = scratch.map_err(|e| failed(|| format!("open the store in {}", dir.display()), e))?;
+        Ok(Self::with(dir, Some(scratch)))
+    }
+
+    /// A store in a directory that cannot be written to now, on a full disk or
+    /// one that has become read-only: what is there is read, and each put tries
+    /// anew to make what it needs.
+    #[must_use]
+    pub fn to_read(dir: impl AsRef<Path>) -> Self {
+        Self::with(dir.as_ref(), None)
+    }
+
+    fn with(dir: &Path, scratch: Option<Scratch>) -> Self {
+        Self(Arc::new(Inner {
+            root: dir.to_owned(),
+            scratch: Mutex::new(scratch),
+            counter: AtomicU64::new(0),
+            synced: Mutex::default(),
+        }))
     }
 
     /// Whether a store in `dir` holds any object besides marks. Makes nothing, and
@@ -104,6 +132,15 @@ impl FsStore {
         Ok(false)
     }
 
+    /// Bytes that may still be written to the disk of `dir`, or of what is above
+    /// it; `None` where that is not known. Blocks briefly.
+    #[must_use]
+    pub fn room(dir: &Path) -> Option<u64> {
+        let dir = dir.ancestors().find(|dir| dir.exists())?;
+        let found = rustix::fs::statvfs(dir).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         key: &ObjectKey,
@@ -111,12 +148,6 @@ impl FsStore {
     ) -> Result<T, StoreError> {
         let (inner, owned) = (Arc::clone(&self.0), key.clone());
         offload(move || work(&inner, &owned)).await.map_err(|e| failed(|| format!("object `{key}`"), e))?
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.scratch));
     }
 }
 
@@ -162,6 +193,15 @@ impl Inner {
         self.root.join(key.as_str())
     }
 
+    /// The directory for what is being written.
+    fn scratch(&self) -> io::Result<PathBuf> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*scratch {
+            return Ok(made.dir.clone());
+        }
+        Ok(scratch.insert(Scratch::make(&self.root)?).dir.clone())
+    }
+
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> io::Result<Put> {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&self.root);
@@ -169,7 +209,7 @@ impl Inner {
             return Self::taken(parent, same);
         }
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let temporary = Temporary(self.scratch.join(number.to_string()));
+        let temporary = Temporary(self.scratch()?.join(number.to_string()));
         let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -363,7 +403,7 @@ mod tests {
         assert_eq!(living.put_if_absent(&key, b"x").await.unwrap(), Put::Created);
         assert_eq!(second.put_if_absent(&key, b"x").await.unwrap(), Put::Same);
         assert_eq!(second.list("").await.unwrap(), [key]);
-        let scratch = living.0.scratch.clone();
+        let scratch = living.0.scratch().unwrap();
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 1, "only the lock is left after a put");
         drop(living);
         assert!(!scratch.exists());
@@ -379,6 +419,24 @@ mod tests {
         assert!(!FsStore::holds_any(dir.path()).unwrap());
         store.put_if_absent(&ObjectKey::pack("source", 1, 1).unwrap(), b"kept").await.unwrap();
         assert!(FsStore::holds_any(dir.path()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_written_to_is_read_and_written_to_once_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let key: ObjectKey = "a/b".parse().unwrap();
+        FsStore::open(dir.path()).unwrap().put_if_absent(&key, b"kept").await.unwrap();
+        fs::remove_dir_all(dir.path().join(".tmp")).unwrap();
+        // In the way of whatever is written.
+        fs::write(dir.path().join(".tmp"), b"").unwrap();
+        assert!(FsStore::open(dir.path()).is_err());
+        let store = FsStore::to_read(dir.path());
+        assert_eq!(store.get(&key, 0, 4).await.unwrap(), b"kept");
+        assert_eq!(store.put_if_absent(&key, b"kept").await.unwrap(), Put::Same);
+        let other: ObjectKey = "a/c".parse().unwrap();
+        assert!(matches!(store.put_if_absent(&other, b"x").await, Err(StoreError::Io { .. })));
+        fs::remove_file(dir.path().join(".tmp")).unwrap();
+        assert_eq!(store.put_if_absent(&other, b"x").await.unwrap(), Put::Created);
     }
 
     #[tokio::test]

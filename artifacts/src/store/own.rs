@@ -123,6 +123,10 @@ impl Store for OwnStore {
         self.inner.delete(key).await
     }
 
+    async fn is_own(&self) -> Result<(), StoreError> {
+        self.check().await
+    }
+
     async fn sign_ahead(
         &self,
         scope: &str,
@@ -160,6 +164,7 @@ mod tests {
         told(format!("{:?}", own.put_owned(&key("a"), b"x".to_vec()).await));
         told(format!("{:?}", own.delete(&key("a")).await));
         let plan = plan::plan(None, Duration::from_hours(1), plan::Next { pack: 1, manifest: 1 });
+        told(format!("{:?}", own.is_own().await));
         told(format!("{:?}", own.sign_ahead("run", 1, &plan, 1).await));
         assert_eq!(inner.total_bytes(), 0);
 

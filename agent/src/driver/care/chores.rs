@@ -29,6 +29,8 @@ const PY_SPY_PROCESSES: usize = 4;
 pub(super) struct Ask {
     pub(super) spec: HealthSpec,
     pub(super) extra: Vec<(String, std::path::PathBuf)>,
+    /// Names of runs and their programs' processes.
+    pub(super) programs: Vec<(String, i32)>,
 }
 
 /// What the second thread does. Each has one answer.

@@ -50,7 +50,8 @@ impl Driver {
         attempt.publishing |= salvages;
         let text = if stuck {
             format!(
-                "the disk of the checkpoints lacks {} MB and nothing is left to delete: results are published now",
+                "the disk of the checkpoints will lack {} MB, for the next save and at the pace at which it fills, and \
+                 nothing is left to delete: results are published now",
                 relief.lacking.div_ceil(1_000_000)
             )
         } else {

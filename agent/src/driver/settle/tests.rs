@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use proto::gateway::RemoteStore;
 use tokio::sync::watch;
 
-use super::super::effects::{Last, finish};
+use super::super::finish::{Last, finish};
+use super::super::strain::Strain;
 use super::*;
 use crate::world::{Cancelled, Candidate, Failed, Output, Piece, Prepared, Program};
 
@@ -96,7 +97,8 @@ async fn ends_after(changes: u32, mut settlements: Vec<Published>) -> (Option<St
     let (open, changes) = (Mutex::new(true), Mutex::new(changes));
     let machine = Machine { settlements, open, changes, published: Mutex::default() };
     let gateway: SharedGateway = Arc::new(RemoteStore::newest(watch::channel(None).1));
-    let last = Last { durable: None, step: Some(9), cancelled: Arc::new(AtomicBool::new(false)) };
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let last = Last { durable: None, step: Some(9), cancelled, strain: Strain::default() };
     let (unpublished, facts) = finish(&machine, v1::Work::default(), gateway, last).await;
     let durable = facts.iter().any(|fact| matches!(fact, Kind::CheckpointStored(_)));
     (unpublished, *machine.published.lock().unwrap(), durable)

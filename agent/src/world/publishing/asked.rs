@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use artifacts::complete::Reason;
+use artifacts::glob::{Glob, escape};
 use lifecycle::spec::CheckpointSpec;
 
 use super::local;
@@ -67,8 +68,7 @@ pub(super) fn ask(
 /// Whether a file is a marker of what lies beside it.
 pub(super) fn is_marker(spec: &CheckpointSpec, path: &Path) -> bool {
     spec.marker.contains(NAME)
-        && globset::Glob::new(&spec.marker.replace(NAME, "*"))
-            .is_ok_and(|glob| glob.compile_matcher().is_match(local::name_of(path)))
+        && Glob::new(&spec.marker.replace(NAME, "*")).is_ok_and(|glob| glob.is_match(local::name_of(path)))
 }
 
 /// The marker must be there, and come after all that it marks.
@@ -76,13 +76,14 @@ fn marked(marker: &str, path: &Path, look: &Look) -> Result<(), Reason> {
     let waits = || Reason::WaitsFor { what: format!("the marker `{marker}`").chars().take(SAID).collect() };
     let is_beside = marker.contains(NAME) || look.is_file;
     let place = if is_beside { path.parent().unwrap_or(path) } else { path };
-    let glob = globset::Glob::new(&marker.replace(NAME, &globset::escape(local::name_of(path))));
-    let glob = glob.map_err(|_| waits())?.compile_matcher();
+    let glob = Glob::new(&marker.replace(NAME, &escape(local::name_of(path))));
+    let glob = glob.map_err(|_| waits())?;
     let entries = std::fs::read_dir(place).map_err(|_| waits())?.take(NAMES).filter_map(Result::ok);
-    let mut times = entries.filter(|entry| glob.is_match(entry.file_name())).filter_map(|entry| {
-        let meta = entry.metadata().ok()?;
-        Some((meta.mtime(), meta.mtime_nsec()).max((meta.ctime(), meta.ctime_nsec())))
-    });
+    let mut times =
+        entries.filter(|entry| glob.is_match(&entry.file_name().to_string_lossy())).filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some((meta.mtime(), meta.mtime_nsec()).max((meta.ctime(), meta.ctime_nsec())))
+        });
     times.any(|at| at >= look.written).then_some(()).ok_or_else(waits)
 }
 

@@ -2,6 +2,7 @@
 //! which one is the newest. One that seals a checkpoint goes with it, or whoever
 //! restores it could not load it; one that names another stays.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::local;
@@ -26,6 +27,25 @@ pub(super) fn is_none_itself(path: &Path) -> bool {
         "checkpoint" => small().is_some_and(|text| text.starts_with("model_checkpoint_path:")),
         _ => false,
     }
+}
+
+/// A description and the weights that it describes, as Hugging Face's
+/// `save_pretrained` writes them into one directory.
+pub(super) fn parts_of_one(names: &[OsString]) -> Option<(String, String)> {
+    const DESCRIPTIONS: [&str; 3] = ["config.json", "adapter_config.json", "trainer_state.json"];
+    const WEIGHTS: [&str; 6] = [
+        "model.safetensors",
+        "pytorch_model.bin",
+        "adapter_model.safetensors",
+        "adapter_model.bin",
+        "model.safetensors.index.json",
+        "pytorch_model.bin.index.json",
+    ];
+    let first = |wanted: &[&str]| {
+        let found = wanted.iter().find(|wanted| names.iter().any(|name| name == *wanted))?;
+        Some((*found).to_owned())
+    };
+    Some((first(&DESCRIPTIONS)?, first(&WEIGHTS)?))
 }
 
 /// The file beside a checkpoint that seals it, by name.

@@ -43,8 +43,10 @@ impl Publishing {
             guard.looked = Some((Instant::now(), began.elapsed()));
             guard.changed = false;
         }
-        let Spots { found: places, gone, flood, links, temporary } = places;
+        let Spots { found: places, gone, flood, links, temporary, flat, unreadable } = places;
         guard.remark(gone, flood);
+        guard.remark_lost(&links, &unreadable);
+        guard.remark_flat(flat);
         self.watch(dir, places.iter().map(|spot| spot.path.as_path()));
         let mut standings = BTreeMap::new();
         let mut open = self.open_ones(&mut guard, &places, (dir, spec, last), &mut standings);
@@ -91,16 +93,27 @@ impl Publishing {
                 ready.push((candidate.step, asked.look.written, candidate));
             }
         }
+        for (step, written, candidate) in &ready {
+            guard.remark_lower(dir, *step, *written, &candidate.name);
+        }
         drop(guard);
         let temporary = temporary.into_iter().map(|relative| {
             let name = local::name_of(Path::new(&relative)).to_owned();
             (relative, Standing::Waits { why: complete::Reason::TemporaryName { name } })
         });
-        let links = links.into_iter().map(|(relative, to)| (relative, Standing::Link { to }));
-        self.look_back(attempt, standings, temporary.chain(links), (is_full, last));
-        ready.sort_by_key(|(step, modified, c)| (c.older, std::cmp::Reverse((*step, *modified))));
+        let links =
+            links.into_iter().map(|(relative, to, is_judged)| (relative, Standing::Link { to, is_judged }));
+        self.look_back(attempt, standings, temporary.chain(links), (is_full, last), quiet);
+        // At the end the one with the highest step, and then what was written
+        // last: steps may begin anew while a program runs.
+        let top = ready.iter().map(|(step, ..)| *step).max().flatten();
+        ready.sort_by_key(|(step, modified, c)| {
+            let first = if last { step.filter(|step| Some(*step) == top) } else { *step };
+            (c.older, std::cmp::Reverse((first, *modified)))
+        });
         ready.into_iter().map(|(_, _, candidate)| candidate).collect()
     }
+
     /// What is to be judged, after a look at each; what needs no judgement is
     /// put among the standings.
     fn open_ones<'a>(
@@ -168,6 +181,47 @@ impl Asked<'_> {
 }
 
 impl Seen {
+    /// Tells of a checkpoint whose files lie where each counts by itself.
+    fn remark_flat(&mut self, flat: Option<(String, String)>) {
+        if let Some((description, weights)) = flat {
+            self.remark_once(format!(
+                "`{description}` and `{weights}` look like parts of one checkpoint, and each file directly in \
+                 $OUTLAST_CHECKPOINT_DIR is one by itself: save into a directory below it, such as `step-100`"
+            ));
+        }
+    }
+
+    /// Tells of what looks like checkpoints and is none that could be stored.
+    fn remark_lost(&mut self, links: &[(String, String, bool)], unreadable: &[String]) {
+        for (relative, to, _) in links.iter().filter(|(.., is_judged)| !is_judged) {
+            let name: String = relative.strip_prefix("@/").unwrap_or(relative).chars().take(200).collect();
+            self.remark_once(format!(
+                "`{name}` is a link that leads to `{to}`, where no checkpoints are looked for: it is not stored. Save \
+                 into $OUTLAST_CHECKPOINT_DIR itself"
+            ));
+        }
+        for name in unreadable.iter().take(NAMES) {
+            let name: String = name.chars().take(200).collect();
+            self.remark_once(format!("`{name}` has a name that is not UTF-8: it is not stored"));
+        }
+    }
+
+    /// Tells once that a save is newer than what is durable and bears a lower
+    /// step: the newest checkpoint of a run is the one with the highest.
+    fn remark_lower(&mut self, dir: &AttemptDir, step: Option<u64>, written: (i64, i64), name: &str) {
+        let Some(step) = step.filter(|_| self.newest.is_some_and(|newest| written > newest)) else { return };
+        let durable = self.durable.iter().map(|(relative, _)| local::path_of(dir, relative));
+        let top = durable.filter_map(|path| complete::step_of(local::name_of(&path))).max();
+        let Some(top) = top.filter(|top| step < *top) else { return };
+        if !std::mem::replace(&mut self.remarked[2], true) {
+            let name: String = name.chars().take(200).collect();
+            self.remarks.push(format!(
+                "the steps went back: checkpoint `{name}` was saved after step {top}. It is kept, and step {top} \
+                 stays the newest checkpoint of the run; `outlast fork RUN@{step}` goes on from this one"
+            ));
+        }
+    }
+
     /// Keeps what people should know of the places, each remark once.
     fn remark(&mut self, gone: bool, flood: Option<usize>) {
         self.flood = flood;

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use artifacts::complete::{Completeness, Judge};
+use artifacts::complete::{Completeness, Judge, Reason};
 
 use super::look::{Look, look};
 use crate::os;
@@ -98,7 +98,12 @@ pub(super) fn take(
     // A writer of now may have written before the last byte was copied.
     let is_written = matches!(os::writers(files.collect()), os::Writers::Writer(_));
     let same = look(path).is_some_and(|now| now.token == before.token);
-    let whole = is_said || !matches!(Judge::default().judge(&copy.path), Completeness::Incomplete { .. });
+    let whole = match Judge::default().judge(&copy.path) {
+        // The other parts of its set were not copied with it.
+        Completeness::Incomplete { why: Reason::WaitsFor { .. } } if before.is_file => true,
+        Completeness::Incomplete { .. } => is_said,
+        _ => true,
+    };
     Ok(if same && whole && !is_written { Taken::Copy(copy) } else { Taken::Changed })
 }
 

@@ -83,6 +83,8 @@ pub(super) fn done(
     // What was saved over it meanwhile is looked at as it is.
     if seen.open.get(relative).is_some_and(|open| open.token == *token) {
         seen.open.remove(relative);
+    } else if let Some(open) = seen.open.get_mut(relative) {
+        open.rewrites = 0;
     }
     if became == Became::Stored {
         seen.stored.insert(relative.clone());

@@ -1,12 +1,13 @@
 //! Where checkpoints appear, and what a look at one tells without reading it.
 
+use std::cell::OnceCell;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use artifacts::complete;
 use lifecycle::RunSpec;
 
-use super::{FILES, NAMES, places, word};
+use super::{FILES, NAMES, beside, places, word};
 use crate::world::layout::AttemptDir;
 
 /// A place where checkpoints appear: a path and how it is told to the store.
@@ -91,14 +92,20 @@ pub(super) struct Spots {
     /// More entries than any training saves: only the newest were taken, and
     /// only what a name or a format says to be a checkpoint counts.
     pub(super) flood: Option<usize>,
-    /// Links and what they name: that is judged where it lies.
-    pub(super) links: Vec<(String, String)>,
+    /// Links and what they name, and whether that is judged where it lies.
+    pub(super) links: Vec<(String, String, bool)>,
+    /// Two files that belong to one checkpoint and lie where each is one.
+    pub(super) flat: Option<(String, String)>,
+    /// Names that are not UTF-8, as they can be read.
+    pub(super) unreadable: Vec<String>,
     /// Names that writers give to what is not finished.
     pub(super) temporary: Vec<String>,
 }
 
 /// Of what is no candidate, so many are shown.
 const SHOWN: usize = 50;
+/// Places that a link may lead to.
+const LINKED: usize = 1_000;
 
 /// Entries counted in one directory.
 const ENTRIES: usize = 2_000_000;
@@ -127,15 +134,38 @@ fn contract_directory(dir: &AttemptDir) -> Spots {
         });
         names = newest(dated.collect());
     }
-    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    let flat = beside::parts_of_one(&names);
+    let mut unreadable = Vec::new();
+    let names = names.into_iter().filter_map(|name| {
+        name.into_string().map_err(|name| unreadable.push(name.to_string_lossy().into_owned())).ok()
+    });
     let spots = names.map(|name| Spot { path: place.join(&name), relative: format!("@/{name}") });
     let found = spots.flat_map(places::within).take(NAMES).collect();
-    Spots { found, flood, ..Spots::default() }
+    Spots { found, flood, flat, unreadable, ..Spots::default() }
+}
+
+/// Where something is judged: below the contract's directory, and each of what
+/// is looked at elsewhere.
+fn real_places(dir: &AttemptDir, elsewhere: &[PathBuf]) -> (Option<PathBuf>, Vec<PathBuf>) {
+    let real = |path: &PathBuf| {
+        let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+        (!is_link).then(|| std::fs::canonicalize(path).ok())?
+    };
+    (std::fs::canonicalize(dir.checkpoints()).ok(), elsewhere.iter().filter_map(real).collect())
+}
+
+/// Whether what a link leads to is looked at by itself. What is not there is
+/// nothing to miss.
+fn is_judged(link: &Path, (contract, elsewhere): &(Option<PathBuf>, Vec<PathBuf>)) -> bool {
+    let Ok(to) = std::fs::canonicalize(link) else { return true };
+    contract.as_ref().is_some_and(|contract| to.starts_with(contract) && to != *contract)
+        || elsewhere.iter().any(|place| to.starts_with(place))
 }
 
 pub(super) fn spots(dir: &AttemptDir, spec: &RunSpec) -> Spots {
     let mut spots = contract_directory(dir);
     let found = &mut spots.found;
+    let in_contract = found.len();
     if !spec.checkpoints.paths.is_empty()
         && let Ok(paths) = artifacts::source::select_entries(&dir.source(), &spec.checkpoints.paths)
     {
@@ -143,6 +173,10 @@ pub(super) fn spots(dir: &AttemptDir, spec: &RunSpec) -> Spots {
             .extend(paths.into_iter().take(NAMES).map(|p| Spot { path: dir.source().join(&p), relative: p }));
     }
     let (links, temporary) = (&mut spots.links, &mut spots.temporary);
+    let places = OnceCell::new();
+    let elsewhere: Vec<PathBuf> =
+        found.iter().skip(in_contract).take(LINKED).map(|spot| spot.path.clone()).collect();
+    let is_judged = |path: &Path| is_judged(path, places.get_or_init(|| real_places(dir, &elsewhere)));
     found.retain(|s| {
         let name = s.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if name == word::DIRECTORY {
@@ -156,7 +190,9 @@ pub(super) fn spots(dir: &AttemptDir, spec: &RunSpec) -> Spots {
         if kind.as_ref().is_ok_and(std::fs::FileType::is_symlink)
             && let Ok(to) = std::fs::read_link(&s.path)
         {
-            links.push((s.relative.clone(), to.to_string_lossy().chars().take(200).collect()));
+            let shown = to.to_string_lossy().chars().take(200).collect();
+            let judged = links.len() >= SHOWN || is_judged(&s.path);
+            links.push((s.relative.clone(), shown, judged));
         }
         kind.is_ok_and(|kind| kind.is_file() || kind.is_dir())
     });

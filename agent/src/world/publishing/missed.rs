@@ -3,6 +3,7 @@
 //! without flooding: nothing is passed over in silence.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use artifacts::complete;
 use proto::v1;
@@ -10,9 +11,12 @@ use proto::v1;
 use super::Publishing;
 use super::seen::{self, Seen};
 use super::standing::{self, Standing};
+use super::verdicts::GRAVE;
 
-/// Unfinished ones that are named at the end.
+/// Unfinished ones that are named, while the program runs and at the end.
 const NAMED: usize = 8;
+/// Saves that went over one before it had rested, and are told then.
+const REWRITES: u32 = 4;
 
 impl Publishing {
     /// Keeps where everything stands after a look, and finds what has gone
@@ -23,6 +27,7 @@ impl Publishing {
         standings: BTreeMap<String, Standing>,
         others: impl Iterator<Item = (String, Standing)>,
         (is_full, last): (bool, bool),
+        quiet: Duration,
     ) {
         let Some(seen) = self.known(attempt) else { return };
         let mut seen = seen::lock(&seen);
@@ -41,6 +46,8 @@ impl Publishing {
         }
         if last {
             seen.tell_unfinished(&standings);
+        } else {
+            seen.tell_refused(&standings, quiet);
         }
         if is_full {
             seen.standings.clear();
@@ -98,6 +105,33 @@ impl Seen {
                     format!("{missed} checkpoints went away before they were durable, the last one `{name}`")
                 }
             });
+        }
+    }
+
+    /// Tells while the program runs, once each, of what does not change any more
+    /// and is not taken, and of what changes too often to be taken.
+    fn tell_refused(&mut self, standings: &BTreeMap<String, Standing>, quiet: Duration) {
+        let long = quiet.saturating_mul(GRAVE);
+        for (path, standing) in standings {
+            let Some(open) = self.open.get_mut(path).filter(|open| !open.is_told) else { continue };
+            let text = match standing {
+                Standing::Waits { why } if open.since.elapsed() >= long => {
+                    format!("is not taken, though it has not changed for {} s: {why}", long.as_secs())
+                }
+                Standing::Rests { why, needed, .. } if open.rewrites >= REWRITES => format!(
+                    "was saved over {} times before it had rested for {} s, and is not taken: {why}. Rename it into \
+                     place, say `outlast-agent ckpt done`, or lower `checkpoints.quiet`",
+                    open.rewrites,
+                    needed.as_secs()
+                ),
+                _ => continue,
+            };
+            open.is_told = true;
+            self.refusals += 1;
+            if self.refusals <= NAMED {
+                let name = path.strip_prefix("@/").unwrap_or(path).chars().take(200).collect::<String>();
+                self.remarks.push(format!("checkpoint `{name}` {text}"));
+            }
         }
     }
 

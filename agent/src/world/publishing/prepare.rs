@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use artifacts::glob::escape;
+use artifacts::source::Skipped;
 use artifacts::{Kind, Selection};
 
 use super::copy::{self, Copy, Taken};
@@ -31,6 +33,8 @@ pub(super) struct Prepared {
     pub(super) still: Option<Still>,
     pub(super) chosen: Chosen,
     pub(super) copy: Option<Copy>,
+    /// What is left out of it.
+    pub(super) left: Skipped,
 }
 
 /// Makes it ready to be sent. The other result: what became of it instead.
@@ -60,10 +64,11 @@ pub(super) fn prepare(
     let from = copy.as_ref().map_or(&path, |copy| &copy.path);
     let now = os::unix_ms();
     let root = copy.as_ref().map_or_else(|| dir.source(), Copy::source_root);
+    let mut left = Vec::new();
     let selection = match (relative.strip_prefix("@/"), seal) {
-        (Some(_), None) => Selection::checkpoint(from, candidate.step, now),
-        (Some(_), Some(seal)) => with_seal(from, seal, candidate, now),
-        (None, seal) => in_source(root, relative, seal, candidate, now),
+        (Some(_), None) => whole(from, candidate, now, &mut left),
+        (Some(_), Some(seal)) => with_seal(from, seal, candidate, now, &mut left),
+        (None, seal) => in_source(root, relative, seal, candidate, now, &mut left),
     };
     let selection = match selection {
         Ok(selection) => selection,
@@ -72,13 +77,27 @@ pub(super) fn prepare(
     };
     let chosen = Chosen { relative: relative.to_owned(), token: token.to_owned(), look };
     let still = Still { verdicts, path, token: token.to_owned(), is_said };
-    Ok(Prepared { selection, still: copy.is_none().then_some(still), chosen, copy })
+    Ok(Prepared { selection, still: copy.is_none().then_some(still), chosen, copy, left })
+}
+
+/// A checkpoint without what cannot travel, which is `left`.
+fn whole(path: &Path, candidate: &Candidate, now: u64, left: &mut Skipped) -> io::Result<Selection> {
+    Selection::checkpoint_leaving(path, candidate.step, now, |path, why| {
+        left.push((path.to_owned(), why));
+        true
+    })
 }
 
 /// A checkpoint with the file beside it that names it: its framework is given
 /// the directory that holds both.
-fn with_seal(path: &Path, seal: &str, candidate: &Candidate, now: u64) -> io::Result<Selection> {
-    let mut selection = Selection::checkpoint(path, candidate.step, now)?;
+fn with_seal(
+    path: &Path,
+    seal: &str,
+    candidate: &Candidate,
+    now: u64,
+    left: &mut Skipped,
+) -> io::Result<Selection> {
+    let mut selection = whole(path, candidate, now, left)?;
     let root = path.parent().ok_or(io::ErrorKind::NotFound)?.to_owned();
     for inside in &mut selection.paths {
         *inside = format!("{}/{inside}", selection.name);
@@ -97,14 +116,16 @@ fn in_source(
     seal: Option<&str>,
     candidate: &Candidate,
     now: u64,
+    left: &mut Skipped,
 ) -> io::Result<Selection> {
     std::fs::symlink_metadata(root.join(relative))?;
-    let mut globs = vec![globset::escape(relative)];
+    let mut globs = vec![escape(relative)];
     globs.extend(seal.map(|seal| match relative.rsplit_once('/') {
-        Some((above, _)) => format!("{}/{seal}", globset::escape(above)),
+        Some((above, _)) => format!("{}/{seal}", escape(above)),
         None => seal.to_owned(),
     }));
-    let paths = artifacts::source::select_globs(&root, &globs).map_err(io::Error::other)?;
+    let (paths, skipped) = artifacts::source::select_results(&root, &globs).map_err(io::Error::other)?;
+    left.extend(skipped);
     Ok(Selection {
         root,
         paths,

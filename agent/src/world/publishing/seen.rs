@@ -18,6 +18,8 @@ use crate::world::layout::AttemptDir;
 
 /// What so many checkpoints were made of is remembered.
 const MOST: usize = 10_000;
+/// Texts told of one attempt's checkpoints.
+const TEXTS: usize = 16;
 
 /// A checkpoint that was seen and is not published.
 pub(super) struct Open {
@@ -37,6 +39,12 @@ pub(super) struct Open {
     shrinks: bool,
     /// It was fit and was saved over before it was published.
     is_again: bool,
+    /// The size of all its files.
+    bytes: u64,
+    /// How often it was saved over while it rested, since it was taken last.
+    pub(super) rewrites: u32,
+    /// That it is not taken was told.
+    pub(super) is_told: bool,
 }
 
 type Files = (usize, (i64, i64));
@@ -81,7 +89,11 @@ pub(super) struct Seen {
     pub(super) newest: Option<(i64, i64)>,
     /// For people, not told yet; and which kinds were told.
     pub(super) remarks: Vec<String>,
-    pub(super) remarked: [bool; 2],
+    pub(super) remarked: [bool; 3],
+    /// Texts that name something by itself, told once each.
+    pub(super) told_texts: BTreeSet<String>,
+    /// How many were told of that are not taken.
+    pub(super) refusals: usize,
     /// Fit ones that went away before they were published.
     pub(super) missed: u64,
     /// Where each one stood at the last look.
@@ -138,6 +150,9 @@ impl Seen {
             return if open.shrinks && !stays { Rest::Shrinks } else { Rest::For(rested) };
         }
         let shrinks = before.is_some_and(|open| fewer(&open.files));
+        // What grows is being written for the first time.
+        let rested = matches!(self.standings.get(relative), Some(Standing::Rests { .. }));
+        let is_rewritten = rested && before.is_some_and(|open| look.bytes <= open.bytes);
         let open = Open {
             token: look.token.clone(),
             since: Instant::now(),
@@ -147,6 +162,9 @@ impl Seen {
             files: look.files,
             shrinks,
             is_again: before.is_some_and(|open| open.is_again || open.was_fit && !shrinks),
+            bytes: look.bytes,
+            rewrites: before.map_or(0, |open| open.rewrites) + u32::from(is_rewritten && !shrinks),
+            is_told: before.is_some_and(|open| open.is_told),
         };
         self.open.insert(relative.to_owned(), open);
         if shrinks { Rest::Shrinks } else { Rest::New }
@@ -156,6 +174,14 @@ impl Seen {
     pub(super) fn is_rewritten(&self, relative: &str, token: &str) -> bool {
         self.known.get(relative).is_some_and(|known| known != token)
             || self.open.get(relative).is_some_and(|open| open.is_again)
+    }
+
+    /// Keeps a text for people, unless it was told already or there were too
+    /// many.
+    pub(super) fn remark_once(&mut self, text: String) {
+        if self.told_texts.len() < TEXTS && self.told_texts.insert(text.clone()) {
+            self.remarks.push(text);
+        }
     }
 
     /// Copies in the contract's own directory.

@@ -44,6 +44,8 @@ pub(super) enum Standing {
     Link {
         /// What it names.
         to: String,
+        /// That lies where checkpoints are looked for, or is not there.
+        is_judged: bool,
     },
 }
 
@@ -66,7 +68,12 @@ impl Standing {
             Self::Beside => {
                 ("beside", "it belongs to the checkpoints beside it and is none itself".to_owned())
             }
-            Self::Link { to } => ("link", format!("leads to `{to}`, which is judged by itself")),
+            Self::Link { to, is_judged: true } => {
+                ("link", format!("leads to `{to}`, which is judged by itself"))
+            }
+            Self::Link { to, is_judged: false } => {
+                ("link", format!("leads to `{to}`, where nothing is looked for: it is not stored"))
+            }
         };
         let name = relative.strip_prefix("@/").unwrap_or(relative);
         v1::CheckpointStanding { name: name.to_owned(), state: state.to_owned(), why }

@@ -335,6 +335,7 @@ fn links_and_temporary_names_are_explained() {
     place.until_ready("epoch=1-step=9.json");
     assert_eq!(place.said("last.ckpt").1, "leads to `epoch=1-step=9.json`, which is judged by itself");
     assert_eq!(place.said("step-10.tmp").1, "`step-10.tmp` is a temporary name");
+    assert_eq!(place.publishing.remarks("a"), [""; 0]);
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Verdicts {
                 }
                 match end {
                     End::Not | End::Orderly if rested >= needed => Standing::Ready { by: "its rest" },
-                    End::Orderly if !grave => Standing::Ready { by: "its rest" },
+                    End::Orderly if why.ends_with_its_program() => Standing::Ready { by: "its rest" },
                     End::Died { .. } if facts.rested_before_death(needed) => {
                         Standing::Ready { by: "its rest" }
                     }

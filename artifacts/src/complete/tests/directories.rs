@@ -46,6 +46,53 @@ fn hugging_face() {
 }
 
 #[test]
+fn weights_in_parts_are_not_whole_before_all_parts_are_there() {
+    let dir = Dir::new();
+    for (ending, bytes) in [("safetensors", tensors(&noise(500))), ("bin", noise(500))] {
+        let name = |at: u64| format!("model-0000{at}-of-00003.{ending}");
+        let place = format!("step-{}", ending.len());
+        let put = |at: u64| dir.put(&format!("{place}/deeper/{}", name(at)), &bytes);
+        put(1);
+        dir.incomplete(&place, &format!("`deeper/{}`", name(2)));
+        put(3);
+        dir.incomplete(&place, &name(2));
+        put(2);
+        assert!(is_open(&dir.judge(&place)), "what is saved beside them, nobody knows");
+        // By itself a part is none, and no less so where it is the first.
+        let whole = dir.file(&name(1), &bytes);
+        assert!(
+            matches!(&whole, Completeness::Incomplete { why } if why.to_string().contains("one part of 3"))
+        );
+        dir.put(&name(2), &bytes);
+        dir.put(&name(3), &bytes);
+        assert!(!torn_file(&dir.judge(&name(1))));
+    }
+    // Numbers from 0 on, and an index that names more.
+    dir.put("s/w-00000-of-00001.bin", "x");
+    assert!(is_open(&dir.judge("s")));
+    dir.put("s/w.bin.index.json", r#"{"weight_map": {"a": "w-00000-of-00001.bin", "b": "other.bin"}}"#);
+    dir.incomplete("s", "`other.bin`, which `w.bin.index.json` names");
+    dir.put("s/w.bin.index.json", r#"{"of": "another kind"}"#);
+    assert!(is_open(&dir.judge("s")));
+}
+
+#[test]
+fn text_that_is_odd_beside_weights_is_a_doubt_and_no_refusal() {
+    let dir = Dir::new();
+    for (name, text) in [("vocab.json", ""), ("config.json", "{\"a\": 1,}"), ("x.json", "{\"a\": ")] {
+        dir.put("step-1/model.safetensors", tensors(&noise(500)));
+        dir.put(&format!("step-1/{name}"), text);
+        let judged = dir.judge("step-1");
+        let Completeness::Unknown { why } = &judged else { panic!("{name}: {judged:?}") };
+        assert!(why.to_string().contains(name) && why.is_grave() && why.ends_with_its_program(), "{why}");
+        dir.remove(&format!("step-1/{name}"));
+    }
+    // Where there is nothing else, it is the checkpoint.
+    dir.put("step-2/state.json", "{\"a\": ");
+    dir.incomplete("step-2", "state.json");
+}
+
+#[test]
 fn distributed_checkpoints() {
     let dir = Dir::new();
     for rank in 0..2 {

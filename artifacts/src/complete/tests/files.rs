@@ -102,6 +102,23 @@ fn json_as_python_writes_it() {
     }
 }
 
+#[test]
+fn json_as_people_write_it() {
+    let dir = Dir::new();
+    for text in [
+        "\u{feff}{\"a\": 1}",
+        "// of the run\n{\"a\": 1, // one\n \"b\": \"http://x/*\"}",
+        "{/* two\n lines, * and / */ \"a\": /**/ NaN}",
+        "{} // at the end",
+    ] {
+        assert_eq!(dir.file("a.json", text), complete("json"), "{text}");
+    }
+    for bad in ["\u{feff}", "\u{feff}{", "{} / {}", "{\"a\": 1 /}", "{\"a\": /* 1}", "// {}", "{\"a\" /x 1}"]
+    {
+        assert!(torn_file(&dir.file("a.json", bad)), "{bad}");
+    }
+}
+
 fn npy(header: &str, data: usize) -> Vec<u8> {
     let header = format!("{header}\n");
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &vec![1; data]]
@@ -141,6 +158,60 @@ fn compressed_dumps_have_an_end_and_a_checksum() {
     let mut flipped = include_bytes!("../pickle/recorded/gzip.joblib").to_vec();
     flipped[200] ^= 1;
     assert!(torn_file(&dir.file("a.joblib", flipped)));
+}
+
+/// A member of a tar archive with so many bytes.
+fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+    header[148..156].fill(b' ');
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let pad = bytes.len().next_multiple_of(512) - bytes.len();
+    [&header, bytes, &vec![0; pad]].concat()
+}
+
+#[test]
+fn what_says_where_its_parts_end_is_walked() {
+    let dir = Dir::new();
+    // As Python's bz2 writes it.
+    let bzip2 = b"BZh91AY&SY\x0f\xf4\xc9\xdc\0\0J\x91\x04\0\0$J\0\x02\x0aTf\x06h5\x16\"\xfa,E\xa4\\.\xe4\x8ap\xa1 \x1f\xe9\x93\xb8";
+    let mut zstd = vec![0; 4_096];
+    let length = zstd_safe::compress(&mut zstd[..], &noise(2_000), 3).unwrap();
+    zstd.truncate(length);
+    // A block that is not packed, one that says it is, and a sum of all.
+    let mut lz4 = b"\x04\x22\x4d\x18\x64\x40\xa7".to_vec();
+    lz4.extend([&(0x8000_0000_u32 + 100).to_le_bytes()[..], &noise(100)].concat());
+    lz4.extend([&50_u32.to_le_bytes()[..], &noise(50), &[0; 4], &[7; 4]].concat());
+    let tar = [member("a", &noise(700)), member("b", b""), vec![0; 512]].concat();
+    for (name, bytes, format) in [
+        ("a.joblib", &bzip2[..], Some("bzip2")),
+        ("a.zst", &zstd, Some("zstd")),
+        ("a.joblib", &lz4, Some("lz4")),
+        ("a.tar", &tar, None),
+    ] {
+        match format {
+            Some(format) => assert_eq!(dir.file(name, bytes), complete(format)),
+            None => is_doubtful(&dir.file(name, bytes), "no checksums"),
+        }
+        for cut in 265..bytes.len() {
+            assert!(torn_file(&dir.file(name, &bytes[..cut])), "{name} {cut}");
+        }
+        for cut in (12..bytes.len().min(265)).filter(|_| format.is_some()) {
+            assert!(torn_file(&dir.file(name, &bytes[..cut])), "{name} {cut}");
+        }
+    }
+    // Several after another, and one that is no frame.
+    let skipped = [&0x184d_2a53_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), b"xyz"].concat();
+    assert_eq!(dir.file("a.zst", [&zstd[..], &skipped, &zstd].concat()), complete("zstd"));
+    assert!(torn_file(&dir.file("a.zst", [&zstd[..], &skipped[..9]].concat())));
+    assert!(torn_file(&dir.file("a.zst", [&zstd[..], b"something"].concat())));
+    let mut other = tar.clone();
+    other[124] = b'7';
+    assert!(torn_file(&dir.file("a.tar", other)));
 }
 
 #[test]

@@ -159,3 +159,33 @@ fn a_rest_without_end_is_no_panic() {
     place.end(r#"{"kind":"signal","signal":9,"core":false}"#);
     assert_eq!(place.ready(true), [""; 0]);
 }
+
+#[tokio::test]
+async fn what_cannot_travel_is_left_out_of_a_checkpoint_and_named() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let place = Place::new();
+    place.put("step-3/DONE.json", "{}");
+    place.put("step-3/weights", "weights");
+    let dir = place.dir.checkpoints().join("step-3");
+    std::os::unix::fs::symlink("/data/base", dir.join("base")).unwrap();
+    std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
+    std::fs::write(dir.join(std::ffi::OsString::from_vec(b"\xff.txt".to_vec())), "x").unwrap();
+
+    word::say(&dir, Some(3), |name| (name == "OUTLAST_CHECKPOINT_DIR").then(|| place.dir.checkpoints()))
+        .unwrap();
+    place.until_ready("step-3");
+    let books = books(|| ());
+    let gateway: SharedGateway = books.clone();
+    let found = place.publishing.candidates(&place.dir, "a", &place.spec, false);
+    let outcome = place.publishing.checkpoint(&place.dir, &work(), &place.spec, &found[0], &gateway).await;
+    let Published::Durable { key, .. } = outcome else { panic!("{outcome:?}") };
+    let (dest, _) = restored(&books, &key).await;
+    let to = dest.path().join("to");
+    assert_eq!(files(&to), [to.join("DONE.json"), to.join("weights")]);
+    let told = place.publishing.remarks("a");
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert!(told.starts_with("checkpoint `step-3`, and each like it, is stored without `"), "{told}");
+    for part in ["`base`, which is a link to an absolute path", "`socket`", "not UTF-8"] {
+        assert!(told.contains(part), "{told}");
+    }
+}

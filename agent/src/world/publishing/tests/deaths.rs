@@ -151,3 +151,98 @@ fn a_command_that_is_configured_is_asked() {
     place.put("step-2.pt", "PK\x03\x04 ");
     assert_eq!(place.ready(false), ["step-1"]);
 }
+
+#[test]
+fn at_the_end_what_was_saved_last_comes_first_and_steps_that_go_back_are_told() {
+    let place = Place::new();
+    let begin = std::time::SystemTime::now();
+    let put = |name: &str, age: u64| {
+        let path = place.put(name, "{}");
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(begin + Duration::from_secs(age)).unwrap();
+    };
+    put("step-50.json", 1);
+    place.publish("step-50.json", true);
+    for (name, age) in [("step-49.json", 0), ("phase2-step-2.json", 3), ("phase2-step-3.json", 2)] {
+        put(name, age);
+    }
+    place.end(DONE);
+    assert_eq!(place.ready(true), ["step-49.json", "phase2-step-2.json", "phase2-step-3.json"]);
+    let told = place.publishing.remarks("a");
+    let back = told.iter().filter(|text| text.starts_with("the steps went back")).collect::<Vec<_>>();
+    let [back] = back[..] else { panic!("one remark, not {told:?}") };
+    assert!(back.contains("phase2-step-") && back.contains("step 50 stays the newest"), "{back}");
+}
+
+#[test]
+fn what_is_not_taken_is_told_while_the_program_runs_and_once() {
+    let mut place = Place::new();
+    place.spec.checkpoints.quiet_seconds = 0;
+    place.put("step-1/model-00001-of-00002.bin", "half of the weights");
+    place.put("step-2.npz", "no archive");
+    for _ in 0..3 {
+        place.ready(false);
+    }
+    let told = place.publishing.remarks("a");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("checkpoint `step-1` is not taken, though it has not changed"), "{told:?}");
+    assert!(told[0].contains("`model-00002-of-00002.bin`") && told[1].contains("`step-2.npz`"), "{told:?}");
+}
+
+#[test]
+fn what_is_saved_over_too_often_to_be_taken_is_told_once_and_what_grows_is_not() {
+    let place = Place::new();
+    for save in 0..9_usize {
+        // Never the same size, so that no two saves look alike.
+        place.put("last.bin", vec![7; 5_000 - save]);
+        place.put("growing.bin", vec![7; 5_000 + save]);
+        assert_eq!(place.ready(false), [""; 0]);
+    }
+    let told = place.publishing.remarks("a");
+    let [told] = &told[..] else { panic!("one remark, not {told:?}") };
+    assert!(told.starts_with("checkpoint `last.bin` was saved over 4 times before"), "{told}");
+    assert!(told.contains("`checkpoints.quiet`"), "{told}");
+}
+
+#[test]
+fn what_looks_like_a_checkpoint_and_cannot_be_stored_is_told_at_once() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let place = Place::new();
+    let far = tempfile::tempdir().unwrap();
+    std::fs::write(far.path().join("x.npz"), "weights").unwrap();
+    let link = |to: &Path, name: &str| {
+        std::os::unix::fs::symlink(to, place.dir.checkpoints().join(name)).unwrap();
+    };
+    link(&far.path().join("x.npz"), "step-1.npz");
+    link(far.path(), "step-2");
+    link(Path::new("/nowhere/at/all"), "latest");
+    let odd = std::ffi::OsString::from_vec(b"step-4\xff.npz".to_vec());
+    std::fs::write(place.dir.checkpoints().join(odd), "weights").unwrap();
+    place.ready(false);
+    place.ready(false);
+    let mut told = place.publishing.remarks("a");
+    told.sort();
+    let [first, second, odd] = &told[..] else { panic!("{told:?}") };
+    assert!(
+        first.starts_with("`step-1.npz` is a link that leads to `/") && second.contains("`step-2`"),
+        "{told:?}"
+    );
+    assert_eq!(odd, "`step-4\u{fffd}.npz` has a name that is not UTF-8: it is not stored");
+    assert!(place.said("step-2").1.ends_with("it is not stored"));
+}
+
+#[test]
+fn parts_of_one_checkpoint_that_lie_each_by_itself_are_told() {
+    let place = Place::new();
+    place.put("step-1/config.json", "{}");
+    place.put("step-1/model.safetensors", "w");
+    place.put("config.json", "{}");
+    place.ready(false);
+    assert_eq!(place.publishing.remarks("a"), [""; 0]);
+    place.put("model.safetensors", "w");
+    place.ready(false);
+    place.ready(false);
+    let told = place.publishing.remarks("a");
+    let [told] = &told[..] else { panic!("one remark, not {told:?}") };
+    assert!(told.starts_with("`config.json` and `model.safetensors` look like parts of one"), "{told}");
+}
