@@ -3,26 +3,24 @@
 //! the current one and its run has not ended. And the step before a new bind:
 //! what the old machine stored and nobody heard of is found and committed.
 
-use std::collections::BTreeMap;
-
 use artifacts::key::ObjectClass;
 use artifacts::manifest::{Description, ManifestError};
 use artifacts::restore::RestoreError;
 use artifacts::{Digest, Kind as TreeKind, ObjectKey};
 use lifecycle::{AttemptId, CheckpointState, Generation, RunId};
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use crate::core::{Changes, Core, CoreError};
 use crate::model::{Attempt, Checkpoint, ManifestRef, Run, Versioned};
 
+mod rest;
+mod stored;
 mod told;
 
+pub(crate) use rest::reliable;
+pub(crate) use stored::{Unfit, absent, added, check_stored};
 pub use told::chunk_rows;
 pub(crate) use told::{Opened, Told, chunks, opened, packs};
-
-/// Packs of which a commit asks at once.
-const ASKED_AT_ONCE: usize = 32;
 
 /// What became of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +31,9 @@ pub enum Outcome {
     Superseded(Generation),
     /// It is not what it claims to be.
     Refused(String),
+    /// What it rests on is not in the store any more: published again it rests
+    /// on something else.
+    Again(String),
 }
 
 /// Commits a stored manifest of an attempt.
@@ -55,10 +56,17 @@ pub async fn commit(
     if key.scope() != row.body.run.to_string() || key.generation() != Some(generation.as_u64()) {
         return Ok(Outcome::Refused("the key is not of this run and generation".into()));
     }
+    // Machines put without asking: another store in its place takes everything.
+    core.objects.is_own().await?;
     let mut looked = crate::retain::looking(core).await?;
-    let (tree, found) = match check_stored(core, &key, &manifest.digest).await? {
+    let tree = match check_stored(core, &key, &manifest.digest).await? {
         Ok(checked) => checked,
-        Err(why) => return Ok(Outcome::Refused(why)),
+        Err(unfit) => {
+            let why = unfit.to_string();
+            let Unfit::Lacks(packs) = unfit else { return Ok(Outcome::Refused(why)) };
+            rest::forget(core, &packs).await?;
+            return Ok(Outcome::Again(why));
+        }
     };
     for _ in 0..8 {
         let run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
@@ -74,7 +82,8 @@ pub async fn commit(
         if known.is_some() {
             return Ok(Outcome::Durable);
         }
-        let changes = changes_for(core, run, &row.body, manifest, &tree);
+        let new_bytes = added(core, run.body.head.as_ref(), &key, &tree.packs).await?;
+        let changes = changes_for(core, run, &row.body, manifest, (&tree, new_bytes));
         let changes = match crate::retain::naming(core, changes, &tree.packs, &mut looked).await? {
             Ok(changes) => changes,
             // Not the checkpoint's fault: published again it refers to others.
@@ -84,7 +93,9 @@ pub async fn commit(
             }
         };
         if core.commit(changes).await? {
-            found.iter().for_each(|(pack, size)| core.known.pack(pack, size.unwrap_or(0)));
+            let now = core.clock.mono_ms();
+            let packs = tree.packs.iter().filter_map(|pack| pack.parse().ok());
+            packs.for_each(|pack| core.known.named(&pack, now));
             return Ok(Outcome::Durable);
         }
     }
@@ -100,78 +111,6 @@ fn fenced(run: &Run, attempt: AttemptId, generation: Generation) -> Option<Outco
         .then_some(Outcome::Superseded(run.generation))
 }
 
-/// What is told of the manifest as stored, if it and every pack it names are there in full;
-/// and the packs of which the store was asked.
-pub(crate) async fn check_stored(
-    core: &Core,
-    key: &ObjectKey,
-    digest: &str,
-) -> Result<Result<(Told, BTreeMap<ObjectKey, Option<u64>>), String>, CoreError> {
-    let Some(size) = core.objects.size(key).await? else {
-        return Ok(Err("the manifest is not in the store".into()));
-    };
-    if size > artifacts::manifest::MAX_BYTES {
-        return Ok(Err("the manifest is too large".into()));
-    }
-    let bytes = core.objects.get(key, 0, size).await?;
-    if Digest::of(&bytes).to_string() != digest {
-        return Ok(Err("the manifest's digest differs".into()));
-    }
-    let tree = match Description::parse(&bytes) {
-        Ok(tree) => tree,
-        // Not refused for good: it counts once this program was upgraded.
-        Err(error) if is_later(&error) => return Err(CoreError::Impossible(format!("{key}: {error}"))),
-        Err(error) => return Ok(Err(format!("the manifest does not parse: {error}"))),
-    };
-    let mut needed = tree.ends();
-    let told = match told::told(core, key, tree) {
-        Ok(told) => told,
-        // The same, of what is within a sealed one.
-        Err(error) if is_passing(&error) => return Err(CoreError::Impossible(error.to_string())),
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    // Of the others an earlier commit has found that they are there.
-    needed.retain(|pack, end| core.known.size_of(pack).is_none_or(|size| size < *end));
-    let found = sizes(core, needed.keys()).await?;
-    for (pack, end) in needed {
-        match found.get(&pack).copied().flatten() {
-            Some(size) if size >= end => {}
-            Some(size) => return Ok(Err(format!("pack {pack} has {size} of {end} bytes"))),
-            None => return Ok(Err(format!("pack {pack} is missing"))),
-        }
-    }
-    Ok(Ok((told, found)))
-}
-
-/// One of these packs that the store does not have, whatever is known of it.
-pub(crate) async fn absent(core: &Core, packs: &[String]) -> Result<Option<String>, CoreError> {
-    let keys: Vec<ObjectKey> = packs.iter().filter_map(|pack| pack.parse().ok()).collect();
-    let found = sizes(core, keys.iter()).await?;
-    Ok(found.into_iter().find(|(_, size)| size.is_none()).map(|(pack, _)| pack.to_string()))
-}
-
-/// The sizes of packs, asked for side by side: there may be thousands.
-async fn sizes(
-    core: &Core,
-    packs: impl Iterator<Item = &ObjectKey>,
-) -> Result<BTreeMap<ObjectKey, Option<u64>>, CoreError> {
-    let mut waiting = packs.cloned();
-    let mut asking = JoinSet::new();
-    let mut found = BTreeMap::new();
-    loop {
-        for pack in waiting.by_ref().take(ASKED_AT_ONCE - asking.len()) {
-            let objects = core.objects.clone();
-            asking.spawn(async move {
-                let size = objects.size(&pack).await;
-                (pack, size)
-            });
-        }
-        let Some(answer) = asking.join_next().await else { return Ok(found) };
-        let (pack, size) = answer.map_err(|_| CoreError::Impossible("a question was dropped".into()))?;
-        found.insert(pack, size?);
-    }
-}
-
 /// Whether a manifest is a later version's.
 pub(crate) const fn is_later(error: &ManifestError) -> bool {
     matches!(error, ManifestError::Version(_) | ManifestError::Codec(_))
@@ -182,7 +121,7 @@ fn changes_for(
     mut run: Versioned<Run>,
     attempt: &Attempt,
     manifest: &ManifestRef,
-    tree: &Told,
+    (tree, new_bytes): (&Told, u64),
 ) -> Changes {
     let reference = ManifestRef { step: tree.step, ..manifest.clone() };
     let run_id = run.body.id;
@@ -204,8 +143,12 @@ fn changes_for(
         }
         run.body.produced_step = run.body.produced_step.max(reference.step);
         let whose = (run_id, attempt.id, attempt.generation);
-        changes =
-            changes.put(&Versioned::new(tree.committed(reference.clone(), whose, core.clock.wall_ms())));
+        changes = changes.put(&Versioned::new(tree.committed(
+            reference.clone(),
+            whose,
+            core.clock.wall_ms(),
+            new_bytes,
+        )));
         "durable"
     };
     changes.0.chunks.clone_from(&tree.chunks);
@@ -240,6 +183,7 @@ async fn note_stray(
         status: CheckpointState::Committed,
         name: tree.name.clone(),
         bytes: tree.bytes,
+        new_bytes: 0,
         committed_ms: core.clock.wall_ms(),
         stray: true,
         packs: tree.packs.clone(),
@@ -394,6 +338,40 @@ pub async fn condemn(
             Some(row.body.run),
             json!({"detail": detail}),
         );
+        if core.commit(changes).await? {
+            return Ok(());
+        }
+    }
+    Err(CoreError::Contended)
+}
+
+/// Takes a condemnation back: all of the checkpoint was read and is right. What
+/// was damaged was brought back, or it was the way from the store that lied. A
+/// pin was lost with it.
+///
+/// # Errors
+/// Where the store fails, or its objects are being deleted.
+pub async fn reinstate(core: &Core, actor: &str, key: &str) -> Result<(), CoreError> {
+    let mut looked = crate::retain::looking(core).await?;
+    for _ in 0..8 {
+        let Some(mut row) = core.load::<Checkpoint>(key).await? else { return Ok(()) };
+        let Ok(next) = row.body.status.apply(lifecycle::CheckpointEvent::Reinstate) else { return Ok(()) };
+        row.body.status = next;
+        row.body.trouble.clear();
+        let mut run: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
+        let mut changes = Changes::default();
+        let (reference, head) = (&row.body.manifest, run.body.head.as_ref());
+        if !row.body.stray && head.is_none_or(|head| reference.step > head.step) {
+            run.body.head = Some(reference.clone());
+            run.body.head_bytes = row.body.bytes;
+            changes = changes.put(&run);
+        }
+        let named: Vec<String> = row.body.packs.iter().cloned().chain([key.to_owned()]).collect();
+        let Ok(changes) = crate::retain::naming(core, changes, &named, &mut looked).await? else {
+            return Err(CoreError::Impossible("its objects are being deleted".into()));
+        };
+        let detail = json!({"step": row.body.manifest.step});
+        let changes = changes.put(&row).note(core, actor, "reinstated", key, Some(row.body.run), detail);
         if core.commit(changes).await? {
             return Ok(());
         }

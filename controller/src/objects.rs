@@ -150,7 +150,7 @@ pub async fn open(
         },
     };
     let store: Arc<dyn Store> = match &chosen {
-        Chosen::Local(dir) => {
+        Chosen::Local(dir, _) => {
             match &known {
                 // Before anything is made in a directory that may be the wrong one.
                 Some(mark) if !dir.join(mark.as_str()).is_file() => {
@@ -161,7 +161,7 @@ pub async fn open(
                 }
                 _ => {}
             }
-            Arc::new(FsStore::open(dir)?)
+            Arc::new(directory(dir, known.is_some())?)
         }
         Chosen::Remote(store) => Arc::new(store.clone()),
     };
@@ -185,17 +185,30 @@ pub async fn open(
     Ok(Arc::new(OwnStore::new(store, mark, &now)))
 }
 
-/// Whether the store has this mark; one that cannot be asked has not.
+/// The store in a directory. One that was in use and cannot be written to now
+/// is read all the same: what it holds is wanted most while its disk dies.
+fn directory(dir: &Path, in_use: bool) -> Result<FsStore, StoreError> {
+    match FsStore::open(dir) {
+        Err(error) if in_use => {
+            let (what, cure) = local_problem(&error, dir);
+            tracing::error!(what, cure, "the store of objects cannot be written to: it is only read");
+            Ok(FsStore::to_read(dir))
+        }
+        other => other,
+    }
+}
+
 /// Whether objects lie in a directory of this computer alone. What cannot be
 /// read is told where the store is opened.
 #[must_use]
 pub fn is_local(home: &Path, env: Env<'_>) -> bool {
-    matches!(choose(home, env), Ok(Chosen::Local(_)))
+    matches!(choose(home, env), Ok(Chosen::Local(..)))
 }
 
+/// Whether the store has this mark; one that cannot be asked has not.
 async fn holds(chosen: &Chosen, mark: &ObjectKey) -> bool {
     match chosen {
-        Chosen::Local(dir) => dir.join(mark.as_str()).is_file(),
+        Chosen::Local(dir, _) => dir.join(mark.as_str()).is_file(),
         Chosen::Remote(store) => {
             let store = store.with_patience(Patience::of_a_person());
             matches!(store.size(mark).await, Ok(Some(_)))
@@ -228,6 +241,8 @@ pub struct Diagnosis {
     pub store: String,
     /// What is wrong and what to do about it; nothing if it is well.
     pub problem: Option<(String, String)>,
+    /// What will soon be wrong.
+    pub warning: Option<(String, String)>,
 }
 
 /// Tries the store out as if for the first time, and looks whether it is the
@@ -238,12 +253,15 @@ pub async fn diagnose(home: &Path, env: Env<'_>, now_ms: NowMs<'_>) -> Diagnosis
         Err(error) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             let what = format!("{error}{}", cause.unwrap_or_default());
-            let cure = format!("correct {}", home.join(FILE).display());
-            return Diagnosis { store: home.join(FILE).display().to_string(), problem: Some((what, cure)) };
+            let store = home.join(FILE).display().to_string();
+            // It is told beside the file's name.
+            let what = what.strip_prefix(&store).map_or(&*what, |rest| rest.trim_start_matches([':', ' ']));
+            let problem = Some((what.to_owned(), format!("correct {store}")));
+            return Diagnosis { store, problem, warning: None };
         }
     };
     let named = match &chosen {
-        Chosen::Local(dir) => dir.display().to_string(),
+        Chosen::Local(dir, _) => dir.display().to_string(),
         Chosen::Remote(store) => store.named().to_owned(),
     };
     let problem = match is_ours(home, &chosen).await {
@@ -253,12 +271,44 @@ pub async fn diagnose(home: &Path, env: Env<'_>, now_ms: NowMs<'_>) -> Diagnosis
                 let store = store.with_patience(Patience::of_a_person());
                 try_out(&store, now_ms).await.err().map(|error| told(&error))
             }
-            Chosen::Local(dir) => {
+            Chosen::Local(dir, _) => {
                 try_directory(home, dir).await.err().map(|error| local_problem(&error, dir))
             }
         },
     };
-    Diagnosis { store: named, problem }
+    let (mut problem, mut warning) = (problem, None);
+    if let (Chosen::Local(dir, _), None) = (&chosen, &problem) {
+        match scarce(FsStore::room(dir), dir) {
+            Some((Scarce::Soon, told)) => warning = Some(told),
+            Some((Scarce::Now, told)) => problem = Some(told),
+            None => {}
+        }
+    }
+    Diagnosis { store: named, problem, warning }
+}
+
+/// Room below which a few checkpoints more do not fit, and below which hardly
+/// one pack does.
+const LITTLE: u64 = 256 << 20;
+const HARDLY_ANY: u64 = 16 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scarce {
+    Soon,
+    Now,
+}
+
+/// Whether a directory's disk is nearly full, and what to do about it.
+fn scarce(room: Option<u64>, dir: &Path) -> Option<(Scarce, (String, String))> {
+    let room = room.filter(|room| *room < LITTLE)?;
+    let how = if room < HARDLY_ANY { Scarce::Now } else { Scarce::Soon };
+    let what = format!("its disk is nearly full: {} MiB are free", room >> 20);
+    let dir = dir.display();
+    let cure = format!(
+        "free space on the disk that holds {dir}; `outlast tidy --dry-run` shows what checkpoints take, and what \
+         machines save waits until there is room"
+    );
+    Some((how, (what, cure)))
 }
 
 fn told(error: &ObjectsError) -> (String, String) {
@@ -279,10 +329,10 @@ async fn is_ours(home: &Path, chosen: &Chosen) -> Result<(), ObjectsError> {
     match past(home, &now, false)? {
         Past::None | Past::Same(None) => Ok(()),
         Past::Same(Some(mark)) => match chosen {
-            Chosen::Local(dir) if !dir.join(mark.as_str()).is_file() => {
+            Chosen::Local(dir, _) if !dir.join(mark.as_str()).is_file() => {
                 Err(foreign(&dir.display().to_string(), &mark))
             }
-            Chosen::Local(_) => Ok(()),
+            Chosen::Local(..) => Ok(()),
             Chosen::Remote(store) => {
                 let store = store.with_patience(Patience::of_a_person());
                 // What cannot be asked is told by the trial.

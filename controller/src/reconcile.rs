@@ -84,7 +84,11 @@ pub async fn snapshot(core: &Core) -> Result<Snapshot, CoreError> {
 /// Whether a provider was asked about a machine too short ago for this action,
 /// so that one that says no is not asked in a loop.
 fn is_early(core: &Core, machine: MachineId, action: &Action) -> bool {
-    let Again::After(pause_ms) = action.promise().again else { return false };
+    let pause_ms = match action.promise().again {
+        Again::After(ms) => ms,
+        Again::Backoff => core.ends_again_ms(machine),
+        _ => return false,
+    };
     core.observe(machine).asked_ms_ago.is_some_and(|ms| ms < pause_ms)
 }
 

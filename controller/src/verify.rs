@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use artifacts::ObjectKey;
 use artifacts::restore::RestoreError;
-use lifecycle::RunId;
+use lifecycle::{CheckpointState, RunId};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ pub struct Ask {
     pub what: Vec<String>,
     /// How much of each, 1 to 100 percent.
     pub percent: u32,
+    /// Those too that are condemned: they count again if all of them is right.
+    pub condemned: bool,
     /// Nobody waits: slowly, and not more than a day's share.
     pub slowly: bool,
     /// Who asked.
@@ -237,16 +239,15 @@ async fn daily(core: &Core) -> Result<(), CoreError> {
         return Ok(());
     }
     let what = rows.into_iter().map(|c| c.manifest.key).collect();
-    core.verify.ask(Ask { what, percent: SAMPLE, slowly: true, actor: SELF.into() });
+    core.verify.ask(Ask { what, percent: SAMPLE, condemned: false, slowly: true, actor: SELF.into() });
     Ok(())
 }
 
 async fn perform(core: &Core, id: u64, ask: &Ask) -> Result<(), CoreError> {
     let mut rows = Vec::new();
+    let is_asked = |c: &Checkpoint| c.status.is_durable() || ask.condemned && is_condemned(c);
     for key in &ask.what {
-        rows.extend(
-            core.load::<Checkpoint>(key).await?.map(|row| row.body).filter(|c| c.status.is_durable()),
-        );
+        rows.extend(core.load::<Checkpoint>(key).await?.map(|row| row.body).filter(is_asked));
     }
     let share =
         |bytes: u64| bytes / 100 * u64::from(ask.percent) + bytes % 100 * u64::from(ask.percent) / 100;
@@ -272,8 +273,15 @@ async fn perform(core: &Core, id: u64, ask: &Ask) -> Result<(), CoreError> {
         };
         let verdict = match look.at(core, &row, told).await {
             Ok(()) => {
-                good(core, &row.manifest.key, ask.percent).await?;
+                let key = &row.manifest.key;
+                good(core, key, ask.percent).await?;
+                if is_condemned(&row) && ask.percent >= 100 {
+                    durable::reinstate(core, &ask.actor, key).await?;
+                }
                 Verdict::Good
+            }
+            Err(error) if is_condemned(&row) && !durable::is_passing(&error) => {
+                Verdict::Bad(error.to_string())
             }
             Err(error) => judge(core, &row, &error, &ask.actor).await?,
         };
@@ -291,6 +299,11 @@ async fn perform(core: &Core, id: u64, ask: &Ask) -> Result<(), CoreError> {
     let noted = Changes::default().note(core, &ask.actor, "verified", "artifacts", None, detail);
     core.commit_quietly(noted).await?;
     Ok(())
+}
+
+/// Whether it was found damaged before.
+pub(crate) fn is_condemned(row: &Checkpoint) -> bool {
+    row.status == CheckpointState::Corrupt
 }
 
 async fn good(core: &Core, key: &str, percent: u32) -> Result<(), CoreError> {

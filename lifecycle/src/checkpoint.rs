@@ -5,7 +5,7 @@
 //! DISCOVERED -> HASHED -> UPLOADING -> UPLOADED -> COMMITTED <-> PINNED
 //!                                                      |
 //!                                                      +-> UNLINKED -> DELETED
-//!                                                      +-> CORRUPT
+//!                                                      +-> CORRUPT -> COMMITTED
 //! ```
 //!
 //! UPLOADED is *stored* (the manifest is in the store); COMMITTED is *durable*
@@ -61,6 +61,8 @@ pub enum CheckpointEvent {
     Delete,
     /// Verification failed.
     Condemn,
+    /// All of it was read again and was right after all.
+    Reinstate,
 }
 
 impl CheckpointState {
@@ -102,6 +104,7 @@ impl CheckpointState {
             (S::Committed, E::Unlink) => S::Unlinked,
             (S::Unlinked, E::Delete) => S::Deleted,
             (S::Committed | S::Pinned, E::Condemn) => S::Corrupt,
+            (S::Corrupt, E::Reinstate) => S::Committed,
             _ => {
                 let event = match event {
                     E::Hash => "hash",
@@ -113,8 +116,9 @@ impl CheckpointState {
                     E::Unlink => "unlink",
                     E::Delete => "delete",
                     E::Condemn => "condemn",
+                    E::Reinstate => "reinstate",
                 };
-                let ended = matches!(self, S::Deleted | S::Corrupt);
+                let ended = matches!(self, S::Deleted);
                 return Err(Refusal::new("checkpoint", self.name(), event, ended));
             }
         };

@@ -55,8 +55,8 @@ pub enum ArtifactsVerb {
         /// Which: RUN (its newest), RUN@STEP or RUN@best
         #[arg(value_name = "RUN[@STEP]")]
         checkpoint: String,
-        /// Where to: a new name, a directory to put it into, or a FILE.tar
-        #[arg(value_name = "DIR|FILE.tar")]
+        /// Where to: a new name, a directory to put it into, a FILE.tar, or - for a tar on stdout
+        #[arg(value_name = "DIR|FILE.tar|-")]
         to: PathBuf,
         /// Open it with the private key in this file, not with the controller's
         #[arg(long, value_name = "FILE")]
@@ -97,6 +97,9 @@ pub struct VerifyArgs {
 pub struct ImportArgs {
     /// The checkpoint: a file or a directory
     pub path: PathBuf,
+    /// Take it although it looks incomplete or holds no file
+    #[arg(long)]
+    pub force: bool,
     /// The beginning of the run's name
     #[arg(long, value_name = "NAME")]
     pub run: String,

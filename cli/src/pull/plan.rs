@@ -1,8 +1,9 @@
 //! Decides for every file of a tree whether it is here already, is fetched, or
-//! stands beside one that a person changed. It only looks; nothing is written.
+//! stands beside one that a person changed. It only looks; nothing is written
+//! but, for a moment, a name that tells whether case counts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -105,6 +106,31 @@ enum Here {
 
 /// Compares a tree with a directory that exists.
 pub(super) fn plan(place: &Path, tree: &Manifest, filter: &Filter, had: &Had) -> io::Result<Plan> {
+    plan_where(place, tree, filter, had, || folds(place))
+}
+
+/// Whether names that differ in case alone are one name here: tried out, since
+/// no system tells it of each directory.
+fn folds(place: &Path) -> bool {
+    let name = format!(".tmp-outlast-{:08x}", fastrand::u32(..));
+    let (small, large) = (place.join(format!("{name}a")), place.join(format!("{name}A")));
+    // Where nothing can be made nothing is fetched either.
+    if File::create_new(&small).is_err() {
+        return true;
+    }
+    let folds = large.symlink_metadata().is_ok();
+    drop(fs::remove_file(&small));
+    folds
+}
+
+/// As [`plan`]; `folds`: whether names that differ in case alone are one.
+pub(super) fn plan_where(
+    place: &Path,
+    tree: &Manifest,
+    filter: &Filter,
+    had: &Had,
+    folds: impl Fn() -> bool,
+) -> io::Result<Plan> {
     let mut plan = Plan { fetch: hollow(tree), conflicts: Vec::new(), files: 0, bytes: 0, there: Vec::new() };
     let mut cases: BTreeMap<String, &str> = BTreeMap::new();
     for entry in tree.entries.iter().filter(|entry| filter.takes(&entry.path)) {
@@ -126,7 +152,8 @@ pub(super) fn plan(place: &Path, tree: &Manifest, filter: &Filter, had: &Had) ->
         }
         // Not all file systems tell such names apart; then one would replace
         // the other.
-        if cases.insert(path.to_lowercase(), path).is_some() && !matches!(entry.node, Node::Dir { .. }) {
+        let is_second = cases.insert(path.to_lowercase(), path).is_some();
+        if is_second && !matches!(entry.node, Node::Dir { .. }) && folds() {
             let name = beside(path, &content(tree, entry));
             let why = "differs from another fetched file in case alone";
             plan.conflicts.push(conflict(name.clone(), why));

@@ -131,11 +131,34 @@ async fn what_stands_in_the_way_is_told_and_left_alone() {
     let of = |path: &str| found.conflicts.iter().find(|conflict| conflict.path == path).unwrap().clone();
     assert!(!pulls.path(".GIT").exists() && !pulls.path("x").exists(), "{:?}", of(".GIT/hooks/x"));
     assert_eq!((of("link/x").kept_as, of("d/deep/y").kept_as), (String::new(), String::new()));
-    for (path, text) in [("file", "2"), ("e", "4"), (long.as_str(), "5"), ("case", "7")] {
+    for (path, text) in [("file", "2"), ("e", "4"), (long.as_str(), "5")] {
         assert_eq!(pulls.read(&of(path).kept_as), text, "{path}");
     }
     assert_eq!(pulls.read("Case"), "6");
+    if pulls.path("CASE").exists() {
+        assert_eq!(pulls.read(&of("case").kept_as), "7");
+    } else {
+        assert_eq!(pulls.read("case"), "7", "where both fit there is nothing to tell");
+        assert!(found.conflicts.iter().all(|conflict| conflict.path != "case"));
+    }
     assert!(!of("e").to_string().contains('\n'));
     let shown = Conflict { path: "a\u{1b}]0;x\n".into(), kept_as: String::new(), why: "w" }.to_string();
     assert!(!shown.contains(['\u{1b}', '\n']), "{shown}");
+}
+
+#[tokio::test]
+async fn where_case_does_not_count_the_second_name_stands_beside() {
+    let mut pulls = Pulls::new();
+    let tree = pulls.tree(&[("Case", "6"), ("case", "7")]).await;
+    let filter = Filter::new(&[], &[]).unwrap();
+    let planned = |folds: bool| {
+        let plan =
+            plan::plan_where(pulls.dir.path(), &tree, &filter, &plan::Had::default(), || folds).unwrap();
+        let names: Vec<String> = plan.fetch.entries.into_iter().map(|entry| entry.path).collect();
+        (names, plan.conflicts.len())
+    };
+    assert_eq!(planned(false), (vec!["Case".to_owned(), "case".to_owned()], 0));
+    let (names, conflicts) = planned(true);
+    assert!(names[1].starts_with("case.pulled-") && names[0] == "Case" && conflicts == 1, "{names:?}");
+    assert_eq!(fs::read_dir(pulls.dir.path()).unwrap().count(), 0, "trying it out leaves nothing");
 }

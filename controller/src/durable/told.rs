@@ -79,6 +79,7 @@ impl Told {
         manifest: ManifestRef,
         (run, attempt, generation): (RunId, AttemptId, Generation),
         now_ms: u64,
+        new_bytes: u64,
     ) -> Checkpoint {
         Checkpoint {
             manifest,
@@ -88,6 +89,7 @@ impl Told {
             status: CheckpointState::Committed,
             name: self.name.clone(),
             bytes: self.bytes,
+            new_bytes,
             committed_ms: now_ms,
             stray: false,
             packs: self.packs.clone(),

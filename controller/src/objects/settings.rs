@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use artifacts::store::remote::azure::{self, AccountKey, AzureConfig};
+use artifacts::store::remote::gcs;
 use artifacts::store::remote::s3::{self, Credentials, S3Config};
 use artifacts::store::remote::{Patience, RemoteStore, Writes};
 use artifacts::store::trouble::foreign;
@@ -27,8 +29,37 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Section {
-    Local,
+    Local(LocalSection),
     S3(S3Section),
+    Gcs(GcsSection),
+    Azure(AzureSection),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GcsSection {
+    bucket: String,
+    prefix: String,
+    service_account_file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AzureSection {
+    account: String,
+    container: String,
+    prefix: String,
+    endpoint: Option<String>,
+    ca_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    allow_http: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LocalSection {
+    path: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,14 +85,15 @@ fn usual_region() -> String {
 
 /// A store that is set up and perhaps not there.
 pub(super) enum Chosen {
-    Local(PathBuf),
+    /// The directory, and what it is called.
+    Local(PathBuf, String),
     Remote(RemoteStore),
 }
 
 impl Chosen {
     pub(super) fn named(&self) -> String {
         match self {
-            Self::Local(_) => LOCAL.to_owned(),
+            Self::Local(_, name) => name.clone(),
             Self::Remote(store) => store.named().to_owned(),
         }
     }
@@ -102,29 +134,94 @@ fn described(text: &str, error: &toml::de::Error) -> String {
     foreign(&line.map_or(plain.clone(), |line| format!("line {line}: {plain}")))
 }
 
+/// The directory that needs no configuration.
+fn usual(home: &Path) -> Chosen {
+    Chosen::Local(home.join(LOCAL), LOCAL.to_owned())
+}
+
 /// The store that is wanted.
 pub(super) fn choose(home: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Chosen, ObjectsError> {
     let path = home.join(FILE);
-    let Some(text) = read_text(&path)? else { return Ok(Chosen::Local(home.join(LOCAL))) };
+    let Some(text) = read_text(&path)? else { return Ok(usual(home)) };
     let parsed: Result<File, _> = toml::from_str(&text);
     let malformed = |problem| ObjectsError::Malformed { path: path.clone(), problem };
     let file = parsed.map_err(|error| malformed(described(&text, &error)))?;
-    let Section::S3(section) = file.store else { return Ok(Chosen::Local(home.join(LOCAL))) };
-    if section.prefix.trim_matches('/').is_empty() {
+    let whole = |prefix: &str| {
         // The whole of a bucket is somebody else's, too, sooner or later.
-        return Err(malformed("`prefix` must name a part of the bucket, such as `outlast`".into()));
-    }
+        let problem = "`prefix` must name a part of the bucket, such as `outlast`".to_owned();
+        prefix.trim_matches('/').is_empty().then(|| malformed(problem))
+    };
+    let store = match file.store {
+        Section::Local(LocalSection { path: None }) => return Ok(usual(home)),
+        Section::Local(LocalSection { path: Some(wanted) }) => {
+            let dir = home.join(wanted);
+            if dir == home.join(LOCAL) {
+                return Ok(usual(home));
+            }
+            // Not made here: a name with a mistake in it, or a disk that is not mounted.
+            if !dir.is_dir() {
+                return Err(malformed("`path` names no directory: make it, or mount its disk".into()));
+            }
+            let name = dir.display().to_string();
+            return Ok(Chosen::Local(dir, name));
+        }
+        Section::S3(section) => match whole(&section.prefix) {
+            Some(problem) => return Err(problem),
+            None => s3(home, section, env)?,
+        },
+        Section::Gcs(section) => match whole(&section.prefix) {
+            Some(problem) => return Err(problem),
+            None => {
+                let account = home.join(&section.service_account_file);
+                gcs::open(&section.bucket, &section.prefix, &account, Patience::default())?
+            }
+        },
+        Section::Azure(section) => match whole(&section.prefix) {
+            Some(problem) => return Err(problem),
+            None => azure(home, section, env)?,
+        },
+    };
+    Ok(Chosen::Remote(store))
+}
+
+fn authorities(home: &Path, file: Option<PathBuf>) -> Result<Option<Vec<u8>>, ObjectsError> {
+    let Some(path) = file.map(|file| home.join(file)) else { return Ok(None) };
+    let missing = || ObjectsError::Io { path: path.clone(), source: io::ErrorKind::NotFound.into() };
+    read(&path, LONGEST_CA)?.ok_or_else(missing).map(Some)
+}
+
+fn azure(
+    home: &Path,
+    section: AzureSection,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<RemoteStore, ObjectsError> {
+    let key = match &section.key_file {
+        Some(file) => AccountKey::from_file(&home.join(file))?,
+        None => AccountKey::from_env(env)?,
+    };
+    Ok(azure::open(AzureConfig {
+        account: section.account,
+        container: section.container,
+        prefix: section.prefix,
+        endpoint: section.endpoint,
+        ca_pem: authorities(home, section.ca_file)?,
+        allow_http: section.allow_http,
+        key,
+        patience: Patience::default(),
+        page: 1000,
+    })?)
+}
+
+fn s3(
+    home: &Path,
+    section: S3Section,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<RemoteStore, ObjectsError> {
     let credentials = match &section.credentials_file {
         Some(file) => Credentials::from_file(&home.join(file))?,
         None => Credentials::from_env(env)?,
     };
-    let ca_pem = match section.ca_file.map(|file| home.join(file)) {
-        Some(path) => {
-            let missing = || ObjectsError::Io { path: path.clone(), source: io::ErrorKind::NotFound.into() };
-            Some(read(&path, LONGEST_CA)?.ok_or_else(missing)?)
-        }
-        None => None,
-    };
+    let ca_pem = authorities(home, section.ca_file)?;
     let config = S3Config {
         // Names with a dot in them fit no certificate in front of an address.
         path_style: section.path_style.unwrap_or(section.endpoint.is_some() || section.bucket.contains('.')),
@@ -139,5 +236,5 @@ pub(super) fn choose(home: &Path, env: &dyn Fn(&str) -> Option<String>) -> Resul
         patience: Patience::default(),
         page: 1000,
     };
-    Ok(Chosen::Remote(s3::open(config)?))
+    Ok(s3::open(config)?)
 }

@@ -111,6 +111,30 @@ async fn a_disk_that_is_not_mounted_is_not_a_store_that_lost_everything() {
 }
 
 #[tokio::test]
+async fn a_directory_that_cannot_be_written_to_is_read() {
+    let home = tempfile::tempdir().unwrap();
+    let store = begin(home.path(), false).await.unwrap();
+    store.put_if_absent(&object(), b"saved").await.unwrap();
+    drop(store);
+    let temporary = home.path().join(LOCAL).join(".tmp");
+    fs::remove_dir_all(&temporary).unwrap();
+    fs::write(&temporary, b"").unwrap();
+    let store = begin(home.path(), true).await.unwrap();
+    assert_eq!(store.get(&object(), 0, 5).await.unwrap(), b"saved");
+    let other = ObjectKey::pack("run", 1, 2).unwrap();
+    let refused = store.put_if_absent(&other, b"x").await.unwrap_err();
+    assert!(matches!(refused, StoreError::Io { .. }), "{refused}");
+    assert!(diagnose(home.path(), &none, NEVER).await.problem.is_some());
+    fs::remove_file(&temporary).unwrap();
+    assert_eq!(store.put_if_absent(&other, b"x").await.unwrap(), artifacts::Put::Created);
+    // One that was never used is not begun so.
+    let fresh = tempfile::tempdir().unwrap();
+    fs::create_dir(fresh.path().join(LOCAL)).unwrap();
+    fs::write(fresh.path().join(LOCAL).join(".tmp"), b"").unwrap();
+    assert!(begin(fresh.path(), false).await.is_err());
+}
+
+#[tokio::test]
 async fn an_installation_from_before_is_marked_unless_its_store_is_empty() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join(LOCAL);
@@ -151,6 +175,36 @@ async fn bad_settings_are_told_and_a_store_that_is_away_is_no_first_store() {
 }
 
 #[tokio::test]
+async fn a_directory_elsewhere_is_named_and_nothing_else_can_be_set() {
+    let home = tempfile::tempdir().unwrap();
+    let told = async |text: &str| {
+        write(home.path(), text);
+        refused(home.path(), none).await
+    };
+    assert!(told("[store]\nkind = \"local\"\nbogus = 3\n").await.contains("unknown field `bogus`"));
+    let away = home.path().join("big");
+    let text = format!("[store]\nkind = \"local\"\npath = \"{}\"\n", away.display());
+    assert!(told(&text).await.contains("names no directory"));
+    let (what, _) = diagnose(home.path(), &none, NEVER).await.problem.unwrap();
+    assert!(!what.contains(FILE), "the file is named beside it: {what}");
+    fs::create_dir(&away).unwrap();
+    let store = begin(home.path(), false).await.unwrap();
+    store.put_if_absent(&object(), b"saved").await.unwrap();
+    assert!(away.join(object().as_str()).is_file() && !home.path().join(LOCAL).exists());
+    assert!(is_local(home.path(), &none));
+    assert_eq!(diagnose(home.path(), &none, NEVER).await.store, away.display().to_string());
+    drop(store);
+    // Left for the usual one only with all that is in it.
+    write(home.path(), "[store]\nkind = \"local\"\n");
+    let moved = open(home.path(), &none, NEVER, true).await.err().expect("refused");
+    assert!(matches!(moved, ObjectsError::Moved { .. }), "{moved}");
+    fs::rename(&away, home.path().join(LOCAL)).unwrap();
+    assert_eq!(begin(home.path(), true).await.unwrap().size(&object()).await.unwrap(), Some(5));
+    write(home.path(), "[store]\nkind = \"local\"\npath = \"objects\"\n");
+    assert!(begin(home.path(), true).await.is_ok(), "the usual one by its name");
+}
+
+#[tokio::test]
 async fn a_secret_in_the_file_of_settings_is_not_quoted() {
     let home = tempfile::tempdir().unwrap();
     for wrong in [
@@ -171,6 +225,22 @@ async fn a_secret_in_the_file_of_settings_is_not_quoted() {
     }
     write(home.path(), "[store]\nkind = \"s3\"\nbucket = \n");
     assert!(refused(home.path(), keys).await.contains("line 3"));
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_is_told_before_nothing_fits() {
+    let dir = Path::new("/o");
+    let how = |room| scarce(Some(room), dir).map(|(how, _)| how);
+    assert_eq!((how(256 << 20), how((256 << 20) - 1)), (None, Some(Scarce::Soon)));
+    assert_eq!(
+        (how(16 << 20), how((16 << 20) - 1), how(0)),
+        (Some(Scarce::Soon), Some(Scarce::Now), Some(Scarce::Now))
+    );
+    let (_, (what, cure)) = scarce(Some(100 << 10), dir).unwrap();
+    assert!(what.contains("nearly full: 0 MiB") && cure.contains("free space") && cure.contains("/o"));
+    assert_eq!(scarce(None, dir), None);
+    let home = tempfile::tempdir().unwrap();
+    assert!(FsStore::room(&home.path().join("not/there")).is_some(), "the disk it will lie on");
 }
 
 #[tokio::test]

@@ -252,7 +252,7 @@ async fn what_was_verified_is_not_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_asks_for_all_packs_at_once_and_for_none_again() {
+async fn a_commit_asks_for_all_of_a_few_packs_at_once_and_each_time() {
     let bench = Bench::new(Mood::Together).await;
     let mut weights = vec![0; 9 << 20];
     blake3::Hasher::new().finalize_xof().fill(&mut weights);
@@ -274,5 +274,6 @@ async fn a_commit_asks_for_all_packs_at_once_and_for_none_again() {
         let outcome = timeout(Duration::from_hours(1), committed).await.expect("both are asked for");
         assert_eq!(outcome.unwrap(), crate::durable::Outcome::Durable);
     }
-    assert_eq!(bench.store.asked(&format!("size {}/g0000000000000001/p", bench.run)), 2);
+    // They may be gone since the commit before.
+    assert_eq!(bench.store.asked(&format!("size {}/g0000000000000001/p", bench.run)), 4);
 }

@@ -150,31 +150,29 @@ impl ArtifactGateway for Gateway {
                 d.as_slice().try_into().map_err(|_| Status::invalid_argument("a digest is not 32 bytes"))
             })
             .collect::<Result<_, _>>()?;
-        let found = self.core.store.locate(&digests).await.map_err(CoreError::from)?;
+        let mut found = self.core.store.locate(&digests).await.map_err(CoreError::from)?;
         let reads =
             |codec: u8| Codec::try_from(codec).is_ok_and(|codec| codec.version() <= ask.format.max(1));
-        let locations = found
-            .into_iter()
-            .map(|hit| {
-                // A chunk of another project is as good as absent.
-                let scope = |pack: &str| pack.split('/').next().unwrap_or_default().to_owned();
-                // And a source may rest on sources alone, whoever reads it later.
-                let usable = |h: &crate::store::ChunkPut| match reach.write {
-                    None => scope(&h.pack) == SOURCE,
-                    Some(_) => reach.may_read(&scope(&h.pack)),
-                };
-                hit.filter(|h| usable(h) && reads(h.codec)).map_or_else(v1::ChunkLocation::default, |h| {
-                    v1::ChunkLocation {
-                        pack: h.pack,
-                        offset: h.offset,
-                        len: h.len,
-                        stored: h.stored,
-                        codec: u32::from(h.codec),
-                        cipher: h.cipher.map(|cipher| cipher.to_vec()).unwrap_or_default(),
-                    }
-                })
-            })
-            .collect();
+        // A chunk of another project is as good as absent.
+        let scope = |pack: &str| pack.split('/').next().unwrap_or_default().to_owned();
+        // And a source may rest on sources alone, whoever reads it later.
+        let usable = |h: &crate::store::ChunkPut| match reach.write {
+            None => scope(&h.pack) == SOURCE,
+            Some(_) => reach.may_read(&scope(&h.pack)),
+        };
+        found.iter_mut().for_each(|hit| *hit = hit.take().filter(|h| usable(h) && reads(h.codec)));
+        let own = |pack: &ObjectKey| reach.write.is_some() && reach.may_write(pack);
+        let found = durable::reliable(&self.core, found, own).await?;
+        let told = |h: crate::store::ChunkPut| v1::ChunkLocation {
+            pack: h.pack,
+            offset: h.offset,
+            len: h.len,
+            stored: h.stored,
+            codec: u32::from(h.codec),
+            cipher: h.cipher.map(|cipher| cipher.to_vec()).unwrap_or_default(),
+        };
+        let locations = found.into_iter().map(|hit| hit.map_or_else(v1::ChunkLocation::default, told));
+        let locations = locations.collect();
         Ok(Response::new(v1::LocateReply { locations, format: artifacts::manifest::VERSION }))
     }
 
@@ -277,6 +275,7 @@ impl ArtifactGateway for Gateway {
             Outcome::Durable => commit_reply::Outcome::Durable(true),
             Outcome::Superseded(by) => commit_reply::Outcome::SupersededBy(by.as_u64()),
             Outcome::Refused(why) => commit_reply::Outcome::Refused(why),
+            Outcome::Again(why) => return Err(Status::aborted(format!("{why}: it is published again"))),
         };
         Ok(Response::new(v1::CommitReply { outcome: Some(outcome) }))
     }

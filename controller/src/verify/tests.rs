@@ -17,8 +17,13 @@ impl Bench {
 
     /// Verifies everything durable; the verdicts by step.
     async fn verify(&self, percent: u32) -> Vec<(u64, Verdict)> {
+        self.verify_with(percent, false).await
+    }
+
+    /// The same, of the condemned ones too.
+    async fn verify_with(&self, percent: u32, condemned: bool) -> Vec<(u64, Verdict)> {
         let what = self.rows().await.into_iter().map(|c| c.manifest.key).collect();
-        let ask = Ask { what, percent, slowly: false, actor: "test".into() };
+        let ask = Ask { what, percent, condemned, slowly: false, actor: "test".into() };
         let id = self.core.verify.ask(ask).unwrap();
         let (next, ask) = self.core.verify.next().unwrap();
         assert_eq!(next, id);
@@ -85,6 +90,37 @@ async fn a_flipped_bit_is_found_and_the_next_newest_good_one_is_used() {
     let known = bench.core.store.locate(&[*own.as_bytes()]).await.unwrap();
     assert!(known[0].is_none(), "nothing new may rest on the damaged pack");
     assert_eq!(bench.verify(100).await.len(), 2, "what is condemned is not looked at again");
+
+    // Asked for by name it is: still damaged.
+    let select = |condemned: bool| {
+        let core = bench.core.clone();
+        async move {
+            match condemned {
+                true => crate::rpc::select::durable_or_condemned(&core, "r@3").await,
+                false => crate::rpc::select::checkpoint(&core, "r@3").await,
+            }
+        }
+    };
+    let told = select(false).await.unwrap_err();
+    assert!(told.message().contains("is damaged: ") && told.message().contains(pack.as_str()), "{told}");
+    assert_eq!(select(true).await.unwrap().1.status, CheckpointState::Corrupt);
+    let verdict = async |percent| {
+        let found = bench.verify_with(percent, true).await;
+        found.into_iter().find(|(step, _)| *step == 3).unwrap().1
+    };
+    assert!(matches!(verdict(100).await, Verdict::Bad(_)));
+    assert_eq!(held(&bench.rows().await, 3).status, CheckpointState::Corrupt);
+    // Brought back: a part of it says nothing, all of it does.
+    bytes[50_000] ^= 1;
+    bench.core.objects.delete(&pack).await.unwrap();
+    bench.core.objects.put_if_absent(&pack, &bytes).await.unwrap();
+    assert_eq!(verdict(99).await, Verdict::Good);
+    assert_eq!(held(&bench.rows().await, 3).status, CheckpointState::Corrupt);
+    assert_eq!(verdict(100).await, Verdict::Good);
+    let row = held(&bench.rows().await, 3);
+    assert_eq!((row.status, row.trouble.as_str()), (CheckpointState::Committed, ""));
+    assert_eq!(bench.head().await, Some(3));
+    assert!(select(false).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +224,7 @@ async fn once_a_day_those_come_first_that_were_looked_at_longest_ago() {
 #[test]
 fn the_desk_is_bounded_and_a_person_comes_first() {
     let desk = Desk::default();
-    let ask = |slowly| Ask { what: Vec::new(), percent: 1, slowly, actor: "test".into() };
+    let ask = |slowly| Ask { what: Vec::new(), percent: 1, condemned: false, slowly, actor: "test".into() };
     let slow = desk.ask(ask(true)).unwrap();
     for _ in 1..WAITING {
         assert!(desk.ask(ask(false)).is_some());

@@ -2,7 +2,7 @@
 //! when it is whole and durable; read with bounded memory.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use artifacts::inspect::Stored;
@@ -32,11 +32,7 @@ impl Drop for Scratch {
 /// # Errors
 /// Where the place is taken or cannot be written, or the tree cannot be read.
 pub(super) async fn write(store: &dyn Store, tree: &Manifest, place: &Path) -> anyhow::Result<()> {
-    let failed = |error: io::Error| {
-        let code = ExitCode::of(&anyhow::Error::from(io::Error::from(error.kind())));
-        let code = if code == ExitCode::Internal { ExitCode::CannotWrite } else { code };
-        Failure::new(code, format!("{}: {error}", place.display()))
-    };
+    let failed = |error: io::Error| failed(&error, place);
     let taken = || {
         let why = format!("{} is there already", place.display());
         Failure::new(ExitCode::BadInput, why).help("name a file that is not there yet")
@@ -47,23 +43,8 @@ pub(super) async fn write(store: &dyn Store, tree: &Manifest, place: &Path) -> a
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let scratch = Scratch(place.with_file_name(format!(".{name}.{:08x}.tmp", fastrand::u32(..))));
     let mut file = File::create_new(&scratch.0).map_err(failed)?;
-    for entry in &tree.entries {
-        file.write_all(&header(entry)).map_err(failed)?;
-        if let Some(stored) = Stored::open(store, tree, &entry.path) {
-            let mut at = 0;
-            while at < stored.size() {
-                let block = stored.read(at..at + STEP).await.map_err(|error| refusal(&error))?;
-                if block.is_empty() {
-                    break;
-                }
-                file.write_all(&block).map_err(failed)?;
-                at += block.len() as u64;
-            }
-            let rest = usize::try_from(at % BLOCK as u64).unwrap_or(0);
-            file.write_all(&vec![0; (BLOCK - rest) % BLOCK]).map_err(failed)?;
-        }
-    }
-    file.write_all(&[0; 2 * BLOCK]).and_then(|()| file.sync_all()).map_err(failed)?;
+    write_to(store, tree, &mut file, place).await?;
+    file.sync_all().map_err(failed)?;
     // Two names of one file: unlike a rename it never replaces anything.
     match fs::hard_link(&scratch.0, place) {
         Ok(()) => {}
@@ -74,6 +55,43 @@ pub(super) async fn write(store: &dyn Store, tree: &Manifest, place: &Path) -> a
     }
     let above = place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(File::open(above).and_then(|dir| dir.sync_all()).map_err(failed)?)
+}
+
+fn failed(error: &io::Error, place: &Path) -> Failure {
+    let code = ExitCode::of(&anyhow::Error::from(io::Error::from(error.kind())));
+    let code = if code == ExitCode::Internal { ExitCode::CannotWrite } else { code };
+    Failure::new(code, format!("{}: {error}", place.display()))
+}
+
+/// Writes the archive to something that cannot be named, such as a pipe: what
+/// breaks off in the middle has no end. `place` is what it is called.
+///
+/// # Errors
+/// Where it cannot be written, or the tree cannot be read.
+pub(super) async fn write_to(
+    store: &dyn Store,
+    tree: &Manifest,
+    out: &mut impl io::Write,
+    place: &Path,
+) -> anyhow::Result<()> {
+    let failed = |error: io::Error| failed(&error, place);
+    for entry in &tree.entries {
+        out.write_all(&header(entry)).map_err(failed)?;
+        if let Some(stored) = Stored::open(store, tree, &entry.path) {
+            let mut at = 0;
+            while at < stored.size() {
+                let block = stored.read(at..at + STEP).await.map_err(|error| refusal(&error))?;
+                if block.is_empty() {
+                    break;
+                }
+                out.write_all(&block).map_err(failed)?;
+                at += block.len() as u64;
+            }
+            let rest = usize::try_from(at % BLOCK as u64).unwrap_or(0);
+            out.write_all(&vec![0; (BLOCK - rest) % BLOCK]).map_err(failed)?;
+        }
+    }
+    Ok(out.write_all(&[0; 2 * BLOCK]).and_then(|()| out.flush()).map_err(failed)?)
 }
 
 /// The header of an entry; what does not fit into it stands in one before.
@@ -177,6 +195,9 @@ mod tests {
         for (path, bytes) in &files {
             assert!(fs::read(out.join(path)).unwrap() == *bytes, "{path}");
         }
+        let mut piped = Vec::new();
+        write_to(&store, &tree, &mut piped, Path::new("stdout")).await.unwrap();
+        assert!(piped == fs::read(&place).unwrap(), "the same through a pipe");
         let again = write(&store, &tree, &place).await.unwrap_err();
         assert_eq!(ExitCode::of(&again), ExitCode::BadInput, "nothing is replaced");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no unfinished file is left");
