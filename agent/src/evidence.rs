@@ -67,8 +67,10 @@ fn fit(fields: &Map<String, Value>) -> String {
 pub fn masker(dir: &AttemptDir) -> Masker {
     let launch = os::read_bounded(&dir.launch(), 4 << 20).ok();
     let launch = launch.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok());
+    let env = launch.map(|launch| launch.env).unwrap_or_default();
     let ids = dir.path().iter().map(|part| part.to_string_lossy().into_owned());
-    Masker::new(&launch.map(|launch| launch.env).unwrap_or_default()).knowing(ids)
+    let told = ["OUTLAST_RUN_ID", "OUTLAST_MACHINE_ID"].iter().filter_map(|name| env.get(*name).cloned());
+    Masker::new(&env).knowing(ids.chain(told))
 }
 
 /// The last line of an error stream's end that says something, or the rank

@@ -45,33 +45,21 @@ pub(crate) const SIGN_EVERY: &str = "OUTLAST_SIGN_EVERY_MS";
 /// Tells the agent which process must be its parent.
 const GUARD_PID: &str = "OUTLAST_GUARD_PID";
 
-/// The guard's limits. Other than usual in tests alone.
+/// The guard's limits. Whatever they end is silent meanwhile, and what follows
+/// must have spoken before the controller gives the machine up, which it does
+/// after 30 s unless told otherwise.
 #[derive(Debug, Clone, Copy)]
 struct Timing {
-    /// Silence after which an agent counts as hung (`OUTLAST_WATCHDOG_MS`).
+    /// Silence after which an agent counts as hung.
     watchdog: Duration,
     /// How long a program that is tried may take until the controller has
-    /// welcomed its agent (`OUTLAST_TRIAL_MS`).
+    /// welcomed its agent.
     trial: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { watchdog: Duration::from_secs(30), trial: Duration::from_secs(60) }
-    }
-}
-
-impl Timing {
-    fn from_env() -> Self {
-        let set = |name: &str, usual: Duration| {
-            let value = std::env::var(name).ok().and_then(|text| text.parse().ok());
-            value.map_or(usual, |ms: u64| Duration::from_millis(ms.max(100)))
-        };
-        let usual = Self::default();
-        Self {
-            watchdog: set("OUTLAST_WATCHDOG_MS", usual.watchdog),
-            trial: set("OUTLAST_TRIAL_MS", usual.trial),
-        }
+        Self { watchdog: Duration::from_secs(10), trial: Duration::from_secs(10) }
     }
 }
 
@@ -184,7 +172,7 @@ pub fn run(config: GuardConfig) -> Result<(), GuardError> {
     let socket = state_dir.join(GUARD_SOCKET);
     let server = LineServer::bind(&socket).map_err(io("listen at", &socket))?;
     let place = Place::look(&state_dir);
-    let agent = Agent::new(&config, Timing::from_env());
+    let agent = Agent::new(&config, Timing::default());
     let notifier = Notifier::from_env();
     notifier.say("READY=1");
     let mut guard = Guard { config, signals, server, notifier, agent, keepers: Vec::new() };

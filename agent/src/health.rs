@@ -16,7 +16,10 @@ use self::kmsg::KernelLog;
 use self::mounts::{Place, Prober, Space};
 use self::nvidia::Nvidia;
 use self::proc::{CpuTime, MemoryLimit, Source};
+use self::programs::Programs;
 use self::xid::Remedy;
+
+pub(crate) use self::proc::bytes_moved;
 
 pub mod hang;
 pub mod prune;
@@ -29,6 +32,7 @@ mod kmsg;
 mod mounts;
 mod nvidia;
 mod proc;
+mod programs;
 mod swing;
 mod threshold;
 mod xid;
@@ -84,6 +88,7 @@ pub struct Monitor {
     kernel_log: KernelLog,
     board: Board,
     forecaster: Forecaster,
+    programs: Programs,
     corrected: BTreeMap<String, u64>,
     before: Option<Before>,
     buffer: Vec<u8>,
@@ -138,6 +143,7 @@ impl Monitor {
             kernel_log: KernelLog::open(log),
             board: Board::default(),
             forecaster: Forecaster::default(),
+            programs: Programs::below(root),
             corrected: BTreeMap::new(),
             before: None,
             buffer: Vec::new(),
@@ -155,6 +161,12 @@ impl Monitor {
         self.places.extra = extra;
     }
 
+    /// The programs that run now, whose own memory limits are watched: the names
+    /// of their runs, and their processes.
+    pub fn set_programs(&mut self, programs: Vec<(String, i32)>) {
+        self.programs.set(programs);
+    }
+
     /// One sample. Bounded work; run by the caller on a blocking thread, one at a
     /// time. `boottime_ms` is `CLOCK_BOOTTIME`, `wall_ms` Unix time for display.
     pub fn sample(&mut self, boottime_ms: u64, wall_ms: u64) -> Outcome {
@@ -169,6 +181,7 @@ impl Monitor {
         sample.unreadable.truncate(UNREADABLE_MAX);
 
         self.board.begin(boottime_ms, wall_ms);
+        judge::refusals(&mut self.board, &answer.kept);
         let forecasts = self.judge(&sample, &answer.spaces, &new_xids);
         let edges = self.board.finish();
         Outcome { edges, active: self.board.active(), forecasts, leave_machine: self.nvidia.leave(), sample }
@@ -181,7 +194,8 @@ impl Monitor {
         new_xids: &[(String, xid::Xid)],
     ) -> Vec<v1::Forecast> {
         let board = &mut self.board;
-        let forecasts = self.forecaster.judge(board, &self.spec, sample, spaces);
+        let mut forecasts = self.forecaster.judge(board, &self.spec, sample, spaces);
+        forecasts.extend(self.programs.judge(board, &self.spec, sample, &mut self.buffer));
         judge::pressure(board, &self.spec, sample.pressure.as_ref());
         // Between two answers of the tool nothing is known that was not known before.
         if self.nvidia.is_present() && !self.nvidia.is_fresh() {

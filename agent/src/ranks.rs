@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use lifecycle::exit::signal_name;
+use lifecycle::cause::launchers::first_failure;
+use lifecycle::exit::{Exit, signal_name};
 
 /// Words before a rank's number in brackets: those of PyTorch's logging
 /// (`[rank3]:`), of torchrun's roles (`[default3]:`) and of common launchers.
@@ -106,10 +107,33 @@ fn with_remark<T: std::str::FromStr>(value: &str) -> (Option<T>, Option<T>) {
 }
 
 /// The first failure that torchrun's summary at the end of an error stream
-/// names, or `None` where no such summary ends it.
+/// names, or that another launcher tells of; `None` where nothing like it ends it.
 #[must_use]
 pub fn root_cause(text: &str) -> Option<RankFailure> {
     let lines: Vec<&str> = text.lines().collect();
+    summary(&lines).or_else(|| other(&lines))
+}
+
+fn other(lines: &[&str]) -> Option<RankFailure> {
+    let failed = first_failure(lines)?;
+    let exit = match failed.exit {
+        Exit::Code { code } => RankExit::Code(code),
+        Exit::Signal { signal, .. } => RankExit::Signal(signal),
+        Exit::NotStarted { .. } | Exit::Unknown { .. } => return None,
+    };
+    let said = last_words(lines, |who| who == failed.rank);
+    Some(RankFailure { rank: failed.rank, local_rank: None, exit, pid: failed.pid, said })
+}
+
+/// What a rank said last, where its launcher marks who speaks.
+fn last_words(lines: &[&str], is_it: impl Fn(u32) -> bool) -> Option<String> {
+    lines.iter().rev().find_map(|line| {
+        let (who, words) = marked(line)?;
+        (is_it(who) && !words.trim().is_empty()).then(|| words.trim().chars().take(WORDS).collect())
+    })
+}
+
+fn summary(lines: &[&str]) -> Option<RankFailure> {
     let at = lines.iter().rposition(|line| line.trim_start().starts_with("Root Cause (first observed"))?;
     let is_end = |line: &&str| line.trim().len() > 8 && line.trim().bytes().all(|b| b == b'=');
     let section = &lines[at + 1..];
@@ -123,11 +147,7 @@ pub fn root_cause(text: &str) -> Option<RankFailure> {
     let (code, pid) = with_remark::<i32>(entry(section, "exitcode")?);
     let (rank, code) = (rank?, code?);
     let exit = if code < 0 { RankExit::Signal(-code) } else { RankExit::Code(code) };
-    let said = lines[..at].iter().rev().find_map(|line| {
-        let (who, words) = marked(line)?;
-        let is_it = who == rank || Some(who) == local_rank;
-        (is_it && !words.trim().is_empty()).then(|| words.trim().chars().take(WORDS).collect())
-    });
+    let said = last_words(&lines[..at], |who| who == rank || Some(who) == local_rank);
     Some(RankFailure { rank, local_rank, exit, pid, said })
 }
 
@@ -182,6 +202,8 @@ Root Cause (first observed failure):
         assert_eq!(root_cause(&went_on), None);
         assert!(root_cause(&format!("{SUMMARY}\nsrun: error: task 0 exited\n")).is_some());
         assert_eq!(root_cause("Root Cause (first observed failure):\n  rank : x\n  exitcode : 1\n"), None);
+        let others = "[rank2]: ValueError: bad\nsrun: error: n1: task 2: Exited with exit code 4\n";
+        assert_eq!(root_cause(others).unwrap().to_string(), "rank 2: exit code 4: ValueError: bad");
         let cut = &SUMMARY[..SUMMARY.find("error_file: <N/A>\n  traceback : To").unwrap()];
         assert_eq!(root_cause(cut).unwrap().rank, 1, "an end that was cut off still names it");
     }

@@ -17,7 +17,7 @@ use crate::chaos::is_over;
 use crate::client::{Client, failure, passing, selector};
 use crate::commands::{brief, now_ms, short};
 use crate::link::Link;
-use crate::printer::{Printer, duration, money};
+use crate::printer::{Printer, duration, money, value};
 pub use output::{Output, everything};
 
 const TICK: Duration = Duration::from_secs(1);
@@ -165,6 +165,8 @@ struct Told {
     /// Why the last one could not be started.
     unstarted: String,
     reason: String,
+    /// Notes of the newest attempt; those that were there first are not news.
+    notes: Option<BTreeSet<String>>,
 }
 
 impl Told {
@@ -180,6 +182,9 @@ impl Told {
                 printer.note(&format!("outlast: attempt {}: {}", attempt.number, attempt.ending));
             }
         }
+        for note in self.fresh(detail) {
+            printer.note(&format!("outlast: {note}"));
+        }
         let Some(run) = &detail.run else { return };
         if run.reason != self.reason {
             self.reason.clone_from(&run.reason);
@@ -194,6 +199,15 @@ impl Told {
 }
 
 impl Told {
+    /// Notes that came since the last look: what is not stored, what is not
+    /// taken, what must be looked after.
+    fn fresh(&mut self, detail: &v1::RunDetail) -> Vec<String> {
+        let now: BTreeSet<String> = detail.notes.iter().cloned().collect();
+        let before = self.notes.replace(now);
+        let is_new = |note: &&String| before.as_ref().is_some_and(|before| !before.contains(*note));
+        detail.notes.iter().filter(is_new).cloned().collect()
+    }
+
     /// What is said of an attempt that could not be started: the first line, as
     /// its output was shown already, and once where it is the same again.
     fn unstarted(&mut self, attempt: &v1::AttemptView, detail: &v1::RunDetail) -> Option<String> {
@@ -256,7 +270,7 @@ fn progress_line(detail: &v1::RunDetail, now: u64) -> String {
         parts.push(format!("attempt {}", run.attempts));
     }
     parts.extend(run.step.map(|step| format!("step {step}")));
-    parts.extend(run.loss.map(|loss| format!("loss {loss:.4}")));
+    parts.extend(run.loss.map(|loss| format!("loss {}", value(loss))));
     parts.extend(run.rate.filter(|rate| *rate > 0.0).map(|rate| format!("{rate:.1} steps/s")));
     parts.extend(remaining(detail, run).map(|seconds| format!("ETA {}", duration(seconds))));
     parts.extend(run.durable_step.map(|step| format!("durable {step}")));
@@ -301,6 +315,18 @@ mod tests {
         );
         assert!(!is_exit_news(&attempt(1, "ENDED"), 10_000), "its end is told by itself");
         assert!(!is_exit_news(&v1::AttemptView { exited_ms: 0, ..attempt(1, "RUNNING") }, 99_000));
+    }
+
+    #[test]
+    fn notes_that_come_while_one_looks_are_told_once() {
+        let mut told = Told::default();
+        let mut fresh = |notes: &[&str]| {
+            let notes = notes.iter().map(|note| (*note).to_owned()).collect();
+            told.fresh(&v1::RunDetail { notes, ..Default::default() })
+        };
+        assert_eq!(fresh(&["old"]), [""; 0]);
+        assert_eq!(fresh(&["old", "what is saved cannot be stored"]), ["what is saved cannot be stored"]);
+        assert_eq!(fresh(&["old", "what is saved cannot be stored"]), [""; 0]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde::Serialize;
 mod quantity;
 mod untrusted;
 
-pub use quantity::{bytes, duration, money};
+pub use quantity::{bytes, digits, duration, money, value};
 pub use untrusted::{safe, safe_lines};
 
 /// How much talk there is.

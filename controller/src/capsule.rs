@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use lifecycle::Exit;
+use lifecycle::attempt::repeated_steps;
 use lifecycle::cause::{self, Verdict};
 use lifecycle::mask::Masker;
 
@@ -209,7 +210,7 @@ fn attempt_part(inputs: &Inputs) -> AttemptPart {
     let own = |c: &&Checkpoint| !c.stray && c.generation <= a.generation;
     let durable_step = inputs.checkpoints.iter().filter(own).filter_map(|c| c.manifest.step).max();
     let resumed = a.restored.as_ref().and_then(|r| r.step);
-    let again = |reached: u64| reached.saturating_sub(resumed.unwrap_or(0));
+    let again = |reached: u64| repeated_steps(reached, resumed, a.last_step);
     AttemptPart {
         id: a.id.to_string(),
         number: a.number,

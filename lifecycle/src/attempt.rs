@@ -43,6 +43,15 @@ pub enum AttemptState {
     Superseded,
 }
 
+/// Steps that an attempt did once more: what had been `reached` by any attempt
+/// before it, as far as it came itself (`last`), from where it began (`resumed`;
+/// `None`: from nothing).
+#[must_use]
+pub fn repeated_steps(reached: u64, resumed: Option<u64>, last: Option<u64>) -> u64 {
+    let resumed = resumed.unwrap_or(0);
+    reached.min(last.unwrap_or(resumed)).saturating_sub(resumed)
+}
+
 /// Why a machine is believed lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -15,6 +15,7 @@ use crate::attempt::LossCause;
 use crate::exit::Exit;
 
 mod ending;
+pub mod launchers;
 mod loss;
 mod marks;
 mod table;

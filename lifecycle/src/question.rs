@@ -14,7 +14,7 @@ const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 /// Lines of evidence of one question, and characters of each.
 const EVIDENCE: usize = 8;
-const EVIDENCE_CHARS: usize = 300;
+const EVIDENCE_CHARS: usize = 600;
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -362,6 +362,17 @@ pub fn storm(made: usize, now_ms: u64, over_ms: u64) -> Question {
         .option(Verb::GoOn, "go on now")
         .option(Verb::Stop, KEEP)
         .because("something takes its machines away, or the program destroys them: outlast why")
+}
+
+/// The same where no agent ever came from the newest `unstarted` of them: the
+/// program has no part in it. With why the last of these ended.
+#[must_use]
+pub fn storm_unstarted(made: usize, unstarted: usize, last: &str, now_ms: u64, over_ms: u64) -> Question {
+    let mut question = storm(made, now_ms, over_ms);
+    question.evidence.clear();
+    question
+        .because(format!("no agent ever came from {unstarted} of them: the program did not run there"))
+        .because(format!("the last one: {last}"))
 }
 
 /// A provider keeps refusing.

@@ -35,6 +35,11 @@ const OF_THE_TOOLS: [&str; 12] = [
     "NO_PROXY",
     "https_proxy",
 ];
+/// A program that is the first process of its container hears no signal that it
+/// does not handle: neither a stop nor what it sends itself.
+const NO_INIT: &str = "this machine has no init process for podman's containers, so that the program is its container's \
+    first process: SIGTERM reaches it only where it handles it, and a stop then takes the whole grace; \
+    apt-get install -y catatonit on the machine";
 /// Where distributions put podman's init.
 const INITS: [&str; 4] = [
     "/usr/libexec/podman/catatonit",
@@ -84,6 +89,8 @@ pub struct ContainerLaunch {
     pub env: BTreeMap<String, String>,
     /// What ends it.
     pub container: ContainerRef,
+    /// What this machine lacks for it, a sentence each.
+    pub lacking: Vec<String>,
 }
 
 struct Tool {
@@ -181,7 +188,8 @@ pub fn contain(req: &ContainerRequest<'_>) -> Result<ContainerLaunch, Environmen
         argv.extend(["/bin/sh".to_owned(), "-ec".to_owned(), script, "sh".to_owned()]);
     }
     argv.extend(req.command.iter().cloned());
-    Ok(ContainerLaunch { argv, env, container: ContainerRef { tool: tool.program, name, mark } })
+    let lacking = if has_init { Vec::new() } else { vec![NO_INIT.to_owned()] };
+    Ok(ContainerLaunch { argv, env, container: ContainerRef { tool: tool.program, name, mark }, lacking })
 }
 
 /// What the machine is like.

@@ -1,8 +1,9 @@
 //! What a failed build command's output says: the network, or something that no
 //! retry mends. Pure.
 
-/// Marks of a connection that failed, as pip, uv, conda, git and curl print it.
-const NETWORK: [&str; 28] = [
+/// Marks of a connection that failed, as pip, uv, conda, git and curl print it,
+/// and then as podman and docker do, which speak with the words of Go.
+const NETWORK: [&str; 40] = [
     "temporary failure in name resolution",
     "name or service not known",
     "could not resolve host",
@@ -31,10 +32,24 @@ const NETWORK: [&str; 28] = [
     "502 bad gateway",
     "503 service unavailable",
     "too many requests",
+    "no such host",
+    "server misbehaving",
+    "i/o timeout",
+    "context deadline exceeded",
+    "client.timeout exceeded",
+    "request canceled while waiting",
+    "unexpected eof",
+    "toomanyrequests",
+    "unexpected http status: 5",
+    "unexpected status code 5",
+    "received unexpected http status: 429",
+    "connection lost",
 ];
 
 /// Marks that outweigh any trouble on the way: the answer arrived and is no.
-const FINAL: [&str; 6] = [
+const FINAL: [&str; 8] = [
+    "manifest unknown",
+    "requested access to the resource is denied",
     "resolutionimpossible",
     "conflicting dependencies",
     "no solution found when resolving",
@@ -85,6 +100,31 @@ mod tests {
         assert!(!is_retryable(&absent));
         let conflict = lines("Connection reset by peer, retrying\nERROR: ResolutionImpossible");
         assert!(!is_retryable(&conflict));
+    }
+
+    /// What podman 4.3 and docker 27 print of a registry that does not answer,
+    /// answers too much or has not what is asked for.
+    #[test]
+    fn a_registry_out_of_reach_is_not_an_image_that_is_not_there() {
+        for passing in [
+            r#"Error: initializing source docker://debian:12: pinging container registry registry-1.docker.io: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host"#,
+            "dial tcp: lookup registry-1.docker.io on 10.0.0.2:53: server misbehaving",
+            "dial tcp 10.1.2.3:443: i/o timeout",
+            "toomanyrequests: You have reached your pull rate limit. You may increase the limit by authenticating",
+            "Error: writing blob: storing blob to file: happened during read: unexpected EOF",
+            "error pulling image: received unexpected HTTP status: 503 Service Unavailable",
+            "net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)",
+            "Error: context deadline exceeded",
+        ] {
+            assert!(is_retryable(&lines(passing)), "{passing}");
+        }
+        for answered in [
+            "Error: reading manifest nosuch in docker.io/library/debian: manifest unknown: manifest unknown",
+            "Error: requested access to the resource is denied",
+            r#"Error: short-name "nosuch" did not resolve to an alias"#,
+        ] {
+            assert!(!is_retryable(&lines(answered)), "{answered}");
+        }
     }
 
     #[test]

@@ -53,7 +53,14 @@ pub fn begin(dir: &AttemptDir, gpus: &Value) {
         let part: Map<String, Value> = part.into_iter().map(|(name, value)| (name, json!(value))).collect();
         note(dir, Part::Course, "environment", json!({"variables": part}));
     }
-    let (python, packages) = python(&launch.env);
+    let (python, packages) = match &launch.container {
+        // What the image holds is not on the machine's disk in a form that can be read.
+        Some(_) => ("unknown: the program runs in an image".to_owned(), Vec::new()),
+        None => python(&launch.env, Path::new("/")),
+    };
+    if packages.is_empty() && !python.is_empty() {
+        note(dir, Part::Course, "packages", json!({"python": python, "packages": []}));
+    }
     for part in chunks(packages, |name| name.len() + 4) {
         note(dir, Part::Course, "packages", json!({"python": python, "packages": part}));
     }
@@ -74,24 +81,47 @@ fn machine(gpus: &Value) -> Value {
     })
 }
 
+/// Where the interpreter that `program` is stands, where it is one of pyenv's
+/// stand-ins, which starts another.
+fn behind_shim(program: &Path, env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let shims = program.parent().filter(|dir| file_name(dir) == "shims")?;
+    let root = shims.parent()?;
+    let chosen = env.get("PYENV_VERSION").cloned().or_else(|| {
+        let text = os::read_bounded(&root.join("version"), 4 << 10).ok()?;
+        String::from_utf8_lossy(&text).lines().next().map(|line| line.trim().to_owned())
+    })?;
+    // One component: a name with a separator could lead anywhere.
+    let name = chosen.split(':').next().filter(|name| !name.is_empty() && !name.contains(['/', '\0']))?;
+    Some(root.join("versions").join(name)).filter(|prefix| name != ".." && prefix.is_dir())
+}
+
 /// The version of the interpreter that a program finds first, as its place
-/// tells, and what is installed for it: `name==version`.
-fn python(env: &BTreeMap<String, String>) -> (String, Vec<String>) {
+/// tells, and what is installed for it: `name==version`. `root` is `/`.
+fn python(env: &BTreeMap<String, String>, root: &Path) -> (String, Vec<String>) {
     let named = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().find_map(|name| env.get(*name));
     let first = || {
         let path = env.get("PATH")?;
         let program = ["python3", "python"].iter().find_map(|name| os::find_in_path(path, name))?;
-        program.parent()?.parent().map(Path::to_owned)
+        behind_shim(&program, env).or_else(|| program.parent()?.parent().map(Path::to_owned))
     };
     let Some(prefix) = named.map(PathBuf::from).filter(|p| p.is_absolute()).or_else(first) else {
         return (String::new(), Vec::new());
     };
+    // Debian's interpreter also has what pip put beside the distribution's own.
+    let is_of_system = prefix == root.join("usr") || prefix == root;
+    let beside = is_of_system.then(|| root.join("usr/local/lib"));
+    let own = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && named.is_none());
     let mut version = String::new();
     let mut packages = Vec::new();
-    for lib in entries(&prefix.join("lib")) {
+    let libs = [Some(prefix.join("lib")), beside, own.map(|home| home.join(".local/lib"))];
+    for lib in libs.iter().flatten().flat_map(|lib| entries(lib)) {
         let Some(short) = file_name(&lib).strip_prefix("python").map(str::to_owned) else { continue };
-        if short.chars().filter(|c| *c == '.').count() == 1 && version.is_empty() {
+        let is_whole = short.chars().filter(|c| *c == '.').count() == 1;
+        if is_whole && version.is_empty() {
             version = short;
+        } else if is_whole && short != version {
+            // Of another interpreter.
+            continue;
         }
         for place in ["site-packages", "dist-packages"] {
             packages.extend(entries(&lib.join(place)).iter().filter_map(|path| package(&file_name(path))));
@@ -166,5 +196,44 @@ mod tests {
         // A second agent adds nothing to what is there.
         begin(&dir, &json!([]));
         assert_eq!(std::fs::read_to_string(dir.evidence()).unwrap(), text);
+    }
+
+    /// Names of packages in a place.
+    fn installed(place: &Path, names: &[&str]) {
+        for name in names {
+            std::fs::create_dir_all(place.join(format!("{name}.dist-info"))).unwrap();
+        }
+    }
+
+    #[test]
+    fn packages_of_debian_of_the_user_and_of_pyenv_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        installed(&at("usr/lib/python3/dist-packages"), &["six-1.16.0"]);
+        std::fs::create_dir_all(at("usr/lib/python3.11")).unwrap();
+        installed(&at("usr/local/lib/python3.11/dist-packages"), &["torch-2.5.1"]);
+        installed(&at("usr/local/lib/python3.9/dist-packages"), &["torch-1.0"]);
+        installed(&at("home/.local/lib/python3.11/site-packages"), &["wandb-0.16.6"]);
+        let program = |path: &str| {
+            std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            std::fs::write(at(path), "#!/bin/sh\n").unwrap();
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(at(path), std::fs::Permissions::from_mode(0o755)).unwrap();
+            at(path).parent().unwrap().display().to_string()
+        };
+        let mut env = BTreeMap::from([
+            ("PATH".to_owned(), program("usr/bin/python3")),
+            ("HOME".to_owned(), at("home").display().to_string()),
+        ]);
+        let (version, packages) = python(&env, root.path());
+        assert_eq!(version, "3.11");
+        assert_eq!(packages, ["six==1.16.0", "torch==2.5.1", "wandb==0.16.6"]);
+
+        installed(&at("pyenv/versions/3.12.1/lib/python3.12/site-packages"), &["jax-0.10.2"]);
+        std::fs::write(at("pyenv/version"), "3.12.1\n").unwrap();
+        env.insert("PATH".into(), program("pyenv/shims/python3"));
+        assert_eq!(python(&env, root.path()), ("3.12".into(), vec!["jax==0.10.2".to_owned()]));
+        env.insert("PYENV_VERSION".into(), "../../elsewhere".into());
+        assert!(python(&env, root.path()).1.iter().all(|name| !name.starts_with("jax")));
     }
 }

@@ -55,7 +55,7 @@ impl Forecaster {
             self.memory.push(sample.boottime_ms, to_f64(memory.free));
             self.swing.push(sample.boottime_ms, to_f64(memory.free), to_f64(memory.total));
             let until = self.memory.until_zero().filter(|_| self.swing.is_news());
-            memory.judge(board, spec, until);
+            memory.judge(board, spec, "", until);
             forecasts.extend(until.map(|(in_seconds, slope_per_s)| v1::Forecast {
                 what: "out-of-memory".to_owned(),
                 in_seconds,
@@ -63,6 +63,25 @@ impl Forecaster {
             }));
         }
         forecasts
+    }
+}
+
+/// Places where work is kept: a file system that Linux makes read-only because
+/// its disk fails takes no checkpoint any more, and fills nothing.
+pub(super) fn refusals(board: &mut Board, kept: &[(String, bool)]) {
+    for (path, refuses) in kept {
+        let value = Some(f64::from(u8::from(*refuses)));
+        let figure = Figure { name: "read-only", subject: path, value, rule: Rule::never() };
+        board.judge(&figure, |_| {
+            if *refuses {
+                format!(
+                    "{path} is read-only (1 refusal, limit 0): nothing is saved there; a disk that fails is made so: \
+                     outlast destroy MACHINE has the run go on elsewhere"
+                )
+            } else {
+                format!("{path} can be written again")
+            }
+        });
     }
 }
 
@@ -114,41 +133,53 @@ fn soon(what: &str, until: Option<(f64, f64)>, limit: u64, free: &str, used: f64
     }
 }
 
-/// The smaller of what the machine and what the own limit leaves.
-struct Memory {
-    free: u64,
+/// The smaller of what the machine and what the own limit leaves, or what a
+/// run's own limit leaves.
+pub(super) struct Memory {
+    pub(super) free: u64,
     total: u64,
     percent: f64,
-    is_limit: bool,
+    what: &'static str,
 }
 
 impl Memory {
     fn of(sample: &v1::MachineSample) -> Option<Self> {
-        let of =
-            |free, total, is_limit| Some(Self { free, total, percent: percent_used(free, total)?, is_limit });
-        let machine = of(sample.memory_available_bytes, sample.memory_total_bytes, false);
+        let of = |free, total, what| Some(Self { free, total, percent: percent_used(free, total)?, what });
+        let machine = of(sample.memory_available_bytes, sample.memory_total_bytes, "memory");
         let left = sample.memory_limit_bytes.saturating_sub(sample.memory_used_in_limit_bytes);
-        let limited = of(left, sample.memory_limit_bytes, true);
+        let limited = of(left, sample.memory_limit_bytes, "memory of the cgroup");
         match (machine, limited) {
             (Some(m), Some(l)) => Some(if l.free < m.free { l } else { m }),
             (m, l) => m.or(l),
         }
     }
 
-    fn judge(&self, board: &mut Board, spec: &HealthSpec, until: Option<(f64, f64)>) {
-        let what = if self.is_limit { "memory of the cgroup" } else { "memory" };
+    /// Of a run with a limit of its own.
+    pub(super) fn of_run(free: u64, limit: u64) -> Option<Self> {
+        let percent = percent_used(free, limit)?;
+        Some(Self { free, total: limit, percent, what: "[limits] memory of the run" })
+    }
+
+    /// `subject` is the run whose limit it is; empty: the machine.
+    pub(super) fn judge(
+        &self,
+        board: &mut Board,
+        spec: &HealthSpec,
+        subject: &str,
+        until: Option<(f64, f64)>,
+    ) {
+        let what = self.what;
         let free = alerts::bytes(to_f64(self.free));
         let out_in = until.map(|(s, _)| format!(", used up in {}", alerts::duration(s))).unwrap_or_default();
         let rule = Rule::percent(spec.memory_percent);
-        board.judge(&Figure { name: "memory", subject: "", value: Some(self.percent), rule }, |trend| {
+        board.judge(&Figure { name: "memory", subject, value: Some(self.percent), rule }, |trend| {
             let trend = alerts::byte_trend(trend / 100.0 * to_f64(self.total));
             let (used, limit) = (self.percent, spec.memory_percent);
             format!("{what} {used:.0} % used (limit {limit:.0} %), {trend}, {free} free{out_in}")
         });
         let limit = to_f64(spec.forecast_seconds);
         let value = until.map(|(seconds, _)| seconds);
-        let figure =
-            Figure { name: "out-of-memory-soon", subject: "", value, rule: Rule::seconds_left(limit) };
+        let figure = Figure { name: "out-of-memory-soon", subject, value, rule: Rule::seconds_left(limit) };
         board.judge(&figure, |_| {
             soon(&format!("{what} used up"), until, spec.forecast_seconds, &free, self.percent)
         });

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Places looked at; directories beyond these share their mounts with them.
 const PLACES_MAX: usize = 256;
 const STACK: usize = 128 * 1024;
+/// What places hold that a machine must be able to write.
+const WRITTEN: [&str; 2] = ["state", "checkpoints"];
 
 /// A directory that matters, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(super) struct Space {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
     pub(super) spaces: Vec<Space>,
+    /// Where work is kept, and whether it stands in a mount that takes nothing.
+    pub(super) kept: Vec<(String, bool)>,
     pub(super) problems: Vec<String>,
 }
 
@@ -126,6 +130,13 @@ fn look(places: &[Place], known: &mut Known) -> Answer {
             answer.problems.push(format!("{}: not found", place.path.display()));
             continue;
         };
+        // Of a device that is mounted twice only one mount may be read-only.
+        if WRITTEN.contains(&place.holds.as_str())
+            && let Ok(found) = statvfs(path)
+        {
+            let refuses = found.flags().contains(FsFlags::ST_RDONLY);
+            answer.kept.push((place.path.display().to_string(), refuses));
+        }
         let index = match at.get(&device) {
             Some(index) => *index,
             None => match measure(path) {
@@ -231,7 +242,7 @@ mod tests {
     fn a_file_system_that_does_not_answer_costs_old_figures_and_no_wait() {
         let (questions, asked) = sync_channel::<Vec<Place>>(1);
         let (keep, answers) = sync_channel::<Answer>(1);
-        let old = Answer { spaces: look(&[place("b", "/")], &mut Known::new()).spaces, problems: Vec::new() };
+        let old = Answer { spaces: look(&[place("b", "/")], &mut Known::new()).spaces, ..Answer::default() };
         let thread = Some((questions, answers));
         let mut prober = Prober { thread, is_asked: false, last: old.clone(), patience: PATIENCE };
         for _ in 0..3 {

@@ -172,6 +172,13 @@ pub(super) fn disks(text: &str) -> Option<(u64, u64)> {
     sum
 }
 
+/// The bytes that left this machine and came to it since its boot, now.
+pub(crate) fn bytes_moved() -> Option<(u64, u64)> {
+    let text = crate::os::read_bounded(Path::new("/proc/self/net/dev"), 1 << 20).ok()?;
+    let (received, sent) = network(&String::from_utf8_lossy(&text))?;
+    Some((sent, received))
+}
+
 /// `/proc/net/dev`: bytes received and sent since boot by the interfaces that
 /// lead out of the machine.
 pub(super) fn network(text: &str) -> Option<(u64, u64)> {

@@ -396,3 +396,68 @@ fn the_cost_of_a_sample() {
     // Samples so close together may see no tick of the clock between them.
     assert!(last.sample.cpu_percent.is_none_or(|c| (0.0..=100.0).contains(&c)));
 }
+
+#[test]
+fn a_place_of_work_that_turns_read_only_is_critical_until_it_is_written_again() {
+    let mut machine = Machine::new(&HealthSpec::default());
+    let Some(disk) = Tmpfs::mount(machine.dir.path().join("state"), "8m") else {
+        println!("skipped: a_place_of_work_that_turns_read_only: a tmpfs cannot be mounted here");
+        return;
+    };
+    let path = disk.0.display().to_string();
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", how]).arg(&disk.0).status().unwrap();
+        assert!(done.success(), "mount -o {how}");
+    };
+    assert!(named(&machine.sample().active, "read-only").is_empty());
+    remount("remount,ro");
+    machine.sample();
+    let outcome = machine.sample();
+    let raised = named(&outcome.active, "read-only");
+    assert_eq!((raised.len(), raised[0].level.as_str(), raised[0].subject.as_str()), (1, "critical", &*path));
+    assert!(raised[0].text.contains("is read-only (1 refusal, limit 0)"), "{}", raised[0].text);
+    remount("remount,rw");
+    machine.sample();
+    let cleared = machine.sample();
+    assert!(named(&cleared.active, "read-only").is_empty());
+}
+
+#[test]
+fn a_leak_towards_a_runs_own_limit_is_foretold_while_the_machine_has_plenty() {
+    let mut machine = Machine::new(&HealthSpec::default());
+    fs::create_dir_all(machine.dir.path().join("sys/fs/cgroup/outlast-a")).unwrap();
+    fs::create_dir_all(machine.dir.path().join("proc/77")).unwrap();
+    machine.write("sys/fs/cgroup/cgroup.controllers", "memory");
+    machine.write("proc/77/cgroup", "0::/outlast-a\n");
+    machine.write("sys/fs/cgroup/outlast-a/memory.max", "1000000000\n");
+    machine.write("sys/fs/cgroup/outlast-a/memory.stat", "inactive_file 0\n");
+    let (mut soon, mut full) = (None, None);
+    for step in 0..20 {
+        machine.write("sys/fs/cgroup/outlast-a/memory.current", &format!("{}\n", step * 50_000_000));
+        machine.monitor.set_programs(vec![("digits".to_owned(), 77)]);
+        let outcome = machine.sample();
+        let of_run =
+            |name: &str| named(&outcome.active, name).into_iter().find(|a| a.subject == "digits").cloned();
+        if let Some(alert) = of_run("out-of-memory-soon") {
+            soon.get_or_insert((step, alert.text));
+        }
+        if let Some(alert) = of_run("memory") {
+            full.get_or_insert((step, alert.text));
+        }
+        assert!(
+            named(&outcome.active, "memory").iter().all(|a| a.subject == "digits"),
+            "the machine has plenty"
+        );
+    }
+    let (at, text) = soon.expect("it is foretold");
+    assert!(at < 8 && text.starts_with("[limits] memory of the run used up in "), "{at}: {text}");
+    machine.write("sys/fs/cgroup/outlast-a/memory.current", "990000000\n");
+    machine.sample();
+    let told =
+        full.map_or_else(|| named(&machine.sample().active, "memory")[0].text.clone(), |(_, text)| text);
+    assert!(told.starts_with("[limits] memory of the run 99 % used (limit 95 %)"), "{told}");
+    machine.monitor.set_programs(Vec::new());
+    machine.sample();
+    machine.sample();
+    assert!(named(&machine.sample().active, "memory").is_empty(), "a run that is gone has no limit");
+}

@@ -39,6 +39,11 @@ impl Rule {
         Self { limit: 1.0, clear: 1.0, critical: f64::INFINITY, to_clear: TO_RAISE, less_is_worse: false }
     }
 
+    /// Of something that must not be so, critical at once.
+    pub(super) fn never() -> Self {
+        Self { critical: 1.0, ..Self::count() }
+    }
+
     /// Of the seconds until something happens.
     pub(super) fn seconds_left(limit: f64) -> Self {
         let critical = (limit / 10.0).min(60.0);

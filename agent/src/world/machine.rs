@@ -267,7 +267,11 @@ impl World for Machine {
     }
 
     fn unapplied_limits(&self, attempt: &str) -> Vec<String> {
-        self.keeper(attempt).unapplied_limits()
+        let launch = os::read_bounded(&self.dir(attempt).launch(), 4 << 20).ok();
+        let launch = launch.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok());
+        let mut said = self.keeper(attempt).unapplied_limits();
+        said.extend(launch.map(|launch| launch.lacking).unwrap_or_default());
+        said
     }
 
     async fn stop(&self, attempt: &str, grace_ms: u64) -> bool {

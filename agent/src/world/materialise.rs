@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use artifacts::glob::{Glob, GlobError, GlobSet};
 use artifacts::restore::{self, RestoreError};
 use artifacts::{Digest, Manifest, ObjectKey};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use lifecycle::RunSpec;
 use lifecycle::spec::RestoreMode;
 use proto::v1;
@@ -37,6 +37,9 @@ pub struct Launch {
     /// The container that the program starts, if it does.
     #[serde(default)]
     pub container: Option<ContainerRef>,
+    /// What of its description this machine cannot do, a sentence each.
+    #[serde(default)]
+    pub lacking: Vec<String>,
 }
 
 fn failed(what: &str, error: impl std::fmt::Display, transient: bool) -> Failed {
@@ -118,12 +121,8 @@ async fn source(dir: &AttemptDir, work: &v1::Work, gateway: &SharedGateway) -> R
 ///
 /// # Errors
 /// Where one is no glob.
-pub fn save_globs(spec: &RunSpec) -> Result<GlobSet, globset::Error> {
-    let mut set = GlobSetBuilder::new();
-    for glob in &spec.checkpoints.paths {
-        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
-    }
-    set.build()
+pub fn save_globs(spec: &RunSpec) -> Result<GlobSet, GlobError> {
+    spec.checkpoints.paths.iter().map(|glob| Glob::new(glob)).collect()
 }
 
 /// Where in the source tree a checkpoint of this tree belongs, if it was
@@ -337,7 +336,7 @@ async fn environment(
     if is_contained {
         return contained(dir, spec, &work.attempt_id, &base, (argv, cwd, env));
     }
-    Ok(Launch { argv, cwd, env, container: None })
+    Ok(Launch { argv, cwd, env, container: None, lacking: Vec::new() })
 }
 
 /// The same program in a container of its image, with the directories of the
@@ -365,8 +364,8 @@ fn contained(
         limits: &spec.limits,
     })
     .map_err(|e| failed("the container", &e, e.is_retryable()))?;
-    let (argv, env) = (launch.argv, launch.env);
-    Ok(Launch { argv, cwd: workdir, env, container: Some(launch.container) })
+    let (argv, env, lacking) = (launch.argv, launch.env, launch.lacking);
+    Ok(Launch { argv, cwd: workdir, env, container: Some(launch.container), lacking })
 }
 
 #[cfg(test)]

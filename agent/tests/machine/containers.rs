@@ -9,6 +9,8 @@ use agent::environment::{ContainerRequest, contain};
 use super::*;
 
 const IMAGE: &str = "localhost/outlast-test:1";
+/// Where version 2 is mounted beside version 1.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
 /// A podman with a store of its own, below a directory of this test.
 struct Podman {
@@ -32,7 +34,6 @@ fn said(what: &str, output: &Output) -> Reason {
 /// Where both versions of cgroups are mounted, crun refuses to run: podman is
 /// then run in a mount namespace of its own in which only the old one is seen.
 fn wrap_podman(dir: &Path) -> std::io::Result<()> {
-    const UNIFIED: &str = "/sys/fs/cgroup/unified";
     fs::create_dir(dir)?;
     let is_root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     if !is_root || !Path::new(UNIFIED).exists() {
@@ -92,7 +93,8 @@ impl Podman {
         }
         let tar = self.root.path().join("image.tar").display().to_string();
         let image = self.root.path().join("image").display().to_string();
-        let made = run(&self.env, &["tar", "-C", &image, "-cf", &tar, "."]).map_err(|e| e.to_string())?;
+        let made = run(&self.env, &["tar", "--owner=0", "--group=0", "-C", &image, "-cf", &tar, "."])
+            .map_err(|e| e.to_string())?;
         if !made.status.success() {
             return Err(said("tar", &made));
         }
@@ -164,6 +166,16 @@ impl Drop for Podman {
         // Without root, files of the store belong to users that only podman can be.
         let graph = self.root.path().join("graph").display().to_string();
         let _ = self.podman(&["unshare", "rm", "-rf", &graph]);
+        // And a process of its own keeps their namespace.
+        for place in ["tmp", "home/libpod/tmp", "home/libpod"] {
+            let text = fs::read_to_string(self.root.path().join(place).join("pause.pid")).unwrap_or_default();
+            if let Ok(pid) = text.trim().parse::<i32>() {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
     }
 }
 
@@ -276,4 +288,53 @@ fn a_container_gets_a_terminal_where_one_is_asked_for() {
     let text = String::from_utf8(output(&machine.dir(&spec), Stream::Stdout).0).unwrap();
     assert_eq!(record.exit, Exit::Code { code: 2 }, "{text}");
     assert_eq!(text.trim_end(), "terminal");
+}
+
+/// Of somebody who is in no table of users: podman then maps that one user alone.
+const SOMEBODY: &str = "54321";
+
+/// The tests above once more without root, where this is root: what the keeper
+/// relies on (processes below the tool, cgroups, who owns files) differs there.
+#[test]
+fn the_same_holds_for_a_podman_without_root() {
+    const NAME: &str = "the_same_holds_for_a_podman_without_root";
+    if !nix::unistd::geteuid().is_root() {
+        // They ran without it already.
+        return;
+    }
+    let place = tempfile::Builder::new().prefix("rl").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = place.path().join("machine");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let own = place.path().join("own");
+    fs::create_dir(&own).unwrap();
+    let number: u32 = SOMEBODY.parse().unwrap();
+    std::os::unix::fs::chown(&own, Some(number), Some(number)).unwrap();
+    // As `wrap_podman` does it, which needs root.
+    let hide =
+        format!("[ ! -e {UNIFIED} ] || {{ mount --make-rprivate / && mount -t tmpfs none {UNIFIED}; }}");
+    let become_it = format!("exec setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups \"$@\"");
+    let began = Command::new("timeout")
+        .args(["600", "unshare", "--mount", "sh", "-c", &format!("{hide}; {become_it}"), "sh"])
+        .arg(&program)
+        .args(["--nocapture", "--test-threads=1", "containers::a_"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs([("HOME", &own), ("TMPDIR", &own), ("XDG_RUNTIME_DIR", &own)])
+        .stdin(Stdio::null())
+        .output();
+    let done = match began {
+        Ok(done) if done.status.code() == Some(127) => {
+            println!("{NAME} is skipped: unshare or setpriv is not here");
+            return;
+        }
+        done => done.unwrap(),
+    };
+    let said = String::from_utf8_lossy(&done.stdout);
+    let mut skipped = said.lines().filter(|line| line.contains("is skipped: "));
+    if let Some(line) = skipped.next() {
+        println!("{NAME}: {line}");
+    }
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("3 passed"), "other tests than those of containers ran: {said}");
 }

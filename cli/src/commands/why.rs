@@ -9,12 +9,16 @@ use std::path::{Path, PathBuf};
 use controller::capsule::{Capsule, told};
 use proto::v1;
 
+use super::analyze::tokens::bound_of_any;
 use super::answer;
 use crate::app::Context;
 use crate::args::WhyArgs;
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::safe_lines;
+
+/// What the short form may cost, in tokens of `o200k_base`.
+const TOKENS: usize = 400;
 
 /// Does it.
 ///
@@ -48,9 +52,14 @@ pub async fn perform(ctx: &Context, args: &WhyArgs) -> anyhow::Result<ExitCode> 
     } else if args.full {
         print(ctx, &told::whole(&capsule));
     } else {
-        print(ctx, &told::short(&capsule));
+        print(ctx, &in_short(&capsule));
     }
     Ok(ExitCode::Ok)
+}
+
+/// The short form, whose tokens are counted as an assistant pays for them.
+pub(crate) fn in_short(capsule: &Capsule) -> String {
+    told::short_within(capsule, TOKENS, &bound_of_any)
 }
 
 fn print(ctx: &Context, text: &str) {
@@ -100,6 +109,51 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    /// A capsule whose program spoke so.
+    fn spoke(name: &str, text: &str) -> Capsule {
+        let six = [text; 6].join("\n");
+        serde_json::from_value(serde_json::json!({
+            "schema": 1, "made_ms": 1, "is_final": true,
+            "verdict": {
+                "cause": "user-error", "confidence": "likely",
+                "because": [format!("last error: {text}"), "exit code 1", text, text],
+                "next": ["correct it, then: outlast run", text, "outlast logs digits --stderr --attempt 1"],
+            },
+            "run": {"name": name},
+            "attempt": {"number": 1, "ending": "exit code 1", "last_step": 1200, "durable_step": 1100, "started_ms": 1},
+            "output": {"stderr": {"text": six}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_short_form_costs_four_hundred_tokens_whatever_a_program_writes() {
+        let counted = |text: &str| tiktoken_rs::o200k_base_singleton().encode_with_special_tokens(text).len();
+        let numbers =
+            "loss=[3.333e-01, 2.500e-01, 1.4285e-01, 9.1e-02, 7.77e-02, 6.25e-02] step=[11, 22, 33, 44, 55]";
+        let hex = "0x7f3a9c 5d41402abc4b2a76b9719d911017c592 0xdeadbeef 0x00000000000000ff c3ab8ff13720e8ad9047dd39466b3c89";
+        for text in [
+            numbers,
+            hex,
+            &"\u{9f98}\u{9750}\u{9f7e}\u{7228}".repeat(40),
+            &"\u{1f9a0}\u{1f6f8}a".repeat(50),
+            "aGVsbG8gd29ybGQgdGhpcyBpcyBiYXNlNjQgdGV4dCB3aXRoIG5vIHNwYWNlcyBhdCBhbGwgaW4gaXQgYW5k",
+            &"{}[]();:!?%$#@~^&*".repeat(9),
+            "RuntimeError: mat1 and mat2 shapes cannot be multiplied (64x512 and 256x10)",
+        ] {
+            for name in ["digits-abc", text] {
+                let short = in_short(&spoke(name, text));
+                assert!(counted(&short) <= TOKENS, "{} tokens: {short}", counted(&short));
+                assert!(short.lines().count() >= 2 && short.contains("attempt") | (name == text), "{short}");
+            }
+        }
+        let usual =
+            in_short(&spoke("digits-abc", "RuntimeError: shapes cannot be multiplied (64x512 and 256x10)"));
+        for part in ["last lines:", "stood: step 1200, durable 1100", "try: correct it"] {
+            assert!(usual.contains(part), "{part} is left out of what is short:\n{usual}");
+        }
+    }
 
     #[test]
     fn an_export_is_whole_private_and_replaces_nothing_unasked() {

@@ -136,6 +136,9 @@ impl Action {
         } else {
             let cap = cap(spec.max_usd);
             lines.push(format!("  machine   of {}, which nobody bills; {cap}", safe(&spec.provider)));
+            if reply.local_store {
+                lines.push(format!("  store     {}", preflight::STORE));
+            }
         }
         if !spec.secrets.is_empty() {
             lines.push(format!("  secrets   {} are given to it", spec.secrets.join(", ")));

@@ -1,7 +1,7 @@
 //! Tools that ask the controller and change nothing. What runs, machines and
 //! providers said is shown in quotes: it is data, whatever it says.
 
-use controller::capsule::{Capsule, told};
+use controller::capsule::Capsule;
 use proto::v1;
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use super::reply::{Item, Reply, quoted, spelt};
 use crate::args::ConfigArgs;
 use crate::client::selector;
 use crate::commands::analyze::words;
+use crate::commands::why::in_short;
 use crate::commands::{answer, brief, load, now_ms, short, span, step};
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{bytes, money};
@@ -142,7 +143,7 @@ pub(super) async fn why(desk: &Desk, mut given: Arguments) -> anyhow::Result<Rep
             .help("the controller may be of another version: `outlast controller status`")
     })?;
     let cause = serde_json::to_value(capsule.verdict.cause).unwrap_or_default();
-    let text = told::short(&capsule);
+    let text = in_short(&capsule);
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let mut reply = Reply::default()
         .line(format!("why, quoted where a program may speak: {}", quoted(lines.next().unwrap_or_default())))

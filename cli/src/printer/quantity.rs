@@ -40,6 +40,25 @@ pub fn money(usd: f64) -> String {
     format!("{sign}${amount:.2}")
 }
 
+/// A measured value in a column of values: four decimals, or an exponent where
+/// these would say nothing (`0.0000`) or fill the screen (1e308 has 309 digits).
+#[must_use]
+pub fn value(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() || (1e-3..1e6).contains(&value.abs()) {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
+/// Every digit of a measured value, in the shortest form that reads back the
+/// same.
+#[must_use]
+pub fn digits(value: f64) -> String {
+    let text = format!("{value:?}");
+    text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +76,20 @@ mod tests {
             [0.0, 0.42, -3.0, 0.0012, 1234.5].map(money),
             ["$0.00", "$0.42", "-$3.00", "$0.0012", "$1234.50"]
         );
+        assert_eq!(
+            [0.0, 0.5, -2.25, 123_456.0, 1e308, -1e308, 5e-324, f64::NAN, f64::INFINITY].map(value),
+            [
+                "0.0000",
+                "0.5000",
+                "-2.2500",
+                "123456.0000",
+                "1.000e308",
+                "-1.000e308",
+                "4.941e-324",
+                "NaN",
+                "inf"
+            ]
+        );
+        assert_eq!([2.0, 0.1, 1e308, f64::NAN].map(digits), ["2", "0.1", "1e308", "NaN"]);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::text::clip;
 use super::{Capsule, Moment};
 
-/// Characters of the short form: at 3.2 a token, at most 375 tokens.
+/// Characters of the short form where nobody counts tokens.
 pub const SHORT: usize = 1_200;
 /// Error lines in the short form.
 const ERROR_LINES: usize = 4;
@@ -87,27 +87,36 @@ fn error_lines(capsule: &Capsule) -> Vec<String> {
 /// the verdict and its evidence stay.
 #[must_use]
 pub fn short(capsule: &Capsule) -> String {
+    short_within(capsule, SHORT, &|text| text.chars().count())
+}
+
+/// The same within another limit, by what a line costs beside its end, which
+/// costs one.
+#[must_use]
+pub fn short_within(capsule: &Capsule, limit: usize, cost: &dyn Fn(&str) -> usize) -> String {
     let verdict = &capsule.verdict;
     let fails = !matches!(verdict.cause, Cause::Finished | Cause::Running);
-    let mut parts = vec![headline(capsule)];
+    let mut parts = vec![fitting(headline(capsule), limit / 3, cost)];
     if !capsule.is_final {
         parts.push("it has not ended: this is what is known so far".to_owned());
     }
-    parts.extend(verdict.because.iter().take(4).map(|text| format!("- {}", line(text, 160))));
+    // No line takes so much that another has no room.
+    let fair = |text: String| fitting(text, limit / 5, cost);
+    parts.extend(verdict.because.iter().take(4).map(|text| fair(format!("- {}", line(text, 160)))));
     let mut last = vec![];
     if let Some(stood) = stood(capsule) {
         last.push(format!("stood: {stood}"));
     }
     if fails {
-        last.extend(verdict.next.iter().take(3).map(|text| format!("try: {}", line(text, 150))));
+        last.extend(verdict.next.iter().take(3).map(|text| fair(format!("try: {}", line(text, 150)))));
     }
     let errors = if fails { error_lines(capsule) } else { Vec::new() };
-    let room = |parts: &[String]| parts.iter().map(|p| p.chars().count() + 1).sum::<usize>();
-    let left = SHORT.saturating_sub(room(&parts) + room(&last) + "last lines:\n".len() + 2);
+    let room = |parts: &[String]| parts.iter().map(|p| cost(p) + 1).sum::<usize>();
+    let left = limit.saturating_sub(room(&parts) + room(&last) + cost("last lines:") + 3);
     let mut shown: Vec<String> = Vec::new();
     let mut used = 0;
-    for text in errors.into_iter().rev().map(|text| format!("  {text}")) {
-        used += text.chars().count() + 1;
+    for text in errors.into_iter().rev().map(|text| fair(format!("  {text}"))) {
+        used += cost(&text) + 1;
         if used > left {
             break;
         }
@@ -118,15 +127,26 @@ pub fn short(capsule: &Capsule) -> String {
         parts.extend(shown.into_iter().rev());
     }
     parts.extend(last);
-    let mut text = String::new();
+    let (mut text, mut used) = (String::new(), 0);
     for part in parts {
-        if text.chars().count() + part.chars().count() + 1 > SHORT {
+        used += cost(&part) + 1;
+        if used > limit {
             break;
         }
         text.push_str(&part);
         text.push('\n');
     }
     text
+}
+
+/// As much of its beginning as costs no more.
+fn fitting(text: String, limit: usize, cost: &dyn Fn(&str) -> usize) -> String {
+    let mut kept = text;
+    while cost(&kept) > limit && !kept.is_empty() {
+        let half = kept.chars().count() * 3 / 4;
+        kept = kept.chars().take(half).collect();
+    }
+    kept
 }
 
 fn head(out: &mut String, title: &str) {

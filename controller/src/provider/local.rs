@@ -210,6 +210,11 @@ impl Provider for LocalProvider {
         Reach::MachineDials
     }
 
+    fn capabilities(&self) -> super::Capabilities {
+        // Nobody takes it, bills it or copies it.
+        super::Capabilities::default()
+    }
+
     fn idempotency(&self) -> Idempotency {
         Idempotency::ClientChosenName
     }
@@ -238,6 +243,13 @@ impl Provider for LocalProvider {
         }
         let done = self.blocking(move |root| create(root, &request)).await;
         done.unwrap_or_else(|reason| CreateOutcome::Unknown { reason })
+    }
+
+    async fn last_words(&self, instance: &str) -> Option<String> {
+        let id = instance.to_owned();
+        let read =
+            move |root: &Path| is_machine_id(&id).then(|| Directory::new(root, &id).last_words()).flatten();
+        self.blocking(read).await.ok().flatten()
     }
 
     async fn list(&self, label_prefix: &str) -> Listing {

@@ -1,7 +1,7 @@
 //! The end of a program: what was asked, what counters, the kernel and the
 //! exit status say. Its own words are read in `marks`.
 
-use super::{Asked, Cause, Confidence, Evidence, Verdict, marks, window};
+use super::{Asked, Cause, Confidence, Evidence, Verdict, launchers, marks, window};
 use crate::exit::{Exit, signal_name};
 
 /// Xid numbers after which the machine is not to be trusted, from NVIDIA's
@@ -36,8 +36,14 @@ pub(super) fn asked(e: &Evidence) -> Option<Verdict> {
             ),
         ),
     };
-    let verdict = Verdict::new(cause, Confidence::Certain, because);
-    Some(with_exit(verdict, e).try_next(next))
+    let verdict = with_exit(Verdict::new(cause, Confidence::Certain, because), e);
+    let verdict = match e.exit {
+        Some(Exit::Signal { signal: 9, .. }) => {
+            verdict.and("it did not end by itself within [run] grace, and was killed")
+        }
+        _ => verdict,
+    };
+    Some(verdict.try_next(next))
 }
 
 fn with_exit(verdict: Verdict, e: &Evidence) -> Verdict {
@@ -176,7 +182,9 @@ pub(super) fn not_started(e: &Evidence) -> Option<Verdict> {
             verdict = verdict.and(format!("set-up: {line}"));
         }
         let of_image = ["podman pull", "docker pull", "[environment] image", "registry"];
-        let correct = if of_image.iter().any(|mark| lower.contains(mark)) {
+        let correct = if lower.contains("neither podman nor docker") {
+            "install podman on the machine, or choose one that has it"
+        } else if of_image.iter().any(|mark| lower.contains(mark)) {
             "correct [environment] image, or have its registry reachable from the machine"
         } else {
             "correct requirements.txt, or install what lacks with [environment] setup"
@@ -227,10 +235,48 @@ pub(super) fn kernel_words(e: &Evidence) -> Option<Verdict> {
     Some(with_exit(verdict, e).try_next("[run] env: CUDA_LAUNCH_BLOCKING = \"1\" names the failing call"))
 }
 
+/// The process that failed first in the words of a launcher without a summary,
+/// some of which speak on the output.
+fn by_launcher(e: &Evidence) -> Option<(launchers::Failed, String)> {
+    let failed = launchers::first_failure(&e.stderr).or_else(|| launchers::first_failure(&e.stdout))?;
+    let pid = failed.pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+    let told = format!("by its launcher rank {}{pid} ended first, with {}", failed.rank, failed.exit);
+    Some((failed, told))
+}
+
+/// What such a launcher says, where no exception says more.
+fn rank_of_others(e: &Evidence) -> Option<Verdict> {
+    if e.exit.as_ref()?.is_success() || marks::exception(e).is_some() {
+        return None;
+    }
+    let (failed, told) = by_launcher(e)?;
+    let killed = matches!(failed.exit, Exit::Signal { signal: 9, .. });
+    let cause = if killed { Cause::Unknown } else { Cause::UserError };
+    let mut verdict = Verdict::new(cause, Confidence::Possible, told);
+    if killed {
+        verdict = verdict.and("out of memory is the usual reason; no counter confirms it");
+    }
+    if let Some(line) = crashed_by_kernel(e) {
+        verdict = verdict.and(line);
+    }
+    Some(verdict.try_next(format!("outlast logs {} --stderr --attempt {}", e.run, e.attempt)))
+}
+
+/// A process that the kernel saw crash, which need not be the program's first.
+fn crashed_by_kernel(e: &Evidence) -> Option<String> {
+    let crash = |line: &&String| {
+        ["]: segfault at ", "traps: ", "general protection"].iter().any(|mark| line.contains(mark))
+    };
+    let line = window(&e.kernel).iter().rev().find(crash)?;
+    Some(format!("a process crashed meanwhile, by the kernel's log: {line}"))
+}
+
 /// One process of several, as a launcher tells it.
 pub(super) fn rank(e: &Evidence) -> Option<Verdict> {
     let lines = window(&e.stderr);
-    let at = lines.iter().rposition(|l| l.contains("Root Cause (first observed failure)"))?;
+    let Some(at) = lines.iter().rposition(|l| l.contains("Root Cause (first observed failure)")) else {
+        return rank_of_others(e);
+    };
     let field = |name: &str| {
         let line = lines[at..].iter().take(12).find(|l| l.trim_start().starts_with(name))?;
         line.split_once(':').map(|(_, value)| value.trim().to_owned())
@@ -332,11 +378,17 @@ pub(super) fn code(e: &Evidence) -> Option<Verdict> {
         return Some(verdict.try_next("correct the command, or install it with [environment] setup"));
     }
     if let Some(line) = marks::exception(e) {
-        let verdict =
+        let mut verdict =
             Verdict::new(Cause::UserError, Confidence::Likely, format!("last error: {line}")).and(told);
+        if let Some((_, rank)) = by_launcher(e) {
+            verdict = verdict.and(rank);
+        }
         return Some(verdict.try_next(format!("correct it, then: outlast run; {logs}")));
     }
-    let verdict = Verdict::new(Cause::UserError, Confidence::Possible, told);
+    let mut verdict = Verdict::new(Cause::UserError, Confidence::Possible, told);
+    if let Some(line) = crashed_by_kernel(e) {
+        verdict = verdict.and(line).try_next("[run] env: PYTHONFAULTHANDLER = \"1\" names the Python line");
+    }
     let last = e.stderr.iter().rev().map(|l| l.trim()).find(|l| !l.is_empty()).unwrap_or(&e.last_error_line);
     Some(match last {
         "" => verdict.and("it wrote nothing to its error stream").try_next(format!("outlast logs {}", e.run)),

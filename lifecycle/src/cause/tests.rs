@@ -83,6 +83,27 @@ fn a_rank_that_was_killed_is_named_and_not_called_out_of_memory() {
 }
 
 #[test]
+fn a_process_that_failed_is_named_by_its_launcher_and_by_the_kernel() {
+    let srun = "step 4\nsrun: error: n1: task 3: Exited with exit code 4";
+    let verdict = judge(&failed(1, srun));
+    assert_eq!((verdict.cause, verdict.confidence), (C::UserError, Possible), "{verdict:#?}");
+    assert_eq!(verdict.because[0], "by its launcher rank 3 ended first, with exit code 4");
+    let with_error = format!("mylib.StopTrainingError: bad batch\n{srun}");
+    let verdict = judge(&failed(1, &with_error));
+    assert_eq!((verdict.cause, verdict.confidence), (C::UserError, Likely), "{verdict:#?}");
+    assert!(verdict.because.iter().any(|b| b.contains("rank 3 ended first")), "{verdict:#?}");
+    // DeepSpeed speaks on the output.
+    let killed = "['python3', '-u', 'train.py', '--local_rank=1'] exits with return code = -9";
+    let verdict = judge(&Evidence { stdout: lines(killed), ..failed(1, "") });
+    assert_eq!((verdict.cause, verdict.confidence), (C::Unknown, Possible), "{verdict:#?}");
+    let kernel = "[ 2112.001234] python3[2174]: segfault at 0 ip 00007f2 sp 00007ffe error 4 in libc.so.6";
+    let verdict = judge(&Evidence { kernel: lines(kernel), ..failed(1, "worker failed -11") });
+    assert_eq!((verdict.cause, verdict.confidence), (C::UserError, Possible), "{verdict:#?}");
+    assert!(verdict.because.iter().any(|b| b.contains("python3[2174]: segfault")), "{verdict:#?}");
+    assert!(verdict.next[0].contains("PYTHONFAULTHANDLER"), "{verdict:#?}");
+}
+
+#[test]
 fn signals_are_what_they_are() {
     for (signal, cause) in [
         (9, C::Unknown),

@@ -62,6 +62,7 @@ fn every_question_has_numbered_answers_a_default_and_a_later_deadline() {
     for question in [
         storm(6, NOW, NOW - 5),
         storm(6, NOW, NOW + 5),
+        storm_unstarted(6, 6, "machine terminated; what it said last: sh: mkdir: not found", NOW, NOW + 5),
         refused("vast", &row, NOW),
         refused("vast", &far, NOW),
         refused("vast", &late, NOW),

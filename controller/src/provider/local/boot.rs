@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::directory::{BootFile, Directory, SCRIPT};
+use super::directory::{BOOT_LOG, BootFile, Directory, SCRIPT};
 use super::{MARKER, cgroup, processes};
 
 /// Reads one line, then becomes the script's shell under the same pid.
@@ -78,7 +78,7 @@ fn is_handed_on(name: &str) -> bool {
 
 fn spawn(directory: &Directory) -> io::Result<Child> {
     let path = directory.path();
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join("boot.log"))?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join(BOOT_LOG))?;
     let setsid = ["/usr/bin/setsid", "/bin/setsid"].map(Path::new).into_iter().find(|p| p.is_file());
     let wrap = std::env::var(WRAP).unwrap_or_default();
     let setsid = setsid.map(Path::as_os_str);

@@ -4,7 +4,7 @@
 //! follow no link and block on no pipe.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,8 @@ use super::processes::Stamp;
 
 /// The first-boot script's name.
 pub(super) const SCRIPT: &str = "first-boot.sh";
+/// What the first boot prints.
+pub(super) const BOOT_LOG: &str = "boot.log";
 const INSTANCE: &str = "instance.json";
 const BOOT: &str = "boot.json";
 const GUARD: &str = "guard.json";
@@ -24,6 +26,8 @@ const AGENTS: &str = "agents";
 /// A machine has one agent, or a few while one takes another's place.
 const MAX_AGENTS: usize = 32;
 const TRASH: &str = ".trash-";
+/// How much of the end of the boot log is looked at.
+const WORDS: u64 = 600;
 /// The longest state file read.
 const MAX_STATE: u64 = 64 << 10;
 
@@ -131,6 +135,23 @@ impl Directory {
     }
 
     /// The process that ran the first-boot script.
+    /// The last lines that its first boot printed, a few hundred characters at
+    /// most.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let mut log =
+            OpenOptions::new().read(true).custom_flags(flags).open(self.path().join(BOOT_LOG)).ok()?;
+        let meta = log.metadata().ok().filter(fs::Metadata::is_file)?;
+        log.seek(SeekFrom::Start(meta.len().saturating_sub(WORDS))).ok()?;
+        let mut tail = Vec::new();
+        log.take(WORDS).read_to_end(&mut tail).ok()?;
+        let text = String::from_utf8_lossy(&tail);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(3)..].join("; ");
+        let clean = last.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        Some(clean).filter(|words| !words.is_empty())
+    }
+
     pub(super) fn boot(&self) -> Option<Stamp> {
         self.read::<BootFile>(BOOT).ok().map(|file| file.stamp)
     }

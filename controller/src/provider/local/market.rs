@@ -73,7 +73,7 @@ mod tests {
 
     fn market(ends: bool, notice_ms: u64) -> PlayedMarket {
         let step = MarketStep { at_ms: 9_500, capacity: false, usd_per_hour: 1.0, ends, notice_ms };
-        PlayedMarket { begins_ms: 1_000, boot_ms: 250, steps: vec![step] }
+        PlayedMarket { begins_ms: 1_000, boot_ms: 250, hour_ms: 0, steps: vec![step] }
     }
 
     #[test]
