@@ -1,6 +1,7 @@
 //! When a machine that hears from no controller ends by itself. The controller
 //! grants with each lease how long the machine may go on alone: its share of
-//! the money that caps leave. When that is over its programs save and end; what
+//! the money that caps leave. What bytes to and from it cost goes off that time.
+//! When that is over its programs save and end; what
 //! is in the store needs the machine no more and it is destroyed, what is not
 //! keeps its disk and only the rest stops. Pure: moments are milliseconds of
 //! the boot-time clock. It must never end a machine whose controller speaks.
@@ -19,6 +20,10 @@ const SETTLE_MS: u64 = 120_000;
 const GAP_MS: u64 = 60_000;
 /// Between two tries to end the machine.
 const AGAIN_MS: u64 = 30_000;
+/// Between two looks at the bytes that were moved.
+const COUNT_MS: u64 = 1_000;
+/// Bytes of a gigabyte.
+const GB: u128 = 1_000_000_000;
 /// The deadline is written down when it moved by more.
 const WRITE_MS: u64 = 10_000;
 
@@ -73,6 +78,29 @@ pub struct Kept {
     pub at_ms: u64,
     /// Unix milliseconds.
     pub wall_ms: u64,
+    /// What bytes cost; nothing in files of older agents.
+    #[serde(default)]
+    pub tariff: Tariff,
+    /// Bytes sent and received until then, since the boot.
+    #[serde(default)]
+    pub counted: Option<(u64, u64)>,
+}
+
+/// What a gigabyte costs, in milliseconds of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tariff {
+    /// From the machine.
+    pub up_ms: u64,
+    /// To it.
+    pub down_ms: u64,
+}
+
+impl Tariff {
+    /// As the controller tells it with a lease.
+    #[must_use]
+    pub fn of(granted: &proto::v1::Granted) -> Self {
+        Self { up_ms: granted.up_ms_per_gb, down_ms: granted.down_ms_per_gb }
+    }
 }
 
 impl Kept {
@@ -100,6 +128,12 @@ pub struct DeadMan {
     tried_ms: Option<u64>,
     looked_ms: Option<u64>,
     quiet_until_ms: u64,
+    tariff: Tariff,
+    /// Bytes sent and received that have gone off the allowance, and what of a
+    /// millisecond is left over (in billionths).
+    counted: Option<(u64, u64)>,
+    rest: u128,
+    counted_ms: u64,
 }
 
 impl DeadMan {
@@ -114,6 +148,52 @@ impl DeadMan {
             quiet_until_ms,
             ..Self::default()
         }
+    }
+
+    /// With what the agent before this one knew of bytes.
+    #[must_use]
+    pub fn with_bytes(mut self, tariff: Tariff, counted: Option<(u64, u64)>) -> Self {
+        (self.tariff, self.counted) = (tariff, counted);
+        self
+    }
+
+    /// What bytes cost from now on, and how many were counted.
+    #[must_use]
+    pub fn bytes(&self) -> (Tariff, Option<(u64, u64)>) {
+        (self.tariff, self.counted)
+    }
+
+    /// Bytes cost so much from now on.
+    pub fn priced(&mut self, tariff: Tariff) {
+        self.tariff = tariff;
+    }
+
+    /// Whether bytes are to be counted now: they cost something, and the last
+    /// look is a second old.
+    pub fn counts(&mut self, now_ms: u64) -> bool {
+        let due = self.counted.is_none() || now_ms >= self.counted_ms.saturating_add(COUNT_MS);
+        let counts = due && self.deadline_ms.is_some() && self.tariff != Tariff::default();
+        if counts {
+            self.counted_ms = now_ms;
+        }
+        counts
+    }
+
+    /// So many bytes were sent and received since the boot (fewer than before:
+    /// since another one). What the new ones cost goes off the allowance.
+    pub fn moved(&mut self, up: u64, down: u64) {
+        let (Some((up_before, down_before)), Some(deadline)) =
+            (self.counted.replace((up, down)), self.deadline_ms)
+        else {
+            return;
+        };
+        let grown = |now: u64, before: u64| u128::from(if now >= before { now - before } else { now });
+        let cost = self.rest
+            + grown(up, up_before) * u128::from(self.tariff.up_ms)
+            + grown(down, down_before) * u128::from(self.tariff.down_ms);
+        self.rest = cost % GB;
+        let ms = u64::try_from(cost / GB).unwrap_or(u64::MAX);
+        self.deadline_ms = Some(deadline.saturating_sub(ms));
     }
 
     /// A renewal that was sent then was granted: with a new allowance, without
@@ -273,12 +353,51 @@ mod tests {
 
     #[test]
     fn a_new_boot_gets_no_more_time_than_there_was() {
-        let kept = Kept { boot_id: "a".into(), deadline_ms: Some(90_000), at_ms: 30_000, wall_ms: 1_000_000 };
+        // As an agent wrote it that knew nothing of bytes.
+        let kept = r#"{"boot_id":"a","deadline_ms":90000,"at_ms":30000,"wall_ms":1000000}"#;
+        let kept: Kept = serde_json::from_str(kept).unwrap();
         assert_eq!(kept.now("a", 40_000, 1_010_000), Some(90_000));
         assert_eq!(kept.now("b", 5_000, 1_020_000), Some(45_000));
         // A wall clock that went back, and one that is far ahead.
         assert_eq!(kept.now("b", 5_000, 0), Some(65_000));
         assert_eq!(kept.now("b", 5_000, u64::MAX), Some(5_000));
+    }
+
+    #[test]
+    fn what_is_sent_and_received_while_nobody_speaks_goes_off_the_allowance() {
+        let hour = 3_600_000;
+        let mut man = DeadMan::default();
+        man.granted(0, Some(hour), false);
+        assert!(!man.counts(0), "nothing is told of what bytes cost");
+        // $0.02 a gigabyte beside $0.4 an hour: three minutes; down nothing.
+        man.priced(Tariff { up_ms: 180_000, down_ms: 0 });
+        assert!(man.counts(0));
+        man.moved(5_000_000_000, 7);
+        assert!(!man.counts(900) && man.counts(1_000));
+        // A gigabit a second.
+        let mut at = 0;
+        while man.step(at, BUSY, true).is_none() {
+            at += 1_000;
+            man.moved(5_000_000_000 + at * 125_000, 9 * at);
+        }
+        // $0.4 + $9 an hour: as much as $0.4 in less than three minutes.
+        assert!((150_000..156_000).contains(&at), "{at}");
+        // The next grant counts anew, and little bytes add up.
+        man.granted(at, Some(hour), false);
+        let before = man.to_write().unwrap().unwrap();
+        for n in 0..1_000_u64 {
+            man.moved(30_000_000_000 + n * 1_000, 0);
+        }
+        let last = man.deadline_ms.unwrap();
+        let jump = (30_000_000_000 - (5_000_000_000 + at * 125_000)) * 180_000 / 1_000_000_000;
+        assert!((before - last).abs_diff(jump + 179) <= 1, "{before} {last} {jump}");
+        // Another agent goes on where this one was; another boot begins at nothing.
+        let (tariff, counted) = man.bytes();
+        let mut next = DeadMan::restored(Some(last), at).with_bytes(tariff, counted);
+        next.moved(30_001_999_000, 0);
+        assert_eq!(next.deadline_ms.unwrap(), last - 180);
+        next.moved(1_000_000_000, 0);
+        assert_eq!(next.deadline_ms.unwrap(), last - 180_180);
     }
 
     proptest! {

@@ -81,6 +81,7 @@ impl ChunkIndex for Index<'_> {
     async fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
         let digests: Vec<[u8; 32]> = digests.iter().map(|d| *d.as_bytes()).collect();
         let found = self.0.store.locate(&digests).await.unwrap();
+        let found = crate::durable::reliable(self.0, found, |_| false).await.unwrap();
         let place = |chunk: ChunkPut| Location {
             pack: chunk.pack.parse().unwrap(),
             offset: chunk.offset,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lifecycle::bill::{Charged, Entry, Finding, Reckoning, Whose, reckon};
 use lifecycle::meter::DAY_MS;
-use lifecycle::{MachineId, RunId};
+use lifecycle::{MachineId, MachineState, RunId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ const PERIOD: Duration = Duration::from_hours(1);
 const FIRST: Duration = Duration::from_mins(2);
 /// How far back, by itself.
 const DAYS: u32 = 7;
+/// So long after a machine's end its charges are final.
+const FINAL_MS: u64 = DAY_MS;
 /// A bill that takes longer is as good as none.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Findings told and remembered at most.
@@ -102,7 +104,8 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
 /// Where the store fails.
 pub async fn compare(core: &Core, days: u32, by_person: bool) -> Result<Vec<Bill>, CoreError> {
     let now = core.clock.wall_ms();
-    let from_ms = now.saturating_sub(u64::from(days) * DAY_MS);
+    // Whole days of UTC: so charges are told, and so the ledger keeps them.
+    let from_ms = (now / DAY_MS).saturating_sub(u64::from(days)) * DAY_MS;
     let machines: Vec<Machine> =
         core.all().await?.into_iter().map(|row: Versioned<Machine>| row.body).collect();
     let mut bills = Vec::new();
@@ -122,7 +125,10 @@ pub async fn compare(core: &Core, days: u32, by_person: bool) -> Result<Vec<Bill
             }
             continue;
         }
-        let Some(bill) = ask(core, &**provider, &mine, (from_ms, now)).await else { continue };
+        let Some((bill, charges)) = ask(core, &**provider, &mine, (from_ms, now)).await else { continue };
+        if let Some(charges) = charges.filter(|charges| charges.complete) {
+            settle(core, &charges, &mine, (from_ms, now)).await?;
+        }
         // What stands is always about the same time, whoever asks for another.
         let stands = days == DAYS;
         tell(core, &bill, stands).await?;
@@ -139,7 +145,7 @@ async fn ask(
     provider: &dyn Provider,
     mine: &[&Machine],
     (from_ms, now): (u64, u64),
-) -> Option<Bill> {
+) -> Option<(Bill, Option<Charges>)> {
     let asked = match tokio::time::timeout(PATIENCE, provider.charges(from_ms, now)).await {
         Ok(Ok(Some(charges))) => Ok(charges),
         Ok(Ok(None)) => return None,
@@ -152,8 +158,41 @@ async fn ask(
             owners.insert(instance.clone(), (machine.id, machine.run));
         }
     }
-    let outcome = asked.map(|charges| (against(core, &charges, mine, (from_ms, now)), charges.complete));
-    Some(Bill { provider: provider.name().to_owned(), asked_ms: now, from_ms, outcome, owners })
+    let found = |charges: &Charges| (against(core, charges, mine, (from_ms, now)), charges.complete);
+    let outcome = asked.as_ref().map(found).map_err(Clone::clone);
+    let bill = Bill { provider: provider.name().to_owned(), asked_ms: now, from_ms, outcome, owners };
+    Some((bill, asked.ok()))
+}
+
+/// What was charged in the end for machines that began and ended since `from_ms`
+/// is the provider's last word: where the ledger has more it comes down to that.
+async fn settle(
+    core: &Core,
+    charges: &Charges,
+    mine: &[&Machine],
+    (from_ms, now): (u64, u64),
+) -> Result<(), CoreError> {
+    let is_final = |m: &Machine| {
+        let ended = m.status == MachineState::Destroyed && m.ended_ms > 0;
+        ended && m.called_ms >= from_ms && m.ended_ms.saturating_add(FINAL_MS) <= now
+    };
+    for machine in mine.iter().filter(|machine| is_final(machine)) {
+        let rows = charges.rows.iter().filter(|row| Some(&row.instance) == machine.instance.as_ref());
+        let told: Vec<f64> = rows.map(|row| row.usd).collect();
+        if told.is_empty() {
+            continue;
+        }
+        let mut row: Versioned<Machine> = core.need(&machine.id.to_string()).await?;
+        let before = row.body.cost_usd(now);
+        if row.body.status != MachineState::Destroyed || !row.body.meter.charged(told.iter().sum()) {
+            continue;
+        }
+        let detail = json!({"before_usd": before, "cost_usd": row.body.cost_usd(now), "charged_usd": told.iter().sum::<f64>()});
+        let note =
+            Changes::default().put(&row).note(core, SELF, "charged", machine.id, Some(machine.run), detail);
+        core.commit_quietly(note).await?;
+    }
+    Ok(())
 }
 
 fn against(core: &Core, charges: &Charges, mine: &[&Machine], (from_ms, now): (u64, u64)) -> Reckoning {
@@ -175,7 +214,7 @@ fn against(core: &Core, charges: &Charges, mine: &[&Machine], (from_ms, now): (u
         .iter()
         .filter_map(|machine| {
             let instance = machine.instance.as_deref()?;
-            Some(Entry { instance, usd: machine.cost_usd(now), whole: machine.created_ms >= from_ms })
+            Some(Entry { instance, usd: machine.cost_since(from_ms, now) })
         })
         .collect();
     reckon(&charged, &ledger)
@@ -255,3 +294,6 @@ async fn tell(core: &Core, bill: &Bill, stands: bool) -> Result<(), CoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! any of this. What is carried has no authority: TLS, messages and identities
 //! are those of a connection that the machine dialled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,18 +46,40 @@ const BRINGS: usize = 8;
 /// Why machines are not reached, in words, by machine. Lost with the process:
 /// the next one dials anew.
 #[derive(Debug, Default)]
-pub struct Troubles(Mutex<BTreeMap<MachineId, String>>);
+pub struct Troubles {
+    why: Mutex<BTreeMap<MachineId, String>>,
+    /// Machines whose files go through their provider's proxy now.
+    detours: Mutex<BTreeSet<MachineId>>,
+}
+
+/// What is said of such a machine: a vendor's proxy is for words, not for
+/// gigabytes.
+pub const DETOUR: &str = "its checkpoints and files go through the provider's SSH proxy, since its direct address does \
+    not answer: that is slow, and unfit for more than about a gigabyte";
 
 impl Troubles {
     /// Why this machine is not reached, if it is not.
     #[must_use]
     pub fn of(&self, id: MachineId) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// That its files take a way that is not made for them; `None`: they do not.
+    #[must_use]
+    pub fn detour(&self, id: MachineId) -> Option<&'static str> {
+        let detours = self.detours.lock().unwrap_or_else(PoisonError::into_inner);
+        detours.contains(&id).then_some(DETOUR)
+    }
+
+    /// `true`: that is news.
+    fn detours(&self, id: MachineId, so: bool) -> bool {
+        let mut detours = self.detours.lock().unwrap_or_else(PoisonError::into_inner);
+        if so { detours.insert(id) } else { detours.remove(&id) }
     }
 
     /// `true`: that is news.
     fn tell(&self, id: MachineId, why: &str) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         if why.is_empty() {
             return all.remove(&id).is_some();
         }

@@ -20,6 +20,7 @@ use crate::provider::Provider;
 use crate::runfiles::{FileError, RunFiles};
 use crate::store::{Changeset, Commit, JournalEntry, Store, StoreError};
 
+mod gone;
 mod silence;
 
 /// What can go wrong in the controller's own work.
@@ -79,6 +80,8 @@ struct Presence {
     farewell: bool,
     /// Its last stream ended in order and did not break.
     orderly: bool,
+    /// How often it was to be destroyed, and in vain.
+    ending: gone::Ending,
     poke: Option<watch::Sender<u64>>,
 }
 
@@ -143,6 +146,7 @@ pub struct Core {
     /// How long each machine may go on without a controller, and since when
     /// that is known.
     allowed: Mutex<(u64, BTreeMap<MachineId, Option<u64>>)>,
+    lists: gone::Lists,
     /// How often machines of the kind of each live one are lost, in milliseconds.
     between_losses: Mutex<BTreeMap<MachineId, u64>>,
     /// Held from the question whether a cap bears one more machine until the
@@ -215,6 +219,7 @@ impl Core {
             alarmed_ms: AtomicU64::new(0),
             alerts: Mutex::default(),
             allowed: Mutex::default(),
+            lists: gone::Lists::default(),
             between_losses: Mutex::default(),
             purse: tokio::sync::Mutex::default(),
         })

@@ -226,8 +226,7 @@ async fn tell(core: &Core, id: RunId, percent: u8) -> Result<(), CoreError> {
         return Ok(());
     }
     run.body.told_percent = reached;
-    let (scope, sums) = (room.scope.name(), (room.spent_usd, room.cap_usd));
-    let changes = notify::budget(core, Changes::default().put(&run), id, scope, u32::from(reached), sums);
+    let changes = notify::budget(core, Changes::default().put(&run), id, u32::from(reached), &room);
     core.commit(changes).await?;
     Ok(())
 }

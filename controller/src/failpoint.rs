@@ -16,8 +16,8 @@ use lifecycle::meter::Rates;
 use lifecycle::spec::MachineSpec;
 
 use crate::provider::{
-    Charges, CreateOutcome, CreateRequest, DestroyOutcome, Idempotency, Listing, Offer, Owner, Presence,
-    Provider, Reach, RouteError, SshRoute, Stopped, Terms,
+    Capabilities, Charges, CreateOutcome, CreateRequest, DestroyOutcome, Idempotency, Listing, NoOffers,
+    Offer, Owner, Presence, Provider, Reach, RouteError, SshRoute, Stopped, Terms,
 };
 use crate::store::{
     Changed, Changeset, ChunkPut, Commit, JournalCheck, JournalRow, Kind, Row, Store, StoreError,
@@ -146,6 +146,10 @@ impl Provider for Cut {
         self.inner.owner()
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
     fn idempotency(&self) -> Idempotency {
         self.inner.idempotency()
     }
@@ -167,12 +171,16 @@ impl Provider for Cut {
         machine: &MachineSpec,
         max_usd_per_hour: Option<f64>,
         appraisal: &Appraisal,
-    ) -> Result<Vec<Offer>, String> {
+    ) -> Result<Vec<Offer>, NoOffers> {
         self.fuse.around("offers", self.inner.offers(machine, max_usd_per_hour, appraisal)).await
     }
 
     async fn terms(&self, instance: &str) -> Option<Terms> {
         self.fuse.around("terms", self.inner.terms(instance)).await
+    }
+
+    async fn last_words(&self, instance: &str) -> Option<String> {
+        self.fuse.around("last-words", self.inner.last_words(instance)).await
     }
 
     async fn stopped(&self, instance: &str) -> Option<Stopped> {
@@ -209,6 +217,10 @@ impl Provider for Cut {
 
     async fn get(&self, instance: &str) -> Presence {
         self.fuse.around("get", self.inner.get(instance)).await
+    }
+
+    async fn label(&self, instance: &str) -> Option<String> {
+        self.inner.label(instance).await
     }
 
     async fn destroy(&self, instance: &str) -> DestroyOutcome {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use lifecycle::retry::Ending;
-use lifecycle::{AttemptId, AttemptState, CheckpointState, Exit, Generation, MachineId, MachineState, RunId};
+use lifecycle::{AttemptId, AttemptState, Exit, Generation, MachineId, MachineState, RunId};
 use lifecycle::{RunSpec, RunState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ mod steer;
 pub use comeback::ReturnAsked;
 pub use fork::Fork;
 pub use host::{Conduct, Host, Of};
-pub use manifest::ManifestRef;
+pub use manifest::{Checkpoint, ManifestRef};
 pub use notice::Notice;
 pub use steer::{Avoid, Steer};
 
@@ -369,44 +369,6 @@ pub struct Machine {
 }
 record!(Machine, Machine, machine => machine.id, Some(machine.run));
 
-/// A durable checkpoint (or one that was).
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// Manifest's key and digest.
-    pub manifest: ManifestRef,
-    /// Its run.
-    pub run: RunId,
-    /// Its attempt.
-    pub attempt: AttemptId,
-    /// Its attempt's generation.
-    pub generation: Generation,
-    /// Where it stands.
-    pub status: CheckpointState,
-    /// Base name of the file or directory.
-    pub name: String,
-    /// Its whole size.
-    pub bytes: u64,
-    /// Unix milliseconds.
-    pub committed_ms: u64,
-    /// It came from an attempt whose work does not count.
-    #[serde(default)]
-    pub stray: bool,
-    /// The packs that its manifest names; empty in rows of older builds.
-    #[serde(default)]
-    pub packs: Vec<String>,
-    /// "directory", or the kind of its one file; empty in rows of older builds.
-    #[serde(default)]
-    pub kind: String,
-    /// When it was last verified here, unix milliseconds; 0: never.
-    #[serde(default)]
-    pub verified_ms: u64,
-    /// How much of it was read then, in percent.
-    #[serde(default)]
-    pub verified_percent: u32,
-    /// Why it is corrupt, if it is.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub trouble: String,
-}
 record!(Checkpoint, Checkpoint, c => c.manifest.key, Some(c.run));
 
 /// What is on its way out of the artifact store; one row.

@@ -29,7 +29,7 @@ const TEARDOWN_MS: u64 = 120_000;
 /// What a gigabyte of disk is reckoned at before the provider has said it, in
 /// US dollars an hour: $0.20 a month, and a month has 730 hours.
 const DISK_USD_PER_GB_HOUR: f64 = 0.20 / 730.0;
-/// Shares of a cap of which people are told.
+/// Shares of what may be spent of a cap of which people are told.
 pub const TOLD_AT: [u8; 3] = [50, 80, 100];
 
 /// What a cap is about.
@@ -78,13 +78,19 @@ impl Room {
         self.cap_usd - self.spent_usd - self.reserved_usd
     }
 
-    /// The highest share in [`TOLD_AT`] that is reached; 0: none. The cap counts
-    /// as reached when only what is kept back is left.
+    /// What of the cap may be spent: all but what is kept back.
+    #[must_use]
+    pub fn may_spend_usd(&self) -> f64 {
+        (self.cap_usd - self.reserved_usd).max(0.0)
+    }
+
+    /// The highest share in [`TOLD_AT`] of what may be spent that is reached; 0:
+    /// none.
     #[must_use]
     pub fn percent(&self) -> u8 {
         let full = self.left_usd() <= 0.0;
-        let share = 100.0 * self.spent_usd / self.cap_usd;
-        TOLD_AT.iter().rev().copied().find(|at| (*at == 100 && full) || share >= f64::from(*at)).unwrap_or(0)
+        let share = 100.0 * self.spent_usd / self.may_spend_usd();
+        TOLD_AT.iter().rev().copied().find(|at| full || share >= f64::from(*at)).unwrap_or(0)
     }
 }
 

@@ -23,6 +23,7 @@ use tonic::Status;
 use crate::core::{Changes, Core, CoreError};
 use crate::execute::SELF;
 use crate::model::{Machine, Record as _, Run, Versioned};
+use crate::money::Room;
 use crate::reconcile::chain;
 use crate::store::Kind;
 
@@ -75,18 +76,14 @@ impl Desk {
     }
 }
 
-/// A cap was crossed: adds to `changes` the entry that people are told of.
-/// `scope` is what has the cap: `run`, `project`, `day`.
+/// A share of what may be spent of a cap was reached: adds to `changes` the
+/// entry that people are told of.
 #[must_use]
-pub fn budget(
-    core: &Core,
-    changes: Changes,
-    run: RunId,
-    scope: &str,
-    percent: u32,
-    (spent_usd, cap_usd): (f64, f64),
-) -> Changes {
-    let detail = json!({"scope": scope, "percent": percent, "spent_usd": spent_usd, "cap_usd": cap_usd});
+pub fn budget(core: &Core, changes: Changes, run: RunId, percent: u32, room: &Room) -> Changes {
+    let detail = json!({
+        "scope": room.scope, "percent": percent, "spent_usd": room.spent_usd, "cap_usd": room.cap_usd,
+        "kept_back_usd": room.reserved_usd, "may_spend_usd": room.may_spend_usd(),
+    });
     changes.note(core, SELF, "budget-crossed", run, Some(run), detail)
 }
 

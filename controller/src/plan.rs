@@ -394,12 +394,23 @@ pub fn pause_after_refusal(n: u32) -> u64 {
 /// that is over when it is asked would be asked again at once, for ever.
 #[must_use]
 pub fn storm_over_ms(creates_ms: &[u64], now_ms: u64) -> Option<u64> {
+    storm_within(creates_ms, now_ms, HOUR_MS)
+}
+
+/// The same for a run; over a played market the hour is one of that.
+#[must_use]
+pub fn storm_of(run: &Run, now_ms: u64) -> Option<u64> {
+    let played = run.spec.machine.played.as_ref().map_or(0, |market| market.hour_ms);
+    storm_within(&run.creates_ms, now_ms, if played > 0 { played.min(HOUR_MS) } else { HOUR_MS })
+}
+
+fn storm_within(creates_ms: &[u64], now_ms: u64, hour_ms: u64) -> Option<u64> {
     // What lies in the future comes from a clock that was set back.
-    let counts = |at: &u64| *at <= now_ms && at.saturating_add(HOUR_MS) > now_ms;
+    let counts = |at: &u64| *at <= now_ms && at.saturating_add(hour_ms) > now_ms;
     let mut counted: Vec<u64> = creates_ms.iter().copied().filter(counts).collect();
     counted.sort_unstable();
     let last_to_pass = counted.len().checked_sub(CREATES_PER_HOUR)?;
-    Some(counted[last_to_pass] + HOUR_MS)
+    Some(counted[last_to_pass] + hour_ms)
 }
 
 fn want_machine(world: &World<'_>, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
@@ -418,7 +429,7 @@ fn want_machine(world: &World<'_>, books: &Books<'_>, run: &Run, out: &mut Vec<A
         // pause comes from a clock that was set back.)
     } else if run.steer.refusals.as_ref().is_some_and(|row| row.is_early(world.now_ms)) {
         // It said until when there is no use in asking.
-    } else if storm_over_ms(&run.creates_ms, world.now_ms).is_some() {
+    } else if storm_of(run, world.now_ms).is_some() {
         out.push(Action::Storm(run.id));
     } else if books.refuses(run).is_some() {
         // Others keep back what this machine's end would need: it waits.

@@ -14,6 +14,7 @@ use lifecycle::meter::{Billed, Rates};
 use lifecycle::question::Trouble;
 use lifecycle::spec::MachineSpec;
 
+mod capabilities;
 mod children;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -24,11 +25,12 @@ mod simulated;
 pub mod ssh;
 mod vast;
 
+pub use capabilities::Capabilities;
 pub(crate) use children::end_group;
 pub use local::{LocalConfig, LocalProvider};
 pub use route::{HostKeys, RouteError, SshAddress, SshRoute};
 pub use simulated::{Fault, Faults, SimulatedConfig, SimulatedProvider};
-pub use vast::{VastConfig, VastProvider};
+pub use vast::{Standing, VastConfig, VastProvider};
 
 /// How the agent on a machine and the controller find each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +117,16 @@ pub struct Offer {
     pub speed: f64,
     /// What finishing the work there is expected to take.
     pub outlook: Outlook,
+}
+
+/// Why a provider names no offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoOffers {
+    /// In words.
+    pub why: String,
+    /// Whether it passes by itself ([`Trouble::Passing`]) or somebody must do
+    /// something first.
+    pub trouble: Trouble,
 }
 
 /// A machine that has stopped and could go on: its disk is there.
@@ -275,6 +287,10 @@ pub trait Provider: Send + Sync {
     fn owner(&self) -> Owner {
         Owner::Me
     }
+    /// What its machines can do.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
     /// What makes a repeated create safe.
     fn idempotency(&self) -> Idempotency;
     /// Whether its machines cost money that somebody bills: then nothing is
@@ -296,21 +312,28 @@ pub trait Provider: Send + Sync {
     /// first.
     ///
     /// # Errors
-    /// Why there is no answer, in words.
+    /// Why there is no answer.
     async fn offers(
         &self,
         machine: &MachineSpec,
         max_usd_per_hour: Option<f64>,
         appraisal: &Appraisal,
-    ) -> Result<Vec<Offer>, String> {
+    ) -> Result<Vec<Offer>, NoOffers> {
         let _ = (machine, max_usd_per_hour, appraisal);
-        Err(format!("`{}` has no offers: its machines are there or not", self.name()))
+        let why =
+            format!("`{}` has no market: its machines are there or not, and none is on offer", self.name());
+        Err(NoOffers { why, trouble: Trouble::Invalid })
     }
     /// What one machine costs, read back from the provider; `None`: it does not
     /// say.
     async fn terms(&self, instance: &str) -> Option<Terms> {
         let _ = instance;
         None
+    }
+    /// What is known of why a machine ended before an agent came from it: some
+    /// hundred characters, a stranger's; `None`: nothing.
+    async fn last_words(&self, instance: &str) -> Option<String> {
+        self.terms(instance).await.map(|terms| terms.said).filter(|said| !said.trim().is_empty())
     }
     /// Whether a machine that does not run is only stopped, so that it could go
     /// on with its disk as it is; `None`: it cannot, or it runs. Answered from
@@ -378,6 +401,12 @@ pub trait Provider: Send + Sync {
     async fn list(&self, label_prefix: &str) -> Listing;
     /// One machine's state.
     async fn get(&self, instance: &str) -> Presence;
+    /// The label that was last seen on a machine that the provider named, where
+    /// that may be anybody's; `None`: it was not seen, or names are chosen here.
+    async fn label(&self, instance: &str) -> Option<String> {
+        let _ = instance;
+        None
+    }
     /// Removes a machine and everything that runs on it.
     async fn destroy(&self, instance: &str) -> DestroyOutcome;
     /// For fault drills: ends everything on the machine at once and erases it,

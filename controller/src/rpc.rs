@@ -17,6 +17,7 @@ mod pin;
 mod recommend;
 pub mod select;
 pub mod session;
+mod spending;
 mod unseal;
 pub mod upgrade;
 pub mod views;

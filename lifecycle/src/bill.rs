@@ -37,11 +37,9 @@ pub struct Charged<'a> {
 pub struct Entry<'a> {
     /// The provider's name for it.
     pub instance: &'a str,
-    /// US dollars, as an upper bound.
+    /// US dollars of the time that was asked for, as an upper bound: nothing for
+    /// one that had ended before.
     pub usd: f64,
-    /// It began within the time that was asked for: only then can its whole
-    /// charge be compared with its whole ledger.
-    pub whole: bool,
 }
 
 /// Money that cannot be explained.
@@ -68,8 +66,8 @@ impl Finding {
 /// The comparison, in US dollars.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reckoning {
-    /// Charged for machines that the ledger has in whole, and the ledger of
-    /// those that were charged or not.
+    /// Charged for machines of this installation, and the ledger of those that
+    /// were charged or not.
     pub billed_usd: f64,
     /// See [`Reckoning::billed_usd`].
     pub ledger_usd: f64,
@@ -102,22 +100,18 @@ pub fn reckon(charged: &[Charged<'_>], ledger: &[Entry<'_>]) -> Reckoning {
         }
     }
     let known: BTreeMap<&str, &Entry<'_>> = ledger.iter().map(|entry| (entry.instance, entry)).collect();
-    let mut reckoning = Reckoning {
-        ledger_usd: ledger.iter().filter(|entry| entry.whole).map(|entry| entry.usd).sum(),
-        ..Reckoning::default()
-    };
+    let mut reckoning =
+        Reckoning { ledger_usd: ledger.iter().map(|entry| entry.usd).sum(), ..Reckoning::default() };
     for (instance, (whose, billed_usd)) in sums {
         let finding =
             |known, ledger_usd| Finding { instance: instance.to_owned(), known, billed_usd, ledger_usd };
         match (known.get(instance), whose) {
-            (Some(entry), _) if entry.whole => {
+            (Some(entry), _) => {
                 reckoning.billed_usd += billed_usd;
                 if billed_usd > entry.usd * SLACK + SLACK_USD {
                     reckoning.findings.push(finding(true, entry.usd));
                 }
             }
-            // It began before: what of it was charged since is not known here.
-            (Some(_), _) => {}
             (None, Whose::Ours) if billed_usd > 0.0 => {
                 reckoning.billed_usd += billed_usd;
                 reckoning.findings.push(finding(false, 0.0));
@@ -141,7 +135,7 @@ mod tests {
     }
 
     fn entry(instance: &str, usd: f64) -> Entry<'_> {
-        Entry { instance, usd, whole: true }
+        Entry { instance, usd }
     }
 
     #[test]
@@ -155,18 +149,17 @@ mod tests {
             charged("5", Whose::Other, 11.0),
             // No label is told with it, and the ledger knows its number.
             charged("6", Whose::Other, 2.0),
-            // It began before the time that was asked for.
+            // It ended before the time that was asked for, and bills on.
             charged("7", Whose::Ours, 99.0),
             charged("8", Whose::Ours, f64::NAN),
         ];
-        let old = Entry { whole: false, ..entry("7", 1.0) };
-        let ledger = [entry("1", 1.0), entry("2", 2.0), entry("6", 1.5), old, entry("9", 4.0)];
+        let ledger = [entry("1", 1.0), entry("2", 2.0), entry("6", 1.5), entry("7", 0.0), entry("9", 4.0)];
         let found = reckon(&charges, &ledger);
         let names: Vec<_> = found.findings.iter().map(|f| (f.instance.as_str(), f.known)).collect();
-        assert_eq!(names, [("2", true), ("3", false), ("6", true)]);
+        assert_eq!(names, [("7", true), ("2", true), ("3", false), ("6", true)]);
         let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        assert!(close(found.unexplained_usd(), 1.0 + 0.5 + 0.5), "{found:?}");
-        assert!(close(found.billed_usd, 6.5) && close(found.ledger_usd, 8.5), "{found:?}");
+        assert!(close(found.unexplained_usd(), 99.0 + 1.0 + 0.5 + 0.5), "{found:?}");
+        assert!(close(found.billed_usd, 105.5) && close(found.ledger_usd, 8.5), "{found:?}");
         assert!(close(found.foreign_usd, 7.0) && close(found.other_usd, 11.0), "{found:?}");
     }
 
@@ -175,18 +168,17 @@ mod tests {
         #[test]
         fn n23_no_dollar_is_lost(
             rows in proptest::collection::vec((0u8..8, 0u8..3, 0u32..1_000), 0..40),
-            ledger in proptest::collection::btree_map(0u8..8, (0u32..1_000, any::<bool>()), 0..8),
+            ledger in proptest::collection::btree_map(0u8..8, 0u32..1_000, 0..8),
         ) {
             let names: Vec<String> = (0..8).map(|n| n.to_string()).collect();
             let whose = |n: u8| [Whose::Ours, Whose::Foreign, Whose::Other][usize::from(n)];
             let charges: Vec<_> = rows.iter()
                 .map(|(n, w, usd)| charged(&names[usize::from(*n)], whose(*w), f64::from(*usd))).collect();
             let entries: Vec<_> = ledger.iter()
-                .map(|(n, (usd, whole))| Entry { whole: *whole, ..entry(&names[usize::from(*n)], f64::from(*usd)) }).collect();
+                .map(|(n, usd)| entry(&names[usize::from(*n)], f64::from(*usd))).collect();
             let found = reckon(&charges, &entries);
-            let older: f64 = charges.iter().filter(|c| entries.iter().any(|e| e.instance == c.instance && !e.whole)).map(|c| c.usd).sum();
             let all: f64 = charges.iter().map(|c| c.usd).sum();
-            let told = found.billed_usd + found.foreign_usd + found.other_usd + older;
+            let told = found.billed_usd + found.foreign_usd + found.other_usd;
             prop_assert!((all - told).abs() < 1e-6, "{all} {told} {found:?}");
             prop_assert!(found.unexplained_usd() <= found.billed_usd + 1e-9);
         }

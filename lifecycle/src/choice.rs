@@ -231,18 +231,31 @@ impl Appraisal {
     pub fn measured_by<'a>(&self, offered: impl Iterator<Item = (&'a str, f64)>) -> Self {
         let offered: Vec<(&str, f64)> = offered.filter(|(_, speed)| positive(*speed) > 0.0).collect();
         let wanted = kind(&self.reference_gpu, Market::OnDemand);
-        let of = |all: bool| {
-            let fits = |gpu: &str| all || kind(gpu, Market::OnDemand) == wanted;
-            let mut speeds: Vec<f64> =
-                offered.iter().filter(|(gpu, _)| fits(gpu)).map(|(_, speed)| *speed).collect();
-            speeds.sort_by(f64::total_cmp);
-            speeds.get(speeds.len() / 2).copied()
-        };
-        let middle = of(false).or_else(|| of(true)).unwrap_or(0.0);
+        let middle = middle(&offered, &wanted).map_or(0.0, |(_, speed)| speed);
         let given = positive(self.work.reference_speed);
         let reference_speed = if given > 0.0 { given } else { middle };
         Self { work: Work { reference_speed, ..self.work }, ..self.clone() }
     }
+
+    /// The kind of GPU whose speed that is, as it is offered; empty: no speed is
+    /// told, and nothing is compared.
+    #[must_use]
+    pub fn reference<'a>(&self, offered: impl Iterator<Item = (&'a str, f64)>) -> String {
+        let offered: Vec<(&str, f64)> = offered.filter(|(_, speed)| positive(*speed) > 0.0).collect();
+        let found = middle(&offered, &kind(&self.reference_gpu, Market::OnDemand));
+        found.map_or_else(String::new, |(gpu, _)| gpu.to_owned())
+    }
+}
+
+/// The one with the middle speed, of the wanted kind if there is one.
+fn middle<'a>(offered: &[(&'a str, f64)], wanted: &str) -> Option<(&'a str, f64)> {
+    let of = |all: bool| {
+        let fits = |gpu: &str| all || kind(gpu, Market::OnDemand) == wanted;
+        let mut found: Vec<(&str, f64)> = offered.iter().filter(|(gpu, _)| fits(gpu)).copied().collect();
+        found.sort_by(|a, b| a.1.total_cmp(&b.1));
+        found.get(found.len() / 2).copied()
+    };
+    of(false).or_else(|| of(true))
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@
 //! UNKNOWN means that the provider's answer never came: the label is looked
 //! for, and either adopted (CREATED) or burnt (ABANDONED). An instance that
 //! turns up under a burnt label is destroyed. REJECTED and DESTROYED are
-//! final; DESTROYED is said only when the provider confirmed the absence.
+//! final; DESTROYED is said only when the provider confirmed the absence. One
+//! thing is stronger than an end that was only said: a machine that the
+//! provider shows again bills again, and goes back to DESTROYING.
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +83,8 @@ pub enum MachineEvent {
     Destroy,
     /// The provider confirmed the absence.
     ConfirmAbsence,
+    /// The provider shows it though it had ended.
+    Reappear,
 }
 
 impl MachineEvent {
@@ -97,6 +101,7 @@ impl MachineEvent {
             Self::Lose(_) => "lose",
             Self::Destroy => "destroy",
             Self::ConfirmAbsence => "confirm-absence",
+            Self::Reappear => "reappear",
         }
     }
 }
@@ -121,8 +126,8 @@ impl MachineState {
         }
     }
 
-    /// Whether nothing can happen to it any more. ABANDONED is not: what
-    /// turns up under its label is destroyed.
+    /// Whether nothing can happen to it any more, unless it is seen alive
+    /// again. ABANDONED is not: what turns up under its label is destroyed.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rejected { .. } | Self::Destroyed)
@@ -179,6 +184,7 @@ impl MachineState {
                 MachineEvent::Destroy,
             ) => S::Destroying,
             (S::Destroying, MachineEvent::ConfirmAbsence) => S::Destroyed,
+            (S::Destroyed | S::Rejected { .. } | S::Abandoned, MachineEvent::Reappear) => S::Destroying,
             _ => return Err(refused),
         };
         Ok(next)
@@ -223,6 +229,7 @@ mod tests {
             E::Lose(LossCause::Silent),
             E::Destroy,
             E::ConfirmAbsence,
+            E::Reappear,
         ]
     }
 
@@ -235,9 +242,18 @@ mod tests {
     #[test]
     fn i25_final_states_absorb_every_event() {
         for state in all().iter().filter(|s| s.is_final()) {
-            for event in events() {
+            for event in events().into_iter().filter(|e| *e != MachineEvent::Reappear) {
                 assert_eq!(state.apply(event).unwrap_err().reason, Reason::Terminal);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_seen_alive_after_its_end_is_destroyed_again_and_nothing_else() {
+        for state in all() {
+            let ended = state.is_final() || state == MachineState::Abandoned;
+            let next = state.apply(MachineEvent::Reappear).ok();
+            assert_eq!(next, ended.then_some(MachineState::Destroying), "{state:?}");
         }
     }
 
@@ -245,7 +261,7 @@ mod tests {
         /// What may have been made is only ever left through DESTROYED, and
         /// what was given up never comes back to work.
         #[test]
-        fn i3_i25_nothing_made_is_forgotten(picks in proptest::collection::vec(0usize..11, 0..60)) {
+        fn i3_i25_nothing_made_is_forgotten(picks in proptest::collection::vec(0usize..12, 0..60)) {
             let mut state = MachineState::Intent;
             let mut exists = false;
             let mut given_up = false;

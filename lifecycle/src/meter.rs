@@ -3,13 +3,28 @@
 //! been billed counts as billed, so that a cap holds in the provider's books
 //! too. A look makes the estimate smaller, never what was looked at before.
 //!
+//! A price that cannot be is counted only once it was said twice, and bounded:
+//! see [`Meter::hear`]. What was charged in the end makes the estimate smaller
+//! too ([`Meter::charged`]), but never less than was certainly billed.
+//!
 //! Pure: moments are handed in, in unix milliseconds. Sums are US dollars in
 //! `f64`: cents of millions are exact enough, and nothing is paid from here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+mod doubt;
+
+use doubt::Doubt;
+pub use doubt::Word;
 
 const HOUR_MS: f64 = 3_600_000.0;
 const GB: f64 = 1e9;
+/// Days of which is kept what they began with.
+const DAYS: usize = 400;
+/// Between two looks that are further apart nothing is certain.
+const CERTAIN_MS: u64 = 300_000;
 /// A day of UTC.
 pub const DAY_MS: u64 = 86_400_000;
 
@@ -39,6 +54,26 @@ impl Rates {
     #[must_use]
     pub fn hourly(&self) -> f64 {
         self.compute_usd_per_hour + self.disk_usd_per_hour
+    }
+
+    /// How many milliseconds of it cost as much as a gigabyte from and to it.
+    #[must_use]
+    pub fn gigabytes_as_ms(&self) -> (u64, u64) {
+        let hourly = self.hourly();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a year at most")]
+        let ms = |usd: f64| {
+            if hourly > 0.0 && usd > 0.0 { (usd / hourly * HOUR_MS).ceil().min(3.2e10) as u64 } else { 0 }
+        };
+        (ms(self.up_usd_per_gb), ms(self.down_usd_per_gb))
+    }
+
+    fn cheaper(&self, other: &Self) -> Self {
+        Self {
+            compute_usd_per_hour: self.compute_usd_per_hour.min(other.compute_usd_per_hour),
+            disk_usd_per_hour: self.disk_usd_per_hour.min(other.disk_usd_per_hour),
+            up_usd_per_gb: self.up_usd_per_gb.min(other.up_usd_per_gb),
+            down_usd_per_gb: self.down_usd_per_gb.min(other.down_usd_per_gb),
+        }
     }
 
     /// The dearer of both in everything.
@@ -76,6 +111,8 @@ pub struct Parts {
     pub disk_usd: f64,
     /// For what it sent and received.
     pub traffic_usd: f64,
+    /// What of that was for what it sent.
+    pub up_usd: f64,
 }
 
 impl Parts {
@@ -83,6 +120,12 @@ impl Parts {
     #[must_use]
     pub fn total(&self) -> f64 {
         self.compute_usd + self.disk_usd + self.traffic_usd
+    }
+
+    /// What of the traffic was for what it received.
+    #[must_use]
+    pub fn down_usd(&self) -> f64 {
+        (self.traffic_usd - self.up_usd).max(0.0)
     }
 }
 
@@ -103,6 +146,17 @@ pub struct Meter {
     /// The day of the last look, and what was settled when that began.
     day: u64,
     before_day: f64,
+    /// What was settled when each of the last days began, the newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    days: Vec<(u64, f64)>,
+    /// What was billed for certain, US dollars.
+    certain_usd: f64,
+    /// What was charged in the end, US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charged_usd: Option<f64>,
+    /// Its provider says a price that cannot be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubt: Option<Box<Doubt>>,
     /// Bytes since its boot that are settled.
     up_bytes: u64,
     down_bytes: u64,
@@ -143,6 +197,12 @@ impl Meter {
             return;
         }
         let between = self.billed.max_with(billed);
+        if now_ms.saturating_sub(self.looked_ms) <= CERTAIN_MS {
+            let mut least = Parts::default();
+            let both = if between == self.billed { billed } else { self.billed };
+            add(&mut least, now_ms.saturating_sub(self.looked_ms), both, &self.rates.cheaper(&rates));
+            self.certain_usd += least.total();
+        }
         self.settle(now_ms, between, self.rates.dearer(&rates));
         self.billed = billed;
         self.rates = rates;
@@ -154,11 +214,16 @@ impl Meter {
         if self.off {
             return;
         }
+        if let Some(doubt) = &mut self.doubt {
+            doubt.sound.traffic(up_bytes, down_bytes);
+        }
         let grown = |now: u64, before: u64| if now >= before { now - before } else { now };
         #[expect(clippy::cast_precision_loss, reason = "bytes of one machine")]
         let usd = |bytes: u64, rate: f64| bytes as f64 / GB * rate;
-        self.settled.traffic_usd += usd(grown(up_bytes, self.up_bytes), self.rates.up_usd_per_gb)
-            + usd(grown(down_bytes, self.down_bytes), self.rates.down_usd_per_gb);
+        let up_usd = usd(grown(up_bytes, self.up_bytes), self.rates.up_usd_per_gb);
+        self.settled.up_usd += up_usd;
+        self.settled.traffic_usd +=
+            up_usd + usd(grown(down_bytes, self.down_bytes), self.rates.down_usd_per_gb);
         (self.up_bytes, self.down_bytes) = (up_bytes, down_bytes);
     }
 
@@ -170,6 +235,13 @@ impl Meter {
         self.settle(now_ms, Billed::All, self.rates);
         self.billed = Billed::Nothing;
         self.off = true;
+    }
+
+    /// It was seen alive after its end: all since then may have been billed.
+    pub fn resume(&mut self, called_ms: u64) {
+        (self.off, self.charged_usd) = (false, None);
+        self.billed = Billed::Disk;
+        self.begin(called_ms, self.rates);
     }
 
     /// Nothing was ever made.
@@ -204,13 +276,86 @@ impl Meter {
         (total - before).max(0.0)
     }
 
+    /// What of that fell on `from_day` (days since 1970) and later, for bills of
+    /// a part of its life. More rather than less, where that is not known.
+    #[must_use]
+    pub fn since_day(&self, from_day: u64, now_ms: u64) -> f64 {
+        let total = self.at(now_ms).total();
+        let before = match self.days.iter().find(|(day, _)| *day == from_day) {
+            Some((_, before)) => *before,
+            None if from_day > self.day => self.at(from_day * DAY_MS).total(),
+            None if from_day == self.day => self.before_day,
+            None => 0.0,
+        };
+        (total - before).max(0.0)
+    }
+
+    /// Its provider's last word on what it cost, after its end: the estimate
+    /// comes down to that, and not below what is certain. Whether that was new.
+    pub fn charged(&mut self, usd: f64) -> bool {
+        let total = self.settled.total();
+        if !self.off || !usd.is_finite() || self.charged_usd.is_some_and(|before| before <= usd) {
+            return false;
+        }
+        self.charged_usd = Some(usd);
+        let least = usd.max(self.certain_usd).max(0.0);
+        if total <= 0.0 || least >= total {
+            return true;
+        }
+        let share = least / total;
+        let parts = &mut self.settled;
+        for part in [&mut parts.compute_usd, &mut parts.disk_usd, &mut parts.traffic_usd, &mut parts.up_usd] {
+            *part *= share;
+        }
+        self.before_day *= share;
+        self.days.iter_mut().for_each(|(_, before)| *before *= share);
+        true
+    }
+
+    /// What of it is settled: up to the last look, at which somebody saw what it
+    /// does. The rest of [`Meter::at`] is open: it counts as if it ran.
+    #[must_use]
+    pub fn settled(&self) -> Parts {
+        self.settled
+    }
+
+    /// What fell on each day of UTC (days since 1970) from its beginning to a
+    /// moment. What nobody remembers the days of counts to the last of those.
+    #[must_use]
+    pub fn by_day(&self, begun_ms: u64, now_ms: u64) -> BTreeMap<u64, f64> {
+        let mut found = BTreeMap::new();
+        let last = if self.off { self.day } else { (now_ms / DAY_MS).max(self.day) };
+        let total = self.at(now_ms).total();
+        // What it had come to when a day began.
+        let began = |day: u64| match day {
+            day if day == self.day => self.before_day,
+            day if day > self.day => self.at(day * DAY_MS).total(),
+            day => self.days.iter().find(|(known, _)| *known == day).map_or(0.0, |(_, usd)| *usd),
+        };
+        let first = (begun_ms / DAY_MS).clamp(last.saturating_sub(DAYS as u64), last);
+        let mut before = 0.0;
+        for day in first..=last {
+            let until = if day == last { total } else { began(day + 1) }.max(before);
+            if until > before {
+                found.insert(day, until - before);
+            }
+            before = until;
+        }
+        found
+    }
+
     fn settle(&mut self, now_ms: u64, billed: Billed, rates: Rates) {
         let now_ms = now_ms.max(self.looked_ms);
         let day = now_ms / DAY_MS;
         if day > self.day {
-            let mut at_midnight = self.settled;
-            add(&mut at_midnight, (day * DAY_MS).saturating_sub(self.looked_ms), billed, &rates);
-            (self.day, self.before_day) = (day, at_midnight.total());
+            for begun in (self.day + 1).max((day + 1).saturating_sub(DAYS as u64))..=day {
+                let mut at_midnight = self.settled;
+                add(&mut at_midnight, (begun * DAY_MS).saturating_sub(self.looked_ms), billed, &rates);
+                self.before_day = at_midnight.total();
+                self.days.push((begun, self.before_day));
+            }
+            self.day = day;
+            self.days.drain(..self.days.len().saturating_sub(DAYS));
         }
         add(&mut self.settled, now_ms - self.looked_ms, billed, &rates);
         self.looked_ms = now_ms;
@@ -240,114 +385,4 @@ fn add(parts: &mut Parts, ms: u64, billed: Billed, rates: &Rates) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const HOUR: u64 = 3_600_000;
-    const RATES: Rates = Rates {
-        compute_usd_per_hour: 1.0,
-        disk_usd_per_hour: 0.1,
-        up_usd_per_gb: 0.02,
-        down_usd_per_gb: 0.01,
-    };
-
-    fn close(a: f64, b: f64) -> bool {
-        (a - b).abs() < 1e-9
-    }
-
-    #[test]
-    fn the_disk_costs_from_the_creation_and_the_rest_while_it_runs() {
-        let mut meter = Meter::default();
-        assert!(close(meter.at(HOUR).total(), 0.0));
-        meter.begin(HOUR, RATES);
-        // Not looked at: it may run.
-        assert!(close(meter.at(2 * HOUR).total(), 1.1));
-        meter.look(2 * HOUR, Billed::Disk, RATES);
-        assert!(close(meter.at(2 * HOUR).total(), 0.1));
-        // Running at the next look: since the last one, for all that is known.
-        meter.look(3 * HOUR, Billed::All, RATES);
-        assert!(close(meter.at(3 * HOUR).compute_usd, 1.0), "{meter:?}");
-        // Outbid in between.
-        meter.look(4 * HOUR, Billed::Disk, RATES);
-        meter.look(5 * HOUR, Billed::Disk, RATES);
-        meter.end(6 * HOUR);
-        let parts = meter.at(100 * HOUR);
-        assert!(close(parts.compute_usd, 3.0) && close(parts.disk_usd, 0.5), "{parts:?}");
-    }
-
-    #[test]
-    fn a_price_that_changed_counts_as_the_dearer_one_until_the_look() {
-        let mut meter = Meter::default();
-        meter.begin(HOUR, Rates::flat(1.0));
-        meter.look(HOUR, Billed::All, Rates::flat(1.0));
-        meter.look(2 * HOUR, Billed::All, Rates::flat(3.0));
-        assert!(close(meter.at(2 * HOUR).total(), 3.0));
-        meter.look(3 * HOUR, Billed::All, Rates::flat(1.0));
-        assert!(close(meter.at(4 * HOUR).total(), 7.0));
-    }
-
-    #[test]
-    fn bytes_count_both_ways_and_a_new_boot_begins_at_nothing() {
-        let mut meter = Meter::default();
-        meter.begin(1, RATES);
-        meter.traffic(2_000_000_000, 1_000_000_000);
-        meter.traffic(3_000_000_000, 1_000_000_000);
-        meter.traffic(1_000_000_000, 0);
-        assert!(close(meter.at(1).traffic_usd, 4.0 * 0.02 + 0.01), "{meter:?}");
-    }
-
-    #[test]
-    fn a_day_has_what_fell_on_it() {
-        let mut meter = Meter::default();
-        let begin = DAY_MS - 2 * HOUR;
-        meter.begin(begin, Rates::flat(1.0));
-        meter.look(begin, Billed::All, Rates::flat(1.0));
-        assert!(close(meter.on_day_of(DAY_MS - HOUR), 1.0));
-        // Without a look after midnight, and with one.
-        assert!(close(meter.on_day_of(DAY_MS + HOUR), 1.0));
-        meter.look(DAY_MS + HOUR, Billed::All, Rates::flat(1.0));
-        assert!(close(meter.on_day_of(DAY_MS + 3 * HOUR), 3.0));
-        meter.end(DAY_MS + 4 * HOUR);
-        assert!(close(meter.on_day_of(DAY_MS + 5 * HOUR), 4.0));
-        assert!(close(meter.on_day_of(3 * DAY_MS), 0.0));
-    }
-
-    proptest! {
-        /// However seldom it is looked at, the meter never shows less than a
-        /// provider bills that charges each second for what it does then.
-        #[test]
-        fn i16_the_meter_is_never_below_the_bill(
-            plan in proptest::collection::vec((0u8..3, 1u64..600, 1u32..40, any::<bool>()), 1..40)
-        ) {
-            let mut meter = Meter::default();
-            let mut now = 1_000_000;
-            let mut bill = 0.0;
-            let rates = |cents: u32| Rates { compute_usd_per_hour: f64::from(cents) / 10.0, disk_usd_per_hour: 0.05, ..RATES };
-            meter.begin(now, rates(plan[0].2));
-            let mut last = (Billed::Disk, rates(plan[0].2));
-            for (state, seconds, cents, looked) in plan {
-                let billed = [Billed::Disk, Billed::All, Billed::Disk][usize::from(state)];
-                // What is not looked at stays as it was: only looks see changes.
-                let (billed, rate) = if looked { (billed, rates(cents)) } else { last };
-                // The change happens somewhere between two looks.
-                let half = seconds * 500;
-                let mut parts = Parts::default();
-                add(&mut parts, half, last.0, &last.1);
-                add(&mut parts, seconds * 1_000 - half, billed, &rate);
-                bill += parts.total();
-                now += seconds * 1_000;
-                prop_assert!(meter.at(now).total() + 1e-9 >= bill || looked, "{meter:?} {bill}");
-                if looked { meter.look(now, billed, rate); }
-                last = (billed, rate);
-                if looked { prop_assert!(meter.at(now).total() + 1e-9 >= bill, "{meter:?} {bill}"); }
-            }
-            // It starts once more, and nobody looks before it is gone.
-            let mut parts = Parts::default();
-            add(&mut parts, 60_000, Billed::All, &last.1);
-            bill += parts.total();
-            meter.end(now + 60_000);
-            prop_assert!(meter.at(now).total() + 1e-9 >= bill);
-        }
-    }
-}
+mod tests;

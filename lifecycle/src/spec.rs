@@ -12,6 +12,7 @@ use crate::retention::score::Best;
 
 mod data;
 pub mod difference;
+pub mod filter;
 mod health;
 mod limits;
 mod machine;
@@ -20,6 +21,7 @@ mod notice;
 pub mod secret;
 
 pub use data::{DataSpec, HfKind, HfRepo, UrlFile, is_commit, is_inside};
+pub use filter::Filter;
 pub use health::{HangAction, HangSpec, HealthSpec};
 pub use limits::LimitSpec;
 pub use machine::{MachineSpec, Market, WhenStopped};

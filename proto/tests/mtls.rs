@@ -99,6 +99,7 @@ service! {
     foreign(v1::ForeignRequest) -> v1::ForeignList,
     destroy_foreign(v1::DestroyForeignRequest) -> v1::DestroyForeignReply,
     bill(v1::BillRequest) -> v1::BillReply,
+    spending(v1::SpendingRequest) -> v1::SpendingReply,
     hosts(v1::HostsRequest) -> v1::HostList,
     preflight(v1::PreflightRequest) -> v1::PreflightReply,
     recommend(v1::RecommendRequest) -> v1::RecommendReply,

@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::deadman::{How, Kept};
+use crate::deadman::{DeadMan, How, Kept};
 use crate::os;
 
 const SCRIPT: &str = "end-machine";
@@ -33,19 +33,37 @@ impl Ending {
         self.state.join(SCRIPT).is_file()
     }
 
-    /// The deadline that an agent before this one wrote down.
+    /// With the deadline that an agent before this one wrote down.
     #[must_use]
-    pub fn kept(&self, now_ms: u64, wall_ms: u64) -> Option<u64> {
-        let bytes = os::read_bounded(&self.state.join(KEPT), LONGEST).ok()?;
-        serde_json::from_slice::<Kept>(&bytes).ok()?.now(os::boot_id(), now_ms, wall_ms)
+    pub fn restored(&self, now_ms: u64, wall_ms: u64) -> DeadMan {
+        let bytes = os::read_bounded(&self.state.join(KEPT), LONGEST).ok();
+        let kept = bytes.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let Some(kept) = kept else { return DeadMan::restored(None, now_ms) };
+        let deadline = kept.now(os::boot_id(), now_ms, wall_ms);
+        let counted = kept.counted.filter(|_| kept.boot_id == os::boot_id());
+        DeadMan::restored(deadline, now_ms).with_bytes(kept.tariff, counted)
+    }
+
+    /// Bytes sent and received by this machine since its boot.
+    #[must_use]
+    pub fn traffic(&self) -> Option<(u64, u64)> {
+        crate::health::bytes_moved()
     }
 
     /// Writes the deadline down.
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn keep(&self, deadline_ms: Option<u64>, at_ms: u64, wall_ms: u64) -> std::io::Result<()> {
-        let kept = Kept { boot_id: os::boot_id().to_owned(), deadline_ms, at_ms, wall_ms };
+    pub fn keep(
+        &self,
+        man: &DeadMan,
+        deadline_ms: Option<u64>,
+        at_ms: u64,
+        wall_ms: u64,
+    ) -> std::io::Result<()> {
+        let (tariff, counted) = man.bytes();
+        let boot_id = os::boot_id().to_owned();
+        let kept = Kept { boot_id, deadline_ms, at_ms, wall_ms, tariff, counted };
         os::write_durable(&self.state.join(KEPT), &serde_json::to_vec(&kept)?)
     }
 

@@ -78,6 +78,11 @@ fn address_of(route: &SshRoute, address: Address) -> &SshAddress {
     }
 }
 
+/// Whether this address of a route is the provider's proxy.
+pub(super) fn is_proxy(route: &SshRoute, address: Address) -> bool {
+    route.fallback.as_ref() == Some(address_of(route, address))
+}
+
 fn host_keys(keys: &HostKeys, options: &mut Vec<String>) -> Result<(), BadRoute> {
     match keys {
         HostKeys::PinFirst { known_hosts, name } => {
@@ -210,6 +215,11 @@ mod tests {
         assert!(text.ends_with("-- 203.0.113.7 uname -m"), "{text}");
         assert!(line(&route(), Address::Second).ends_with("-- ssh5.vast.ai uname -m"));
         let alone = SshRoute { fallback: None, ..route() };
+        assert_eq!([Address::First, Address::Second].map(|at| is_proxy(&route(), at)), [false, true]);
+        assert_eq!([Address::First, Address::Second].map(|at| is_proxy(&alone, at)), [false, false]);
+        // A machine of which only the proxy is known.
+        let only = SshRoute { address: route().fallback.unwrap(), ..route() };
+        assert_eq!([Address::First, Address::Second].map(|at| is_proxy(&only, at)), [true, true]);
         assert!(line(&alone, Address::Second).ends_with("-- 203.0.113.7 uname -m"));
         let known = SshRoute { host_keys: HostKeys::Known { known_hosts: None }, ..route() };
         let text = line(&known, Address::First);

@@ -4,18 +4,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lifecycle::MachineId;
 use proto::link::Lane;
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::bring::BringUp;
+use super::command::is_proxy;
 use super::lane::Carry;
 use super::plan::{Act, Address, End, Input, Tie};
-use super::{Seen, Shared};
+use super::{DETOUR, Seen, Shared};
+use crate::core::{Changes, Core};
+use crate::execute;
+use crate::model::Machine;
 use crate::provider::{HostKeys, Provider, RouteError, SshRoute};
 
 /// Without anything to wait for.
@@ -33,7 +39,9 @@ pub(super) async fn keep(
     let (tell, mut told) = mpsc::channel(8);
     let core = shared.core.clone();
     let mut input = seen_now(&mut seen);
+    let (by_proxy, mut noted) = (Arc::new(AtomicBool::new(false)), false);
     loop {
+        detour(&core, id, &input, &by_proxy, &mut noted).await;
         let now = core.clock.mono_ms();
         for act in tie.step(now, input) {
             let dial = Dial {
@@ -42,6 +50,7 @@ pub(super) async fn keep(
                 provider: provider.clone(),
                 instance: seen.borrow().instance.clone(),
                 tell: tell.clone(),
+                by_proxy: by_proxy.clone(),
             };
             match act {
                 Act::BringUp(address) => {
@@ -76,6 +85,29 @@ pub(super) async fn keep(
         };
     }
     core.carried.tell(id, "");
+    core.carried.detours(id, false);
+}
+
+/// Says so when files begin to go through a proxy, and journals it once.
+async fn detour(core: &Core, id: MachineId, input: &Input, by_proxy: &AtomicBool, noted: &mut bool) {
+    match input {
+        Input::Open(Lane::Bulk) if by_proxy.load(Ordering::Relaxed) => {
+            if !core.carried.detours(id, true) || std::mem::replace(noted, true) {
+                return;
+            }
+            tracing::warn!(machine = %id.short(), "{DETOUR}");
+            let run = core.load::<Machine>(&id.to_string()).await.ok().flatten().map(|row| row.body.run);
+            let detail = json!({ "why": DETOUR });
+            let note = Changes::default().note(core, execute::SELF, "carried-by-proxy", id, run, detail);
+            if let Err(error) = core.commit_quietly(note).await {
+                tracing::warn!("that could not be journalled: {error}");
+            }
+        }
+        Input::Open(Lane::Bulk) | Input::Ended(Lane::Bulk, _) => {
+            core.carried.detours(id, false);
+        }
+        _ => {}
+    }
 }
 
 fn seen_now(seen: &mut watch::Receiver<Seen>) -> Input {
@@ -90,6 +122,8 @@ struct Dial {
     provider: Arc<dyn Provider>,
     instance: String,
     tell: mpsc::Sender<Input>,
+    /// The bulk lane was last dialled at the provider's proxy.
+    by_proxy: Arc<AtomicBool>,
 }
 
 impl Dial {
@@ -125,6 +159,9 @@ impl Dial {
             Ok(route) => route,
             Err(end) => return end,
         };
+        if lane == Lane::Bulk {
+            self.by_proxy.store(is_proxy(&route, address), Ordering::Relaxed);
+        }
         let Ok(dialling) = self.shared.dials.clone().acquire_owned().await else { return End::Closed };
         let door = match lane {
             Lane::Join => self.shared.doors.join.clone(),
@@ -132,5 +169,35 @@ impl Dial {
         };
         let tell = self.tell.clone();
         Carry { id: self.id, lane, route: &route, address, door, tell, hang }.run(dialling).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench;
+
+    #[tokio::test]
+    async fn files_that_go_through_a_proxy_are_told_and_journalled_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = artifacts::store::MemoryStore::default();
+        let core = Core::new(bench::parts(dir.path(), Arc::new(objects)));
+        let (by_proxy, mut noted) = (AtomicBool::new(false), false);
+        let open = || Input::Open(Lane::Bulk);
+        detour(&core, bench::MACHINE, &open(), &by_proxy, &mut noted).await;
+        assert_eq!(core.carried.detour(bench::MACHINE), None);
+        by_proxy.store(true, Ordering::Relaxed);
+        detour(&core, bench::MACHINE, &Input::Open(Lane::Control), &by_proxy, &mut noted).await;
+        assert_eq!(core.carried.detour(bench::MACHINE), None, "words may go that way");
+        for _ in 0..3 {
+            detour(&core, bench::MACHINE, &open(), &by_proxy, &mut noted).await;
+            assert_eq!(core.carried.detour(bench::MACHINE), Some(DETOUR));
+            detour(&core, bench::MACHINE, &Input::Ended(Lane::Bulk, End::Closed), &by_proxy, &mut noted)
+                .await;
+            assert_eq!(core.carried.detour(bench::MACHINE), None);
+        }
+        let journal = core.store.journal(0, 100, None).await.unwrap();
+        let told: Vec<&str> = journal.iter().map(|row| row.verb.as_str()).collect();
+        assert_eq!(told, ["carried-by-proxy"]);
     }
 }

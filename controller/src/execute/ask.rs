@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{SELF, moved};
 use crate::core::{Changes, Core, CoreError};
-use crate::model::{Run, StopReason, Versioned, Wish};
+use crate::model::{Machine, Run, StopReason, Versioned, Wish};
 use crate::plan;
 
 /// What the journal, and who is told of it, know of a question.
@@ -38,8 +38,18 @@ pub(super) async fn storm(core: &Core, id: RunId) -> Result<(), CoreError> {
     let mut run: Versioned<Run> = core.need(&id.to_string()).await?;
     let now = core.clock.wall_ms();
     // The hour may have ended since this was planned.
-    let Some(over_ms) = plan::storm_over_ms(&run.body.creates_ms, now) else { return Ok(()) };
-    let question = question::storm(plan::CREATES_PER_HOUR, now, over_ms);
+    let Some(over_ms) = plan::storm_of(&run.body, now) else { return Ok(()) };
+    let since_ms = run.body.creates_ms.first().copied().unwrap_or(now);
+    let machines = core.every::<Machine>().await?.into_iter().map(|row| row.body);
+    let made = machines.filter(|machine| machine.run == id && machine.created_ms >= since_ms);
+    let unstarted: Vec<_> = made.filter(|machine| machine.ready_ms == 0 && !machine.status.is_up()).collect();
+    let last = unstarted.iter().max_by_key(|machine| machine.created_ms);
+    let question = match last {
+        Some(last) => {
+            question::storm_unstarted(plan::CREATES_PER_HOUR, unstarted.len(), &last.reason, now, over_ms)
+        }
+        None => question::storm(plan::CREATES_PER_HOUR, now, over_ms),
+    };
     let changes = put(core, &mut run, question, Changes::default())?;
     core.commit(changes).await?;
     Ok(())

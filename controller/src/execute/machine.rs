@@ -13,19 +13,21 @@ use crate::liveness::{self, Hypothesis, ProviderWord};
 use crate::model::{Attempt, Conduct, Machine, Run, Versioned, Wish};
 use crate::money::{self, Books};
 use crate::plan;
-use crate::provider::{
-    CreateOutcome, CreateRequest, DestroyOutcome, InstanceState, Listing, Presence, Reach,
-};
+use crate::provider::{CreateOutcome, CreateRequest, InstanceState, Listing, Presence, Reach};
 use crate::reputation;
 
 /// A list that takes longer is as good as none.
 const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Characters of what a machine said last.
+const LAST_WORDS: usize = 240;
 
 mod comeback;
+mod ending;
 mod look;
 mod sweep;
 
 pub(crate) use comeback::{may_await, returns};
+pub(super) use ending::destroy;
 use look::look;
 pub use sweep::sweep;
 
@@ -42,7 +44,10 @@ pub(super) async fn step(
         row.body.reason = match core.carried.of(id) {
             // Why nobody came to it says more than that it did not come.
             Some(trouble) if *cause == LossCause::NeverJoined => format!("{cause}: {trouble}"),
-            _ => cause.to_string(),
+            _ => match detail["said"].as_str() {
+                Some(said) => format!("{cause}; what it said last: {said}"),
+                None => cause.to_string(),
+            },
         };
         reputation::lost(core, &mut row.body, *cause);
     }
@@ -101,8 +106,21 @@ pub(super) async fn lose(core: &Core, id: MachineId, cause: LossCause) -> Result
         let joined = cause == LossCause::NeverJoined;
         let why = if joined { "no agent came from it" } else { "it did not start" };
         detail["avoids"] = json!(avoid_host(core, row.body.run, id, why).await?);
+        if let Some(said) = last_words(core, &row.body).await {
+            detail["said"] = json!(said);
+        }
     }
     step(core, id, "lost", MachineEvent::Lose(cause), detail).await
+}
+
+/// What a machine that no agent came from left to say. Asked before it is
+/// destroyed, and never waited for long: a loss is not held up by an answer.
+async fn last_words(core: &Core, machine: &Machine) -> Option<String> {
+    const WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+    let provider = core.provider(&machine.provider).ok()?;
+    let asked = provider.last_words(machine.instance.as_deref()?);
+    let said = tokio::time::timeout(WAIT, asked).await.ok()??;
+    Some(said.chars().take(LAST_WORDS).collect())
 }
 
 /// A host that failed this run is not tried again for a while.
@@ -219,7 +237,7 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
     if !core.commit(changes).await? {
         return Ok(());
     }
-    let outcome = provider.create(&request).await;
+    let outcome = ending::unshared(core, &row.body, provider.create(&request).await).await?;
     let on = match &outcome {
         CreateOutcome::Created { instance } => {
             reputation::conduct(&*provider, instance, &request.machine).await
@@ -409,50 +427,6 @@ pub(super) async fn release(core: &Core, id: MachineId, why: &str) -> Result<(),
     let changes = changes.note(core, SELF, "release", id, Some(row.body.run), json!({"why": why}));
     if core.commit(changes).await? && row.body.status == MachineState::Destroying {
         destroy(core, id).await?;
-    }
-    Ok(())
-}
-
-/// Has the provider remove a machine; only its confirmed absence ends it.
-pub(super) async fn destroy(core: &Core, id: MachineId) -> Result<(), CoreError> {
-    let mut row: Versioned<Machine> = core.need(&id.to_string()).await?;
-    if row.body.status != MachineState::Destroying {
-        return Ok(());
-    }
-    // I5: nothing is destroyed that this hub did not label.
-    if !label::is_ours(&row.body.label, core.hub, &core.label_key) {
-        return Err(CoreError::Impossible(format!("machine {id} does not carry this hub's label")));
-    }
-    let provider = core.provider(&row.body.provider)?;
-    let instance = row.body.instance.clone().unwrap_or_default();
-    let gone = match provider.destroy(&instance).await {
-        DestroyOutcome::Absent => true,
-        DestroyOutcome::Accepted => matches!(provider.get(&instance).await, Presence::Absent),
-        DestroyOutcome::Unknown(why) => {
-            core.alert(
-                &format!("destroy {id}"),
-                Some(format!("machine {} is not confirmed gone: {why}", id.short())),
-            );
-            false
-        }
-    };
-    core.provider_said(id, None);
-    if !gone {
-        return Ok(());
-    }
-    row.body.status = row.body.status.apply(MachineEvent::ConfirmAbsence)?;
-    row.body.ended_ms = core.clock.wall_ms();
-    if let Some((sent, received)) = core.health.traffic(id) {
-        row.body.meter.traffic(sent, received);
-    }
-    row.body.meter.end(row.body.ended_ms);
-    let run = row.body.run;
-    let cost = row.body.cost_usd(row.body.ended_ms);
-    let changes = reputation::learn(core, Changes::default(), &row.body).await?;
-    let changes = changes.put(&row).note(core, SELF, "destroyed", id, Some(run), json!({"cost_usd": cost}));
-    if core.commit(changes).await? {
-        core.alert(&format!("destroy {id}"), None);
-        core.forget(id);
     }
     Ok(())
 }

@@ -107,6 +107,13 @@ impl<'a> Books<'a> {
         found
     }
 
+    /// What is kept back for the end of a machine.
+    #[must_use]
+    pub fn kept_back(&self, machine: &Machine) -> f64 {
+        let run = self.runs.get(&machine.run).filter(|_| bills(machine));
+        run.map_or(0.0, |run| reserve_of(self.world, machine, run))
+    }
+
     fn hourly(&self, run: &Run) -> f64 {
         self.of_run.get(&run.id).map_or(0.0, |sum| sum.hourly)
     }

@@ -105,15 +105,21 @@ fn a_project_and_a_day_are_shared_and_who_has_no_cap_follows_the_strictest() {
 }
 
 #[test]
-fn shares_of_a_cap_are_told_once_each_and_the_last_when_only_the_reserve_is_left() {
+fn shares_of_what_may_be_spent_are_told_once_each_and_the_last_when_only_the_reserve_is_left() {
     let mut owner = run(1, &spec(Some(20.0), Some(2.0)));
     let at = |hours: u64, owner: &Run| {
         let world = world((1 + hours) * HOUR, vec![owner.clone()], vec![machine(1, 1)]);
         Books::of(&world).news().first().map(|(_, percent, _)| *percent)
     };
-    assert_eq!((at(9, &owner), at(10, &owner), at(14, &owner)), (None, Some(50), Some(100)));
+    // Of $20 some $5.08 are kept back: shares are of the $14.92 that may be spent.
+    assert_eq!([6, 7, 11, 13, 14].map(|h| at(h, &owner)), [None, Some(50), Some(80), Some(80), Some(100)]);
     owner.told_percent = 50;
     assert_eq!(at(10, &owner), None);
+    // The report that made this so: $0.59 of $6.00 is all that may be spent.
+    let room =
+        |spent_usd: f64| Room { scope: Scope::Run, cap_usd: 6.0, spent_usd, reserved_usd: 5.41, machines: 1 };
+    assert_eq!([0.29, 0.30, 0.48, 0.60].map(|usd| room(usd).percent()), [0, 50, 80, 100]);
+    assert_eq!(Room { reserved_usd: 6.5, ..room(0.0) }.percent(), 100);
 }
 
 #[test]
@@ -145,6 +151,92 @@ fn machines_of_one_cap_share_what_is_left_of_it() {
     let spent_alone: f64 = all.iter().map(|(_, ms)| hours(ms.unwrap()) * 1.1).sum();
     assert_eq!(all.len(), 5);
     assert!((spent_alone - room.left_usd()).abs() < 0.001, "{spent_alone} {room:?}");
+}
+
+/// Fifty runs that all spend at once under one cap, each with a machine of the
+/// dearest price, a vendor that bills every second of them, looks that come late,
+/// and a controller that is away for hours: the vendor's books end below the cap.
+#[test]
+fn fifty_runs_that_spend_at_once_end_below_one_cap_in_the_vendors_books() {
+    let mut bills = Vec::new();
+    for (day_cap, project_cap) in [(Some(200.0), None), (None, Some(200.0))] {
+        let mut world = world(HOUR, Vec::new(), Vec::new());
+        for n in 1..=50 {
+            let mut wished = run(n, &spec(Some(60.0), Some(1.1)));
+            (wished.spec.max_usd_day, wished.spec.max_usd_project) = (day_cap, project_cap);
+            world.runs.push(wished.into());
+        }
+        // What the vendor takes for machines that are there, dollars; it bills a
+        // machine until the moment at which it is gone for the vendor.
+        let (mut billed, mut most_at_once, mut stopped) = (0.0, 0, 0);
+        let minute = 60_000;
+        let (mut away, mut left_ms): (u64, BTreeMap<MachineId, u64>) = (0, BTreeMap::new());
+        for tick in 0..20 * 60_u64 {
+            // Away from the second hour to the fifth: agents end by their allowance.
+            let present = !(120..300).contains(&tick);
+            if present {
+                away = 0;
+                let books = Books::of(&world);
+                left_ms = books.allowances().into_iter().map(|(id, ms)| (id, ms.unwrap_or(0))).collect();
+                let over: Vec<RunId> = world
+                    .runs
+                    .iter()
+                    .filter(|run| books.exhausted(run).is_some())
+                    .map(|run| run.id)
+                    .collect();
+                let wants: Vec<Arc<Run>> = world.runs.iter().filter(|run| spends(run)).cloned().collect();
+                drop(books);
+                for id in over {
+                    Arc::make_mut(world.runs.iter_mut().find(|run| run.id == id).unwrap()).wish = Wish::Stop;
+                    stopped += usize::from(world.machines.iter().any(|machine| machine.run == id));
+                    end(&mut world, |machine| machine.run == id);
+                }
+                for wished in wants {
+                    let n = wished.name[1..].parse::<u8>().unwrap();
+                    let has = world.machines.iter().any(|one| one.run == wished.id);
+                    // One create after another, each over books of its own.
+                    if !has && Books::of(&world).refuses(&wished).is_none() && tick < 18 * 60 {
+                        let mut begun = machine(n, n);
+                        begun.meter = lifecycle::meter::Meter::default();
+                        begun.meter.begin(world.now_ms, expected(&wished.spec, &wished.spec.machine, true));
+                        world.machines.push(begun.into());
+                    }
+                }
+                most_at_once = most_at_once.max(world.machines.len());
+            } else {
+                away += minute;
+                let spent: Vec<MachineId> =
+                    left_ms.iter().filter(|(_, ms)| **ms <= away).map(|(id, _)| *id).collect();
+                end(&mut world, |machine| spent.contains(&machine.id));
+            }
+            billed += world.machines.len() as f64 * 1.1 * hours(minute);
+            world.now_ms += minute;
+            if tick % 7 == 0 && present {
+                for machine in &mut world.machines {
+                    let machine = Arc::make_mut(machine);
+                    let rates = machine.meter.rates;
+                    machine.meter.look(world.now_ms, lifecycle::meter::Billed::All, rates);
+                }
+            }
+        }
+        assert!(most_at_once > 20, "{most_at_once} spent at once");
+        assert!(stopped > 0, "the cap ended nobody");
+        assert!(billed > 60.0, "hardly anything was spent: {billed}");
+        bills.push(billed);
+    }
+    assert!(bills.iter().all(|billed| *billed <= 200.0), "the vendor billed {bills:?}");
+}
+
+/// Ends machines: what they have cost, and what they may cost until they are gone.
+fn end(world: &mut Snapshot, which: impl Fn(&Machine) -> bool) {
+    let (gone, left): (Vec<_>, Vec<_>) = world.machines.drain(..).partition(|machine| which(machine));
+    world.machines = left;
+    for machine in gone {
+        let usd = machine.cost_usd(world.now_ms);
+        world.past.today += usd;
+        *world.past.by_project.entry("p".into()).or_default() += usd;
+        world.spent.push((machine.run, usd));
+    }
 }
 
 proptest! {

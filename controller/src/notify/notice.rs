@@ -164,9 +164,12 @@ fn crossed(name: &str, detail: &Value) -> String {
     let usd = |field: &str| detail.get(field).and_then(Value::as_f64).unwrap_or_default();
     let scope = detail.get("scope").and_then(Value::as_str).unwrap_or("run");
     format!(
-        "{name}: {percent} % of the cap of its {scope} are spent (${:.2} of ${:.2})",
+        "{name}: {percent} % of what may be spent of the cap of its {scope} are spent: ${:.2} of ${:.2}; of the \
+         ${:.2} of the cap ${:.2} are kept back for the end of its machines",
         usd("spent_usd"),
-        usd("cap_usd")
+        usd("may_spend_usd"),
+        usd("cap_usd"),
+        usd("kept_back_usd")
     )
 }
 

@@ -135,7 +135,14 @@ async fn each_event_is_told_once_signed_and_in_order_though_the_receiver_fails_a
             let mut again = asked;
             again["again"] = json!(true);
             bench.note("asked", again).await;
-            let spent = budget(&bench.core, Changes::default(), bench.run, "run", 80, (8.0, 10.0));
+            let room = crate::money::Room {
+                scope: crate::money::Scope::Run,
+                cap_usd: 10.0,
+                spent_usd: 5.0,
+                reserved_usd: 4.0,
+                machines: 1,
+            };
+            let spent = budget(&bench.core, Changes::default(), bench.run, 80, &room);
             assert!(bench.core.commit(spent).await.unwrap());
             let mut row: Versioned<Run> = bench.core.need(&bench.run.to_string()).await.unwrap();
             row.body.status =
@@ -155,7 +162,10 @@ async fn each_event_is_told_once_signed_and_in_order_though_the_receiver_fails_a
     let bodies = hook.bodies();
     assert!(bodies[1]["text"].as_str().unwrap().contains("from step 40"), "{bodies:#?}");
     assert!(bodies[2]["text"].as_str().unwrap().contains("2 go on"), "{bodies:#?}");
-    assert!(bodies[3]["text"].as_str().unwrap().contains("80 % of the cap"), "{bodies:#?}");
+    let said = bodies[3]["text"].as_str().unwrap();
+    for part in ["80 % of what may be spent", "$5.00 of $6.00", "$10.00 of the cap $4.00 are kept back"] {
+        assert!(said.contains(part), "{part}: {bodies:#?}");
+    }
     assert!(bodies[4]["text"].as_str().unwrap().contains("FAILED: the same failure twice"), "{bodies:#?}");
     assert_eq!(bodies[0]["run"]["name"], "r");
     for (head, body) in hook.heard.lock().unwrap().iter() {

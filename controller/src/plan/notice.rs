@@ -9,7 +9,7 @@
 use crate::model::{Attempt, Machine, Run, Wish};
 use crate::money::Books;
 
-use super::{Action, REFUSED_MOST_MS, World, storm_over_ms};
+use super::{Action, REFUSED_MOST_MS, World, storm_of};
 
 /// So long before its time nothing is waited for any more: what is not saved by
 /// then is lost with the machine.
@@ -61,8 +61,7 @@ pub(super) fn replace_early(
     let waits = run.retry_at_ms > world.now_ms && run.retry_at_ms <= world.now_ms + REFUSED_MOST_MS;
     // Nobody is asked and nothing is stopped for a machine that works: where no
     // other may be made now, its end decides.
-    let may =
-        !waits && storm_over_ms(&run.creates_ms, world.now_ms).is_none() && books.refuses(run).is_none();
+    let may = !waits && storm_of(run, world.now_ms).is_none() && books.refuses(run).is_none();
     if may && !others().any(|m| m.status.is_hopeful()) {
         out.push(Action::Intend(run.id));
     }

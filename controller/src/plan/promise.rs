@@ -14,6 +14,9 @@ pub enum Again {
     /// By the next plan, but not sooner than this many milliseconds after the
     /// provider was last asked.
     After(u64),
+    /// By the next plan, with a pause that grows the longer nothing comes of it
+    /// ([`Again::backoff_ms`]), for ever.
+    Backoff,
     /// Never: what became of it is looked for instead.
     Never,
     /// After a refusal with a pause that doubles from 2 s to 60 s; after five
@@ -28,9 +31,19 @@ impl Again {
         match self {
             Self::NextPlan => "the next plan".to_owned(),
             Self::After(ms) => format!("the next plan, {ms} ms after the last question at the earliest"),
+            Self::Backoff => "for ever: 1 s after a question that was answered, 2 s after one that was not, doubling up to 60 s".to_owned(),
             Self::Never => "never: its machine is looked for by its label".to_owned(),
             Self::Refused => "2 s after a refusal, doubling up to 60 s; then a person is asked".to_owned(),
         }
+    }
+
+    /// The pause in milliseconds after `unheard` tries in a row without an answer,
+    /// or `vain` with one, to which nothing came of the order.
+    #[must_use]
+    pub fn backoff_ms(unheard: u32, vain: u32) -> u64 {
+        // What was taken needs a few seconds.
+        let doublings = if unheard > 0 { unheard } else { vain.saturating_sub(3) };
+        (1_000_u64 << doublings.min(6)).min(60_000)
     }
 }
 
@@ -163,8 +176,8 @@ impl Action {
             ),
             Self::Destroy(_) => (
                 "destroy",
-                "two complete lists and a question for it lack the machine",
-                PAUSE,
+                "a question for it finds nothing, and where only its label tells it apart two complete lists lack it",
+                Again::Backoff,
                 "row machine (ended, cost); journal `destroyed`",
             ),
             Self::Alarm(_) => ("alarm", "the alert stands", Again::NextPlan, "alert `mass-loss`"),
@@ -260,9 +273,16 @@ mod tests {
     #[test]
     fn who_asks_a_provider_waits_and_who_rents_never_repeats() {
         let (run, machine) = (RunId::from_bytes([1; 16]), MachineId::from_bytes([2; 16]));
-        for action in [Action::Resolve(machine), Action::Probe(machine), Action::Destroy(machine)] {
+        for action in [Action::Resolve(machine), Action::Probe(machine)] {
             assert!(matches!(action.promise().again, Again::After(ms) if ms >= 1_000), "{action:?}");
         }
+        assert_eq!(Action::Destroy(machine).promise().again, Again::Backoff);
+        let pauses = |unheard: fn(u32) -> u64| (0..8).map(unheard).collect::<Vec<u64>>();
+        let unheard = pauses(|n| Again::backoff_ms(n, 0) / 1_000);
+        assert_eq!(unheard, [1, 2, 4, 8, 16, 32, 60, 60]);
+        let heard = pauses(|n| Again::backoff_ms(0, n) / 1_000);
+        assert_eq!(heard, [1, 1, 1, 1, 2, 4, 8, 16]);
+        assert_eq!(Again::backoff_ms(u32::MAX, u32::MAX), 60_000);
         assert_eq!(Action::Create(machine).promise().again, Again::Never);
         assert_eq!(Action::Intend(run).promise().again, Again::Refused);
     }

@@ -21,6 +21,7 @@ pub async fn run_where(provider: &dyn Provider, user_data: &str, never: &str) {
     what_never_was_is_absent(provider, never).await;
     lists_go_by_prefix(provider, user_data).await;
     sabotage_leaves_nothing(provider, user_data).await;
+    it_declares_what_it_does(provider, never).await;
 }
 
 /// A machine id that no other test on this host uses.
@@ -123,6 +124,28 @@ async fn a_taken_name_is_refused(provider: &dyn Provider, user_data: &str) {
     assert!(matches!(provider.create(&other).await, CreateOutcome::Rejected { .. }));
     assert_eq!(ids(provider, "mine/").await.len(), 1);
     assert_eq!(provider.destroy(&instance).await, DestroyOutcome::Accepted);
+}
+
+/// What is declared agrees with what the rest of the interface says and does.
+async fn it_declares_what_it_does(provider: &dyn Provider, never: &str) {
+    let declared = provider.capabilities();
+    let (name, paid) = (provider.name(), provider.is_paid());
+    assert_eq!(declared.idempotency_token, provider.idempotency() == Idempotency::NativeKey, "{name}");
+    assert!(paid || !declared.billed_while_stopped, "{name}: nobody bills");
+    assert!(
+        declared.interruptible || !declared.resumes_itself,
+        "{name}: what is never taken never comes back"
+    );
+    assert!(declared.interruptible || declared.notice_s == 0, "{name}: a notice of nothing");
+    assert!(!declared.snapshot && !declared.clone, "{name}: there is no call for it");
+    // Who bills for what is stopped leaves it a way to end without a controller.
+    assert!(declared.self_destroy_key || !declared.billed_while_stopped, "{name}: nothing would end it");
+    assert!(provider.stopped(never).await.is_none(), "{name}: what never was never stopped");
+    if !declared.billed_while_stopped {
+        assert!(provider.go_on(never, None).await.is_err(), "{name}: nothing of it stops and goes on");
+    }
+    let labelled = provider.label(never).await;
+    assert!(labelled.is_none(), "{name}: what never was has no label: {labelled:?}");
 }
 
 async fn what_never_was_is_absent(provider: &dyn Provider, never: &str) {

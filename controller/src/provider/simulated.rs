@@ -323,6 +323,10 @@ impl Provider for SimulatedProvider {
         Reach::MachineDials
     }
 
+    fn capabilities(&self) -> super::Capabilities {
+        super::Capabilities { interruptible: true, ..super::Capabilities::default() }
+    }
+
     fn idempotency(&self) -> Idempotency {
         self.config.idempotency
     }

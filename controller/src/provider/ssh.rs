@@ -385,6 +385,11 @@ impl Provider for SshProvider {
         self.find_route(instance).await
     }
 
+    fn capabilities(&self) -> super::Capabilities {
+        // Nobody takes it, bills it or copies it.
+        super::Capabilities::default()
+    }
+
     fn idempotency(&self) -> Idempotency {
         Idempotency::HostLock
     }

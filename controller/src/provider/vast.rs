@@ -18,15 +18,16 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::{
     Charges, CreateOutcome, CreateRequest, DestroyOutcome, HostKeys, Idempotency, Instance, InstanceState,
-    Listing, Owner, Presence, Provider, Reach, RouteError, SshAddress, SshRoute, Stopped, Terms,
+    Listing, NoOffers, Owner, Presence, Provider, Reach, RouteError, SshAddress, SshRoute, Stopped, Terms,
 };
 
+mod account;
 mod answer;
 mod charges;
+mod filter;
 mod http;
 mod identity;
 mod instance;
@@ -35,6 +36,7 @@ mod offer;
 mod order;
 mod pace;
 
+pub use account::Standing;
 use answer::{Failure, Kind};
 use http::{Call, Http, escaped};
 use instance::{One, Row};
@@ -95,6 +97,8 @@ pub struct VastProvider {
     /// On which physical machines those lie that were ordered here, and with
     /// which GPUs they were offered.
     hosts: std::sync::Mutex<BTreeMap<u64, (u64, String)>>,
+    /// Physical machines that refused an order, and when.
+    barred: std::sync::Mutex<BTreeMap<u64, Instant>>,
 }
 
 impl VastProvider {
@@ -128,10 +132,11 @@ impl VastProvider {
             registered: Mutex::new(None),
             prepared: std::sync::Mutex::default(),
             hosts: std::sync::Mutex::default(),
+            barred: std::sync::Mutex::default(),
         })
     }
 
-    fn key(&self) -> Result<Zeroizing<String>, Failure> {
+    fn key(&self) -> Result<key::Key, Failure> {
         let key = self.unusable.clone().map_or_else(|| self.key.key(), Err);
         key.map_err(|text| Failure { kind: Kind::Key, text, contract: None })
     }
@@ -179,10 +184,14 @@ impl VastProvider {
         Ok(one)
     }
 
-    /// A list says of every machine what a question for it would.
-    fn remember(&self, rows: &[Row]) {
+    /// A list says of every machine what a question for it would: of ours, and
+    /// of one that was taken for ours.
+    fn remember(&self, rows: &[Row], label_prefix: &str) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
+            if !row.label.starts_with(label_prefix) && !seen.contains_key(&row.id) {
+                continue;
+            }
             seen.insert(row.id, (Instant::now(), row.clone()));
         }
     }
@@ -291,6 +300,10 @@ impl Provider for VastProvider {
         Owner::Stranger
     }
 
+    fn capabilities(&self) -> super::Capabilities {
+        order::CAPABILITIES
+    }
+
     fn idempotency(&self) -> Idempotency {
         Idempotency::LabelOnly
     }
@@ -312,8 +325,11 @@ impl Provider for VastProvider {
         spec: &MachineSpec,
         most: Option<f64>,
         known: &Appraisal,
-    ) -> Result<Vec<super::Offer>, String> {
-        let found = self.search(spec, most, known).await.map_err(|failure| failure.text)?;
+    ) -> Result<Vec<super::Offer>, NoOffers> {
+        let found = self.search(spec, most, known).await.map_err(|failure| {
+            let (trouble, _) = failure.kind.trouble();
+            NoOffers { why: failure.text, trouble }
+        })?;
         Ok(found.iter().map(|offer| offer::shown(offer, spec.market)).collect())
     }
 
@@ -353,9 +369,8 @@ impl Provider for VastProvider {
             Ok(all) => all,
             Err(failure) => return Listing::Error(failure.text),
         };
-        let ours: Vec<Row> = rows.into_iter().filter(|row| row.label.starts_with(label_prefix)).collect();
-        self.remember(&ours);
-        let ours = ours.into_iter();
+        self.remember(&rows, label_prefix);
+        let ours = rows.into_iter().filter(|row| row.label.starts_with(label_prefix));
         let mut found: Vec<Instance> =
             ours.map(|row| Instance { id: row.id.to_string(), label: row.label, state: row.state }).collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -426,7 +441,8 @@ impl Provider for VastProvider {
         let (direct, proxy) = (row.direct.map(at), row.proxy.map(at));
         let (address, fallback) = match (direct, proxy) {
             (Some(direct), proxy) => (direct, proxy),
-            (None, Some(proxy)) => (proxy, None),
+            // Twice the same: it is known for a proxy.
+            (None, Some(proxy)) => (proxy.clone(), Some(proxy)),
             (None, None) => return Err(not_yet("it runs and has no address yet".into())),
         };
         Ok(SshRoute {
@@ -441,6 +457,13 @@ impl Provider for VastProvider {
             base: ROOT.into(),
             env: BTreeMap::new(),
         })
+    }
+
+    async fn label(&self, instance: &str) -> Option<String> {
+        match self.show_lately(number(instance)?, KEPT).await {
+            Ok(One::Is(row)) => Some(row.label),
+            _ => None,
+        }
     }
 
     async fn destroy(&self, instance: &str) -> DestroyOutcome {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use lifecycle::choice::{Appraisal, Outlook};
+use lifecycle::question::Trouble;
 use lifecycle::reputation::Reputation;
 use lifecycle::spec::{MachineSpec, Market};
 use lifecycle::{RunSpec, RunState, choice};
@@ -14,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::core::Core;
 use crate::model::{Host, Of, Run};
-use crate::provider::{Offer, Provider};
+use crate::provider::{NoOffers, Offer, Provider, Reach};
 use crate::{money, reputation};
 
 /// Longest description of a machine taken, and of a run.
@@ -40,24 +41,36 @@ pub(super) async fn list(core: &Core, ask: v1::OffersRequest) -> Result<v1::Offe
     known.reference_gpu = ask.reference_gpu.chars().take(64).collect();
     let most = amount(ask.max_usd_per_hour);
     let found = asked(&*provider, &machine, most, &known).await?;
+    let reference = known.reference(found.iter().map(|offer| (offer.gpu.as_str(), offer.speed)));
     let offers = found.into_iter().take(TOLD_MAX).map(|offer| shown(offer, &known, machine.market));
+    let offers = offers.map(|offer| v1::Offer { reference_gpu: reference.clone(), ..offer });
     Ok(v1::OfferList { offers: offers.collect() })
 }
 
 /// What a provider offers now.
 ///
 /// # Errors
-/// Where it does not answer: `unavailable`, marked as a provider's.
+/// Where it does not answer: `unavailable`, marked as a provider's; where it has
+/// no market or refuses the key: `failed_precondition`.
 pub(super) async fn asked(
     provider: &dyn Provider,
     machine: &MachineSpec,
     most: Option<f64>,
     known: &Appraisal,
 ) -> Result<Vec<Offer>, Status> {
-    provider.offers(machine, most, known).await.map_err(|why| silent(provider.name(), &why))
+    provider.offers(machine, most, known).await.map_err(|none| silent(provider.name(), &none))
 }
 
-fn silent(provider: &str, why: &str) -> Status {
+/// Only what may pass by itself is a provider that does not answer: elsewhere
+/// there is no use in waiting.
+fn silent(provider: &str, NoOffers { why, trouble }: &NoOffers) -> Status {
+    match trouble {
+        Trouble::Key => {
+            return Status::failed_precondition(format!("`{provider}` does not accept its key: {why}"));
+        }
+        Trouble::Credit | Trouble::Invalid => return Status::failed_precondition(why.clone()),
+        Trouble::Passing | Trouble::Quota | Trouble::NoOffer => {}
+    }
     let mut marks = MetadataMap::new();
     marks.insert(proto::FROM_PROVIDER, MetadataValue::from_static("1"));
     Status::with_metadata(Code::Unavailable, format!("`{provider}` does not answer: {why}"), marks)
@@ -90,6 +103,7 @@ pub(super) fn shown(offer: Offer, known: &Appraisal, market: Market) -> v1::Offe
         reputation: host.unwrap_or(&none).score(prior_s),
         known: host.is_some(),
         outlook: Some(told(&offer.outlook)),
+        reference_gpu: String::new(),
         id: offer.id,
         gpu: offer.gpu,
         gpus: offer.gpus,
@@ -167,14 +181,17 @@ pub(super) async fn preflight(core: &Core, ask: v1::PreflightRequest) -> Result<
     let spec: RunSpec = serde_json::from_str(&ask.spec_json)
         .map_err(|e| Status::invalid_argument(format!("the run's description: {e}")))?;
     let provider = core.provider(&spec.provider)?;
+    // Where machines are this very computer, nothing is safer than it is.
+    let local_store = provider.reach() == Reach::ControllerDials
+        && core.local_store.load(std::sync::atomic::Ordering::Relaxed);
     if !provider.is_paid() {
-        return Ok(v1::PreflightReply::default());
+        return Ok(v1::PreflightReply { local_store, ..v1::PreflightReply::default() });
     }
     let known = reputation::known(core, provider.name()).await?;
     let mut reply = v1::PreflightReply {
         paid: true,
         least_cap_usd: money::least_cap(&spec, &spec.machine, 0, true),
-        local_store: core.local_store.load(std::sync::atomic::Ordering::Relaxed),
+        local_store,
         hours_before: before(core, &spec).await?,
         ..v1::PreflightReply::default()
     };
@@ -199,7 +216,7 @@ pub(super) async fn preflight(core: &Core, ask: v1::PreflightRequest) -> Result<
 async fn offered(provider: &dyn Provider, spec: &RunSpec, known: &Appraisal) -> Result<Vec<Offer>, String> {
     let asked = provider.offers(&spec.machine, spec.max_usd_per_hour, known);
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(found) => found,
+        Ok(found) => found.map_err(|none| none.why),
         Err(_) => Err(format!("`{}` did not answer in time", provider.name())),
     }
 }
@@ -217,4 +234,48 @@ async fn before(core: &Core, spec: &RunSpec) -> Result<f64, Status> {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of years fit")]
     let hours = |run: Run| (run.ended_ms - run.created_ms) as f64 / 3_600_000.0;
     Ok(newest.map_or(0.0, hours))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::bench;
+    use crate::core::Parts;
+    use crate::provider::ssh::{SshProvider, configured};
+    use crate::provider::{LocalConfig, LocalProvider};
+
+    #[tokio::test]
+    async fn checkpoints_on_this_computer_alone_are_told_of_where_machines_are_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = artifacts::store::MemoryStore::default();
+        let local = LocalProvider::new(LocalConfig { root: dir.path().join("machines"), usd_per_hour: 0.0 });
+        let ssh = SshProvider::new(configured(dir.path(), "hub", &|_| None).unwrap());
+        let providers =
+            [("local".to_owned(), Arc::new(local) as Arc<dyn Provider>), ("ssh".to_owned(), Arc::new(ssh))];
+        let parts = bench::parts(dir.path(), Arc::new(objects));
+        let core = Core::new(Parts { providers: providers.into(), ..parts });
+        for (provider, local_store, told) in
+            [("ssh", true, true), ("ssh", false, false), ("local", true, false)]
+        {
+            core.local_store.store(local_store, Ordering::Relaxed);
+            let spec =
+                serde_json::json!({"project": "p", "name": "n", "command": ["x"], "provider": provider});
+            let reply = preflight(&core, v1::PreflightRequest { spec_json: spec.to_string() }).await.unwrap();
+            assert_eq!((reply.paid, reply.local_store), (false, told), "{provider} {local_store}");
+        }
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_is_a_provider_that_does_not_answer() {
+        let said = |trouble| silent("vast", &NoOffers { why: "why".into(), trouble });
+        for trouble in [Trouble::Passing, Trouble::Quota] {
+            assert!(said(trouble).metadata().contains_key(proto::FROM_PROVIDER), "{trouble:?}");
+        }
+        for trouble in [Trouble::Key, Trouble::Credit, Trouble::Invalid] {
+            assert_eq!(said(trouble).code(), Code::FailedPrecondition, "{trouble:?}");
+        }
+    }
 }

@@ -320,6 +320,14 @@ impl Operator for OperatorService {
         Ok(Response::new(super::bill::bill(&self.core, request.into_inner().days).await?))
     }
 
+    async fn spending(
+        &self,
+        request: Request<v1::SpendingRequest>,
+    ) -> Result<Response<v1::SpendingReply>, Status> {
+        operator_of(&self.core, &request)?;
+        Ok(Response::new(super::spending::spending(&self.core, request.into_inner()).await?))
+    }
+
     async fn hosts(&self, request: Request<v1::HostsRequest>) -> Result<Response<v1::HostList>, Status> {
         operator_of(&self.core, &request)?;
         Ok(Response::new(super::offers::hosts(&self.core, request.into_inner()).await?))

@@ -8,7 +8,7 @@ use crate::model::{Machine, Run, Versioned};
 
 mod checkpoint;
 
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, durable_or_condemned};
 
 const SHOWN: usize = 10;
 

@@ -243,7 +243,21 @@ impl Session {
         let known = self.core.allowance(self.machine);
         let (allowance_ms, unlimited) = (known.flatten(), known == Some(None));
         let between_losses_ms = self.core.between_losses_ms(self.machine).unwrap_or(0);
-        let granted = v1::Granted { n: renew.n, ttl_ms, allowance_ms, unlimited, between_losses_ms };
+        // Bytes cost too while nobody is there to count them.
+        let row = match allowance_ms {
+            Some(_) => self.core.look::<Machine>(&self.machine.to_string()).await?,
+            None => None,
+        };
+        let (up_ms_per_gb, down_ms_per_gb) = row.map_or((0, 0), |row| row.body.meter.rates.gigabytes_as_ms());
+        let granted = v1::Granted {
+            n: renew.n,
+            ttl_ms,
+            allowance_ms,
+            unlimited,
+            between_losses_ms,
+            up_ms_per_gb,
+            down_ms_per_gb,
+        };
         self.say(down::Body::Granted(granted)).await
     }
 

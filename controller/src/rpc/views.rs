@@ -206,6 +206,7 @@ pub async fn detail(core: &Core, run: &Run) -> Result<v1::RunDetail, CoreError> 
         metrics: listed,
         notes,
         spec_json: shown_spec(run),
+        rooms: super::spending::rooms_of(core, run).await?,
     })
 }
 
@@ -316,11 +317,9 @@ pub fn machine(core: &Core, m: &Machine) -> v1::MachineView {
         Some(notice) => format!("{}; {notice}", m.reason),
         None => m.reason.clone(),
     };
-    let reason = match core.carried.of(m.id) {
-        Some(trouble) if said.is_empty() => trouble,
-        Some(trouble) => format!("{said}; {trouble}"),
-        None => said,
-    };
+    let besides = [core.carried.of(m.id), core.carried.detour(m.id).map(str::to_owned)];
+    let words = std::iter::once(said).filter(|said| !said.is_empty()).chain(besides.into_iter().flatten());
+    let reason = words.collect::<Vec<_>>().join("; ");
     v1::MachineView {
         id: m.id.to_string(),
         provider: m.provider.clone(),
@@ -333,7 +332,17 @@ pub fn machine(core: &Core, m: &Machine) -> v1::MachineView {
         cost_usd: m.cost_usd(core.clock.wall_ms()),
         provider_says: String::new(),
         reason,
+        paid: core.providers.get(&m.provider).is_some_and(|provider| provider.is_paid()),
+        ends_alone_ms: ends_alone_ms(core, m, now),
     }
+}
+
+/// When its agent ends it where no controller speaks to it from now on: its
+/// share of the caps is spent then.
+fn ends_alone_ms(core: &Core, m: &Machine, now_ms: u64) -> u64 {
+    let allowance = core.allowance(m.id).flatten().filter(|_| m.status.is_up());
+    // To the second: it is looked at again and again.
+    allowance.map_or(0, |ms| now_ms.saturating_add(ms) / 1_000 * 1_000)
 }
 
 /// A checkpoint.
@@ -349,7 +358,7 @@ pub fn checkpoint(c: &Checkpoint, head: Option<&str>) -> v1::CheckpointView {
         state: state.to_owned(),
         generation: c.generation.as_u64(),
         bytes: c.bytes,
-        new_bytes: 0,
+        new_bytes: c.new_bytes,
         committed_ms: c.committed_ms,
         name: c.name.clone(),
         head: head == Some(c.manifest.key.as_str()),

@@ -102,6 +102,17 @@ fn facts() -> impl Strategy<Value = Facts> {
     )
 }
 
+#[test]
+fn the_reference_is_named_as_the_one_whose_speed_is_taken() {
+    let offered = || [("RTX 3090", 50.0), ("H100 SXM", 400.0), ("RTX 4090", 100.0), ("odd", 0.0)].into_iter();
+    let known = Appraisal::default();
+    assert_eq!(known.reference(offered()), "RTX 4090");
+    assert_eq!(known.measured_by(offered()).work.reference_speed, 100.0);
+    let known = Appraisal { reference_gpu: "h100_sxm".into(), ..known };
+    assert_eq!(known.reference(offered()), "H100 SXM");
+    assert_eq!(known.reference([("odd", 0.0)].into_iter()), "");
+}
+
 proptest! {
     /// Whatever stands in an offer and in the books, the answer is a number.
     #[test]

@@ -30,6 +30,13 @@ pub struct MachineSpec {
     /// What becomes of a machine that stopped with the run's work on it.
     #[serde(skip_serializing_if = "super::is_default")]
     pub when_stopped: WhenStopped,
+    /// What else the provider's search is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<super::Filter>,
+    /// Where no machine is rented: physical machines as the provider numbers
+    /// them, and `host:NUMBER` for all that one host has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<String>,
     /// A market that is played on this computer, for machines of `local`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub played: Option<Box<super::PlayedMarket>>,
@@ -67,6 +74,8 @@ impl Default for MachineSpec {
             image: String::new(),
             market: Market::OnDemand,
             when_stopped: WhenStopped::Decide,
+            filter: Vec::new(),
+            avoid: Vec::new(),
             played: None,
         }
     }

@@ -1676,6 +1676,12 @@ pub struct Granted {
     /// How often a machine like this one is lost, in the mean; 0: not told.
     #[prost(uint64, tag = "5")]
     pub between_losses_ms: u64,
+    /// A gigabyte (10^9 bytes) from and to the machine costs as much as so many
+    /// milliseconds of it: they go off the allowance. 0: nothing, or not told.
+    #[prost(uint64, tag = "6")]
+    pub up_ms_per_gb: u64,
+    #[prost(uint64, tag = "7")]
+    pub down_ms_per_gb: u64,
 }
 /// The attempt's work counts no more: stop it, hand in its history.
 #[derive(serde::Serialize)]
@@ -3580,6 +3586,9 @@ pub struct RunDetail {
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "6")]
     pub spec_json: ::prost::alloc::string::String,
+    /// The caps that hold for it, while it has not ended.
+    #[prost(message, repeated, tag = "7")]
+    pub rooms: ::prost::alloc::vec::Vec<RoomView>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3650,6 +3659,13 @@ pub struct MachineView {
     pub provider_says: ::prost::alloc::string::String,
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
+    /// Somebody bills it.
+    #[prost(bool, tag = "12")]
+    pub paid: bool,
+    /// While no controller speaks to it, it ends itself at this moment; 0: not
+    /// known, or never.
+    #[prost(uint64, tag = "13")]
+    pub ends_alone_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4178,6 +4194,10 @@ pub struct Offer {
     pub known: bool,
     #[prost(message, optional, tag = "15")]
     pub outlook: ::core::option::Option<Outlook>,
+    /// The kind of GPU whose speed is the reference of the outlook; empty: speeds
+    /// are not told.
+    #[prost(string, tag = "16")]
+    pub reference_gpu: ::prost::alloc::string::String,
 }
 /// What it is expected to take on one machine, losses included.
 #[derive(serde::Serialize)]
@@ -4346,6 +4366,141 @@ pub struct BillReply {
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpendingRequest {
+    /// As in Selector; empty: all.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// Only runs of this project; empty: of all.
+    #[prost(string, tag = "2")]
+    pub project: ::prost::alloc::string::String,
+}
+/// US dollars.
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Sums {
+    /// While machines ran, beside their disks.
+    #[prost(double, tag = "1")]
+    pub gpu_usd: f64,
+    #[prost(double, tag = "2")]
+    pub disk_usd: f64,
+    /// For bytes from machines and to them.
+    #[prost(double, tag = "3")]
+    pub up_usd: f64,
+    #[prost(double, tag = "4")]
+    pub down_usd: f64,
+    /// All of it.
+    #[prost(double, tag = "5")]
+    pub total_usd: f64,
+    /// What of that nobody has seen at the provider yet: it counts as if they ran.
+    #[prost(double, tag = "6")]
+    pub open_usd: f64,
+    /// Kept back for the ends of machines that there are; not spent.
+    #[prost(double, tag = "7")]
+    pub kept_back_usd: f64,
+}
+/// One cap and how full it is.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RoomView {
+    /// run, project, day
+    #[prost(string, tag = "1")]
+    pub scope: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub cap_usd: f64,
+    #[prost(double, tag = "3")]
+    pub spent_usd: f64,
+    /// For the ends of the machines that spend from it now.
+    #[prost(double, tag = "4")]
+    pub kept_back_usd: f64,
+    /// What of the cap may be spent, and what of that is left.
+    #[prost(double, tag = "5")]
+    pub may_spend_usd: f64,
+    #[prost(double, tag = "6")]
+    pub left_usd: f64,
+    #[prost(uint32, tag = "7")]
+    pub machines: u32,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MachineSpending {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub created_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub ended_ms: u64,
+    #[prost(double, tag = "7")]
+    pub usd_per_hour: f64,
+    #[prost(message, optional, tag = "8")]
+    pub sums: ::core::option::Option<Sums>,
+    /// Nothing more is added to it.
+    #[prost(bool, tag = "9")]
+    pub settled: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunSpending {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub created_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub ended_ms: u64,
+    #[prost(message, optional, tag = "7")]
+    pub sums: ::core::option::Option<Sums>,
+    /// Absent: it has none.
+    #[prost(double, optional, tag = "8")]
+    pub cap_usd: ::core::option::Option<f64>,
+    #[prost(message, repeated, tag = "9")]
+    pub machines: ::prost::alloc::vec::Vec<MachineSpending>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Purse {
+    /// A project's name; empty: a day.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Of a day only what it cost in all is known.
+    #[prost(message, optional, tag = "2")]
+    pub sums: ::core::option::Option<Sums>,
+    /// The strictest wish of those who spend from it now; absent: there is none.
+    #[prost(double, optional, tag = "3")]
+    pub cap_usd: ::core::option::Option<f64>,
+    /// When a day of UTC begins, unix milliseconds; 0: a project.
+    #[prost(uint64, tag = "4")]
+    pub day_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SpendingReply {
+    /// The newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<RunSpending>,
+    #[prost(message, repeated, tag = "2")]
+    pub projects: ::prost::alloc::vec::Vec<Purse>,
+    /// The newest first.
+    #[prost(message, repeated, tag = "3")]
+    pub days: ::prost::alloc::vec::Vec<Purse>,
+    #[prost(message, optional, tag = "4")]
+    pub total: ::core::option::Option<Sums>,
+    /// Of one run: the caps that hold for it.
+    #[prost(message, repeated, tag = "5")]
+    pub rooms: ::prost::alloc::vec::Vec<RoomView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HostsRequest {
     /// Empty: of all providers.
     #[prost(string, tag = "1")]
@@ -4407,7 +4562,8 @@ pub struct PreflightRequest {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PreflightReply {
-    /// Its machines are billed by somebody: only then is the rest filled.
+    /// Its machines are billed by somebody: only then is the rest filled, but for
+    /// `local_store`.
     #[prost(bool, tag = "1")]
     pub paid: bool,
     /// Offers that match now, and the least and the greatest price of an hour.
@@ -4426,7 +4582,8 @@ pub struct PreflightReply {
     /// The least cap under which a machine can be begun.
     #[prost(double, tag = "7")]
     pub least_cap_usd: f64,
-    /// Checkpoints lie on the controller's own computer.
+    /// Its machines are others than the controller's computer, and checkpoints lie
+    /// on that one alone.
     #[prost(bool, tag = "8")]
     pub local_store: bool,
     /// How long the same command of this project last took, in hours; 0: unknown.
@@ -5233,6 +5390,29 @@ pub mod operator_client {
             req.extensions_mut().insert(GrpcMethod::new("outlast.v1.Operator", "Bill"));
             self.inner.unary(req, path, codec).await
         }
+        /// What runs have cost in parts, per run, project, day and in all, beside the
+        /// caps that they spend from.
+        pub async fn spending(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SpendingRequest>,
+        ) -> std::result::Result<tonic::Response<super::SpendingReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::LeanCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outlast.v1.Operator/Spending",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outlast.v1.Operator", "Spending"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What is remembered of physical machines and of kinds of machines.
         pub async fn hosts(
             &mut self,
@@ -5595,6 +5775,12 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::BillRequest>,
         ) -> std::result::Result<tonic::Response<super::BillReply>, tonic::Status>;
+        /// What runs have cost in parts, per run, project, day and in all, beside the
+        /// caps that they spend from.
+        async fn spending(
+            &self,
+            request: tonic::Request<super::SpendingRequest>,
+        ) -> std::result::Result<tonic::Response<super::SpendingReply>, tonic::Status>;
         /// What is remembered of physical machines and of kinds of machines.
         async fn hosts(
             &self,
@@ -6921,6 +7107,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BillSvc(inner);
+                        let codec = crate::codec::LeanCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outlast.v1.Operator/Spending" => {
+                    #[allow(non_camel_case_types)]
+                    struct SpendingSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::SpendingRequest>
+                    for SpendingSvc<T> {
+                        type Response = super::SpendingReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SpendingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::spending(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SpendingSvc(inner);
                         let codec = crate::codec::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

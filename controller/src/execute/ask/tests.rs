@@ -27,6 +27,8 @@ use crate::provider::{
 pub(crate) struct Picky {
     answer: Mutex<CreateOutcome>,
     pub(crate) asked: Mutex<Vec<CreateRequest>>,
+    /// Its machine was destroyed.
+    gone: Mutex<bool>,
 }
 
 #[async_trait]
@@ -54,15 +56,17 @@ impl Provider for Picky {
     }
     async fn create(&self, request: &CreateRequest) -> CreateOutcome {
         self.asked.lock().unwrap().push(request.clone());
+        *self.gone.lock().unwrap() = false;
         self.answer.lock().unwrap().clone()
     }
     async fn list(&self, _: &str) -> Listing {
         Listing::Complete(Vec::new())
     }
     async fn get(&self, _: &str) -> Presence {
-        Presence::Present(InstanceState::Up)
+        if *self.gone.lock().unwrap() { Presence::Absent } else { Presence::Present(InstanceState::Up) }
     }
     async fn destroy(&self, _: &str) -> DestroyOutcome {
+        *self.gone.lock().unwrap() = true;
         DestroyOutcome::Absent
     }
 }
@@ -82,7 +86,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn new(answer: CreateOutcome) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let provider = Arc::new(Picky { answer: answer.into(), asked: Mutex::default() });
+        let provider =
+            Arc::new(Picky { answer: answer.into(), asked: Mutex::default(), gone: Mutex::default() });
         let providers = BTreeMap::from([("picky".to_owned(), provider.clone() as Arc<dyn Provider>)]);
         let core = Core::new(Parts { providers, ..parts(dir.path(), Arc::new(MemoryStore::default())) });
         let (run, _, rows) = at_work("picky");
@@ -189,7 +194,8 @@ async fn a_run_whose_checkpoints_are_gone_does_not_begin_anew_unasked() {
     machine.body.status = MachineState::Ready;
     assert!(bench.core.commit(Changes::default().put(&machine)).await.unwrap());
     let _open = bench.core.attach(machine.body.id);
-    bench.work(Duration::from_secs(2)).await;
+    // Two lists that are a second apart must lack it.
+    bench.work(Duration::from_secs(4)).await;
     let question = bench.question().await.expect("a question");
     assert_eq!(question.kind, Kind::NoCheckpoint);
     assert!(question.text.contains("step 40"), "{}", question.text);
@@ -207,6 +213,25 @@ async fn a_run_whose_checkpoints_are_gone_does_not_begin_anew_unasked() {
     bench.work(Duration::from_secs(5)).await;
     let RunState::Failed { reason } = bench.row().await.body.status else { panic!("nobody answered") };
     assert!(reason.contains("nobody answered: none of its checkpoints"), "{reason}");
+}
+
+#[test]
+fn the_hour_of_a_storm_is_one_of_the_market_that_is_played() {
+    let (_, _, rows) = at_work("local");
+    let body = &rows.0.put.iter().find(|put| put.kind == crate::store::Kind::Run).unwrap().body;
+    let mut run: Run = serde_json::from_str(body).unwrap();
+    run.creates_ms = (1..=6).map(|n| n * 10_000).collect();
+    let over = |run: &Run| plan::storm_of(run, 61_000);
+    assert_eq!(over(&run), Some(10_000 + plan::HOUR_MS));
+    let mut played = |hour_ms: u64| {
+        let market = lifecycle::spec::PlayedMarket { hour_ms, ..Default::default() };
+        run.spec.machine.played = Some(Box::new(market));
+        over(&run)
+    };
+    // Sixty times as fast; so fast that no six fall into one; and as fast as it was.
+    assert_eq!(played(60_000), Some(70_000));
+    assert_eq!(played(1_800), None);
+    assert_eq!(played(0), Some(10_000 + plan::HOUR_MS));
 }
 
 #[test]

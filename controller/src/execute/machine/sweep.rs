@@ -6,6 +6,7 @@ use lifecycle::MachineState;
 use serde_json::json;
 
 use super::LIST_PATIENCE;
+use super::ending::reappeared;
 use crate::core::{Changes, Core, CoreError};
 use crate::execute::SELF;
 use crate::label;
@@ -29,6 +30,7 @@ pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
         if provider.ready().is_err() && !has_machines(core, name).await? {
             continue;
         }
+        let listed_ms = core.clock.wall_ms();
         // Whoever does not answer holds up nothing else for long.
         let listed = tokio::time::timeout(LIST_PATIENCE, provider.list(&label::prefix(core.hub))).await;
         let (instances, all) = match listed {
@@ -60,6 +62,12 @@ pub async fn sweep(core: &Core) -> Result<u32, CoreError> {
                 continue;
             }
             orphans += 1;
+            if let Some(row) = &row
+                && reappeared(core, &**provider, row.clone(), (&instance, listed_ms)).await?
+            {
+                // The plan destroys it, until it is confirmed gone.
+                continue;
+            }
             let outcome = provider.destroy(&instance.id).await;
             let detail = json!({"instance": instance.id, "outcome": format!("{outcome:?}")});
             let run = row.map(|r| r.body.run);

@@ -8,9 +8,9 @@ use reqwest::{Client, Method, redirect};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::answer::{self, Failure, Kind, Raw, printable};
+use super::key::Key;
 use super::pace::{Op, Pace};
 
 /// Longest answer that is read: a list of 25 machines has 100 KB.
@@ -69,7 +69,7 @@ impl Http {
     }
 
     /// A call that only reads: repeated where its answer was lost.
-    pub(super) async fn read(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Value, Failure> {
+    pub(super) async fn read(&self, key: &Key, call: &Call<'_>) -> Result<Value, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -81,7 +81,7 @@ impl Http {
     }
 
     /// One call, sent once.
-    pub(super) async fn once(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Value, Failure> {
+    pub(super) async fn once(&self, key: &Key, call: &Call<'_>) -> Result<Value, Failure> {
         self.turn(call.op).await?;
         self.now(key, call).await
     }
@@ -105,11 +105,16 @@ impl Http {
     }
 
     /// A call whose turn was taken before.
-    pub(super) async fn now(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Value, Failure> {
-        let done = match self.send(key, call).await {
+    pub(super) async fn now(&self, key: &Key, call: &Call<'_>) -> Result<Value, Failure> {
+        let mut done = match self.send(key, call).await {
             Ok(raw) => answer::read(&raw),
             Err(failure) => Err(failure),
         };
+        if let Err(failure) = &mut done
+            && failure.kind == Kind::Key
+        {
+            failure.text = format!("{}; {}", failure.text, key.refused());
+        }
         if let Err(Failure { kind: Kind::Busy(ms), .. }) = &done {
             let now = self.now_ms();
             // The service says in no header how long; its penalty is 12 s.
@@ -118,7 +123,7 @@ impl Http {
         done
     }
 
-    async fn send(&self, key: &Zeroizing<String>, call: &Call<'_>) -> Result<Raw, Failure> {
+    async fn send(&self, key: &Key, call: &Call<'_>) -> Result<Raw, Failure> {
         let url = format!("{}{}", self.base, call.path);
         let mut request = self.client.request(call.method.clone(), url).bearer_auth(key.as_str());
         if call.method != Method::GET {

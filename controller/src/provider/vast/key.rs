@@ -7,6 +7,61 @@ use zeroize::Zeroizing;
 
 /// Longest key file that is read.
 const MAX: u64 = 4_096;
+const VARIABLE: &str = "VAST_API_KEY";
+const NEW: &str = "https://cloud.vast.ai/manage-keys/";
+/// Of a shorter key nothing is shown: its end would be too much of it.
+const SHOWN_FROM: usize = 12;
+
+/// A key and where it came from.
+#[derive(Clone)]
+pub(super) struct Key {
+    secret: Zeroizing<String>,
+    /// The file; `None`: the variable.
+    file: Option<PathBuf>,
+    /// Where else a key may be, in the order of the search.
+    others: Vec<String>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    pub(super) fn as_str(&self) -> &str {
+        self.secret.as_str()
+    }
+
+    /// Where it came from, with the letters by which its owner knows it.
+    pub(super) fn named(&self) -> String {
+        let place = match &self.file {
+            Some(file) => file.display().to_string(),
+            None => format!("the variable {VARIABLE}"),
+        };
+        let end = self.secret.get(self.secret.len().saturating_sub(4)..);
+        match end.filter(|_| self.secret.len() >= SHOWN_FROM) {
+            Some(end) => format!("the key in {place} (it ends in {end})"),
+            None => format!("the key in {place}"),
+        }
+    }
+
+    /// What to say and do where the vendor does not accept it.
+    pub(super) fn refused(&self) -> String {
+        let mend = match &self.file {
+            Some(_) => "save it with `vastai set api-key KEY`: the file is read anew for every call",
+            None => {
+                "a controller has the variable as it was when it was started: set it, `outlast controller stop`, then \
+                 ask again"
+            }
+        };
+        format!(
+            "{} is not accepted; make one at {NEW}; {mend}; a key is looked for in {} too",
+            self.named(),
+            self.others.join(" and ")
+        )
+    }
+}
 
 /// Where a key may be.
 #[derive(Debug, Clone, Default)]
@@ -32,17 +87,31 @@ impl Places {
         }
     }
 
+    /// Whether there is a key anywhere, good or bad.
+    pub(super) fn any(&self) -> bool {
+        self.variable.is_some() || self.files.iter().any(|file| file.exists())
+    }
+
     /// The key.
     ///
     /// # Errors
     /// Which key is missing, where it was looked for and how to get one.
-    pub(super) fn key(&self) -> Result<Zeroizing<String>, String> {
+    pub(super) fn key(&self) -> Result<Key, String> {
+        let others = |own: Option<&PathBuf>| {
+            let variable = own.map(|_| format!("the variable {VARIABLE} (before it)"));
+            let files = self.files.iter().filter(|file| Some(*file) != own);
+            variable.into_iter().chain(files.map(|file| file.display().to_string())).collect()
+        };
         if let Some(key) = &self.variable {
-            return usable(key, "the variable VAST_API_KEY");
+            let secret = usable(key, "the variable VAST_API_KEY")?;
+            return Ok(Key { secret, file: None, others: others(None) });
         }
         for file in &self.files {
             match read(file) {
-                Ok(text) => return usable(&text, &file.display().to_string()),
+                Ok(text) => {
+                    let secret = usable(&text, &file.display().to_string())?;
+                    return Ok(Key { secret, file: Some(file.clone()), others: others(Some(file)) });
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
                     return Err(format!("the Vast.ai API key in {} cannot be read: {error}", file.display()));
@@ -51,8 +120,8 @@ impl Places {
         }
         let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
         Err(format!(
-            "there is no Vast.ai API key: looked for the variable VAST_API_KEY and for {}; make one at \
-             https://cloud.vast.ai/manage-keys/ and save it with `vastai set api-key KEY`",
+            "there is no Vast.ai API key: looked for the variable VAST_API_KEY and for {}; make one at {NEW} and save \
+             it with `vastai set api-key KEY`",
             files.join(" and ")
         ))
     }
@@ -104,5 +173,36 @@ mod tests {
         let bad = Places::of(env(Some("two words"))).key().unwrap_err();
         assert!(bad.contains("VAST_API_KEY") && !bad.contains("two words"), "{bad}");
         assert!(!format!("{:?}", Places::of(env(None))).contains("new"));
+    }
+
+    #[test]
+    fn a_key_that_is_not_accepted_is_named_by_its_place_and_end_with_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().display().to_string();
+        let at = |key: Option<&'static str>| {
+            Places::of(|name| match name {
+                "HOME" => Some(home.clone()),
+                "VAST_API_KEY" => key.map(str::to_owned),
+                _ => None,
+            })
+        };
+        std::fs::write(dir.path().join(".vast_api_key"), "sk-of-a-file-6789").unwrap();
+        let said = at(Some("sk-wrong-key-12345")).key().unwrap().refused();
+        for part in [
+            "variable VAST_API_KEY (it ends in 2345) is not accepted",
+            "https://cloud.vast.ai/manage-keys/",
+            "outlast controller stop",
+            ".vast_api_key",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert!(!said.contains("sk-wrong") && !said.contains("later"), "{said}");
+        let said = at(None).key().unwrap().refused();
+        for part in [".vast_api_key (it ends in 6789)", "vastai set api-key", "VAST_API_KEY (before it)"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert!(!said.contains("controller stop"), "a file is read anew: {said}");
+        let short = at(Some("abcd1234")).key().unwrap();
+        assert!(!short.refused().contains("1234") && !format!("{short:?}").contains("abcd"));
     }
 }

@@ -8,6 +8,7 @@ use lifecycle::spec::{MachineSpec, Market};
 use serde_json::{Map, Value, json};
 
 use super::answer::id;
+use super::filter;
 
 /// Offers asked for with one question.
 const LIMIT: u32 = 64;
@@ -93,6 +94,7 @@ pub(super) fn question(spec: &MachineSpec, most_usd_per_hour: Option<f64>) -> Va
         let price = if spec.market == Market::Interruptible { "min_bid" } else { "dph_total" };
         ask(price, "lte", json!(most));
     }
+    filter::ask(&mut q, &spec.filter);
     q.insert("order".into(), json!([["dph_total", "asc"]]));
     q.insert("type".into(), json!(if spec.market == Market::Interruptible { "bid" } else { "on-demand" }));
     // The cheapest of all kinds are of few kinds.
@@ -117,7 +119,8 @@ pub(super) fn read(
     known: &Appraisal,
 ) -> Option<Vec<Offer>> {
     let rows = answer.get("offers")?.as_array()?;
-    let mut offers: Vec<Offer> = rows.iter().take(READ_MAX).filter_map(offer).collect();
+    let fits = |row: &&Value| filter::fits(row, spec);
+    let mut offers: Vec<Offer> = rows.iter().take(READ_MAX).filter(fits).filter_map(offer).collect();
     offers.retain(|offer| meets(offer, spec, most));
     let known = known.measured_by(offers.iter().map(|offer| (offer.gpu.as_str(), offer.speed)));
     for offer in &mut offers {
@@ -289,7 +292,12 @@ pub(super) fn wish(spec: &MachineSpec, most: Option<f64>) -> String {
     let place =
         if spec.regions.is_empty() { String::new() } else { format!(" in {}", spec.regions.join(" or ")) };
     let price = most.map_or_else(String::new, |most| format!(" under ${most}/h"));
-    format!("{} x {gpus}{place}{price}, reliability {} or more", spec.gpu_count, spec.min_reliability)
+    let mut text =
+        format!("{} x {gpus}{place}{price}, reliability {} or more", spec.gpu_count, spec.min_reliability);
+    for filter in &spec.filter {
+        text.push_str(&format!(", {filter}"));
+    }
+    text
 }
 
 #[cfg(test)]

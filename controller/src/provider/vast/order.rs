@@ -17,15 +17,31 @@ use super::instance::One;
 use super::offer::{self, Offer};
 use super::pace::Op;
 use super::{BOOTS_LONGER_MS, VastProvider, unclear};
-use crate::provider::{CreateOutcome, CreateRequest, DestroyOutcome, Provider as _};
+use crate::provider::{Capabilities, CreateOutcome, CreateRequest, DestroyOutcome, Provider as _};
 
 /// Offers tried for one machine: each is used once and may be gone.
 const TRIES: usize = 5;
 /// The image that is started where none is named.
 pub(super) const IMAGE: &str = "pytorch/pytorch:latest";
+/// Outbid machines are stopped without a notice and come back by themselves;
+/// their disk bills until they are destroyed. Each container has its own key.
+pub(super) const CAPABILITIES: Capabilities = Capabilities {
+    interruptible: true,
+    resumes_itself: true,
+    billed_while_stopped: true,
+    notice_s: 0,
+    snapshot: false,
+    clone: false,
+    self_destroy_key: true,
+    idempotency_token: false,
+};
 const ONSTART: &str = include_str!("../../../../cloud-init/vast-onstart.sh.tmpl");
 /// Offers that were found so long ago are looked for again.
 const STILL_GOOD: Duration = Duration::from_secs(60);
+/// A host that refused an order is left out for so long.
+const BARRED: Duration = Duration::from_hours(24);
+/// Hosts left out at most.
+const BARRED_MAX: usize = 4_096;
 /// Machines that may be about to be ordered at once.
 const PREPARED: usize = 256;
 
@@ -41,7 +57,14 @@ impl VastProvider {
         let (spec, most) = (&request.machine, request.max_usd_per_hour);
         let mut offers = self.search(spec, most, &request.appraisal).await.map_err(rejected)?;
         let found = offers.len();
-        offers.retain(|offer| !request.avoid.contains(&offer.machine.to_string()));
+        {
+            let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+            barred.retain(|_, at| at.elapsed() < BARRED);
+            let barred = |host: u64| barred.contains_key(&host);
+            offers.retain(|offer| {
+                !request.avoid.contains(&offer.machine.to_string()) && !barred(offer.machine)
+            });
+        }
         if offers.is_empty() {
             let mut text = format!("Vast.ai has no offer for {}", offer::wish(spec, most));
             if found > 0 {
@@ -74,7 +97,8 @@ impl VastProvider {
             }
             prepared = self.take_prepared(&request.machine_id);
         }
-        let mut why = "too many machines are being ordered at once".to_owned();
+        let mut last = gone("too many machines are being ordered at once".to_owned());
+        let mut refused = Refused::default();
         for (n, offer) in prepared.unwrap_or_default().iter().take(TRIES).enumerate() {
             // The turn of the first was taken beforehand.
             if n > 0
@@ -83,16 +107,43 @@ impl VastProvider {
                 return rejected(failure);
             }
             match self.order_one(request, offer).await {
-                Err(text) => why = text,
-                Ok(outcome) => return outcome,
+                Err(failure) => {
+                    let again = failure.kind == Kind::Invalid && failure.text == last.text;
+                    if let Some(host) = refused.by(offer, &failure) {
+                        self.bar([host]);
+                    }
+                    last = failure;
+                    // What two hosts refuse in the same words, all will.
+                    if again {
+                        break;
+                    }
+                }
+                Ok(outcome) => {
+                    if !matches!(outcome, CreateOutcome::Rejected { .. }) {
+                        // Others take what these refused.
+                        self.bar(refused.hosts);
+                    }
+                    return outcome;
+                }
             }
         }
-        rejected(gone(why))
+        // The price that was asked is no more: the next search finds another.
+        let moved = last.kind == Kind::Invalid && last.text.contains("price");
+        rejected(if moved { gone(last.text) } else { last })
+    }
+
+    fn bar(&self, hosts: impl IntoIterator<Item = u64>) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        for host in hosts {
+            if barred.len() < BARRED_MAX {
+                barred.insert(host, Instant::now());
+            }
+        }
     }
 
     /// # Errors
     /// Why this offer was none, where another one may be.
-    async fn order_one(&self, request: &CreateRequest, offer: &Offer) -> Result<CreateOutcome, String> {
+    async fn order_one(&self, request: &CreateRequest, offer: &Offer) -> Result<CreateOutcome, Failure> {
         let order = self.order(request, offer);
         let path = format!("/api/v0/asks/{}/", offer.ask);
         let call = Call { op: Op::Create, method: Method::PUT, path, body: Some(&order) };
@@ -105,8 +156,7 @@ impl VastProvider {
                 let Some(id) = answer.get("new_contract").and_then(answer::id) else {
                     return Ok(CreateOutcome::Unknown { reason: unclear("the order").text });
                 };
-                self.note_host(id, offer);
-                return Ok(CreateOutcome::Created { instance: id.to_string() });
+                return Ok(self.believed(id, &request.label, offer).await);
             }
             Err(failure) => failure,
         };
@@ -116,13 +166,31 @@ impl VastProvider {
             return Ok(CreateOutcome::Unknown { reason });
         }
         match failure.kind {
-            Kind::OfferGone => Err(failure.text),
+            Kind::OfferGone => Err(failure),
+            // A refusal of this host, or of this price.
+            Kind::Forbidden | Kind::Invalid if failure.contract.is_none() => Err(failure),
             // A machine named in the answer is gone again.
             Kind::Unknown if failure.contract.is_none() => {
                 Ok(CreateOutcome::Unknown { reason: failure.text })
             }
             _ => Ok(rejected(failure)),
         }
+    }
+
+    /// A number in an answer may be anybody's machine: it is ours once it is
+    /// seen to carry the label. Else the right one is looked for by that.
+    async fn believed(&self, id: u64, label: &str, offer: &Offer) -> CreateOutcome {
+        let reason = match self.show(id).await {
+            Ok(One::Is(row)) if row.label == label => {
+                self.note_host(id, offer);
+                return CreateOutcome::Created { instance: id.to_string() };
+            }
+            Ok(One::Is(_)) => format!("the order's answer named machine {id}, which is labelled otherwise"),
+            Ok(One::Gone) => format!("machine {id} was ordered and is not shown yet"),
+            Ok(One::Unclear) => unclear("the question for one machine").text,
+            Err(failure) => failure.text,
+        };
+        CreateOutcome::Unknown { reason }
     }
 
     fn order(&self, request: &CreateRequest, offer: &Offer) -> Value {
@@ -165,6 +233,28 @@ impl VastProvider {
                 Err(format!("machine {contract} was made and may be there: {why}"))
             }
         }
+    }
+}
+
+/// Hosts that refused an order that may be taken elsewhere.
+#[derive(Default)]
+struct Refused {
+    hosts: Vec<u64>,
+}
+
+impl Refused {
+    /// Notes a refusal. The host, where the vendor says that it is about that
+    /// alone; else it may be about the key.
+    fn by(&mut self, offer: &Offer, failure: &Failure) -> Option<u64> {
+        if failure.kind != Kind::Forbidden || offer.machine == 0 {
+            return None;
+        }
+        let said = failure.text.to_lowercase();
+        if ["own machine", "blacklist"].iter().any(|words| said.contains(words)) {
+            return Some(offer.machine);
+        }
+        self.hosts.push(offer.machine);
+        None
     }
 }
 

@@ -14,6 +14,8 @@ use super::order::IMAGE;
 use super::*;
 use crate::provider::contract;
 
+mod keys;
+
 /// One request as it came.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -119,9 +121,15 @@ async fn market(order: impl Fn(&str) -> Option<(u16, String)> + Send + Sync + 's
         "GET /api/v0/ssh/" => Some((200, "[]".into())),
         "POST /api/v0/ssh/" => Some((200, r#"{"success":true}"#.into())),
         "POST /api/v0/bundles/" => Some((200, offers(&[1, 2, 3]))),
+        "GET /api/v0/instances/77/?owner=me" => Some((200, shown(77, &wanted().label))),
+        "GET /api/v0/instances/78/?owner=me" => Some((200, shown(78, &wanted().label))),
         _ => order(line),
     })
     .await
+}
+
+fn shown(id: u64, label: &str) -> String {
+    json!({"instances": {"id": id, "label": label, "actual_status": "running"}}).to_string()
 }
 
 fn wanted() -> CreateRequest {
@@ -146,8 +154,10 @@ async fn a_machine_is_ordered_as_the_vendor_documents_it_and_the_key_is_register
             "POST /api/v0/ssh/",
             "POST /api/v0/bundles/",
             "PUT /api/v0/asks/1/",
+            "GET /api/v0/instances/77/?owner=me",
             "POST /api/v0/bundles/",
-            "PUT /api/v0/asks/1/"
+            "PUT /api/v0/asks/1/",
+            "GET /api/v0/instances/77/?owner=me"
         ]
     );
     let order = &vendor.sent(ORDER)[0];
@@ -222,6 +232,63 @@ async fn offers_that_are_gone_are_followed_by_the_next_and_refusals_are_not() {
         let outcome = vendor.provider().create(&wanted()).await;
         assert!(matches!(outcome, CreateOutcome::Rejected { .. }), "{refusal:?}: {outcome:?}");
         assert_eq!(vendor.sent(ORDER).len(), 1, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_an_answer_names_is_ours_once_it_is_seen_to_carry_the_label() {
+    let order = (200, r#"{"success":true,"new_contract":90}"#.to_owned());
+    for shown in [
+        (200, shown(90, "somebody's")),
+        (200, shown(91, &wanted().label)),
+        (200, r#"{"instances":null}"#.to_owned()),
+        (401, r#"{"error":"auth_error"}"#.to_owned()),
+    ] {
+        let (order, told) = (order.clone(), shown.clone());
+        let vendor =
+            market(move |line| Some(if line.starts_with("GET") { told.clone() } else { order.clone() }))
+                .await;
+        let provider = vendor.provider();
+        let outcome = provider.create(&wanted()).await;
+        assert!(matches!(outcome, CreateOutcome::Unknown { .. }), "{shown:?}: {outcome:?}");
+        assert_eq!(vendor.sent(ORDER).len(), 1, "never ordered twice");
+        assert!(vendor.sent("DELETE").is_empty() && provider.host("90").await.is_none_or(|h| h != "2"));
+    }
+    let theirs = Vendor::new(|_| Some((200, shown(90, "somebody's")))).await;
+    assert_eq!(theirs.provider().label("90").await.as_deref(), Some("somebody's"));
+}
+
+#[tokio::test]
+async fn an_offer_that_is_refused_is_followed_by_the_next_and_its_host_left_out() {
+    let own = (403, r#"{"error":"forbidden","msg":"You can not rent your own machine"}"#);
+    let odd = (403, r#"{"error":"forbidden","msg":"not here"}"#);
+    let moved = (400, r#"{"success":false,"error":"invalid_price","msg":"too low"}"#);
+    for (refusal, second) in [(own, "2"), (odd, "2"), (moved, "1")] {
+        let vendor = market(move |line| {
+            let first = line == "PUT /api/v0/asks/1/";
+            Some(if first {
+                (refusal.0, refusal.1.into())
+            } else {
+                (200, r#"{"success":true,"new_contract":77}"#.into())
+            })
+        })
+        .await;
+        let provider = vendor.provider();
+        for _ in 0..2 {
+            let outcome = provider.create(&wanted()).await;
+            assert_eq!(outcome, CreateOutcome::Created { instance: "77".into() }, "{refusal:?}");
+        }
+        let orders: Vec<String> = vendor.sent(ORDER).into_iter().map(|seen| seen.line).collect();
+        assert_eq!(orders[2], format!("PUT /api/v0/asks/{second}/"), "{refusal:?}: {orders:?}");
+    }
+    // Where every host refuses in a word that is not about it, it is the key; its hosts are not left out.
+    for (refusal, told, orders) in [(odd, Trouble::Key, 3), (moved, Trouble::NoOffer, 2)] {
+        let vendor = market(move |_| Some((refusal.0, refusal.1.into()))).await;
+        let provider = vendor.provider();
+        for n in 1..3 {
+            let CreateOutcome::Rejected { trouble, .. } = provider.create(&wanted()).await else { panic!() };
+            assert_eq!((trouble, vendor.sent(ORDER).len()), (told, n * orders), "{refusal:?}");
+        }
     }
 }
 

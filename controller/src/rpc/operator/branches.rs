@@ -123,7 +123,7 @@ impl OperatorService {
             (source, durable::packs(&tree))
         };
         let mut looked = crate::retain::looking(core).await?;
-        let (tree, _) = durable::check_stored(core, &key, &ask.manifest_digest)
+        let tree = durable::check_stored(core, &key, &ask.manifest_digest)
             .await?
             .map_err(|why| Status::failed_precondition(format!("the checkpoint: {why}")))?;
         if tree.kind != Kind::Checkpoint {
@@ -135,7 +135,8 @@ impl OperatorService {
         }
         let manifest = ManifestRef { key: ask.manifest_key, digest: ask.manifest_digest, step: tree.step };
         let nobody = (id, AttemptId::from_bytes([0; 16]), Generation::NONE);
-        let row = Versioned::new(tree.committed(manifest.clone(), nobody, core.clock.wall_ms()));
+        let new_bytes = durable::added(core, None, &key, &tree.packs).await?;
+        let row = Versioned::new(tree.committed(manifest.clone(), nobody, core.clock.wall_ms(), new_bytes));
         let mut run = super::changes::row(core, id, Submission::new(spec, source, id.to_string()))?;
         run.status = run.status.apply(lifecycle::RunEvent::Pause).map_err(CoreError::from)?;
         run.head = Some(manifest.clone());

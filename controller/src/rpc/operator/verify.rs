@@ -6,7 +6,7 @@ use tonic::Status;
 use super::OperatorService;
 use crate::model::{Checkpoint, Run};
 use crate::rpc::select;
-use crate::verify::{Ask, Found, Stage, Verdict};
+use crate::verify::{Ask, Found, Stage, Verdict, is_condemned};
 
 impl OperatorService {
     pub(super) async fn verification(
@@ -61,16 +61,19 @@ impl OperatorService {
                 let run = select::run(core, of).await?.body;
                 core.of_run::<Checkpoint>(run.id).await?.into_iter().map(|row| row.body).collect()
             }
-            (false, of) => vec![select::checkpoint(core, of).await?.1],
+            (false, of) => vec![select::durable_or_condemned(core, of).await?.1],
         };
-        rows.retain(|c| c.status.is_durable());
+        // A condemned one is read again where it is asked for by its step.
+        let condemned = !ask.all && rows.iter().any(is_condemned);
+        rows.retain(|c| c.status.is_durable() || condemned);
         rows.sort_by_key(|c| std::cmp::Reverse(c.committed_ms));
         if rows.is_empty() {
             return Err(Status::not_found("no checkpoint is durable yet"));
         }
         let what = rows.into_iter().map(|c| c.manifest.key).collect();
-        let percent = if ask.sample == 0 { 100 } else { ask.sample };
-        let wish = Ask { what, percent, slowly: false, actor: actor.to_owned() };
+        // A part of it cannot tell that all of it is right again.
+        let percent = if ask.sample == 0 || condemned { 100 } else { ask.sample };
+        let wish = Ask { what, percent, condemned, slowly: false, actor: actor.to_owned() };
         core.verify
             .ask(wish)
             .ok_or_else(|| Status::failed_precondition("enough verifications wait already; ask again later"))

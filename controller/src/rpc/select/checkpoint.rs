@@ -5,6 +5,7 @@ use tonic::Status;
 
 use crate::core::Core;
 use crate::model::{Checkpoint, Run};
+use crate::verify::is_condemned;
 
 /// The checkpoint that `text` means, and its run. One that is no longer usable
 /// is never found.
@@ -12,6 +13,19 @@ use crate::model::{Checkpoint, Run};
 /// # Errors
 /// Where none is meant, with those that there are; or the store fails.
 pub async fn checkpoint(core: &Core, text: &str) -> Result<(Run, Checkpoint), Status> {
+    find(core, text, false).await
+}
+
+/// The same, and of a step that has no durable one the condemned one: to look
+/// at it again, and for nothing else.
+///
+/// # Errors
+/// As [`checkpoint`].
+pub async fn durable_or_condemned(core: &Core, text: &str) -> Result<(Run, Checkpoint), Status> {
+    find(core, text, true).await
+}
+
+async fn find(core: &Core, text: &str, condemned: bool) -> Result<(Run, Checkpoint), Status> {
     let (name, which) = text.rsplit_once('@').map_or((text, None), |(name, which)| (name, Some(which)));
     let run = super::run(core, name).await?.body;
     let rows: Vec<Checkpoint> =
@@ -20,7 +34,7 @@ pub async fn checkpoint(core: &Core, text: &str) -> Result<(Run, Checkpoint), St
         None | Some("newest") => Ok(newest(&rows)),
         Some("best") => best(core, &run, &rows).await,
         Some(step) => match step.parse::<u64>() {
-            Ok(step) => Ok(at(&rows, step)),
+            Ok(step) => Ok(at(&rows, step).or_else(|| damaged(&rows, step).filter(|_| condemned))),
             Err(_) => Err(Status::invalid_argument(format!(
                 "`{step}` is no step: a checkpoint is named RUN, RUN@STEP or RUN@best"
             ))),
@@ -38,6 +52,12 @@ fn newest(rows: &[Checkpoint]) -> Option<&Checkpoint> {
 /// Of several at one step the newest of those that count.
 fn at(rows: &[Checkpoint], step: u64) -> Option<&Checkpoint> {
     let there = rows.iter().filter(|c| c.status.is_durable() && c.manifest.step == Some(step));
+    there.max_by_key(|c| (!c.stray, c.generation, c.committed_ms))
+}
+
+/// The newest of those at one step that were found damaged.
+fn damaged(rows: &[Checkpoint], step: u64) -> Option<&Checkpoint> {
+    let there = rows.iter().filter(|c| is_condemned(c) && c.manifest.step == Some(step));
     there.max_by_key(|c| (!c.stray, c.generation, c.committed_ms))
 }
 
@@ -63,6 +83,15 @@ async fn best<'a>(core: &Core, run: &Run, rows: &'a [Checkpoint]) -> Result<Opti
 }
 
 fn none(run: &Run, rows: &[Checkpoint], which: Option<&str>) -> String {
+    let step = which.and_then(|which| which.parse().ok());
+    if let Some((step, bad)) = step.and_then(|step| Some((step, damaged(rows, step)?))) {
+        let name = &run.name;
+        return format!(
+            "the checkpoint of {name} at step {step} is damaged: {}; `outlast artifacts verify {name}@{step}` takes it \
+             back if all of it is right again",
+            bad.trouble
+        );
+    }
     let usable = rows.iter().filter(|c| c.status.is_durable());
     let mut steps: Vec<u64> = usable.filter_map(|c| c.manifest.step).collect();
     steps.sort_unstable();
