@@ -151,10 +151,13 @@ pub enum Verb {
     Why(WhyArgs),
     /// Show the journal: everything that was learned and done
     Events(EventsArgs),
-    /// Show what runs have cost
+    /// Show what runs have cost, per run, project, day and in all, beside the caps
     Cost {
         /// Only this run, machine by machine
         run: Option<String>,
+        /// Only runs of this project
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["run", "bill"])]
+        project: Option<String>,
         /// Ask the providers what they charged, and compare it with the ledger
         #[arg(long, conflicts_with = "run")]
         bill: bool,

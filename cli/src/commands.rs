@@ -96,7 +96,9 @@ pub async fn perform(ctx: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Why(args) => why::perform(ctx, &args).await,
         Verb::Events(args) => events::perform(ctx, &args).await,
         Verb::Cost { bill: true, days, json, .. } => Box::pin(bill::perform(ctx, days, json)).await,
-        Verb::Cost { run, json, .. } => cost::perform(ctx, run.as_deref(), json).await,
+        Verb::Cost { run, project, json, .. } => {
+            cost::perform(ctx, (run.as_deref(), project.as_deref()), json).await
+        }
         Verb::Analyze(args) => Box::pin(analyze::perform(ctx, &args)).await,
         Verb::Forward(args) => Box::pin(forward::perform(ctx, &args)).await,
         Verb::Watch(args) => Box::pin(watch::perform(ctx, &args)).await,

@@ -54,7 +54,7 @@ pub fn read(file: &Path, begins_ms: u64) -> Result<PlayedMarket, Failure> {
     let text = text(file)?;
     if is_recording(&text) {
         let steps = recorded(file, &text, 1.0, None, 0.0).map_err(|why| wrong(file, &[why]))?;
-        let market = PlayedMarket { begins_ms, boot_ms: 0, steps };
+        let market = PlayedMarket { begins_ms, boot_ms: 0, hour_ms: 0, steps };
         market.check().map_err(|why| wrong(file, &[why]))?;
         return Ok(market);
     }
@@ -87,9 +87,17 @@ pub fn read(file: &Path, begins_ms: u64) -> Result<PlayedMarket, Failure> {
         return Err(wrong(file, &problems));
     }
     changes.sort_by_key(|change| change.at_ms);
-    let market = PlayedMarket { begins_ms, boot_ms, steps: steps(&changes, usd, notice_ms.unwrap_or(0)) };
+    let steps = steps(&changes, usd, notice_ms.unwrap_or(0));
+    let hour_ms = if table.contains_key("trace") { hour_ms(speed) } else { 0 };
+    let market = PlayedMarket { begins_ms, boot_ms, hour_ms, steps };
     market.check().map_err(|why| wrong(file, &[why]))?;
     Ok(market)
+}
+
+/// How long an hour of a recording takes; 0: an hour, or longer.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to an hour")]
+fn hour_ms(speed: f64) -> u64 {
+    if speed > 1.0 { (3_600_000.0 / speed).clamp(1.0, 3_600_000.0) as u64 } else { 0 }
 }
 
 /// A recording is JSON, or lines that begin with a number; no key of a market

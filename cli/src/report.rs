@@ -4,13 +4,18 @@
 
 use std::path::PathBuf;
 
+use lifecycle::attempt::repeated_steps;
 use proto::v1;
 use serde::Serialize;
 
 use crate::chaos::Outcome;
-use crate::commands::{brief, short, step};
+use crate::commands::{brief, now_ms, short, step};
 use crate::exit_code::ExitCode;
 use crate::printer::{Printer, bytes, duration, money};
+
+pub mod losses;
+
+use losses::Loss;
 
 /// The report; also what `--json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,6 +38,8 @@ pub struct Report {
     pub attempts: Vec<AttemptLine>,
     /// Steps that were done more than once, over all losses.
     pub repeated_steps: u64,
+    /// What each loss cost.
+    pub losses: Vec<Loss>,
     /// The step it reached.
     pub step: Option<u64>,
     /// The newest step that nothing can take away.
@@ -127,6 +134,7 @@ impl Report {
             exit_code: exit_code(&run).code(),
             duration_seconds: run.ended_ms.saturating_sub(run.created_ms) as f64 / 1_000.0,
             repeated_steps: attempts.iter().filter_map(|line| line.repeated_steps).sum(),
+            losses: losses_of(detail),
             attempts,
             step: detail.attempts.iter().filter_map(|attempt| attempt.last_step).max(),
             durable_step: run.durable_step,
@@ -191,6 +199,9 @@ impl Report {
         if count > 1 {
             lines.push(format!("  repeated  {} steps", self.repeated_steps));
         }
+        for told in losses::told(&self.losses, self.cost_usd) {
+            lines.push(format!("  lost      {told}"));
+        }
         lines.push(format!("  durable   step {}", step(self.durable_step)));
         lines.push(format!("  cost      {}", money(self.cost_usd)));
         let results = match &self.results {
@@ -203,6 +214,14 @@ impl Report {
         }
         lines
     }
+}
+
+/// What each loss of a run cost so far.
+#[must_use]
+pub fn losses_of(detail: &v1::RunDetail) -> Vec<Loss> {
+    let lines = attempt_lines(&detail.attempts);
+    let again = |number| lines.iter().find(|line| line.number == number).and_then(|line| line.repeated_steps);
+    losses::losses(detail, |number| again(number).unwrap_or(0), now_ms())
 }
 
 /// How an attempt ended; what could not be started was told with its reason.
@@ -225,7 +244,8 @@ fn attempt_lines(attempts: &[v1::AttemptView]) -> Vec<AttemptLine> {
         .into_iter()
         .map(|attempt| {
             let works = attempt.first_step.is_some();
-            let again = reached.map(|reached| reached.saturating_sub(attempt.resumed_step.unwrap_or(0)));
+            let again =
+                reached.map(|reached| repeated_steps(reached, attempt.resumed_step, attempt.last_step));
             let line = AttemptLine {
                 number: attempt.number,
                 machine: attempt.machine_id.clone(),
@@ -237,7 +257,7 @@ fn attempt_lines(attempts: &[v1::AttemptView]) -> Vec<AttemptLine> {
                 prepare_ms: attempt.prepare_ms,
             };
             if works {
-                reached = attempt.last_step.or(reached);
+                reached = attempt.last_step.max(reached);
             }
             line
         })
@@ -266,11 +286,12 @@ mod tests {
             attempt(1, None, Some(431), "machine gone"),
             attempt(2, Some(400), None, "machine never joined"),
             attempt(3, Some(400), Some(520), "machine gone"),
-            attempt(4, None, Some(900), "exit code 0"),
+            attempt(4, None, Some(300), "machine gone"),
+            attempt(5, None, Some(900), "exit code 0"),
         ];
         let lines = attempt_lines(&attempts);
         let again: Vec<Option<u64>> = lines.iter().map(|line| line.repeated_steps).collect();
-        assert_eq!(again, [None, None, Some(31), Some(520)]);
+        assert_eq!(again, [None, None, Some(31), Some(300), Some(520)]);
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub struct Packed {
 /// Where the tree cannot be read or a glob is none.
 pub fn choose(ctx: &Context, root: &Path, settings: &SourceTree) -> anyhow::Result<(SourceSelection, u64)> {
     let set = |name: &str| ctx.env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let personal = Personal { home: set("HOME"), config: set("XDG_CONFIG_HOME") };
+    let personal =
+        Personal { home: set("HOME"), config: set("XDG_CONFIG_HOME"), global: set("GIT_CONFIG_GLOBAL") };
     let chosen = select_source(root, &settings.include, &settings.exclude, &personal).map_err(|error| {
         let code = match &error {
             SourceError::Glob { .. } => ExitCode::Configuration,
@@ -102,7 +103,8 @@ pub async fn pack<S: Store + ChunkIndex>(
         return Ok(packed);
     }
     let selection = select(&root, chosen);
-    let published = publish_still(ctx, store, store, &selection).await?;
+    let index = sent::WithLast::of(ctx, store, store, &root).await;
+    let published = publish_still(ctx, store, &index, &selection).await?;
     // Only where nothing changed meanwhile is the state the one that was sent.
     let after = fingerprint(&root, &selection.paths, SystemTime::now());
     if let Some(state) = before.filter(|_| before == after) {
@@ -163,7 +165,8 @@ pub async fn rehearse<S: Store + ChunkIndex>(
 ) -> anyhow::Result<(Published, BTreeMap<String, u64>, u64)> {
     let root = std::fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
     let state = fingerprint(&root, &chosen.paths, SystemTime::now());
-    let published = publish_still(ctx, &Nowhere, store, &select(&root, chosen)).await?;
+    let index = sent::WithLast::of(ctx, store, store, &root).await;
+    let published = publish_still(ctx, &Nowhere, &index, &select(&root, chosen)).await?;
     if let Some(state) = state
         && sent::recall(ctx, store, &root, state).await.is_some()
     {
@@ -369,9 +372,15 @@ mod tests {
         assert_eq!(read, 0, "chunks were read to find that nothing changed");
         std::fs::write(root.join("7.bin"), vec![99; 100_000]).unwrap();
         settled();
-        assert_eq!(rehearsed(), (40, 4_000_000), "no index knows of the others");
+        assert_eq!(rehearsed(), (1, 100_000), "no run used the others, and they were sent");
         let (third, _) = send();
         assert_ne!(third.key, first.key);
+        assert_eq!((third.new_files, third.new_bytes), (1, 100_000));
+        // What was sent before that is part of the tree that is remembered now.
+        std::fs::write(root.join("8.bin"), vec![98; 100_000]).unwrap();
+        settled();
+        assert_eq!((send().0.new_files, rehearsed()), (1, (0, 0)));
+        let (third, _) = send();
         // Where the store lost a part, what is remembered is not believed.
         runtime.block_on(async {
             for key in store.list("source/").await.unwrap() {

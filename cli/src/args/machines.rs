@@ -70,7 +70,8 @@ pub struct OffersArgs {
 /// The rate is a run's own, as it last reported steps, or given. On other kinds
 /// of machines it is an estimate by the provider's measure of speed. Limits such
 /// as [machine] gpu_memory and [budget] max_usd_per_hour hold; every kind of GPU
-/// is looked at. Nothing is rented.
+/// is looked at. For a RUN, provider, machine and ceiling are the run's own unless
+/// --path, --config or --set name others. Nothing is rented.
 #[derive(Debug, clap::Args)]
 pub struct RecommendArgs {
     /// The run whose rate is taken: its name, id, or the beginning of either
@@ -94,7 +95,7 @@ pub struct RecommendArgs {
     /// Only these kinds of GPU; may be repeated
     #[arg(long, value_name = "GPU", value_delimiter = ',')]
     pub gpus: Vec<String>,
-    /// Where machines come from [default: the configured provider]
+    /// Where machines come from [default: the run's provider, or the configured one]
     #[arg(long, value_name = "NAME")]
     pub provider: Option<String>,
     /// Show so many [default: 20]

@@ -18,7 +18,7 @@ use crate::printer::bytes;
 /// # Errors
 /// Where there is no such run, or the controller cannot be asked.
 pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> anyhow::Result<ExitCode> {
-    if explained && let Some(path) = explain::path(run) {
+    if explained && let Some(path) = explain::path(run)? {
         explain::show(ctx, &explain::of_path(&path)?, json);
         return Ok(ExitCode::Ok);
     }
@@ -49,6 +49,8 @@ pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> a
                 checkpoint.state.clone(),
                 if checkpoint.head { "*" } else { "" }.to_owned(),
                 bytes(checkpoint.bytes),
+                // Rows of older builds do not tell it.
+                if checkpoint.new_bytes == 0 { "-".to_owned() } else { bytes(checkpoint.new_bytes) },
                 moment(checkpoint.committed_ms),
                 checkpoint.name.clone(),
                 kind(checkpoint),
@@ -63,6 +65,7 @@ pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> a
         "STATE",
         "HEAD",
         "SIZE",
+        "STORED",
         "DURABLE SINCE",
         "NAME",
         "TYPE",
@@ -72,7 +75,7 @@ pub async fn perform(ctx: &Context, run: &str, explained: bool, json: bool) -> a
     ];
     let scored = checkpoints.iter().any(|checkpoint| checkpoint.score.is_some());
     // Only where the run says what is best.
-    head.truncate(if scored { 10 } else { 9 });
+    head.truncate(if scored { 11 } else { 10 });
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.into_iter().take(head.len()).collect()).collect();
     ctx.printer.table(&head, &rows);

@@ -11,11 +11,12 @@ use std::path::Path;
 use proto::v1;
 use serde_json::json;
 
-use super::{describe, login, moment, span};
+use super::{describe, login, moment, now_ms, short, span};
 use crate::app::Context;
 use crate::args::ControllerVerb;
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
+use crate::printer::{duration, money, safe};
 use crate::remote::{self, only_there};
 
 /// Does it.
@@ -53,8 +54,14 @@ async fn stop(ctx: &Context) -> anyhow::Result<ExitCode> {
     only_there(&home, "controller stop")?;
     match daemon::answering(&home).await {
         Ok((client, view)) => {
+            let asked = client.operator.clone().list_machines(v1::ListMachinesRequest { all: false }).await;
+            // Who cannot tell of his machines is ended all the same.
+            let left = asked.map(|reply| reply.into_inner().machines).unwrap_or_default();
             daemon::end(&home, &client).await?;
             ctx.printer.note("the controller has ended");
+            for line in left.iter().filter_map(|machine| bills_on(machine, now_ms())) {
+                ctx.printer.warn(&line);
+            }
             if view.machines > 0 {
                 ctx.printer.warn(&format!(
                     "{} machines go on, and nobody replaces one that is lost until a controller runs",
@@ -65,6 +72,30 @@ async fn stop(ctx: &Context) -> anyhow::Result<ExitCode> {
         Err(_) => ctx.printer.note("no controller runs"),
     }
     Ok(ExitCode::Ok)
+}
+
+/// What is said of a machine that somebody bills while no controller runs.
+fn bills_on(machine: &v1::MachineView, now_ms: u64) -> Option<String> {
+    if !machine.paid {
+        return None;
+    }
+    let price = match machine.usd_per_hour {
+        usd if usd > 0.0 => format!("bills {} an hour", money(usd)),
+        _ => "bills".to_owned(),
+    };
+    let until = match (machine.state.as_str(), machine.ends_alone_ms) {
+        ("DESTROYING", _) => {
+            "its end was asked for and is not confirmed: nobody asks again until a controller runs".into()
+        }
+        (_, 0) => "nothing ends it until a controller runs, or its provider does".into(),
+        (_, at) => format!(
+            "by itself it ends at {} at the latest (in {}): it begins to save then, and its disk may be paid for longer",
+            moment(at),
+            duration(at.saturating_sub(now_ms) / 1_000)
+        ),
+    };
+    let (id, provider, state) = (short(&machine.id), safe(&machine.provider), &machine.state);
+    Some(format!("machine {id} of `{provider}` ({state}) {price} from now on; {until}"))
 }
 
 /// What the controller says of itself, here or where this data directory is
@@ -110,5 +141,31 @@ async fn status(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
             }
             Ok(failure.code)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_billing_is_told_with_its_price_and_the_moment_of_its_end() {
+        let machine = |state: &str, ends_alone_ms: u64, paid: bool| v1::MachineView {
+            id: "abcdefghijkl".into(),
+            provider: "vast".into(),
+            state: state.into(),
+            usd_per_hour: 0.42,
+            ends_alone_ms,
+            paid,
+            ..Default::default()
+        };
+        let said = bills_on(&machine("READY", 951_786_000_000, true), 951_782_400_000).unwrap();
+        for part in ["abcdefgh", "bills $0.42 an hour", "2000-02-29T01:00:00.000Z", "in 1h 00m"] {
+            assert!(said.contains(part), "{part} is not in: {said}");
+        }
+        let ending = bills_on(&machine("DESTROYING", 0, true), 1).unwrap();
+        assert!(ending.contains("not confirmed"), "{ending}");
+        assert!(bills_on(&machine("READY", 0, true), 1).unwrap().contains("nothing ends it"));
+        assert_eq!(bills_on(&machine("READY", 0, false), 1), None);
     }
 }

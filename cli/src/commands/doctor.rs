@@ -2,13 +2,16 @@
 //! that is wrong what to do about it. Needs no controller.
 
 use std::path::Path;
+use std::time::Duration;
 
 use controller::provider::ssh::{self, HostReport};
+use controller::provider::{Standing, VastConfig, VastProvider};
 use serde_json::json;
 
 use super::now_ms;
 use crate::app::Context;
 use crate::exit_code::ExitCode;
+use crate::printer::money;
 use crate::remote::only_there;
 
 /// Does it.
@@ -27,20 +30,33 @@ pub async fn perform(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
         Err(why) => Some((why.clone(), "restore the keys from a backup".to_owned())),
     };
     let hosts = hosts(ctx, &home).await;
+    let vast = vast(ctx, &home).await;
     if json {
         let (problem, cure) = found.problem.clone().unzip();
-        let store = json!({ "name": found.store, "ok": problem.is_none(), "problem": problem, "cure": cure });
+        let ok = problem.is_none();
+        let (warning, warned_cure) = found.warning.clone().unzip();
+        let cure = cure.or(warned_cure);
+        let store =
+            json!({ "name": found.store, "ok": ok, "problem": problem, "warning": warning, "cure": cure });
         let (problem, cure) = keys.clone().unzip();
         let keys = json!({ "ok": problem.is_none(), "problem": problem, "cure": cure });
-        ctx.printer.json(&json!({ "store": store, "keys": keys, "ssh": as_json(&hosts) }));
+        ctx.printer
+            .json(&json!({ "store": store, "keys": keys, "ssh": as_json(&hosts), "vast": vast_json(&vast) }));
     } else if let Some((problem, cure)) = &keys {
         // Whoever seals nothing loses nothing: told, and no failure.
         ctx.printer.warn(&format!("keys: {problem}"));
         ctx.printer.help(cure);
     }
     let mut good = tell_hosts(ctx, &hosts, json);
+    good &= tell_vast(ctx, &vast, json);
     match found.problem {
         None if json => {}
+        None if found.warning.is_some() => {
+            if let Some((what, cure)) = &found.warning {
+                ctx.printer.warn(&format!("store {}: {what}", found.store));
+                ctx.printer.help(cure);
+            }
+        }
         None => ctx.printer.line(&format!("store {}: good", found.store)),
         Some((problem, cure)) => {
             ctx.printer.error(&format!("store {}: {problem}", found.store));
@@ -49,6 +65,52 @@ pub async fn perform(ctx: &Context, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if good { ExitCode::Ok } else { ExitCode::Configuration })
+}
+
+/// The account at Vast.ai: whether its key is accepted and what money there is.
+/// A controller that runs may have the key that was set when it was started.
+async fn vast(ctx: &Context, home: &Path) -> Standing {
+    let config = VastConfig {
+        url: None,
+        keys: home.join("keys"),
+        boot_deadline: Duration::from_mins(10),
+        pace_percent: 100,
+    };
+    match VastProvider::new(config, |name| ctx.env.get(name).cloned()) {
+        Ok(vast) => vast.standing().await,
+        Err(why) => {
+            let problem = Some((why, "see whether this computer has TLS certificates".to_owned()));
+            Standing { key: String::new(), credit_usd: None, problem }
+        }
+    }
+}
+
+fn vast_json(vast: &Standing) -> serde_json::Value {
+    let (problem, cure) = vast.problem.clone().unzip();
+    let set_up = !vast.key.is_empty() || problem.is_some();
+    json!({
+        "ok": problem.is_none(), "set_up": set_up, "key": vast.key, "credit_usd": vast.credit_usd,
+        "problem": problem, "cure": cure,
+    })
+}
+
+/// Says how the account stands; `false`: something is wrong.
+fn tell_vast(ctx: &Context, vast: &Standing, json: bool) -> bool {
+    if let Some((problem, cure)) = &vast.problem {
+        ctx.printer.error(&format!("vast: {problem}"));
+        ctx.printer.help(cure);
+        return false;
+    }
+    match vast.credit_usd {
+        _ if json => {}
+        Some(usd) => {
+            ctx.printer.line(&format!("vast: good, {} is accepted, {} of credit", vast.key, money(usd)));
+        }
+        None => ctx
+            .printer
+            .note("vast: no key, so it is not set up: https://cloud.vast.ai/manage-keys/ makes one"),
+    }
+    true
 }
 
 /// What is known of the user's own hosts, or why their settings cannot be used.

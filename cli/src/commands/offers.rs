@@ -8,7 +8,7 @@ use crate::app::Context;
 use crate::args::OffersArgs;
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
-use crate::printer::{bytes, money};
+use crate::printer::{bytes, money, safe};
 
 /// Does it.
 ///
@@ -47,7 +47,20 @@ pub async fn perform(ctx: &Context, args: OffersArgs) -> anyhow::Result<ExitCode
         "UP/GB", "HOST",
     ];
     ctx.printer.table(&head, &rows);
+    if let Some(told) = reference(&offers) {
+        ctx.printer.note(&told);
+    }
     Ok(ExitCode::Ok)
+}
+
+/// What an hour of work is an hour of.
+fn reference(offers: &[v1::Offer]) -> Option<String> {
+    let gpu = offers.iter().map(|offer| offer.reference_gpu.as_str()).find(|gpu| !gpu.is_empty())?;
+    Some(format!(
+        "an hour of work is an hour on {}, by the provider's measure of speed: a faster machine needs less time for it, \
+         and starts and losses are reckoned in",
+        safe(gpu)
+    ))
 }
 
 /// What comes first in the table.
@@ -107,6 +120,14 @@ fn row(offer: &v1::Offer, work: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_gpu_that_an_hour_of_work_is_reckoned_on_is_named() {
+        let offer = v1::Offer { reference_gpu: "RTX 3090\u{1b}[2J".into(), ..Default::default() };
+        let told = reference(&[v1::Offer::default(), offer]).unwrap();
+        assert!(told.contains("an hour on RTX 3090") && !told.contains('\u{1b}'), "{told}");
+        assert_eq!(reference(&[v1::Offer::default()]), None);
+    }
 
     #[test]
     fn each_order_puts_its_best_first_and_keeps_the_rest_of_the_choice() {

@@ -16,16 +16,23 @@ use crate::printer::{bytes, duration, money, safe};
 const COMMAND: usize = 200;
 
 /// Whether the run may begin; its caps are filled in where a person gave them.
-/// Nothing is asked where nothing costs money.
+/// Nothing is asked where nothing costs money and checkpoints are as safe as the
+/// machines.
 ///
 /// # Errors
 /// Where nobody could be asked, or the controller cannot be.
-pub async fn agreed(ctx: &Context, client: &Client, spec: &mut RunSpec, yes: bool) -> anyhow::Result<bool> {
+pub async fn agreed(
+    ctx: &Context,
+    client: &Client,
+    spec: &mut RunSpec,
+    (yes, accepts_local_store): (bool, bool),
+) -> anyhow::Result<bool> {
     let spec_json = serde_json::to_string(spec)?;
     let ask = v1::PreflightRequest { spec_json };
-    let reply = answer(client.operator.clone().preflight(ask).await)?;
+    let mut reply = answer(client.operator.clone().preflight(ask).await)?;
+    reply.local_store &= !accepts_local_store;
     if !reply.paid {
-        return Ok(true);
+        return stored(ctx, spec, word(reply.local_store, yes, can_ask(ctx)));
     }
     if !yes && !can_ask(ctx) {
         let why = format!(
@@ -52,6 +59,37 @@ pub async fn agreed(ctx: &Context, client: &Client, spec: &mut RunSpec, yes: boo
     confirm(ctx, &format!("rent it, for {} at most?", money(cap)))
 }
 
+/// What is said of a store on this computer alone, for machines elsewhere.
+pub(crate) const STORE: &str = "checkpoints are kept on this computer alone: they are safe only while it is awake; store.toml \
+    names a store elsewhere";
+
+/// What becomes of a store on this computer alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Nothing,
+    Told,
+    Asked,
+}
+
+/// Where nobody is there it is said and no more, since it costs nothing.
+fn word(local: bool, yes: bool, can_ask: bool) -> Word {
+    match (local, yes || !can_ask) {
+        (false, _) => Word::Nothing,
+        (true, true) => Word::Told,
+        (true, false) => Word::Asked,
+    }
+}
+
+/// The same before a run on machines that nobody bills.
+fn stored(ctx: &Context, spec: &RunSpec, word: Word) -> anyhow::Result<bool> {
+    if word == Word::Nothing {
+        return Ok(true);
+    }
+    ctx.printer.warn(&format!("machines of `{}` are not this computer, and {STORE}", spec.provider));
+    ctx.printer.help("for hosts of your own, write local_store = \"accept\" to [run] in outlast.toml");
+    if word == Word::Told { Ok(true) } else { confirm(ctx, "begin it so?") }
+}
+
 /// An amount that a person types.
 fn dollars(ctx: &Context, question: &str) -> anyhow::Result<f64> {
     ctx.printer.report(question);
@@ -67,6 +105,15 @@ fn dollars(ctx: &Context, question: &str) -> anyhow::Result<f64> {
 fn amount(text: &str) -> Option<f64> {
     let usd: f64 = text.trim().trim_start_matches('$').parse().ok()?;
     (usd.is_finite() && usd > 0.0).then_some(usd)
+}
+
+/// How long so much lasts at a price of an hour.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded on both sides")]
+fn lasts(usd: f64, per_hour: f64) -> String {
+    if per_hour <= 0.0 {
+        return "ever".to_owned();
+    }
+    duration((usd / per_hour * 3_600.0).clamp(0.0, 1e10) as u64)
 }
 
 /// The whole of it, in words.
@@ -103,7 +150,17 @@ pub(crate) fn told(spec: &RunSpec, reply: &v1::PreflightReply) -> String {
     };
     let worst = match (spec.max_usd, spec.max_usd_per_hour) {
         (Some(cap), Some(hour)) => {
-            format!("{}: this run's cap, with {}/h for its machine at most", money(cap), money(hour))
+            let kept = reply.least_cap_usd.clamp(0.0, cap);
+            format!(
+                "{}: this run's cap, with {}/h for its machine at most; {} of it are kept back for the end of the \
+                 machine (its last save, ten minutes of asking for its end, two days of its disk), and the other {} \
+                 last for about {} at that price",
+                money(cap),
+                money(hour),
+                money(kept),
+                money(cap - kept),
+                lasts(cap - kept, hour),
+            )
         }
         (Some(cap), None) => {
             format!("{}: this run's cap; an hour of its machine has no ceiling yet", money(cap))
@@ -118,10 +175,8 @@ pub(crate) fn told(spec: &RunSpec, reply: &v1::PreflightReply) -> String {
         safe(&command),
     );
     if reply.local_store {
-        text.push_str(
-            "\n  store     checkpoints are kept on this computer alone: they are safe only while it is awake; \
-             store.toml names a store elsewhere",
-        );
+        text.push_str("\n  store     ");
+        text.push_str(STORE);
     }
     text
 }
@@ -153,6 +208,7 @@ mod tests {
             first: Some(first),
             local_store: true,
             hours_before: 2.5,
+            least_cap_usd: 5.0,
             ..v1::PreflightReply::default()
         };
         let spec = RunSpec { max_usd: Some(20.0), max_usd_per_hour: Some(0.6), ..spec() };
@@ -163,6 +219,8 @@ mod tests {
             "command   python train.py",
             "last took 2h 30m",
             "$20.00: this run's cap, with $0.60/h",
+            "$5.00 of it are kept back",
+            "the other $15.00 last for about 1d 01h",
             "safe only while it is awake",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
@@ -171,6 +229,14 @@ mod tests {
         let none = told(&spec, &v1::PreflightReply { paid: true, ..v1::PreflightReply::default() });
         assert!(none.contains("no offer matches now") && none.contains("duration  not known"), "{none}");
         assert!(!none.contains("awake"));
+    }
+
+    #[test]
+    fn the_store_is_asked_about_for_machines_elsewhere_and_may_be_accepted() {
+        assert_eq!(word(true, false, true), Word::Asked);
+        assert_eq!([word(true, true, true), word(true, false, false)], [Word::Told; 2]);
+        // On this computer, or accepted.
+        assert_eq!([word(false, false, true), word(false, true, false)], [Word::Nothing; 2]);
     }
 
     #[test]

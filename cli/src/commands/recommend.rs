@@ -2,6 +2,11 @@
 //! on each kind of machine on offer. It rents nothing, and says what is measured
 //! and what is an estimate.
 
+use std::path::Path;
+
+use anyhow::Context as _;
+use lifecycle::RunSpec;
+use lifecycle::spec::MachineSpec;
 use proto::v1;
 use serde_json::json;
 
@@ -23,23 +28,35 @@ pub async fn perform(ctx: &Context, args: RecommendArgs) -> anyhow::Result<ExitC
     {
         return Err(Failure::new(ExitCode::Usage, "--steps-per-second must be more than 0").into());
     }
-    let flags = [("run.provider", args.provider.as_deref())];
-    let loaded = load(ctx, &args.path, &args.config, &flags)?;
-    let mut spec = loaded.config.machine.spec.clone();
+    let client = Box::pin(daemon::ensure(ctx, true)).await?;
+    let mut wish = match &args.run {
+        Some(run) if !is_configured(&args) => Wish::of(&client.run(run).await?.spec_json)?,
+        _ => {
+            let loaded = load(ctx, &args.path, &args.config, &[("run.provider", args.provider.as_deref())])?;
+            let config = loaded.config;
+            Wish {
+                provider: config.run.provider.to_owned(),
+                machine: config.machine.spec,
+                most: config.budget.max_usd_per_hour,
+            }
+        }
+    };
+    if let Some(provider) = &args.provider {
+        wish.provider.clone_from(provider);
+    }
     // Every kind is looked at, unless some are named here.
-    spec.gpus.clone_from(&args.gpus);
+    wish.machine.gpus.clone_from(&args.gpus);
     let ask = v1::RecommendRequest {
         run: args.run.clone().unwrap_or_default(),
         steps_per_second: args.steps_per_second.unwrap_or(0.0),
         gpu: args.gpu.clone().unwrap_or_default(),
         steps: args.steps,
         deadline_hours: args.deadline.map_or(0.0, |time| time.as_secs_f64() / 3_600.0),
-        provider: loaded.config.run.provider.to_owned(),
-        machine_json: serde_json::to_string(&spec)?,
-        max_usd_per_hour: loaded.config.budget.max_usd_per_hour.unwrap_or(0.0),
+        provider: wish.provider,
+        machine_json: serde_json::to_string(&wish.machine)?,
+        max_usd_per_hour: wish.most.unwrap_or(0.0),
         trial: args.trial,
     };
-    let client = Box::pin(daemon::ensure(ctx, true)).await?;
     let reply = answer(client.operator.clone().recommend(ask).await)?;
     if reply.kinds.is_empty() {
         let help = "ask for less in [machine], or raise [budget] max_usd_per_hour: outlast config show";
@@ -60,6 +77,28 @@ pub async fn perform(ctx: &Context, args: RecommendArgs) -> anyhow::Result<ExitC
     ctx.printer.table(&head, &shown.map(row).collect::<Vec<_>>());
     ctx.printer.note(&told(&reply, cheapest, fastest, args.deadline.is_some()));
     Ok(ExitCode::Ok)
+}
+
+/// What is asked of machines, and of whom.
+#[derive(Debug, PartialEq)]
+struct Wish {
+    provider: String,
+    machine: MachineSpec,
+    most: Option<f64>,
+}
+
+impl Wish {
+    /// A run's own.
+    fn of(spec_json: &str) -> anyhow::Result<Self> {
+        let spec: RunSpec = serde_json::from_str(spec_json).context("read the run's description")?;
+        Ok(Self { provider: spec.provider, machine: spec.machine, most: spec.max_usd_per_hour })
+    }
+}
+
+/// Whether somebody names a configuration; else a run's own counts, wherever the
+/// person stands.
+fn is_configured(args: &RecommendArgs) -> bool {
+    args.path != Path::new(".") || args.config.config.is_some() || !args.config.set.is_empty()
 }
 
 fn name(kind: &v1::Recommendation) -> String {
@@ -140,6 +179,26 @@ mod tests {
         let outlook = v1::Outlook { hours, usd, ..v1::Outlook::default() };
         let offer = v1::Offer { gpu: gpu.into(), gpus: 1, outlook: Some(outlook), ..v1::Offer::default() };
         v1::Recommendation { offer: Some(offer), in_time, estimated, ..v1::Recommendation::default() }
+    }
+
+    #[test]
+    fn a_run_is_asked_about_at_its_own_provider_wherever_the_person_stands() {
+        use clap::Parser as _;
+        let args = |more: &[&str]| {
+            let words = ["outlast", "recommend", "one", "--steps", "9"].iter().chain(more).copied();
+            let crate::args::Verb::Recommend(args) = crate::args::Args::try_parse_from(words).unwrap().verb
+            else {
+                panic!("not a recommendation")
+            };
+            is_configured(&args)
+        };
+        assert!(!args(&[]) && !args(&["--provider", "vast"]));
+        assert!(args(&["--path", "x"]) && args(&["--set", "machine.cpus=4"]));
+        let wish = Wish::of(
+            r#"{"project":"p","name":"n","command":["x"],"provider":"vast","max_usd_per_hour":0.5,"machine":{"cpus":3}}"#,
+        );
+        let wish = wish.unwrap();
+        assert_eq!((wish.provider.as_str(), wish.most, wish.machine.cpus), ("vast", Some(0.5), 3));
     }
 
     #[test]

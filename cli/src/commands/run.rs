@@ -47,7 +47,8 @@ pub async fn perform(ctx: &Context, args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let client = Box::pin(daemon::ensure(ctx, true)).await?;
-    if !preflight::agreed(ctx, &client, &mut spec, args.yes).await? {
+    let accepts_local_store = loaded.config.run.accepts_local_store;
+    if !preflight::agreed(ctx, &client, &mut spec, (args.yes, accepts_local_store)).await? {
         ctx.printer.note("nothing was rented");
         return Ok(ExitCode::Cancelled);
     }

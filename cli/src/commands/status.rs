@@ -7,7 +7,8 @@ use crate::app::Context;
 use crate::args::StatusArgs;
 use crate::daemon;
 use crate::exit_code::ExitCode;
-use crate::printer::{duration, money};
+use crate::printer::{digits, duration, money, value};
+use crate::report::{losses, losses_of};
 
 const METRICS: usize = 20;
 
@@ -19,7 +20,9 @@ pub async fn perform(ctx: &Context, args: &StatusArgs) -> anyhow::Result<ExitCod
     if let Some(text) = &args.run {
         let detail = Box::pin(daemon::needed(ctx)).await?.run(text).await?;
         if args.json {
-            ctx.printer.json(&detail);
+            let mut told = serde_json::to_value(&detail)?;
+            told["losses"] = serde_json::to_value(losses_of(&detail))?;
+            ctx.printer.json(&told);
         } else {
             show(ctx, &detail);
         }
@@ -51,7 +54,7 @@ fn row(run: &v1::RunView) -> Vec<String> {
         run.name.clone(),
         state(run),
         step(run.step),
-        run.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
+        run.loss.map_or_else(|| "-".to_owned(), value),
         step(run.durable_step),
         run.attempts.to_string(),
         money(run.cost_usd),
@@ -88,17 +91,26 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     describe(ctx, "began", &moment(run.created_ms));
     describe(ctx, "took", &span(run.created_ms, run.ended_ms));
     describe(ctx, "step", &step(run.step));
-    describe(ctx, "loss", &run.loss.map(|loss| loss.to_string()).unwrap_or_default());
+    describe(ctx, "loss", &run.loss.map(digits).unwrap_or_default());
     describe(ctx, "rate", &run.rate.map(|rate| format!("{rate:.2} steps/s")).unwrap_or_default());
     describe(ctx, "durable", &step(run.durable_step));
     describe(ctx, "produced", &step(run.produced_step));
     describe(ctx, "saves", &run.saves.as_ref().map(saves).unwrap_or_default());
     describe(ctx, "cost", &money(run.cost_usd));
+    for room in &detail.rooms {
+        describe(ctx, "budget", &super::cost::room_line(room));
+    }
+    if run.state == "BUDGET_STOPPED" {
+        describe(ctx, "budget", super::cost::BUDGET_STOPPED);
+    }
     super::answer::show(ctx, &run);
     if !detail.attempts.is_empty() {
         let rows: Vec<Vec<String>> = detail.attempts.iter().map(attempt_row).collect();
         ctx.printer.line("");
         ctx.printer.table(&["ATTEMPT", "STATE", "FROM", "TO", "TOOK", "MACHINE", "ENDING"], &rows);
+        for told in losses::told(&losses_of(detail), run.cost_usd) {
+            describe(ctx, "lost", &told);
+        }
     }
     if !detail.machines.is_empty() {
         ctx.printer.line("");
@@ -154,10 +166,10 @@ fn attempt_row(attempt: &v1::AttemptView) -> Vec<String> {
 fn metric_row(metric: &v1::MetricView) -> Vec<String> {
     vec![
         metric.name.clone(),
-        metric.last.to_string(),
+        digits(metric.last),
         step(metric.step),
-        metric.min.to_string(),
-        metric.max.to_string(),
+        digits(metric.min),
+        digits(metric.max),
         metric.count.to_string(),
     ]
 }

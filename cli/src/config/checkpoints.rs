@@ -160,7 +160,7 @@ fn best(field: &mut Field<'_>) -> Option<Best> {
 fn marker(field: &mut Field<'_>) -> Option<String> {
     const EXAMPLE: &str = "\"DONE\" or \"{name}.done\"";
     let text = field.string(EXAMPLE)?;
-    if text.contains('/') || globset::Glob::new(&text.replace("{name}", "x")).is_err() {
+    if text.contains('/') || artifacts::glob::Glob::new(&text.replace("{name}", "x")).is_err() {
         return field.refuse("is no glob of a file's name", format!("for example: {EXAMPLE}"));
     }
     Some(text)

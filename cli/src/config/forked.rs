@@ -27,6 +27,7 @@ pub fn changes(
             Some("project") => "a fork stays in the project of its run",
             Some("source") => "what is taken along is chosen with --source DIR and the configuration there",
             Some("metrics") => "how curves are read is no part of a run",
+            _ if name == "run.local_store" => "nothing is asked for a fork",
             _ if name == "run.cache" => "a fork begins where another run was: no other did the same work",
             _ => continue,
         };
@@ -62,6 +63,7 @@ fn of(spec: &RunSpec) -> Config {
         grace: Duration::from_secs(spec.grace_seconds),
         pty: spec.pty,
         cache: false,
+        accepts_local_store: false,
     };
     config.secrets = super::Secrets::of(&spec.secrets);
     config.data.spec = spec.data.clone();
@@ -103,7 +105,7 @@ mod tests {
             "max_usd_per_hour": 0.75, "max_usd_project": 30.0, "max_usd_day": 9.0, "machine": {"gpus": ["RTX 4090"], "gpu_count": 2, "gpu_memory_bytes": 24_000_000_000_u64,
                 "memory_bytes": 64_000_000_000_u64, "cpus": 8, "disk_bytes": 50_000_000_000_u64, "regions": ["NO"],
                 "min_reliability": 0.9, "image": "a/b:c", "market": "interruptible",
-                "when_stopped": "leave"},
+                "when_stopped": "leave", "filter": ["inet_down >= 500"], "avoid": ["7"]},
             "usd_per_hour": 0.5, "grace_seconds": 7, "spool_bytes": 2_000_000, "artifacts": ["r/**"],
             "environment": {"kind": "none", "setup": ["true"], "image": ""},
             "checkpoints": {
@@ -153,6 +155,7 @@ mod tests {
             ("project.name", "q"),
             ("source.include", "x"),
             ("run.cache", "true"),
+            ("run.local_store", "accept"),
             ("run.nonsense", "1"),
             ("limits.cpus", "no"),
             ("environment.kind", "cargo"),

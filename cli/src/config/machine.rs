@@ -1,6 +1,7 @@
 //! `[machine]`: what a rented machine must be.
 
-use lifecycle::spec::{MachineSpec, Market, WhenStopped};
+use lifecycle::spec::filter::FIELDS;
+use lifecycle::spec::{Filter, MachineSpec, Market, WhenStopped};
 use serde_json::{Value as Json, json};
 
 use super::field::{Field, assign};
@@ -59,6 +60,39 @@ impl Machine {
         Some(list.iter().map(|code| code.to_ascii_uppercase()).collect())
     }
 
+    /// Wishes for the vendor's search.
+    fn filter(field: &mut Field<'_>) -> Option<Vec<Filter>> {
+        let example = "[\"cuda_max_good >= 12.4\", \"inet_down >= 500\"]";
+        let mut list = Vec::new();
+        for text in Self::names(field, example)? {
+            match text.parse::<Filter>() {
+                Ok(filter) => list.push(filter),
+                Err(why) => {
+                    let help = format!("for example: filter = {example}; fields: {}", FIELDS.join(", "));
+                    return field.refuse(&format!("holds no filter: {why}"), help);
+                }
+            }
+        }
+        Some(list)
+    }
+
+    /// Numbers of machines, and of hosts with all their machines.
+    fn avoid(field: &mut Field<'_>) -> Option<Vec<String>> {
+        let example = "[\"10034\", \"host:5\"]";
+        let list = Self::names(field, example)?;
+        let number = |text: &String| {
+            let digits = text.strip_prefix("host:").unwrap_or(text);
+            !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+        };
+        if list.iter().all(number) {
+            return Some(list);
+        }
+        let help = format!(
+            "numbers as `outlast offers` shows them (HOST), or host:NUMBER, for example: avoid = {example}"
+        );
+        field.refuse("holds no number of a machine or host", help)
+    }
+
     fn image(field: &mut Field<'_>) -> Option<String> {
         let image = field.string("\"pytorch/pytorch:latest\"")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':' | '@');
@@ -83,6 +117,8 @@ impl Section for Machine {
             "image",
             "market",
             "when_stopped",
+            "filter",
+            "avoid",
         ]
     }
 
@@ -100,6 +136,8 @@ impl Section for Machine {
             "image" => assign(&mut spec.image, Self::image(field)),
             "market" => assign(&mut spec.market, field.choice(&MARKETS)),
             "when_stopped" => assign(&mut spec.when_stopped, field.choice(&STOPPED)),
+            "filter" => assign(&mut spec.filter, Self::filter(field)),
+            "avoid" => assign(&mut spec.avoid, Self::avoid(field)),
             _ => {}
         }
     }
@@ -119,6 +157,8 @@ impl Section for Machine {
             "reliability" => json!(spec.min_reliability),
             "image" if spec.image.is_empty() => Json::Null,
             "image" => json!(spec.image),
+            "filter" => json!(spec.filter),
+            "avoid" => json!(spec.avoid),
             "when_stopped" => {
                 json!(STOPPED.iter().find(|(_, wish)| *wish == spec.when_stopped).map(|(word, _)| word))
             }

@@ -15,6 +15,10 @@ use super::value::{Name, Node, Value};
 /// The providers that machines can come from.
 const PROVIDERS: [(&str, &str); 3] = [("local", "local"), ("ssh", "ssh"), ("vast", "vast")];
 
+/// Whether a store on the controller's computer alone is asked about: `true`, it
+/// is accepted.
+const LOCAL_STORES: [(&str, bool); 2] = [("ask", false), ("accept", true)];
+
 /// What is run, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -34,6 +38,9 @@ pub struct Run {
     pub pty: bool,
     /// Whether a finished run that did the same work stands for a new one.
     pub cache: bool,
+    /// Whether checkpoints may lie on the controller's computer alone while
+    /// machines are elsewhere.
+    pub accepts_local_store: bool,
 }
 
 impl Default for Run {
@@ -47,6 +54,7 @@ impl Default for Run {
             grace: Duration::from_secs(30),
             pty: false,
             cache: false,
+            accepts_local_store: false,
         }
     }
 }
@@ -117,7 +125,7 @@ fn bad_name(name: &Name) -> Option<Problem> {
 
 impl Section for Run {
     fn keys(&self) -> &'static [&'static str] {
-        &["command", "name", "workdir", "provider", "grace", "pty", "cache", "env"]
+        &["command", "name", "workdir", "provider", "grace", "pty", "cache", "local_store", "env"]
     }
 
     fn set(&mut self, key: &str, field: &mut Field<'_>) {
@@ -129,6 +137,7 @@ impl Section for Run {
             "grace" => assign(&mut self.grace, field.seconds(0, "\"30s\"")),
             "pty" => assign(&mut self.pty, field.flag()),
             "cache" => assign(&mut self.cache, field.flag()),
+            "local_store" => assign(&mut self.accepts_local_store, field.choice(&LOCAL_STORES)),
             "env" => self.set_env(field),
             _ => {}
         }
@@ -145,6 +154,14 @@ impl Section for Run {
             "grace" => json!(write_duration(self.grace)),
             "pty" => json!(self.pty),
             "cache" => json!(self.cache),
+            "local_store" => {
+                json!(
+                    LOCAL_STORES
+                        .iter()
+                        .find(|(_, own)| *own == self.accepts_local_store)
+                        .map(|(word, _)| word)
+                )
+            }
             "env" => json!(self.env),
             _ => Json::Null,
         }

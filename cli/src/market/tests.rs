@@ -50,6 +50,8 @@ fn a_recording_is_played_as_fast_as_it_is_asked() {
         (5_000, false, true),
     ];
     assert_eq!(told, wanted);
+    assert_eq!(market.hour_ms, 60_000, "an hour of the recording");
+    assert_eq!(read_text("speed = 60\n").unwrap().hour_ms, 0, "no recording is played");
     assert_eq!(market.steps[1].usd_per_hour.to_bits(), 0.3_f64.to_bits());
     let plain = read_text(r#"{"metadata": {"gap_seconds": 60}, "data": [0, 1, 1]}"#).unwrap();
     assert_eq!(

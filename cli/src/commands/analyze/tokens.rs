@@ -71,6 +71,17 @@ pub(crate) fn bound(text: &str) -> usize {
     sum
 }
 
+/// The same for any text: what is not ASCII counts as its bytes, which never is
+/// too few, and what lies between as [`bound`] says.
+pub(crate) fn bound_of_any(text: &str) -> usize {
+    let runs = text.as_bytes().chunk_by(|a, b| a.is_ascii() == b.is_ascii());
+    let cost = |run: &[u8]| match std::str::from_utf8(run) {
+        Ok(ascii) if run.is_ascii() => bound(ascii),
+        _ => run.len(),
+    };
+    runs.map(cost).sum()
+}
+
 /// Length of the first piece, and its tokens at most.
 fn piece(rest: &[u8]) -> (usize, usize) {
     let run = |from: usize, is: fn(&u8) -> bool| {

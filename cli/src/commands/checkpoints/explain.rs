@@ -27,8 +27,15 @@ pub(super) struct Line {
 
 /// A path on this computer, if the text plainly names one. A bare name is a
 /// run's first: a project's directory is often called as its runs are.
-pub(super) fn path(text: &str) -> Option<PathBuf> {
-    bare(text).filter(|_| text.contains('/') || text.starts_with('.'))
+///
+/// # Errors
+/// Where it can be nothing but a path, and there is nothing.
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, Failure> {
+    let found = bare(text).filter(|_| text.contains('/') || text.starts_with('.'));
+    if found.is_none() && text.contains('/') {
+        return Err(Failure::new(ExitCode::BadInput, format!("there is no file or directory `{text}`")));
+    }
+    Ok(found)
 }
 
 /// What is called so on this computer.
@@ -129,9 +136,11 @@ mod tests {
     #[test]
     fn a_bare_name_is_a_run_first() {
         // Tests run in the directory of their crate.
-        assert_eq!(path("src"), None);
-        assert_eq!((bare("src"), path("./src")), (Some("src".into()), Some("./src".into())));
-        assert_eq!((bare("nowhere"), path("./nowhere")), (None, None));
+        let path = |text| path(text).map_err(|failure| failure.to_string());
+        assert_eq!(path("src"), Ok(None));
+        assert_eq!((bare("src"), path("./src")), (Some("src".into()), Ok(Some("./src".into()))));
+        assert_eq!((bare("nowhere"), path("nowhere"), path(".nowhere")), (None, Ok(None), Ok(None)));
+        assert_eq!(path("./nowhere"), Err("there is no file or directory `./nowhere`".to_owned()));
     }
 
     #[test]

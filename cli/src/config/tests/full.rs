@@ -14,6 +14,7 @@ provider = "local"
 grace = "1m30s"
 pty = true
 cache = true
+local_store = "accept"
 [secrets]
 HF_TOKEN = { env = "MY_TOKEN" }
 WANDB_API_KEY = { file = "~/.wandb" }
@@ -72,6 +73,8 @@ reliability = 0.95
 image = "pytorch/pytorch:latest"
 market = "interruptible"
 when_stopped = "return"
+filter = ["cuda_max_good >= 12.4", "gpu_arch in [nvidia, amd]"]
+avoid = ["10034", "host:5"]
 [logs]
 spool = "2GiB"
 [health]
@@ -155,11 +158,15 @@ fn every_key_reaches_the_specification() {
     assert_eq!((spec.max_usd, spec.spool_bytes), (Some(5.0), 2 << 30));
     assert_eq!(spec.max_usd_per_hour, Some(0.75));
     assert_eq!((spec.max_usd_project, spec.max_usd_day), (Some(30.0), Some(9.0)));
+    assert!(loaded.config.run.accepts_local_store);
     let machine = &spec.machine;
     assert_eq!(machine.gpus, ["RTX_4090", "RTX 3090"]);
     assert_eq!((machine.gpu_count, machine.cpus, machine.min_reliability), (2, 8, 0.95));
     assert_eq!((machine.gpu_memory_bytes, machine.memory_bytes), (24_000_000_000, 64_000_000_000));
     assert_eq!((machine.disk_bytes, machine.regions.join(" ")), (50_000_000_000, "NO SE".into()));
+    let filter: Vec<String> = machine.filter.iter().map(ToString::to_string).collect();
+    assert_eq!(filter, ["cuda_max_good >= 12.4", "gpu_arch in [nvidia, amd]"]);
+    assert_eq!(machine.avoid, ["10034", "host:5"]);
     assert_eq!(
         (machine.image.as_str(), machine.market),
         ("pytorch/pytorch:latest", lifecycle::spec::Market::Interruptible)

@@ -168,6 +168,11 @@ impl Program {
                 return Err(Failure::new(ExitCode::Unreachable, why).into());
             }
             ctx.printer.note(&format!("the program is on {}", place.login));
+        } else {
+            // The usual name may still lead to one that was deployed before.
+            let script = format!("exec sh -c 'cd && {}'", link(&directory(&self.digest)));
+            let answer = Box::pin(errand::ask(&place.login, &script, SHORT, async |_| Ok(()))).await;
+            answer.map_err(|error| place.failure(&error))?;
         }
         let at = Place { program: Some(self.there()), home: None, ..place.clone() };
         let said: Result<Version, Failure> =
@@ -195,13 +200,21 @@ async fn look(place: &Place, digest: &str) -> Result<There, Failure> {
     })
 }
 
-/// Takes the program from standard input. The usual name becomes it only where
-/// there is none.
+/// Takes the program from standard input.
 fn push(dir: &str, size: u64) -> String {
     format!(
         "exec sh -c 'cd && umask 022 && mkdir -p {dir} && t={dir}/part.$$ && cat >$t && [ $(wc -c <$t) -eq {size} ] && \
-         chmod 755 $t && mv -f $t {dir}/outlast && {{ [ -e .local/bin/outlast ] || [ -h .local/bin/outlast ] || \
-         {{ mkdir -p .local/bin && ln -s ../../{dir}/outlast .local/bin/outlast; }}; }}'"
+         chmod 755 $t && mv -f $t {dir}/outlast && {}'",
+        link(dir)
+    )
+}
+
+/// The usual name leads to it where there is none, or a link of ours: one of a
+/// program that was deployed before. A person's own program stays.
+fn link(dir: &str) -> String {
+    format!(
+        "mkdir -p .local/bin && l=.local/bin/outlast && case $(readlink $l) in */.local/lib/outlast/*) \
+         ln -sfn ../../{dir}/outlast $l ;; *) [ -e $l ] || [ -h $l ] || ln -s ../../{dir}/outlast $l ;; esac"
     )
 }
 
@@ -238,5 +251,39 @@ mod tests {
         let text = push(&directory(&"a".repeat(64)), 7);
         assert_eq!(text.matches('\'').count(), 2);
         assert!(text.contains(".local/lib/outlast/aaaaaaaaaaaaaaaa/outlast"), "{text}");
+    }
+
+    #[test]
+    fn the_usual_name_follows_what_is_deployed_and_a_persons_own_program_stays() {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let home = tempfile::tempdir().unwrap();
+        let name = home.path().join(".local/bin/outlast");
+        let deploy = |digit: &str, text: &str| {
+            let script = push(&directory(&digit.repeat(64)), 3);
+            let mut child = Command::new("sh")
+                .args(["-c", &script])
+                .env("HOME", home.path())
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success());
+        };
+        deploy("a", "one");
+        assert_eq!(std::fs::read(&name).unwrap(), b"one");
+        // That program is gone, and its link is left.
+        std::fs::remove_dir_all(home.path().join(directory(&"a".repeat(64)))).unwrap();
+        assert!(std::fs::read(&name).is_err());
+        deploy("b", "two");
+        assert_eq!(std::fs::read(&name).unwrap(), b"two");
+        std::fs::remove_file(&name).unwrap();
+        std::fs::write(&name, "own").unwrap();
+        deploy("c", "new");
+        assert_eq!(std::fs::read(&name).unwrap(), b"own");
+        std::fs::remove_file(&name).unwrap();
+        std::os::unix::fs::symlink("/opt/elsewhere/outlast", &name).unwrap();
+        deploy("d", "new");
+        assert_eq!(std::fs::read_link(&name).unwrap(), std::path::Path::new("/opt/elsewhere/outlast"));
     }
 }
