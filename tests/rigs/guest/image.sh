@@ -8,9 +8,9 @@ recipe=$(cat "$0" "$here"/files/* | sha256sum | cut -c1-16)
 if [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; then exit 0; fi
 
 need() { for tool; do command -v "$tool" >/dev/null || return 1; done; }
-if ! need mmdebstrap qemu-system-x86_64 mke2fs cpio lz4 || [ ! -x /bin/busybox ]; then
+if ! need mmdebstrap qemu-system-x86_64 qemu-img mke2fs cpio lz4 || [ ! -x /bin/busybox ]; then
     apt-get update -q
-    apt-get install -yq --no-install-recommends mmdebstrap qemu-system-x86 seabios busybox-static cpio lz4 e2fsprogs
+    apt-get install -yq --no-install-recommends mmdebstrap qemu-system-x86 qemu-utils seabios busybox-static cpio lz4 e2fsprogs
 fi
 
 if [ ! -f "$out/root.tar" ]; then

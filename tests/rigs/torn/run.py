@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 NEEDS = {
     "safetensors": ["safetensors"], "safetensors-in-order": ["safetensors"], "safetensors-sized-first": ["safetensors"],
     "hugging-face": ["safetensors"], "joblib": ["joblib"], "joblib-packed": ["joblib"], "hdf5": ["h5py"],
-    "orbax": ["jax", "orbax"],
+    "orbax": ["jax", "orbax"], "scikit-learn": ["joblib", "sklearn"],
 }
 
 

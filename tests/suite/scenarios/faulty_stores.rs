@@ -76,14 +76,19 @@ fn a_full_a_read_only_and_a_lost_store_are_named_and_cost_nothing() {
     sync().ends_with(0);
     noise(&root.join("b.bin"), 2);
     sync().ends_with(0);
-    // Read-only: said when the controller starts, for until then its store
-    // keeps the file system from becoming so.
+    // Read-only, from a start of the controller on, for until then its store
+    // keeps the file system from becoming so: what is there is read, and what
+    // is new refused until it can be written again.
     stage.ok(&["controller", "stop"]);
     disk.again("ro");
+    sync().ends_with(0);
+    fs::write(root.join("new.txt"), "new").unwrap();
     let refused = sync();
     assert_ne!(refused.code, 0);
     names(&refused, "read-only");
     disk.again("rw");
+    sync().ends_with(0);
+    fs::remove_file(root.join("new.txt")).unwrap();
     for left in ["a.bin", "b.bin"] {
         fs::remove_file(root.join(left)).unwrap();
     }
@@ -118,8 +123,11 @@ fn a_store_that_is_no_directory_or_may_not_be_written_is_named_at_the_start() {
         return;
     }
     fs::set_permissions(&objects, fs::Permissions::from_mode(0o500)).unwrap();
-    let said = stage.call(&["controller", "start"]);
+    // It was in use: read all the same, and named to whoever asks.
+    stage.ok(&["controller", "start"]);
+    let said = stage.call(&["doctor"]);
     fs::set_permissions(&objects, fs::Permissions::from_mode(0o700)).unwrap();
     assert_ne!(said.code, 0);
     names(&said, "permission denied");
+    stage.ok(&["controller", "stop"]);
 }

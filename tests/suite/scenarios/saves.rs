@@ -43,6 +43,30 @@ fn what_a_program_saves_just_before_it_ends_is_kept_whatever_its_name() {
 }
 
 #[test]
+fn what_is_saved_again_or_under_a_lower_step_right_before_the_end_is_kept_once() {
+    let stage = Stage::new();
+    let body = r#"
+step(5)
+save("step-5.bin", "first")
+while int(open(os.environ["DURABLE"]).read()) < 5:
+    time.sleep(0.02)
+save("step-5.bin", "again, and longer")
+save("phase2-step-1.bin", "of the second phase")
+"#;
+    let root = stage.project("again", &[("outlast.toml", CONFIG), ("train.py", &format!("{HEAD}{body}"))]);
+    let durable = stage.path("durable");
+    exchange(&durable, "0");
+    let run = stage.submit(&root, &[&variable("DURABLE", durable.display())]);
+    exchange(&durable, &stage.when_durable(&run, 5).to_string());
+    stage.ends_as(&run, "SUCCEEDED");
+    let mut kept = names(&stage, &run);
+    kept.sort();
+    assert_eq!(kept, ["phase2-step-1.bin", "step-5.bin", "step-5.bin"]);
+    let told = stage.ok(&["events", &run]).text();
+    assert!(told.contains("the steps went back: checkpoint `phase2-step-1.bin`"), "{told}");
+}
+
+#[test]
 fn a_file_saved_over_and_over_is_resumed_from_as_it_was_saved_last() {
     let stage = Stage::new();
     let body = r#"
