@@ -15,12 +15,16 @@ use super::{Judged, Structure, torn};
 const GZIP: &[u8] = &[0x1f, 0x8b, 8];
 const XZ: &[u8] = b"\xfd7zXZ\0";
 
+/// Names that promise one of [`frames`]. Others begin so too and go on as they
+/// like: the data files of Orbax are a Zstandard frame and more behind it.
+const FRAMED: [&str; 9] = ["bz2", "tbz2", "lz4", "zst", "zstd", "tar", "joblib", "pkl", "pickle"];
+
 /// Whether these are the first bytes of such a file. A zlib stream begins so
 /// shortly that its name must promise it.
-pub(super) fn begins(head: &[u8], is_pickle_by_name: bool) -> bool {
+pub(super) fn begins(head: &[u8], extension: &str, is_pickle_by_name: bool) -> bool {
     head.starts_with(GZIP)
         || head.starts_with(XZ)
-        || frames::begins(head)
+        || FRAMED.contains(&extension) && frames::begins(head)
         || is_pickle_by_name && is_zlib(head)
 }
 

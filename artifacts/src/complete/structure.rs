@@ -89,7 +89,7 @@ pub(super) fn judge(file: &File, name: &str) -> Judged {
         (_, [b'P', b'K', 5, 6, ..]) => torn("it is a zip archive without entries"),
         (_, [0x93, b'N', b'U', b'M', b'P', b'Y', ..]) => npy::judge(file, size),
         (_, [0x80, 2..=5, ..]) => pickle::judge(file, size, promise(&extension)),
-        (_, head) if packed::begins(head, pickles) => packed::judge(file, size, head),
+        (extension, head) if packed::begins(head, extension, pickles) => packed::judge(file, size, head),
         ("npz" | "keras", _) => torn("it does not begin as a zip archive"),
         ("npy", _) => torn("it does not begin as a NumPy array"),
         // Raw weights may begin with zeros.

@@ -204,6 +204,10 @@ fn what_says_where_its_parts_end_is_walked() {
             assert!(torn_file(&dir.file(name, &bytes[..cut])), "{name} {cut}");
         }
     }
+    // What only begins so, under a name that promises nothing: Orbax's data.
+    let more = [zstd.clone(), noise(300)].concat();
+    assert!(!torn_file(&dir.file("300dd8bfed1611776d7c64b10dbf4710", &more)));
+    assert!(torn_file(&dir.file("a.zst", &more)));
     // Several after another, and one that is no frame.
     let skipped = [&0x184d_2a53_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), b"xyz"].concat();
     assert_eq!(dir.file("a.zst", [&zstd[..], &skipped, &zstd].concat()), complete("zstd"));
