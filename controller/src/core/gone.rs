@@ -23,6 +23,10 @@ pub(super) struct Ending {
     vain: u32,
     /// Complete lists in a row that lack it.
     lacked: u32,
+    /// The next list that counts was asked for later; monotonic milliseconds.
+    since_ms: u64,
+    /// Its number is somebody else's.
+    strangers: bool,
 }
 
 /// The newest list of each provider, and when it was asked for: machines that
@@ -64,9 +68,41 @@ impl Core {
         ending.lacked
     }
 
-    /// A list of all of this hub's machines that was asked for no earlier than now.
-    pub async fn list_now(&self, provider: &dyn Provider) -> Arc<Listing> {
-        let asked = self.clock.mono_ms();
+    /// How many complete lists in a row lacked a machine, and whether its number
+    /// is somebody else's.
+    #[must_use]
+    pub fn lacking(&self, machine: MachineId) -> (u32, bool) {
+        let ending = self.presence().get(&machine).map(|entry| entry.ending).unwrap_or_default();
+        (ending.lacked, ending.strangers)
+    }
+
+    /// Its number turned out to be somebody else's, or not.
+    pub fn is_strangers(&self, machine: MachineId, strangers: bool) {
+        self.presence().entry(machine).or_default().ending.strangers = strangers;
+    }
+
+    /// The next list that counts for a machine: asked for after it was first
+    /// ordered away, and after the one that counted before. Machines that end
+    /// together share theirs: lists are what vendors ration.
+    pub async fn next_list(&self, provider: &dyn Provider, machine: MachineId) -> Arc<Listing> {
+        let after = {
+            let mut all = self.presence();
+            let ending = &mut all.entry(machine).or_default().ending;
+            if ending.since_ms == 0 {
+                ending.since_ms = self.clock.mono_ms().max(1);
+            }
+            ending.since_ms
+        };
+        let (begun, listing) = self.list_after(provider, after).await;
+        if matches!(*listing, Listing::Complete(_)) {
+            self.presence().entry(machine).or_default().ending.since_ms = begun.max(1);
+        }
+        listing
+    }
+
+    /// A list of all of this hub's machines that was asked for later than that,
+    /// and when it was.
+    async fn list_after(&self, provider: &dyn Provider, asked: u64) -> (u64, Arc<Listing>) {
         let slot = {
             let mut all = self.lists.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(provider.name().to_owned()).or_default().clone()
@@ -75,12 +111,12 @@ impl Core {
         if let Some((begun, listing)) = &*slot
             && *begun > asked
         {
-            return listing.clone();
+            return (*begun, listing.clone());
         }
         let begun = self.clock.mono_ms();
         let listed = tokio::time::timeout(PATIENCE, provider.list(&crate::label::prefix(self.hub))).await;
         let listing = Arc::new(listed.unwrap_or_else(|_| Listing::Error("no answer in time".into())));
         *slot = Some((begun, listing.clone()));
-        listing
+        (begun, listing)
     }
 }

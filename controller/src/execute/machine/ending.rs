@@ -53,9 +53,14 @@ pub(in crate::execute) async fn destroy(core: &Core, id: MachineId) -> Result<()
     let provider = core.provider(&row.body.provider)?;
     let instance = row.body.instance.clone().unwrap_or_default();
     let key = format!("destroy {id}");
-    let seen = provider.label(&instance).await;
-    let strangers = seen.as_ref().is_some_and(|seen| *seen != row.body.label);
-    let heard = if strangers {
+    // What a list lacks already was ordered away: only its absence is to be seen.
+    let (lists, mut strangers) = core.lacking(id);
+    if lists == 0 {
+        let seen = provider.label(&instance).await;
+        strangers = seen.as_ref().is_some_and(|seen| *seen != row.body.label);
+        core.is_strangers(id, strangers);
+    }
+    let heard = if strangers || lists > 0 {
         Ok(())
     } else {
         match provider.destroy(&instance).await {
@@ -111,14 +116,10 @@ async fn is_absent(
 ) -> Result<bool, CoreError> {
     let (id, label) = (row.body.id, row.body.label.clone());
     let instance = row.body.instance.clone().unwrap_or_default();
-    if !strangers && !matches!(provider.get(&instance).await, Presence::Absent) {
-        core.lacked(id, false);
-        return Ok(false);
-    }
     if provider.idempotency() != Idempotency::LabelOnly {
-        return Ok(true);
+        return Ok(strangers || matches!(provider.get(&instance).await, Presence::Absent));
     }
-    let listing = core.list_now(provider).await;
+    let listing = core.next_list(provider, id).await;
     let Listing::Complete(all) = &*listing else { return Ok(false) };
     // Another one under the same label is the sweep's: what this one cost stays its own.
     let is_it = |one: &&Instance| if strangers { one.label == label } else { one.id == instance };
@@ -131,7 +132,20 @@ async fn is_absent(
         let note = Changes::default().put(row).note(core, SELF, "adopted", id, Some(row.body.run), detail);
         core.commit(note).await?;
     }
-    Ok(lists >= LISTS)
+    if lists < LISTS {
+        return Ok(false);
+    }
+    if strangers {
+        return Ok(true);
+    }
+    match provider.get(&instance).await {
+        Presence::Absent => Ok(true),
+        Presence::Present(_) => {
+            core.lacked(id, false);
+            Ok(false)
+        }
+        Presence::Error(_) => Ok(false),
+    }
 }
 
 /// A machine that had ended is listed. Where a question for it finds it too it

@@ -130,6 +130,10 @@ async fn an_order_that_finds_nothing_proves_nothing_while_the_machine_is_shown_o
         }
     }
     assert!(bench.core.alerts().iter().any(|alert| alert.contains("not confirmed gone")));
+    // A list with it, and whatever lacked it before counts no more.
+    let one = Instance { id: "77".into(), label: bench.label.clone(), state: InstanceState::Up };
+    bench.liar.says().listed = Some(one);
+    assert_eq!(bench.destroy().await, MachineState::Destroying);
     {
         let mut says = bench.liar.says();
         (says.shown, says.listed) = (false, None);
