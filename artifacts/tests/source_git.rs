@@ -342,7 +342,7 @@ fn a_persons_own_ignore_file_counts_wherever_it_is_said_to_be() {
 #[test]
 fn what_a_configuration_includes_counts() {
     let (person, dir) = (Person::new(), tempfile::tempdir().unwrap());
-    let root = &dir.path().join("Work/tree");
+    let root = &dir.path().join("Mine/tree");
     person.init(root, &["-b", "topic/one"]);
     for name in ["a", "b", "c"] {
         put(root, name, "");
@@ -361,11 +361,11 @@ fn what_a_configuration_includes_counts() {
         ("[core]\n\texcludesFile = ~/ignore/none\n[include]\n\tpath = \"parts/some\"\n".to_owned(), 2),
         ("[include]\n\tpath = parts/missing\n".to_owned(), 3),
         ("[include \"gitdir:**\"]\n\tpath = parts/all\n".to_owned(), 3),
-        (format!("[includeIf \"gitdir:{above}/Work/\"]\n\tpath = parts/all\n"), 1),
-        (format!("[includeIf \"gitdir:{above}/Work\"]\n\tpath = parts/all\n"), 3),
-        (format!("[includeIf \"gitdir:{above}/work/\"]\n\tpath = parts/all\n"), 3),
-        (format!("[INCLUDEIF \"gitdir/i:{above}/work/\"]\n\tPath = parts/all\n"), 1),
-        ("[includeIf \"gitdir:Work/\"]\n\tpath = parts/some\n".to_owned(), 2),
+        (format!("[includeIf \"gitdir:{above}/Mine/\"]\n\tpath = parts/all\n"), 1),
+        (format!("[includeIf \"gitdir:{above}/Mine\"]\n\tpath = parts/all\n"), 3),
+        (format!("[includeIf \"gitdir:{above}/mine/\"]\n\tpath = parts/all\n"), 3),
+        (format!("[INCLUDEIF \"gitdir/i:{above}/mine/\"]\n\tPath = parts/all\n"), 1),
+        ("[includeIf \"gitdir:Mine/\"]\n\tpath = parts/some\n".to_owned(), 2),
         ("[includeIf \"gitdir:tree/.git\"]\n\tpath = parts/some\n".to_owned(), 2),
         ("[includeIf \"gitdir:~/\"]\n\tpath = parts/all\n".to_owned(), 3),
         ("[includeIf \"gitdir:./\"]\n\tpath = parts/all\n".to_owned(), 3),
