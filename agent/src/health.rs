@@ -24,7 +24,7 @@ pub(crate) use self::proc::bytes_moved;
 pub mod hang;
 pub mod prune;
 
-mod alerts;
+pub(crate) mod alerts;
 mod amd;
 mod forecast;
 mod judge;

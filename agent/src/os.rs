@@ -48,6 +48,6 @@ pub use session::{
 pub use stacks::{Stack, Thread, find_in_path, py_spy, stacks};
 pub use table::{Process, ProcessRef, marked_processes, parent, process, processes, start_time};
 pub use terminal::Terminal;
-pub use tree::{Tree, send_kill, send_term};
+pub use tree::{Tree, send_continue, send_kill, send_term};
 pub use usage::{Usage, disk_room, is_in_some_environment, own_rss_bytes, usage};
 pub use writers::{Writer, Writers, writers, writers_of};

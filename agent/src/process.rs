@@ -98,12 +98,23 @@ impl KeeperClient {
         self.file::<ProcessRef>(STARTED_FILE).is_some_and(|k| k.is_alive())
     }
 
+    /// Lets a keeper that somebody stopped go on: its program's end would
+    /// neither be recorded nor waited for.
+    pub fn wake(&self) {
+        if let Some(keeper) = self.file::<ProcessRef>(STARTED_FILE) {
+            os::send_continue(&keeper);
+        }
+    }
+
     /// Where the attempt stands now. Processes are recognised by number, start
     /// time and boot, never by number alone.
     #[must_use]
     pub fn state(&self) -> KeeperState {
-        if !self.dir.join(STARTED_FILE).exists() {
-            return KeeperState::NotStarted;
+        match self.dir.join(STARTED_FILE).try_exists() {
+            Ok(true) => {}
+            Ok(false) => return KeeperState::NotStarted,
+            // A disk that fails for a moment says nothing about the program.
+            Err(_) => return KeeperState::Starting,
         }
         // Asked before the record is read: a keeper that was already gone then
         // has written all it will ever write.
@@ -174,9 +185,13 @@ impl KeeperClient {
 
     /// What is left of the attempt when its keeper is gone.
     fn remains(&self) -> Option<Tree> {
-        let spec = self.spec()?;
-        let tree = Tree::marked(ATTEMPT_MARKER, &spec.attempt_id);
-        let tree = tree.with_cgroup(Cgroup::find(&spec.cgroup_name()));
+        let tree = match self.spec() {
+            Some(spec) => Tree::marked(ATTEMPT_MARKER, &spec.attempt_id)
+                .with_cgroup(Cgroup::find(&spec.cgroup_name())),
+            // Its directory, which is named like it, was taken away.
+            None if !self.dir.exists() => Tree::marked(ATTEMPT_MARKER, self.dir.file_name()?.to_str()?),
+            None => return None,
+        };
         Some(match self.live_child() {
             Some(pid) => tree.with_root(pid),
             None => tree,
@@ -192,6 +207,7 @@ impl KeeperClient {
     /// When the keeper lives and does not answer.
     pub fn stop(&self, grace: Duration) -> Result<(), ProcessError> {
         if self.keeper_lives() {
+            self.wake();
             let grace_ms = Some(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
             return self.ask(&Request::Stop { grace_ms });
         }
@@ -208,7 +224,12 @@ impl KeeperClient {
     /// When the keeper lives and does not answer.
     pub fn kill(&self) -> Result<(), ProcessError> {
         if self.keeper_lives() {
-            return self.ask(&Request::Kill {});
+            self.wake();
+            let Err(error) = self.ask(&Request::Kill {}) else { return Ok(()) };
+            // One that a debugger holds neither answers nor goes on; what it
+            // keeps must end all the same.
+            let held = self.file::<ProcessRef>(STARTED_FILE).filter(ProcessRef::is_stopped).ok_or(error)?;
+            os::send_kill(&held);
         }
         let spec = self.spec();
         let remove = || {

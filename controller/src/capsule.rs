@@ -245,16 +245,11 @@ pub fn ending(attempt: &Attempt) -> String {
 
 fn exit_part(a: &Attempt, mask: &Masker) -> ExitPart {
     let text = |text: &str| clip(&mask.text(text), 1_000);
-    let exit = match &a.status {
-        lifecycle::AttemptState::Ended { exit: Exit::NotStarted { reason } } => {
-            Some(Exit::NotStarted { reason: text(reason) })
-        }
-        lifecycle::AttemptState::Ended { exit: Exit::Unknown { reason } } => {
-            Some(Exit::Unknown { reason: text(reason) })
-        }
-        lifecycle::AttemptState::Ended { exit } => Some(exit.clone()),
-        _ => None,
-    };
+    let exit = a.heard_exit().map(|exit| match exit {
+        Exit::NotStarted { reason } => Exit::NotStarted { reason: text(reason) },
+        Exit::Unknown { reason } => Exit::Unknown { reason: text(reason) },
+        exit => exit.clone(),
+    });
     ExitPart {
         exit,
         last_error_line: text(&clean(a.last_error_line.as_bytes())),

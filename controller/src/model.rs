@@ -241,7 +241,8 @@ pub struct Attempt {
     #[serde(default)]
     pub ended_ms: u64,
     /// Its program's end as it was first told, before what it left is
-    /// published. News for people: nothing is decided from it.
+    /// published. Where its machine is lost after that, it is the program's
+    /// failure that counts, not the loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exited: Option<Exited>,
     /// What it may resume from, newest first.
@@ -303,6 +304,25 @@ pub struct Attempt {
     pub pace: Vec<(u64, u64)>,
 }
 record!(Attempt, Attempt, attempt => attempt.id, Some(attempt.run));
+
+impl Attempt {
+    /// The end of its program that was heard of, whatever became of the
+    /// attempt.
+    #[must_use]
+    pub fn heard_exit(&self) -> Option<&Exit> {
+        match &self.status {
+            AttemptState::Ended { exit } => Some(exit),
+            _ => self.exited.as_ref().map(|exited| &exited.exit),
+        }
+    }
+
+    /// That end, where it was a failure that somebody saw.
+    #[must_use]
+    pub fn heard_failure(&self) -> Option<&Exit> {
+        let seen = |exit: &&Exit| matches!(exit, Exit::Code { .. } | Exit::Signal { .. }) && !exit.is_success();
+        self.heard_exit().filter(seen)
+    }
+}
 
 /// A program's end that was heard of before the end of its attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ use crate::attempt::LossCause;
 use crate::exit::Exit;
 
 mod ending;
+mod exceptions;
 pub mod launchers;
 mod loss;
 mod marks;
@@ -189,6 +190,9 @@ pub struct Evidence {
     pub attempt: u32,
     /// How the program ended, if that was seen.
     pub exit: Option<Exit>,
+    /// How it ended by what was heard before the attempt itself came to its
+    /// end, if that end is another.
+    pub exited: Option<Exit>,
     /// Why the machine is believed lost, if it is.
     pub loss: Option<LossCause>,
     /// A newer attempt took its place.
@@ -277,12 +281,13 @@ impl Verdict {
 type Rule = fn(&Evidence) -> Option<Verdict>;
 
 /// The rules, the strongest evidence first.
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 17] = [
     ending::running,
     ending::asked,
     ending::broken_hardware,
     ending::memory_counters,
     ending::no_progress,
+    loss::lost_after_the_end,
     loss::machine_lost,
     ending::finished,
     ending::not_started,

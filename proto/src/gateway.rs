@@ -189,9 +189,18 @@ impl RemoteStore {
 fn refusal(key: Option<&ObjectKey>, status: &Status) -> StoreError {
     match (status.code(), key) {
         (Code::NotFound, Some(key)) => StoreError::Missing(key.clone()),
-        (Code::ResourceExhausted, _) => StoreError::Full(status.message().to_owned()),
+        (Code::ResourceExhausted, _) => StoreError::Full(within(status.message())),
         _ => StoreError::Remote(status.message().to_owned()),
     }
+}
+
+/// What the store on the other side said, without the words that are put around
+/// it there and here.
+fn within(text: &str) -> String {
+    let whole = StoreError::Full("\0".into()).to_string();
+    let (before, after) = whole.split_once('\0').unwrap_or_default();
+    let inside = text.split_once(before).and_then(|(_, rest)| rest.rsplit_once(after));
+    inside.map_or(text, |(inside, _)| inside).to_owned()
 }
 
 /// What may be written for a controller. One that says nothing is older than
@@ -301,6 +310,15 @@ impl ChunkIndex for RemoteStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_store_is_told_once_however_many_pass_it_on() {
+        let first = StoreError::Full("write object `packs/a`".into()).to_string();
+        let second = refusal(None, &Status::resource_exhausted(&first)).to_string();
+        assert_eq!((first.matches("full").count(), &second), (1, &first));
+        let other = refusal(None, &Status::resource_exhausted("the database's disk is full"));
+        assert!(other.to_string().contains("(the database's disk is full)"), "{other}");
+    }
 
     #[test]
     fn a_controller_that_says_nothing_of_formats_gets_the_first() {

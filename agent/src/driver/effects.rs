@@ -43,6 +43,8 @@ pub enum Done {
     Warned(Warned),
     /// Asking the program to save: how many of its processes took that.
     AskedToSave(usize),
+    /// As before, of one that had caught no signal when a notice came.
+    AskedAgain(usize),
     /// Something whose end changes nothing.
     Nothing,
 }
@@ -139,7 +141,8 @@ impl Driver {
                 self.hang_is_over(id);
                 let exited = v1::Exited {
                     exit: Some(convert::exit_message(&ended.exit)),
-                    at_ms: ended.at_ms,
+                    // Without a record of the end, when it was found is known.
+                    at_ms: if ended.at_ms == 0 { (self.wall_ms)() } else { ended.at_ms },
                     out_of_memory: ended.out_of_memory,
                 };
                 self.record(id, Kind::Exited(exited));
@@ -150,6 +153,13 @@ impl Driver {
                 let last_error_line = evidence::last_line(dir.as_ref(), &error_tail(&*self.world, id));
                 let is_success = ended.exit.is_success() && hang.is_empty();
                 let leave_machine = self.leave_machine(id, is_success);
+                if is_success && ended.out_of_memory.starts_with("certain") {
+                    let text = format!(
+                        "it ended well, but {}: what that process did may be missing",
+                        ended.out_of_memory.trim_start_matches("certain: ")
+                    );
+                    self.record(id, Kind::Note(v1::Note { level: "warning".into(), text }));
+                }
                 let ended = v1::Ended {
                     exit: Some(convert::exit_message(&ended.exit)),
                     last_error_line,
@@ -190,6 +200,7 @@ impl Driver {
             Done::Salvaged(outcome) => self.salvaged(id, &outcome),
             Done::Warned(warned) => self.warned(id, &warned),
             Done::AskedToSave(processes) => self.asked_to_save(id, processes),
+            Done::AskedAgain(processes) => self.asked_again(id, processes),
             Done::Nothing => {}
             Done::Finished(unpublished, facts) => {
                 for kind in facts {

@@ -4,6 +4,7 @@
 //! until the controller binds it elsewhere or the machine ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proto::v1::{self, event::Kind as Fact, up};
 use tokio::time::Instant;
@@ -17,6 +18,10 @@ use crate::world::{Candidate, Warned, Warning};
 /// The controller that understands notices: `Welcome.wire`.
 const WIRE: u32 = 3;
 
+/// Between two signals to a program that caught none yet: one that still loads
+/// its libraries has no handler.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What an attempt was asked to save.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
@@ -28,6 +33,8 @@ pub(super) struct Asked {
     fresh: BTreeSet<String>,
     /// How many processes were signalled; `None`: it is being done.
     heard: Option<usize>,
+    /// When one that heard nothing is asked again.
+    again: Option<Instant>,
 }
 
 impl Asked {
@@ -123,7 +130,38 @@ impl Driver {
             // What is being saved now is looked for often.
             self.pace.found = now;
         }
+        self.ask_the_deaf(now);
         self.tell_notices();
+    }
+
+    /// Asks those again that caught no signal when the notice came.
+    fn ask_the_deaf(&mut self, now: Instant) {
+        if !self.notices.is_asking() {
+            return;
+        }
+        for (id, attempt) in &mut self.attempts {
+            if attempt.supervisor.phase != Phase::Running || attempt.supervisor.is_superseded() {
+                continue;
+            }
+            let Some(asked) = attempt.asked.as_mut().filter(|asked| asked.heard == Some(0)) else { continue };
+            if now < *asked.again.get_or_insert(now + AGAIN) {
+                continue;
+            }
+            asked.again = Some(now + AGAIN);
+            let (world, work, id) = (self.world.clone(), attempt.work.clone(), id.clone());
+            self.jobs.spawn(async move { (id, Done::AskedAgain(world.ask_to_save(work).await)) });
+        }
+    }
+
+    /// One that had caught no signal was asked again.
+    pub(super) fn asked_again(&mut self, id: &str, processes: usize) {
+        let Some(asked) = self.attempts.get_mut(id).and_then(|attempt| attempt.asked.as_mut()) else { return };
+        if processes == 0 || asked.heard != Some(0) {
+            return;
+        }
+        asked.heard = Some(processes);
+        let text = format!("the program catches the signal now and was asked to save: signal to {processes} process(es)");
+        self.record(id, Fact::Note(v1::Note { level: "info".into(), text }));
     }
 
     /// Takes what a source said.
@@ -255,7 +293,7 @@ impl Driver {
         let what = step.map_or_else(|| "a checkpoint".to_owned(), |step| format!("step {step}"));
         let text = format!(
             "{what} is durable, {:.1} s after the notice",
-            std::time::Duration::from_millis(took_ms).as_secs_f64()
+            Duration::from_millis(took_ms).as_secs_f64()
         );
         self.record(id, Fact::Note(v1::Note { level: "info".into(), text }));
         self.tell_notices();

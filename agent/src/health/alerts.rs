@@ -149,7 +149,7 @@ impl Board {
 }
 
 /// Bytes as people read them: `1.5 GB`.
-pub(super) fn bytes(value: f64) -> String {
+pub(crate) fn bytes(value: f64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = value;
     let mut unit = 0;

@@ -54,6 +54,12 @@ impl ProcessRef {
         Self::of(i32::try_from(std::process::id()).ok()?)
     }
 
+    /// Whether exactly this process is stopped, by a signal or a debugger.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.is_alive() && process(self.pid).is_some_and(|p| matches!(p.state, b'T' | b't'))
+    }
+
     /// Whether exactly this process still runs; a zombie does not.
     #[must_use]
     pub fn is_alive(&self) -> bool {

@@ -36,6 +36,11 @@ pub fn send_kill(target: &ProcessRef) {
     send_to(target, Signal::SIGKILL);
 }
 
+/// Lets exactly this process go on, if it was stopped.
+pub fn send_continue(target: &ProcessRef) {
+    send_to(target, Signal::SIGCONT);
+}
+
 /// What belongs together and ends together.
 #[derive(Debug, Default)]
 pub struct Tree {

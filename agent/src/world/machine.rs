@@ -241,7 +241,13 @@ impl World for Machine {
             KeeperState::Starting => Program::Running(0),
             KeeperState::Running { child_pid } => match self.keeper(attempt).exit_seen() {
                 Some(record) => Program::Exited(ended_of(record)),
-                None => Program::Running(child_pid),
+                None => {
+                    // Its keeper records its end at once, unless it stands still.
+                    if self.keeper(attempt).live_child().is_none() {
+                        self.keeper(attempt).wake();
+                    }
+                    Program::Running(child_pid)
+                }
             },
             KeeperState::Exited(record) => Program::Ended(ended_of(record)),
             KeeperState::Vanished => {

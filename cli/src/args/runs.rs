@@ -157,8 +157,8 @@ pub struct LogsArgs {
     #[arg(long)]
     pub setup: bool,
     /// Only this attempt
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub attempt: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
 }
 
 /// `outlast stop`
@@ -228,8 +228,8 @@ pub struct WhyArgs {
     /// Its name, id, or the beginning of either
     pub run: String,
     /// This attempt [default: the newest that ended]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub attempt: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
     /// Print all that is known of it
     #[arg(long, conflicts_with = "json")]
     pub full: bool,

@@ -25,8 +25,8 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
     let client = Box::pin(daemon::needed(ctx)).await?;
     // The name is made sure of once: later it could mean another run too.
     let run = client.run(&args.run).await?.run.unwrap_or_default();
-    if args.attempt > run.attempts {
-        let text = format!("{} has no attempt {}; it has {}", run.name, args.attempt, run.attempts);
+    if let Some(attempt) = args.attempt.filter(|attempt| *attempt > run.attempts) {
+        let text = format!("{} has no attempt {attempt}; it has {}", run.name, run.attempts);
         return Err(crate::client::failure(&tonic::Status::not_found(text)).into());
     }
     let asked = [("stdout", args.stdout), ("stderr", args.stderr), ("setup", args.setup)];
@@ -36,7 +36,7 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
         follow: args.follow,
         streams,
         tail: args.tail,
-        attempt: args.attempt,
+        attempt: args.attempt.unwrap_or(0),
         since_ms: args.since.unwrap_or(0),
     };
     let stdout = ctx.printer.settings().stdout;
@@ -51,7 +51,7 @@ pub async fn perform(ctx: &Context, args: &LogsArgs) -> anyhow::Result<ExitCode>
     };
     let (ranks, chooses) = (how.ranks.clone(), how.chooses());
     let mut output = Output::shown(&ctx.printer, how);
-    let newest = if args.attempt > 0 { args.attempt } else { run.attempts };
+    let newest = args.attempt.unwrap_or(run.attempts);
     if args.tail.is_some() {
         output.skip_before(newest);
     }

@@ -35,7 +35,7 @@ pub async fn perform(ctx: &Context, args: &WhyArgs) -> anyhow::Result<ExitCode> 
         }
         ctx.printer.line("");
     }
-    let ask = v1::WhyRequest { run: args.run.clone(), attempt: args.attempt };
+    let ask = v1::WhyRequest { run: args.run.clone(), attempt: args.attempt.unwrap_or(0) };
     let json = answer(client.operator.clone().why(ask).await)?.capsule_json;
     let capsule: Capsule = serde_json::from_str(&json).map_err(|error| {
         Failure::new(ExitCode::Internal, format!("the controller's answer cannot be read: {error}"))

@@ -21,6 +21,7 @@ pub(super) fn of(inputs: &Inputs, output: &Output, collected: &Collected) -> Evi
     Evidence {
         run: inputs.run.name.clone(),
         attempt: a.number,
+        exited: a.exited.as_ref().filter(|_| exit.is_none()).map(|exited| exited.exit.clone()),
         exit,
         loss,
         superseded: matches!(a.status, AttemptState::Superseded),

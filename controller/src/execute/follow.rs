@@ -20,7 +20,9 @@ const ENDINGS: usize = 100;
 pub(super) fn ending(core: &Core, run: &Run, attempt: &Attempt, usd_per_hour: f64) -> Ending {
     let exit = match &attempt.status {
         AttemptState::Ended { exit } => Some(exit.clone()),
-        _ => None,
+        // What was heard of the program before its machine was lost is its
+        // failure all the same: another machine would buy it again.
+        _ => attempt.heard_failure().cloned(),
     };
     let verdict = capsule::judge_rows(run, attempt);
     let known = !matches!(verdict.cause, Cause::Unknown | Cause::Running);

@@ -1,6 +1,7 @@
 //! The end of a program: what was asked, what counters, the kernel and the
 //! exit status say. Its own words are read in `marks`.
 
+use super::exceptions::{self, Aftermath};
 use super::{Asked, Cause, Confidence, Evidence, Verdict, launchers, marks, window};
 use crate::exit::{Exit, signal_name};
 
@@ -10,8 +11,15 @@ const HARDWARE_XIDS: [u32; 17] = [48, 54, 62, 64, 74, 79, 92, 94, 95, 109, 110, 
 
 pub(super) fn running(e: &Evidence) -> Option<Verdict> {
     let over = e.exit.is_some() || e.loss.is_some() || e.superseded;
-    (!over).then(|| {
-        Verdict::new(Cause::Running, Confidence::Certain, "no end was heard of; this is what is known so far")
+    (!over).then(|| match &e.exited {
+        Some(exit) => Verdict::new(
+            Cause::Running,
+            Confidence::Certain,
+            format!("the program ended with {exit}; what it left is being published"),
+        ),
+        None => {
+            Verdict::new(Cause::Running, Confidence::Certain, "no end was heard of; this is what is known so far")
+        }
     })
 }
 
@@ -141,11 +149,17 @@ pub(super) fn finished(e: &Evidence) -> Option<Verdict> {
         return None;
     }
     if e.unpublished.is_empty() {
-        return Some(Verdict::new(
-            Cause::Finished,
-            Confidence::Certain,
-            "the program ended with exit code 0",
-        ));
+        let verdict =
+            Verdict::new(Cause::Finished, Confidence::Certain, "the program ended with exit code 0");
+        // Whoever collects the work of a child that was killed may lack it.
+        let (pid, command) = match &e.oom_process {
+            None if e.out_of_memory.starts_with("certain") => return Some(verdict.and(e.out_of_memory.clone())),
+            None => return Some(verdict),
+            Some(process) => process,
+        };
+        return Some(verdict.and(format!(
+            "but the kernel ended {command} (process {pid}) of it for want of memory: what that one did may be missing"
+        )));
     }
     let full = e.unpublished.to_lowercase().contains("no space left");
     let cause = if full { Cause::DiskFull } else { Cause::Unknown };
@@ -246,7 +260,7 @@ fn by_launcher(e: &Evidence) -> Option<(launchers::Failed, String)> {
 
 /// What such a launcher says, where no exception says more.
 fn rank_of_others(e: &Evidence) -> Option<Verdict> {
-    if e.exit.as_ref()?.is_success() || marks::exception(e).is_some() {
+    if e.exit.as_ref()?.is_success() || exceptions::last(e).is_some() {
         return None;
     }
     let (failed, told) = by_launcher(e)?;
@@ -364,7 +378,10 @@ pub(super) fn signal(e: &Evidence) -> Option<Verdict> {
         ),
         _ => (Cause::Unknown, Confidence::Possible, "nothing tells who sent it", ""),
     };
-    let verdict = Verdict::new(cause, confidence, told).and(why);
+    let mut verdict = Verdict::new(cause, confidence, told).and(why);
+    if let Some(named) = exceptions::last(e).filter(|named| named.aftermath != Aftermath::WentOn) {
+        verdict = verdict.and(format!("last error: {}", named.line));
+    }
     Some(if next.is_empty() { verdict } else { verdict.try_next(next) })
 }
 
@@ -377,7 +394,12 @@ pub(super) fn code(e: &Evidence) -> Option<Verdict> {
         let verdict = Verdict::new(Cause::UserError, Confidence::Likely, told).and(why);
         return Some(verdict.try_next("correct the command, or install it with [environment] setup"));
     }
-    if let Some(line) = marks::exception(e) {
+    let named = exceptions::last(e);
+    let (ended, passed) = match named {
+        Some(named) if named.aftermath == Aftermath::WentOn => (None, Some(named.line)),
+        named => (named.map(|named| named.line), None),
+    };
+    if let Some(line) = ended {
         let mut verdict =
             Verdict::new(Cause::UserError, Confidence::Likely, format!("last error: {line}")).and(told);
         if let Some((_, rank)) = by_launcher(e) {
@@ -392,7 +414,14 @@ pub(super) fn code(e: &Evidence) -> Option<Verdict> {
     let last = e.stderr.iter().rev().map(|l| l.trim()).find(|l| !l.is_empty()).unwrap_or(&e.last_error_line);
     Some(match last {
         "" => verdict.and("it wrote nothing to its error stream").try_next(format!("outlast logs {}", e.run)),
-        last => verdict.and(format!("last line: {last}")).try_next(logs),
+        last => {
+            let verdict = verdict.and(format!("last line: {last}"));
+            match passed {
+                Some(line) => verdict.and(format!("further up, and it went on: {line}")),
+                None => verdict,
+            }
+            .try_next(logs)
+        }
     })
 }
 

@@ -2,8 +2,9 @@
 //! no evidence of death; only the provider's word, the machine's own farewell
 //! or its return make anything certain.
 
-use super::{Cause, Confidence, Evidence, ProviderSays, Verdict};
+use super::{Cause, Confidence, Evidence, ProviderSays, Verdict, judge};
 use crate::attempt::LossCause;
+use crate::exit::Exit;
 
 /// Words of a farewell that mean that the provider takes the machine.
 const TAKEN: [&str; 9] = [
@@ -46,6 +47,20 @@ pub(super) fn machine_lost(e: &Evidence) -> Option<Verdict> {
         LossCause::Gone | LossCause::Terminated => ended(e, loss),
         LossCause::Silent => silent(e),
     })
+}
+
+/// Its program had ended before, and what it left was being published. A
+/// failure of the program is why there is no more of it; a success was lost with
+/// the machine.
+pub(super) fn lost_after_the_end(e: &Evidence) -> Option<Verdict> {
+    let exit = e.exited.as_ref()?;
+    let lost = machine_lost(e)?;
+    if exit.is_success() || matches!(exit, Exit::Unknown { .. }) {
+        return Some(lost.and(format!("the program itself had ended with {exit}; what it left was being published")));
+    }
+    let of_program = Evidence { exit: Some(exit.clone()), exited: None, loss: None, superseded: false, ..e.clone() };
+    let verdict = judge(&of_program);
+    Some(verdict.and(format!("then its machine was lost while what it left was being published: {}", lost.cause)))
 }
 
 /// The provider said before that it takes it.

@@ -4,53 +4,10 @@
 //! of the ranks that were left waiting) never outweighs that failure.
 
 use super::Confidence::{self, Likely, Possible};
+use super::exceptions::{self, Aftermath, WRAPPERS, unranked};
 use super::table::{MARKS, Mark};
 use super::{Cause, Evidence, Verdict, window};
 use crate::exit::Exit;
-
-/// What launchers raise about the failure of a child: it names no cause.
-const WRAPPERS: [&str; 4] =
-    ["childfailederror", "calledprocesserror", "processraisedexception", "processexitedexception"];
-
-/// Ends of the names of exceptions.
-const EXCEPTIONS: [&str; 5] = ["Error", "Exception", "Interrupt", "Exit", "Failure"];
-
-/// Without `[rank3]:` and the like, and which rank that was.
-fn unranked(line: &str) -> (Option<u32>, &str) {
-    let text = line.trim();
-    let Some((inner, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) else {
-        return (None, text);
-    };
-    let name = inner.trim_start_matches(|c: char| c.is_ascii_alphabetic());
-    let known = matches!(inner.len() - name.len(), 0 | 4 | 7) && (inner.len() < 12);
-    match name.parse() {
-        Ok(rank) if known => (Some(rank), rest.trim_start_matches(':').trim_start()),
-        _ => (None, text),
-    }
-}
-
-/// The last line that names an exception, as Python prints it.
-pub(super) fn exception(e: &Evidence) -> Option<String> {
-    let is_one = |line: &&String| {
-        let (_, text) = unranked(line);
-        let head = text.split([':', ' ']).next().unwrap_or_default();
-        let name = head.rsplit('.').next().unwrap_or_default();
-        let named = EXCEPTIONS.iter().any(|end| name.ends_with(end)) && name.len() > 4
-            || text.contains("panicked at");
-        let wraps = WRAPPERS.iter().any(|wrapper| text.to_lowercase().contains(wrapper));
-        named
-            && !wraps
-            && (text.len() == head.len()
-                || text[head.len()..].starts_with(':')
-                || text.contains("panicked at"))
-    };
-    window(&e.stderr)
-        .iter()
-        .rev()
-        .find(is_one)
-        .or_else(|| window(&e.stdout).iter().rev().find(is_one))
-        .map(|l| l.trim().to_owned())
-}
 
 /// The last line with this text, in any stream.
 pub(super) fn last_with(e: &Evidence, text: &str) -> Option<String> {
@@ -114,10 +71,26 @@ pub(super) fn decisive(e: &Evidence) -> Option<Verdict> {
         return None;
     }
     let last = |lines: &[String]| lines.iter().rev().find(|l| !l.trim().is_empty()).cloned();
-    let ends = [exception(e), Some(e.last_error_line.clone()), last(&e.stderr)];
+    let named = exceptions::last(e);
+    let went_on = named.as_ref().is_some_and(|named| named.aftermath == Aftermath::WentOn);
+    let most = match &named {
+        Some(named) if named.aftermath == Aftermath::Said => Likely,
+        _ => Confidence::Certain,
+    };
+    let last_words = last(&e.stderr);
+    let ends = [
+        named.map(|named| named.line).filter(|_| !went_on),
+        Some(e.last_error_line.clone()),
+        last_words.clone(),
+    ];
     ends.into_iter().flatten().find_map(|line| {
         let mark = &MARKS[find(&line, false)?];
-        Some(verdict(e, mark, mark.most, &line))
+        let verdict = verdict(e, mark, mark.most.min(most), &line);
+        let said = last_words.as_ref().filter(|said| most < Confidence::Certain && said.trim() != line);
+        Some(match said {
+            Some(said) => verdict.and(format!("after it: {}", said.trim())),
+            None => verdict,
+        })
     })
 }
 
@@ -133,12 +106,11 @@ pub(super) fn nearby(e: &Evidence) -> Option<Verdict> {
         Some((&MARKS[mark], window(lines)[at].clone()))
     };
     let (mark, line) = found(&e.stderr).or_else(|| found(&e.stdout))?;
-    // An exception that no mark knows is nearer to the end than this line.
-    let most = if exception(e).is_some_and(|named| named != line.trim()) && !mark.follows {
-        Possible
-    } else {
-        Likely
-    };
+    // An exception that no mark knows is nearer to the end than this line, or
+    // this one was survived.
+    let survived =
+        |named: exceptions::Exception| named.line != line.trim() || named.aftermath == Aftermath::WentOn;
+    let most = if exceptions::last(e).is_some_and(survived) && !mark.follows { Possible } else { Likely };
     if most == Possible
         && matches!(mark.cause, Cause::UserError | Cause::RemoteService | Cause::EnvironmentFailed)
     {

@@ -31,7 +31,7 @@ const PACKAGE: &str = "add it to requirements.txt or [environment] setup";
 const TOKEN: &str = "set the token: [run] env HF_TOKEN = \"...\", and accept the model's terms on its page";
 
 /// The table, most specific first.
-pub(super) static MARKS: [Mark; 44] = [
+pub(super) static MARKS: [Mark; 45] = [
     mark(
         "cuda out of memory|outofmemoryerror: cuda|cuda_error_out_of_memory|hip out of memory|cublas_status_alloc_failed|xpu out of memory|mps backend out of memory",
         C::GpuOutOfMemory,
@@ -274,6 +274,13 @@ pub(super) static MARKS: [Mark; 44] = [
         C::RemoteService,
         Possible,
         "a rank or the link between ranks ended first: look for the first error of all ranks; NCCL_DEBUG = \"INFO\" in [run] env",
+    ),
+    // Whoever prints this has `faulthandler` on.
+    follows(
+        "fatal python error",
+        C::UserError,
+        Likely,
+        "the Python lines stand below it: outlast logs RUN --stderr",
     ),
     follows(
         "segmentation fault",

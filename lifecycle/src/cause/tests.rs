@@ -2,6 +2,7 @@
 //! positive evidence.
 
 mod anything;
+mod exceptions;
 mod tails;
 
 use tails::TAILS;
@@ -243,6 +244,37 @@ fn a_notice_makes_a_preemption_certain_whatever_became_of_the_machine() {
     }
     let asked = Evidence { notice: Some(told.into()), ..lost(LossCause::Operator) };
     assert_eq!(judge(&asked).cause, C::Operator);
+}
+
+#[test]
+fn a_program_that_failed_before_its_machine_was_lost_is_to_blame() {
+    let text = "Traceback (most recent call last):\n  File \"t.py\", line 3\nKeyError: 'label'";
+    let before = Evidence {
+        exited: Some(Exit::Code { code: 1 }),
+        exit: None,
+        loss: Some(LossCause::Terminated),
+        ..failed(1, text)
+    };
+    let verdict = judge(&before);
+    assert_eq!(verdict.cause, C::UserError, "{verdict:#?}");
+    assert!(verdict.because[0].contains("KeyError"), "{verdict:#?}");
+    assert!(verdict.because.iter().any(|b| b.contains("its machine was lost")), "{verdict:#?}");
+    let well = judge(&Evidence { exited: Some(Exit::Code { code: 0 }), ..before.clone() });
+    assert_eq!(well.cause, C::HostDead, "{well:#?}");
+    assert!(well.because.iter().any(|b| b.contains("had ended with exit code 0")), "{well:#?}");
+    let publishing = judge(&Evidence { loss: None, ..before });
+    assert_eq!(publishing.cause, C::Running);
+    assert!(publishing.because[0].contains("exit code 1"), "{publishing:#?}");
+}
+
+#[test]
+fn a_process_that_memory_ended_is_told_of_a_program_that_ended_well() {
+    let oom = "certain: memory.events of the attempt's cgroup counts 1 more oom_kill";
+    for oom_process in [None, Some((71, "python3".to_owned()))] {
+        let verdict = judge(&Evidence { out_of_memory: oom.into(), oom_process, ..failed(0, "") });
+        assert_eq!(verdict.cause, C::Finished);
+        assert!(verdict.because.iter().any(|b| b.contains("memory")), "{verdict:#?}");
+    }
 }
 
 #[test]

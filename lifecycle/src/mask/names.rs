@@ -1,13 +1,14 @@
 //! Which names say that their value is a secret.
 
 /// Words of a name that make its value a secret.
-const SECRET_WORDS: [&str; 19] = [
+const SECRET_WORDS: [&str; 20] = [
     "token",
     "secret",
     "secrets",
     "password",
     "passwd",
     "passphrase",
+    "mnemonic",
     "pass",
     "pwd",
     "credential",

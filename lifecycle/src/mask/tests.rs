@@ -91,6 +91,8 @@ fn a_named_secret_is_hidden_and_what_is_beside_it_stays() {
         ("Authorization: Hawk id=1 failed", "Authorization: [masked] [masked] failed"),
         ("-H \"Authorization: token abc\" https://x/y", "-H \"Authorization: token [masked]\" https://x/y"),
         ("Cookie: a=b; c=d", "Cookie: [masked]"),
+        ("Passphrase: open sesame now", "Passphrase: [masked]"),
+        ("ssh_passphrase = \"open sesame\" next", "ssh_passphrase = \"[masked]\" next"),
         ("sent Bearer abcdef0123 to it", "sent Bearer [masked] to it"),
         ("a bearer of good news", "a bearer of good news"),
         ("train.py --api-key xyz --lr 3", "train.py --api-key [masked] --lr 3"),

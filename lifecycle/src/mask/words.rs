@@ -226,8 +226,10 @@ impl<'a> Scan<'a> {
             return;
         }
         let header = name.to_ascii_lowercase();
-        if header.ends_with("cookie") && self.before == ' ' {
-            // `Cookie: a=b; c=d`: all of it.
+        let is_long =
+            header.ends_with("cookie") || header.contains("passphrase") || header.contains("mnemonic");
+        if is_long && self.before == ' ' {
+            // `Cookie: a=b; c=d`, `Passphrase: open sesame`: all of it.
             let end = self.rest.find(['"', '\'', '\n', '\r']).unwrap_or(self.rest.len());
             if end > 0 {
                 self.mask(end);

@@ -106,3 +106,33 @@ fn a_failure_that_passes_is_tried_again_on_the_same_machine() {
     assert!(last.contains("rehearsed failure at step 6"), "{detail:#}");
     stage.verify();
 }
+
+/// Attends a program of one line that may fail once only, and sees how it ended.
+#[track_caller]
+fn ends_as(python: &str, code: i32, told: &str) {
+    let stage = Stage::new();
+    let root = stage.path("line");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("t.py"), format!("import os, shutil, signal\n{python}\n")).unwrap();
+    let args = ["run", root.to_str().unwrap(), "--set", "retry.failures=0", "--", "python3", "t.py"];
+    let said = stage.call(&args).ends_with(code);
+    assert!(said.stderr.contains(told), "`{told}` is not told:\n{}", said.stderr);
+    let detail = only(&stage);
+    assert_eq!((&detail["run"]["state"], &detail["run"]["exit_code"]), (&"FAILED".into(), &code.into()));
+    assert!(detail["attempts"][0]["ending"].as_str().unwrap().contains(told), "{detail:#}");
+    stage.verify();
+}
+
+#[test]
+fn a_program_that_stops_its_keeper_still_ends_with_its_own_code() {
+    ends_as("os.kill(os.getppid(), signal.SIGSTOP)\nos._exit(4)", 4, "exit code 4");
+}
+
+#[test]
+fn a_program_that_removes_its_own_directory_ends() {
+    ends_as(
+        "shutil.rmtree(os.path.dirname(os.environ['OUTLAST_CHECKPOINT_DIR']))\nos._exit(2)",
+        125,
+        "directory of its attempt was removed",
+    );
+}

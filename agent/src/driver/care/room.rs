@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::chores::Chore;
 use crate::driver::{Attempt, Done, Driver};
+use crate::health::alerts;
 use crate::supervisor::Phase;
 use crate::world::{Published, Relief};
 
@@ -48,19 +49,19 @@ impl Driver {
         let salvages = stuck && !attempt.publishing;
         let work = attempt.work.clone();
         attempt.publishing |= salvages;
+        #[expect(clippy::cast_precision_loss, reason = "bytes of a disk, for display")]
+        let value = relief.lacking as f64;
         let text = if stuck {
             format!(
-                "the disk of the checkpoints will lack {} MB, for the next save and at the pace at which it fills, and \
+                "the disk of the checkpoints will lack {}, for the next save and at the pace at which it fills, and \
                  nothing is left to delete: results are published now",
-                relief.lacking.div_ceil(1_000_000)
+                alerts::bytes(value)
             )
         } else {
             "the disk of the checkpoints has room again".to_owned()
         };
         let subject =
             attempt.care.dir.as_ref().map_or_else(String::new, |d| d.checkpoints().display().to_string());
-        #[expect(clippy::cast_precision_loss, reason = "bytes of a disk, for display")]
-        let value = relief.lacking as f64;
         let (name, level) = ("disk-full".to_owned(), if stuck { "critical" } else { "info" }.to_owned());
         let alert = v1::Alert {
             name,

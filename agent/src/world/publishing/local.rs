@@ -11,12 +11,18 @@ use lifecycle::RunSpec;
 use super::Publishing;
 use super::look::look;
 use super::seen::{self, Seen};
+use crate::health::alerts;
 use crate::health::prune::{self, Copy, Room};
 use crate::os;
 use crate::world::layout::AttemptDir;
 
 /// Marks what is being removed; [`complete::is_temporary`] knows the ending.
 const REMOVED: &str = ".outlast-removed.tmp";
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of a disk, for display")]
+fn size(bytes: u64) -> String {
+    alerts::bytes(bytes as f64)
+}
 
 /// Where a relative path of a checkpoint is.
 pub(super) fn path_of(dir: &AttemptDir, relative: &str) -> PathBuf {
@@ -165,11 +171,11 @@ impl Publishing {
         if let Some(bytes) = self.keyframes.relieve(attempt) {
             relief.lacking = wanted.saturating_sub(bytes);
             relief.deleted.push(format!(
-                "the copy that checkpoints were stored as differences to ({} MB) was deleted: the disk had {} MB left \
-                 of {} MB; checkpoints take more of the link for some time",
-                bytes / 1_000_000,
-                free / 1_000_000,
-                total / 1_000_000
+                "the copy that checkpoints were stored as differences to ({}) was deleted: the disk had {} left \
+                 of {}; checkpoints take more of the link for some time",
+                size(bytes),
+                size(free),
+                size(total)
             ));
         }
         for at in prune::choose(&plain, relief.lacking) {
@@ -179,12 +185,12 @@ impl Publishing {
             }
             relief.lacking = relief.lacking.saturating_sub(local.copy.bytes);
             relief.deleted.push(format!(
-                "the local copy of checkpoint {} ({} MB){} was deleted: the disk had {} MB left of {} MB; it is durable",
+                "the local copy of checkpoint {} ({}){} was deleted: the disk had {} left of {}; it is durable",
                 name_of(&local.path),
-                local.copy.bytes / 1_000_000,
+                size(local.copy.bytes),
                 if local.attempt == attempt { "" } else { " of an earlier attempt" },
-                free / 1_000_000,
-                total / 1_000_000
+                size(free),
+                size(total)
             ));
             self.with_durable(&local.dir, &local.attempt, |seen| {
                 seen.durable.retain(|(other, _)| *other != local.relative);
@@ -242,9 +248,9 @@ fn drop_environments(cache: &Path, state: &Path, wanted: u64) -> Relief {
         if std::fs::remove_file(path.join(".complete")).is_ok() && std::fs::remove_dir_all(&path).is_ok() {
             relief.lacking = relief.lacking.saturating_sub(bytes.max(1));
             relief.deleted.push(format!(
-                "the unused environment {} ({} MB) was deleted from the cache: the disk is nearly full",
+                "the unused environment {} ({}) was deleted from the cache: the disk is nearly full",
                 name_of(&path),
-                bytes / 1_000_000
+                size(bytes)
             ));
         }
     }
@@ -332,7 +338,7 @@ mod tests {
         let publishing = Publishing::default();
         let relief = publishing.relieve(&dir, "a", &spec(""), 0.0);
         assert_eq!(relief.deleted.len(), 1, "{relief:?}");
-        assert!(relief.deleted[0].contains("step-3.bin (4 MB)"), "{relief:?}");
+        assert!(relief.deleted[0].contains("step-3.bin (4.2 MB)"), "{relief:?}");
         let relief = publishing.relieve(&dir, "a", &spec(""), 1e6);
         assert!(relief.deleted[0].contains("step-4.bin") && relief.lacking > 0, "{relief:?}");
         let mut left: Vec<String> = std::fs::read_dir(dir.checkpoints())
@@ -373,7 +379,7 @@ mod tests {
         }
         let names: Vec<&str> = gone.iter().filter_map(|text| text.split(' ').nth(5)).collect();
         assert_eq!(names, ["step-1.bin", "step-2.bin", "step-3.bin"], "{gone:?}");
-        assert!(gone[0].contains("(4 MB) of an earlier attempt was deleted"), "{gone:?}");
+        assert!(gone[0].contains("(4.2 MB) of an earlier attempt was deleted"), "{gone:?}");
         let left = |dir: &AttemptDir, name: &str| dir.checkpoints().join(name).exists();
         assert!(left(&second, "step-4.bin") && left(&second, "best.bin") && left(&other, "step-1.bin"));
         assert!(publishing.known("c").is_none(), "what is only looked at is not remembered");
