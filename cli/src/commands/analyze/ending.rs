@@ -68,8 +68,9 @@ pub(super) fn of(source: &Source, exit: Option<i32>, status: Option<&str>) -> Op
     let plain = |outcome, why: String| Some(Ending { outcome, why, next: None });
     let word = || format!("its tracker says {}", words::quoted(status.unwrap_or_default()));
     match (exit, said) {
-        (Some(0), _) | (None, Some(Outcome::Finished)) => return plain(Outcome::Finished, String::new()),
+        // Who is asked to end may well do so with 0.
         (_, Some(Outcome::Stopped)) => return plain(Outcome::Stopped, word()),
+        (Some(0), _) | (None, Some(Outcome::Finished)) => return plain(Outcome::Finished, String::new()),
         _ => {}
     }
     let error = output(source).and_then(|path| last_error(path).ok().flatten());

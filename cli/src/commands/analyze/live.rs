@@ -252,7 +252,8 @@ fn about(detail: &v1::RunDetail) -> String {
     if run.ended_ms > 0 {
         lines.push(json!({"ended": run.ended_ms as f64 / 1000.0}));
     }
-    if let Some(code) = run.exit_code {
+    // While it goes on, the last code is that of an earlier attempt.
+    if let Some(code) = run.exit_code.filter(|_| run.ended_ms > 0) {
         lines.push(json!({"exit": code}));
     }
     let spec: Value = serde_json::from_str(&detail.spec_json).unwrap_or_default();
@@ -349,6 +350,15 @@ mod tests {
         );
         let program = lines.iter().find(|line| line["fact"]["program"].is_string()).unwrap();
         assert_eq!(program["fact"]["program"], "python train.py --lr 0.1");
+    }
+
+    #[test]
+    fn a_run_that_goes_on_has_no_exit_code() {
+        let told = |ended_ms| {
+            let run = v1::RunView { exit_code: Some(143), ended_ms, ..v1::RunView::default() };
+            about(&v1::RunDetail { run: Some(run), ..v1::RunDetail::default() }).contains("\"exit\"")
+        };
+        assert!(!told(0) && told(7));
     }
 
     #[test]

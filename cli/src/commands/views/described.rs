@@ -85,7 +85,7 @@ impl Described {
             shown: run.shown(),
             format: run.gathered.format(),
             facts: run.data.meta.clone(),
-            state: state(run, done),
+            state: state(run.data.exit, run.data.fact(Fact::Status).unwrap_or_default(), done),
             began: run.data.started.or_else(|| first_time(run)).or(written),
             steps,
             spark: course.as_ref().map(|course: &Course| spark(&course.points)).unwrap_or_default(),
@@ -221,19 +221,34 @@ impl Figures {
     }
 }
 
-/// The word for how it stands: its exit code says it, else the tool's own word.
-fn state(run: &Run, done: bool) -> &'static str {
-    if let Some(code) = run.data.exit {
-        return if code == 0 { "finished" } else { "failed" };
-    }
+/// The word for how it stands: that somebody ended it is said by its tool's own word
+/// alone, however its program took that; else its exit code says it, then that word.
+fn state(exit: Option<i32>, status: &str, done: bool) -> &'static str {
     // MLflow counts its states; other tools have words.
-    match run.data.fact(Fact::Status).unwrap_or_default().to_lowercase().as_str() {
+    let said = match status.to_lowercase().as_str() {
         "finished" | "completed" | "success" | "succeeded" | "3" => "finished",
         "failed" | "crashed" | "error" | "4" => "failed",
-        "killed" | "stopped" | "cancelled" | "canceled" | "preempted" | "5" => "stopped",
+        "killed" | "stopped" | "cancelled" | "canceled" | "preempted" | "budget_stopped" | "5" => "stopped",
         "running" | "in_progress" | "preempting" | "1" => "running",
-        _ if done => "finished",
+        "queued" | "provisioning" | "recovering" | "waiting" | "paused" => "running",
         _ => "unknown",
+    };
+    match (said, exit) {
+        ("stopped", _) | (_, None) if said != "unknown" => said,
+        (_, Some(0)) => "finished",
+        (_, Some(_)) => "failed",
+        (_, None) if done => "finished",
+        (_, None) => "unknown",
+    }
+}
+
+/// Other words that a filter may have for a state.
+fn also_called(state: &str) -> &'static [&'static str] {
+    match state {
+        "finished" => &["succeeded", "completed"],
+        "stopped" => &["cancelled", "canceled", "killed"],
+        "failed" => &["crashed"],
+        _ => &[],
     }
 }
 
@@ -270,7 +285,9 @@ impl Subject for Described {
             "group" => self.group().cloned().into_iter().collect(),
             "project" => of(Fact::Project),
             "notes" => self.fact(Fact::Notes).chain(&self.notes).cloned().collect(),
-            "state" => vec![self.state.to_owned()],
+            "state" => {
+                [self.state].iter().chain(also_called(self.state)).map(|word| (*word).to_owned()).collect()
+            }
             "label" => self.labels.clone(),
             "format" => vec![self.format.to_owned()],
             "path" => vec![self.path.clone()],
@@ -281,5 +298,32 @@ impl Subject for Described {
 
     fn began(&self) -> Option<f64> {
         self.began
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_somebody_ended_is_stopped_whatever_its_program_returned() {
+        for (exit, status, done, expected) in [
+            (Some(0), "cancelled", false, "stopped"),
+            (Some(143), "cancelled", false, "stopped"),
+            (Some(0), "budget_stopped", true, "stopped"),
+            (Some(0), "succeeded", true, "finished"),
+            (Some(1), "failed", false, "failed"),
+            (None, "failed", false, "failed"),
+            (None, "recovering", false, "running"),
+            (None, "running", true, "running"),
+            (Some(0), "running", false, "finished"),
+            (Some(0), "", false, "finished"),
+            (Some(3), "", false, "failed"),
+            (None, "", true, "finished"),
+            (None, "lost", false, "unknown"),
+        ] {
+            assert_eq!(state(exit, status, done), expected, "{exit:?} {status:?} {done}");
+        }
+        assert!(also_called("stopped").contains(&"cancelled"));
     }
 }
