@@ -72,6 +72,7 @@ pub struct Judge {
     max_step: Option<u64>,
     dropped_points: u64,
     end: Option<End>,
+    usd_per_hour: Option<f64>,
 }
 
 /// That a run is over.
@@ -101,12 +102,18 @@ impl Judge {
             max_step: None,
             dropped_points: 0,
             end: None,
+            usd_per_hour: None,
         }
     }
 
     /// How the run is over: nothing is ahead of it. `None`: it goes on.
     pub fn end(&mut self, end: Option<End>) {
         self.end = end;
+    }
+
+    /// What an hour of the run costs in US dollars, where that is known.
+    pub fn costs(&mut self, usd_per_hour: Option<f64>) {
+        self.usd_per_hour = usd_per_hour.filter(|usd| usd.is_finite() && *usd > 0.0);
     }
 
     /// The metric of that name. Beyond [`MAX_METRICS`] names (or [`MORE_JUDGED`]

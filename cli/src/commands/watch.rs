@@ -46,6 +46,7 @@ pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode
             found => found?,
         };
         let is_copy = place != args.path;
+        let known = if is_copy { live::Known::read(&place) } else { live::Known::default() };
         let sought = Sought { rules: &args.rules, stalled: args.stalled, shown: &shown, is_copy };
         let (path, format) = (place, args.format);
         let followers = ctx.followers.clone();
@@ -58,11 +59,12 @@ pub async fn perform(ctx: &Context, args: &WatchArgs) -> anyhow::Result<ExitCode
                 is_over |= !is_copy && args.path.is_file() && runs.iter().all(|run| run.ending.is_some());
                 seen.alerts(&sought, &runs)
             }
-            // A run that has just begun has nothing to say yet.
-            Err(_) if ended.is_none() && !args.once && is_copy => Vec::new(),
+            // A run that has just begun has nothing to say yet, and one that failed at
+            // its beginning never will.
+            Err(_) if is_copy && (ended.is_some() || !args.once) => Vec::new(),
             Err(failure) => return Err(failure),
         };
-        alerts.extend(ended.map(|state| Alert::ended(&shown, format!("the run has ended: {state}"))));
+        alerts.extend(ended.map(|state| Alert::over(&shown, &state, known.why.as_ref())));
         for alert in alerts {
             any |= alert.kind != "ended";
             tell(ctx, args, webhook.as_deref(), &alert).await;

@@ -175,6 +175,20 @@ fn the_end_of_a_run_and_a_target_are_foreseen() {
 }
 
 #[test]
+fn what_is_left_of_a_run_costs_what_its_hours_do() {
+    let settings = Settings { planned_steps: Some(1200), ..Settings::default() };
+    let mut judge = run(settings, 400, |_, v| v);
+    assert_eq!(judge.report().finish.and_then(|finish| finish.usd_left), None);
+    judge.costs(Some(3.6));
+    let report = judge.report();
+    let usd = report.finish.as_ref().and_then(|finish| finish.usd_left).expect("the price is known");
+    assert!((usd - 0.8).abs() < 0.01, "{usd}");
+    assert!(report.summary.text().contains(" and about $0.80 left."), "{}", report.summary.text());
+    judge.end(Some(End::default()));
+    assert!(!judge.report().summary.text().contains('$'));
+}
+
+#[test]
 fn nothing_is_ahead_of_a_run_that_is_over() {
     let settings = Settings { planned_steps: Some(1200), target: Some(0.6), ..Settings::default() };
     let mut judge = run(settings, 400, |_, v| v);

@@ -11,9 +11,9 @@ use curves::format::{Console, Format};
 use curves::judge::End;
 use curves::judge::schema::{Role, read_name};
 use curves::log::{Metric, Names, Reader as _, Record, Row, Sink};
-use lifecycle::cause::{Cause, Evidence, judge};
+use lifecycle::cause::{Cause, Evidence, Verdict, judge};
 use lifecycle::exit::Exit;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::source::{Inside, Source};
 use super::{find, words};
@@ -62,8 +62,14 @@ impl Ending {
     }
 }
 
-/// How a run ended, if anything says that it did.
-pub(super) fn of(source: &Source, exit: Option<i32>, status: Option<&str>) -> Option<Ending> {
+/// How a run ended, if anything says that it did; `known` is why it failed, where
+/// somebody knows that better than the end of its output does.
+pub(super) fn of(
+    source: &Source,
+    exit: Option<i32>,
+    status: Option<&str>,
+    known: Option<LastError>,
+) -> Option<Ending> {
     let said = status.and_then(outcome);
     let plain = |outcome, why: String| Some(Ending { outcome, why, next: None });
     let word = || format!("its tracker says {}", words::quoted(status.unwrap_or_default()));
@@ -73,7 +79,7 @@ pub(super) fn of(source: &Source, exit: Option<i32>, status: Option<&str>) -> Op
         (Some(0), _) | (None, Some(Outcome::Finished)) => return plain(Outcome::Finished, String::new()),
         _ => {}
     }
-    let error = output(source).and_then(|path| last_error(path).ok().flatten());
+    let error = known.or_else(|| output(source).and_then(|path| last_error(path).ok().flatten()));
     let known = match (exit, said) {
         (Some(code), _) => Some(format!("exit code {code}")),
         (None, Some(_)) => Some(match status {
@@ -88,11 +94,15 @@ pub(super) fn of(source: &Source, exit: Option<i32>, status: Option<&str>) -> Op
         (Some(known), None) => (known, None),
         (known, Some(error)) => {
             let known = known.unwrap_or_else(|| "its output ends with an error".to_owned());
-            let cause = error.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-            (format!("{known}, {}{cause}", words::quoted_within(&error.line, SHOWN)), error.next)
+            (format!("{known}, {}", error.text()), error.next)
         }
     };
     Some(Ending { outcome: Outcome::Failed, why, next: next.map(|next| words::ascii(&next)) })
+}
+
+/// Whether the word of a tracker says that the run failed.
+pub(crate) fn is_failure(status: &str) -> bool {
+    outcome(status) == Some(Outcome::Failed)
 }
 
 /// What a tracker's word means; words of a run that goes on mean nothing here.
@@ -115,11 +125,36 @@ fn output(source: &Source) -> Option<&Path> {
 }
 
 /// The error with which an output ends.
-#[derive(Debug, PartialEq)]
-struct LastError {
-    line: String,
-    cause: Option<&'static str>,
-    next: Option<String>,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LastError {
+    pub(crate) line: String,
+    pub(crate) cause: Option<String>,
+    /// What to try next, where that is known.
+    pub(crate) next: Option<String>,
+}
+
+impl LastError {
+    /// What speaks for a verdict first; an exit code alone is said elsewhere.
+    pub(crate) fn told(verdict: &Verdict) -> Option<Self> {
+        let speaks = |line: &&String| !line.starts_with("exit code ");
+        let line = verdict.because.iter().find(speaks)?;
+        let line = line.strip_prefix("last error: ").unwrap_or(line);
+        Some(Self::of(line.chars().take(2 * SHOWN).collect(), verdict))
+    }
+
+    fn of(line: String, verdict: &Verdict) -> Self {
+        let named =
+            !matches!(verdict.cause, Cause::Unknown | Cause::UserError | Cause::Running | Cause::Finished);
+        let next = verdict.next.iter().find(|next| named && !next.contains("outlast ")).cloned();
+        Self { line, cause: named.then(|| verdict.cause.name().to_owned()), next }
+    }
+
+    /// In quotes, with its cause.
+    pub(crate) fn text(&self) -> String {
+        let cause =
+            self.cause.as_ref().map(|cause| format!(" ({})", words::ascii(cause))).unwrap_or_default();
+        format!("{}{cause}", words::quoted_within(&self.line, SHOWN))
+    }
 }
 
 fn last_error(path: &Path) -> io::Result<Option<LastError>> {
@@ -161,11 +196,7 @@ fn error_in(text: &str) -> Option<LastError> {
     });
     // Of a launcher's own error the one of its child tells more.
     let better = verdict.because.first().and_then(|because| because.strip_prefix("last error: "));
-    let line = better.unwrap_or(own).to_owned();
-    let named =
-        !matches!(verdict.cause, Cause::Unknown | Cause::UserError | Cause::Running | Cause::Finished);
-    let next = verdict.next.into_iter().find(|next| named && !next.contains("outlast "));
-    Some(LastError { line, cause: named.then(|| verdict.cause.name()), next })
+    Some(LastError::of(better.unwrap_or(own).to_owned(), &verdict))
 }
 
 /// The line of the last exception that Python or Rust printed.
@@ -259,13 +290,44 @@ mod tests {
     fn the_error_that_a_text_ends_with_is_told_with_its_cause() {
         let found = error_in(MEMORY).unwrap();
         assert!(found.line.starts_with("torch.OutOfMemoryError: CUDA out of memory."), "{found:?}");
-        assert_eq!(found.cause, Some("out of GPU memory"));
+        assert_eq!(found.cause.as_deref(), Some("out of GPU memory"));
         assert!(found.next.unwrap().contains("batch"));
         let ranked =
             "[rank1]: Traceback (most recent call last):\n[rank1]:   File \"a.py\"\n[rank1]: KeyError: 'x'\n";
         assert_eq!(error_in(ranked).unwrap().line, "KeyError: 'x'");
         assert_eq!(error_in("step 1 loss 2\nKilled\n").unwrap().line, "Killed");
         assert!(error_in("step=1 loss=2\nKilled all zombies of the game\nstep=2 loss=1\n").is_none());
+    }
+
+    #[test]
+    fn what_the_controller_knows_of_a_failure_is_told() {
+        let verdict = |cause: Cause, because: &[&str]| Verdict {
+            cause,
+            confidence: lifecycle::cause::Confidence::Likely,
+            because: because.iter().map(|text| (*text).to_owned()).collect(),
+            next: vec!["outlast why".into(), "a smaller batch".into()],
+        };
+        let memory = verdict(Cause::GpuOutOfMemory, &["exit code 1", "last error: CUDA out of memory"]);
+        let known = LastError::told(&memory).unwrap();
+        let source = Source {
+            path: "a-1".into(),
+            parts: Vec::new(),
+            format: Format::Outlast,
+            why: String::new(),
+            named: false,
+            output: None,
+        };
+        let told = |known| of(&source, Some(1), Some("failed"), known).unwrap().sentence();
+        assert_eq!(
+            told(Some(known)),
+            "The run failed: exit code 1, \"CUDA out of memory\" (out of GPU memory); try a smaller batch."
+        );
+        assert_eq!(
+            told(LastError::told(&verdict(Cause::UserError, &["exit code 1"]))),
+            "The run failed: exit code 1."
+        );
+        // Who was asked to end and returned 0 did not come to its end.
+        assert_eq!(of(&source, Some(0), Some("cancelled"), None).unwrap().outcome, Outcome::Stopped);
     }
 
     #[test]

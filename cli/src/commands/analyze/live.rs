@@ -5,6 +5,8 @@
 //! The directory is a copy that may go at any time. It is never the only place
 //! of anything, and nothing is sent back from it.
 
+mod known;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -18,6 +20,7 @@ use super::wandb;
 use crate::app::Context;
 use crate::client::{Client, failure};
 use crate::exit_code::{ExitCode, Failure};
+pub(crate) use known::{Known, hourly};
 
 /// What is known of the run; its presence tells what the directory is.
 pub(super) const ABOUT: &str = "outlast-run.jsonl";
@@ -165,6 +168,7 @@ async fn up_to_date(ctx: &Context, client: &Client, name: &str) -> anyhow::Resul
             whole(&dir, &segment_file(attempt.number), &format!("{segment}\n"))?;
         }
     }
+    Known::ask(client, &detail, &dir).await.write(&dir)?;
     whole(&dir, ABOUT, &about(&detail))?;
     Ok((dir, detail))
 }

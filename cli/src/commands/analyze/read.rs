@@ -18,7 +18,7 @@ use super::ending::Ending;
 use super::find::{self, Inside, Part, Source};
 use super::holes::{self, Next};
 use super::order::Order;
-use super::{aim, database, ending, packed, schema, why, words};
+use super::{aim, database, ending, live, packed, schema, why, words};
 use crate::config::Metrics;
 
 /// Bytes taken from a file at a time.
@@ -373,7 +373,9 @@ impl Taken {
         // How a part ended that another goes on from is not how the run did; other
         // formats say what is known of the run before their parts.
         let exit = self.exit_code.filter(|_| source.format != Format::Wandb || self.exit_in == self.resumed);
-        let ending = ending::of(source, exit, self.facts.get("status").map(String::as_str));
+        let known = beside(source);
+        let ending = ending::of(source, exit, self.facts.get("status").map(String::as_str), known.why);
+        self.judge.costs(known.usd_per_hour);
         // One that goes on after all has not ended.
         self.judge.end(ending.as_ref().map(Ending::end).or(self.over.then(End::default)));
         // Other formats have parts that go on from each other, or say so themselves.
@@ -407,6 +409,13 @@ impl Taken {
         let steps = curves::settings::planned(&[((*key).to_owned(), value.clone())]);
         self.planned = steps.or(self.planned);
     }
+}
+
+/// What the controller knows of a run of its own.
+fn beside(source: &Source) -> live::Known {
+    let first = source.parts.first().filter(|_| source.format == Format::Outlast);
+    let dir = first.and_then(|part| part.path.parent()).filter(|dir| live::is_copy(dir));
+    dir.map(live::Known::read).unwrap_or_default()
 }
 
 impl Sink for Taken {

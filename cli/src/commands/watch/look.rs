@@ -11,7 +11,7 @@ use curves::format::Format;
 use curves::judge::{MetricReport, Severity, short};
 use serde_json::{Value, json};
 
-use crate::commands::analyze::ending::Outcome;
+use crate::commands::analyze::ending::{LastError, Outcome, is_failure};
 use crate::commands::analyze::follow::Followers;
 use crate::commands::analyze::gather::{Watched, gather};
 use crate::commands::analyze::words;
@@ -34,9 +34,16 @@ impl Alert {
         json!({"run": self.run, "kind": self.kind, "text": self.text, "step": self.step, "at_ms": at_ms})
     }
 
-    /// That a run is over.
-    pub(super) fn ended(run: &str, text: String) -> Self {
-        Self { run: run.to_owned(), kind: "ended", text, step: None }
+    /// That a run is over, by the word that its tracker has for its end; of one that
+    /// failed, why.
+    pub(super) fn over(run: &str, state: &str, why: Option<&LastError>) -> Self {
+        let mut text = format!("the run has ended: {}", words::ascii(state));
+        let crashed = is_failure(state);
+        if let Some(why) = why.filter(|_| crashed) {
+            let next = why.next.as_ref().map(|next| format!("; try {}", words::ascii(next)));
+            text.push_str(&format!(", {}{}", why.text(), next.unwrap_or_default()));
+        }
+        Self { run: run.to_owned(), kind: if crashed { "crashed" } else { "ended" }, text, step: None }
     }
 }
 
@@ -217,6 +224,21 @@ mod tests {
         assert!(first[0].text.ends_with(", the best so far, 30 new"), "{first:?}");
         assert_eq!(seen.values(&log(dir.path(), 30)), []);
         assert!(seen.values(&log(dir.path(), 34))[0].text.ends_with(", 4 new"));
+    }
+
+    #[test]
+    fn a_run_that_failed_has_crashed_and_says_why() {
+        let why = LastError { line: "CUDA out of memory".into(), cause: None, next: Some("less".into()) };
+        for (state, kind, text) in [
+            ("FAILED", "crashed", "the run has ended: FAILED, \"CUDA out of memory\"; try less"),
+            ("CANCELLED", "ended", "the run has ended: CANCELLED"),
+            ("SUCCEEDED", "ended", "the run has ended: SUCCEEDED"),
+            ("BUDGET_STOPPED", "ended", "the run has ended: BUDGET_STOPPED"),
+        ] {
+            let alert = Alert::over("a-1", state, Some(&why));
+            assert_eq!((alert.kind, alert.text.as_str()), (kind, text));
+        }
+        assert_eq!(Alert::over("a-1", "crashed", None).kind, "crashed", "a word of W&B's");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct Finish {
     pub seconds_left_low: f64,
     /// See `seconds_left_low`.
     pub seconds_left_high: f64,
+    /// US dollars to the planned end, where the price of an hour is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_left: Option<f64>,
 }
 
 /// The level of a metric around a step.
@@ -105,6 +108,7 @@ pub(super) fn finish(judge: &Judge) -> Option<Finish> {
         seconds_left: left / rate,
         seconds_left_low: left / fast,
         seconds_left_high: left / slow,
+        usd_left: judge.usd_per_hour.map(|usd| usd * left / rate / 3600.0),
     })
 }
 

@@ -170,8 +170,10 @@ fn outlook(of: &Material<'_>) -> Option<String> {
     let lost = of.health.labels.contains(&Label::Diverged);
     let forecast = of.forecast.filter(|_| !lost);
     let going = of.primary.and_then(|m| m.trend.as_ref()).map(|t| t.going);
-    let left =
-        of.finish.filter(|f| f.seconds_left > 0.0).map(|f| format!("{} left", duration(f.seconds_left)));
+    let left = of.finish.filter(|f| f.seconds_left > 0.0).map(|f| {
+        let cost = f.usd_left.map(|usd| format!(" and about {}", dollars(usd))).unwrap_or_default();
+        format!("{}{cost} left", duration(f.seconds_left))
+    });
     let ahead = forecast.filter(|_| going == Some(Going::Better)).map(|f| {
         let (low, high) = (short(f.low), short(f.high));
         // A longer run is nobody's plan.
@@ -183,6 +185,11 @@ fn outlook(of: &Material<'_>) -> Option<String> {
         let text = parts.join("; ");
         format!("Ahead: {text}.")
     })
+}
+
+/// Of less than a cent its first digits.
+fn dollars(usd: f64) -> String {
+    if usd < 0.005 { format!("${usd:.4}") } else { format!("${usd:.2}") }
 }
 
 pub(super) fn duration(seconds: f64) -> String {
