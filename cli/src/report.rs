@@ -13,8 +13,10 @@ use crate::commands::{brief, now_ms, short, step};
 use crate::exit_code::ExitCode;
 use crate::printer::{Printer, bytes, duration, money};
 
+mod ahead;
 pub mod losses;
 
+pub use ahead::Ahead;
 use losses::Loss;
 
 /// The report; also what `--json` prints.

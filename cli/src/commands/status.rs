@@ -8,7 +8,7 @@ use crate::args::StatusArgs;
 use crate::daemon;
 use crate::exit_code::ExitCode;
 use crate::printer::{digits, duration, money, value};
-use crate::report::{losses, losses_of};
+use crate::report::{Ahead, losses, losses_of};
 
 const METRICS: usize = 20;
 
@@ -22,6 +22,7 @@ pub async fn perform(ctx: &Context, args: &StatusArgs) -> anyhow::Result<ExitCod
         if args.json {
             let mut told = serde_json::to_value(&detail)?;
             told["losses"] = serde_json::to_value(losses_of(&detail))?;
+            told["ahead"] = serde_json::to_value(Ahead::of(&detail))?;
             ctx.printer.json(&told);
         } else {
             show(ctx, &detail);
@@ -93,6 +94,7 @@ fn show(ctx: &Context, detail: &v1::RunDetail) {
     describe(ctx, "step", &step(run.step));
     describe(ctx, "loss", &run.loss.map(digits).unwrap_or_default());
     describe(ctx, "rate", &run.rate.map(|rate| format!("{rate:.2} steps/s")).unwrap_or_default());
+    describe(ctx, "ahead", &Ahead::of(detail).map(|ahead| ahead.text()).unwrap_or_default());
     describe(ctx, "durable", &step(run.durable_step));
     describe(ctx, "produced", &step(run.produced_step));
     describe(ctx, "saves", &run.saves.as_ref().map(saves).unwrap_or_default());

@@ -15,6 +15,7 @@ use crate::commands::why::in_short;
 use crate::commands::{answer, brief, load, now_ms, short, span, step};
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{bytes, money};
+use crate::report::Ahead;
 
 /// Entries of a page before it is cut to the budget.
 const PAGE: usize = 200;
@@ -110,18 +111,24 @@ pub(super) async fn status(desk: &Desk, mut given: Arguments) -> anyhow::Result<
     if let Some(rate) = run.rate {
         reply = reply.line(format!("{rate:.3} steps/s"));
     }
+    if let Some(ahead) = Ahead::of(&detail) {
+        reply = reply.line(format!("ahead: {}", ahead.text())).fact("usd_left", ahead.usd.map(cents));
+    }
     if !run.forked_from.is_empty() {
         reply = reply.line(format!("forked from {}", words::name(&run.forked_from)));
     }
     for attempt in detail.attempts.iter().rev().take(5) {
         reply = reply.line(format!(
-            "attempt {} {} on {}: steps {} to {} {}",
+            "attempt {} {} on {}: steps {} to {}{}",
             attempt.number,
             words::name(&attempt.state),
             words::name(short(&attempt.machine_id)),
             step(attempt.resumed_step),
             step(attempt.last_step),
-            quoted(brief(&attempt.ending))
+            Some(brief(&attempt.ending))
+                .filter(|how| !how.is_empty())
+                .map(|how| format!(" {}", quoted(how)))
+                .unwrap_or_default()
         ));
     }
     for metric in detail.metrics.iter().take(20) {
