@@ -8,7 +8,7 @@ use lifecycle::RunSpec;
 use proto::v1;
 use serde_json::json;
 
-use super::action::{Action, Outlook, cap, changed, places};
+use super::action::{Action, Outlook, cap, changed, fits, places};
 use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Reply, quoted};
@@ -20,6 +20,7 @@ use crate::commands::analyze::words;
 use crate::commands::{answer, load, moment, short};
 use crate::config::changes;
 use crate::exit_code::{ExitCode, Failure};
+use crate::printer::bytes;
 use crate::source;
 
 /// How far a call goes.
@@ -56,28 +57,21 @@ pub(super) async fn run(desk: &Desk, mut given: Arguments) -> anyhow::Result<Rep
     let loaded = load(&desk.ctx, &desk.project, &args, &flags)?;
     let spec = loaded.run_spec(&command)?;
     let (chosen, total) = source::choose(&desk.ctx, &loaded.root, &loaded.config.source)?;
-    if source::is_large(total) {
-        let why = "the source tree has more than 1 GiB";
-        return Err(Failure::new(ExitCode::BadInput, why)
-            .help("leave data out with .outlastignore, or have a person run it: outlast run")
-            .into());
-    }
+    fits(total)?;
     let client = desk.ensured().await?;
-    let mut action = Action::Run {
+    let action = Action::Run {
         spec: serde_json::to_string(&spec)?,
-        source_key: String::new(),
-        source_digest: String::new(),
         root: loaded.root.clone(),
+        include: loaded.config.source.include.clone(),
+        exclude: loaded.config.source.exclude.clone(),
+        tree: format!("{} files, {}", chosen.paths.len(), bytes(total)),
         reuse: loaded.config.run.cache,
         secrets: places(&loaded),
         set,
     };
     let outlook = action.outlook(&client).await?;
-    if !dry && let Action::Run { source_key, source_digest, .. } = &mut action {
+    if !dry {
         capped(&spec, &outlook)?;
-        let store = client.store.clone();
-        let packed = Box::pin(source::pack(&desk.ctx, &store, &loaded.root, chosen)).await?;
-        (*source_key, *source_digest) = (packed.key, packed.digest);
     }
     decide(desk, client, action, outlook, &Wish { dry, own_words, destroys: false }).await
 }
@@ -209,7 +203,8 @@ async fn decide(
         return Ok(priced(told(reply, &outlook), &outlook).fact("dry_run", true));
     }
     let secrets = action.spec()?.is_some_and(|spec| !spec.secrets.is_empty());
-    let person = wish.destroys || wish.own_words && (secrets || !outlook.paid);
+    let takes_along = action.takes_along();
+    let person = wish.destroys || takes_along || wish.own_words && (secrets || !outlook.paid);
     if !outlook.paid && !person {
         return done(desk, client, &action, &random()?).await;
     }
@@ -231,6 +226,8 @@ async fn decide(
         .firm("done", false);
     if let Some(why) = refused {
         reply = reply.line(format!("the allowance does not cover it: {why}"));
+    } else if takes_along {
+        reply = reply.line("no allowance covers what changes which files are sent");
     }
     let until = moment(until_ms);
     Ok(priced(
@@ -262,7 +259,14 @@ async fn spent(
     token: &str,
     shelf: &Shelf,
 ) -> anyhow::Result<Reply> {
-    match done(desk, client, action, token).await {
+    let packed = match action.pack(&desk.ctx, &client).await {
+        Ok(packed) => packed,
+        Err(error) => {
+            allowance::give_back(shelf, token)?;
+            return Err(error);
+        }
+    };
+    match action.begin(&desk.ctx, client, token, packed).await.map(|name| told_done(action, name)) {
         Ok(reply) => {
             Ok(reply
                 .line(format!("reserved of the allowance: {}", cap(action.spec()?.and_then(|s| s.max_usd)))))
@@ -281,7 +285,10 @@ async fn spent(
 }
 
 async fn done(desk: &Desk, client: Client, action: &Action, token: &str) -> anyhow::Result<Reply> {
-    let name = Box::pin(action.perform(&desk.ctx, client, token)).await?;
+    Ok(told_done(action, Box::pin(action.perform(&desk.ctx, client, token)).await?))
+}
+
+fn told_done(action: &Action, name: String) -> Reply {
     let line = match action {
         Action::Run { .. } | Action::Fork { .. } => format!("{} was accepted", words::name(&name)),
         Action::Resume { .. } => format!("{} goes on", words::name(&name)),
@@ -289,7 +296,7 @@ async fn done(desk: &Desk, client: Client, action: &Action, token: &str) -> anyh
             format!("{} is being removed", words::name(short(&name)))
         }
     };
-    Ok(Reply::default().line(line).firm("done", true).firm("run", name))
+    Reply::default().line(line).firm("done", true).firm("run", name)
 }
 
 fn random() -> anyhow::Result<String> {

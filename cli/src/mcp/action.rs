@@ -14,9 +14,11 @@ use crate::app::Context;
 use crate::args::ConfigArgs;
 use crate::client::{Client, passing, selector};
 use crate::commands::{answer, load, preflight, short};
+use crate::config::SourceTree;
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::printer::{money, safe};
+use crate::source::{self, Packed};
 
 /// How often a call whose connection broke is made again; its token makes that safe.
 const AGAIN: u32 = 3;
@@ -29,10 +31,14 @@ pub(crate) enum Action {
     Run {
         /// A `RunSpec` as JSON.
         spec: String,
-        source_key: String,
-        source_digest: String,
-        /// The project, whose configuration says where secrets are.
+        /// The project, whose configuration says where secrets are. Its tree is packed
+        /// when the run is begun: nothing leaves before it was agreed to.
         root: PathBuf,
+        /// Globs of what is taken along although git ignores it, and of what is not.
+        include: Vec<String>,
+        exclude: Vec<String>,
+        /// How much the tree was when it was asked for, in words.
+        tree: String,
         reuse: bool,
         /// Where the secrets were to be read, in words.
         secrets: String,
@@ -125,10 +131,6 @@ impl Action {
                 lines.push(format!("  with      {} = {}", safe(&change.path.join(".")), safe(&to)));
             }
         }
-        if let Self::Run { set, root, .. } = self {
-            lines.push(format!("  tree      {}", safe(&root.to_string_lossy())));
-            lines.extend(set.iter().map(|set| format!("  with      {}", safe(set))));
-        }
         // Whole: what is agreed to must have been seen.
         lines.push(format!("  runs      {}", safe(&serde_json::to_string(&spec.command)?)));
         if reply.paid {
@@ -143,7 +145,30 @@ impl Action {
         if !spec.secrets.is_empty() {
             lines.push(format!("  secrets   {} are given to it", spec.secrets.join(", ")));
         }
+        if let Self::Run { set, root, tree, .. } = self {
+            lines.extend(set.iter().map(|set| format!("  with      {}", safe(set))));
+            lines.push(format!("  tree      {}, {}", safe(&root.to_string_lossy()), safe(tree)));
+        }
         Ok(Outlook { paid: reply.paid, cap: spec.max_usd, lines, price: reply.paid.then_some(reply) })
+    }
+
+    /// Whether the asker changed what is taken along of the project: files that git
+    /// ignores are where people keep what is nobody's business.
+    pub(super) fn takes_along(&self) -> bool {
+        matches!(self, Self::Run { set, .. } if set.iter().any(|set| set.trim_start().starts_with("source.")))
+    }
+
+    /// Puts the tree of a run that it begins into the store; nothing is begun.
+    ///
+    /// # Errors
+    /// Where the tree cannot be read or is too large, or the store cannot take it.
+    pub(super) async fn pack(&self, ctx: &Context, client: &Client) -> anyhow::Result<Option<Packed>> {
+        let Self::Run { root, include, exclude, .. } = self else { return Ok(None) };
+        let settings = SourceTree { include: include.clone(), exclude: exclude.clone() };
+        let (chosen, total) = source::choose(ctx, root, &settings)?;
+        fits(total)?;
+        let store = client.store.clone();
+        Ok(Some(Box::pin(source::pack(ctx, &store, root, chosen)).await?))
     }
 
     /// Does it. With the same token a second time, no second run begins.
@@ -151,17 +176,31 @@ impl Action {
     /// # Errors
     /// As the controller says; and where secrets are not where they were.
     pub(crate) async fn perform(&self, ctx: &Context, client: Client, token: &str) -> anyhow::Result<String> {
+        let packed = self.pack(ctx, &client).await?;
+        self.begin(ctx, client, token, packed).await
+    }
+
+    /// The same with a tree that was packed.
+    pub(super) async fn begin(
+        &self,
+        ctx: &Context,
+        client: Client,
+        token: &str,
+        packed: Option<Packed>,
+    ) -> anyhow::Result<String> {
         match self {
-            Self::Run { spec, source_key, source_digest, root, reuse, secrets, .. } => {
+            Self::Run { spec, root, reuse, secrets, .. } => {
+                let packed = packed.context("the tree was not packed")?;
                 let request = v1::SubmitRequest {
                     spec_json: spec.clone(),
-                    source_key: source_key.clone(),
-                    source_digest: source_digest.clone(),
+                    source_key: packed.key,
+                    source_digest: packed.digest,
                     token: token.to_owned(),
                     reuse: *reuse,
                     secrets: values(ctx, root, secrets, spec)?,
                 };
-                Ok(insisted(ctx, client, &Begin::Submit(request)).await?.name)
+                let begun = insisted(ctx, client, &Begin::Submit(request)).await;
+                Ok(begun.inspect_err(|_| source::forget(ctx, root))?.name)
             }
             Self::Fork { checkpoint, changes, .. } => {
                 let request = v1::ForkRequest {
@@ -185,7 +224,16 @@ impl Action {
     }
 }
 
-/// The values of a run's secrets, from where they were when it was described.
+/// Refuses a tree that a person had better look at first.
+pub(super) fn fits(total: u64) -> Result<(), Failure> {
+    if source::is_large(total) {
+        let why = "the source tree has more than 1 GiB";
+        return Err(Failure::new(ExitCode::BadInput, why)
+            .help("leave data out with .outlastignore, or have a person run it: outlast run"));
+    }
+    Ok(())
+}
+
 /// What begins a run; it may be asked again, since it carries a token.
 enum Begin {
     Submit(v1::SubmitRequest),
@@ -221,6 +269,7 @@ async fn insisted(ctx: &Context, client: Client, begin: &Begin) -> anyhow::Resul
     Err(unsure("no answer").into())
 }
 
+/// The values of a run's secrets, from where they were when it was described.
 fn values(ctx: &Context, root: &Path, told: &str, spec: &str) -> anyhow::Result<Vec<v1::Secret>> {
     if read(spec)?.secrets.is_empty() {
         return Ok(Vec::new());
@@ -241,4 +290,26 @@ pub(super) fn changed(spec: &RunSpec, changes: &[Change]) -> anyhow::Result<RunS
 /// An amount, or that there is none.
 pub(super) fn cap(usd: Option<f64>) -> String {
     usd.map_or_else(|| "no cap".to_owned(), money)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_the_tree_that_is_sent_is_seen() {
+        let run = |set: &[&str]| Action::Run {
+            spec: String::new(),
+            root: PathBuf::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            tree: String::new(),
+            reuse: false,
+            secrets: String::new(),
+            set: set.iter().map(|set| (*set).to_owned()).collect(),
+        };
+        assert!(run(&["run.env.A=1", "source.include=[\".env\"]"]).takes_along());
+        assert!(run(&["source.exclude=[]"]).takes_along());
+        assert!(!run(&["run.env.A=source.include"]).takes_along() && !run(&[]).takes_along());
+    }
 }

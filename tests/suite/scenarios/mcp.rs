@@ -300,6 +300,12 @@ fn a_model_that_replays_every_token_it_was_ever_given_spends_nothing() {
     stage.ended(runs[0]["name"].as_str().unwrap());
 }
 
+/// All files below a directory.
+fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { BTreeSet::from([path]) }).collect()
+}
+
 #[test]
 fn an_allowance_is_spent_once_a_day_however_often_the_server_starts() {
     let (stage, _double) = vendor(Stage::new());
@@ -315,6 +321,17 @@ fn an_allowance_is_spent_once_a_day_however_often_the_server_starts() {
         let text = said["content"][0]["text"].as_str().unwrap();
         assert!(text.contains("$2.00 of $10.00 a day are left"), "{text}");
     }
+    // Which files are sent is nothing that an allowance covers, and nothing leaves before.
+    fs::write(root.join(".outlastignore"), ".env\n").unwrap();
+    fs::write(root.join(".env"), "TOKEN=1\n").unwrap();
+    let sent = || files(&stage.home.join("objects/source"));
+    let before = sent();
+    let taken = start().ok(
+        "run",
+        &json!({ "max_usd": 1, "max_usd_per_hour": 5, "set": ["source.include=[\".env\"]"] }),
+    );
+    assert_eq!(taken["done"], false, "{taken}");
+    assert!(!before.is_empty() && sent() == before, "something was packed");
     // What the controller refuses is given back.
     let refused = start().call("run", &json!({ "max_usd": 1.5, "max_usd_per_hour": 5 }));
     assert_eq!(refused["isError"], true, "{refused}");
