@@ -1,6 +1,8 @@
 //! Tools that ask the controller and change nothing. What runs, machines and
 //! providers said is shown in quotes: it is data, whatever it says.
 
+use std::collections::VecDeque;
+
 use controller::capsule::Capsule;
 use proto::v1;
 use serde_json::{Value, json};
@@ -168,11 +170,16 @@ pub(super) async fn why(desk: &Desk, mut given: Arguments) -> anyhow::Result<Rep
 /// `events`
 pub(super) async fn events(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
     let run = given.text("run")?.unwrap_or_default();
-    let after = given.cursor()?;
+    let before = given.cursor()?;
     given.end()?;
     let all = run.is_empty();
-    let ask = v1::EventsRequest { run, after, limit: 200, verify: false };
-    let list = answer(desk.needed().await?.operator.clone().events(ask).await)?.events;
+    let client = desk.needed().await?;
+    let mut kept = Newest { before, ..Newest::default() };
+    while !kept.whole {
+        let ask = v1::EventsRequest { run: run.clone(), after: kept.last, limit: EVENTS, verify: false };
+        kept.take(answer(client.operator.clone().events(ask).await)?.events);
+    }
+    let (list, more) = (kept.events, kept.older);
     // Numbers have gaps where other runs speak: the cursor is the last number shown.
     let now = now_ms();
     // Of one run the object is mostly the run.
@@ -186,10 +193,45 @@ pub(super) async fn events(desk: &Desk, mut given: Arguments) -> anyhow::Result<
         Some(object) => json!([event.seq, event.verb, object]),
         None => json!([event.seq, event.verb]),
     };
-    let numbers = list.iter().map(|event| event.seq).collect();
-    let more = list.len() >= 200;
-    let items = list.iter().map(|event| Item { line: line(event), row: row(event) }).collect();
-    Ok(Reply::default().line("events, oldest first").page(items, after, more).numbered(numbers))
+    let numbers = list.iter().rev().map(|event| event.seq).collect();
+    let items = list.iter().rev().map(|event| Item { line: line(event), row: row(event) }).collect();
+    Ok(Reply::default().line("events, newest first").page(items, before, more).numbered(numbers))
+}
+
+/// Events of one answer of the controller's, which gives the oldest first.
+const EVENTS: u32 = 1_000;
+
+/// The newest events of a journal that is read from its beginning.
+#[derive(Default)]
+struct Newest {
+    /// Only events with a lesser number; 0 is any.
+    before: u64,
+    /// The newest, in order of their numbers.
+    events: VecDeque<v1::EventView>,
+    /// There are older ones.
+    older: bool,
+    /// The greatest number that was seen.
+    last: u64,
+    /// Nothing more is to be read.
+    whole: bool,
+}
+
+impl Newest {
+    fn take(&mut self, page: Vec<v1::EventView>) {
+        self.whole = page.len() < EVENTS as usize;
+        for event in page {
+            self.last = event.seq;
+            if self.before > 0 && event.seq >= self.before {
+                self.whole = true;
+                return;
+            }
+            self.events.push_back(event);
+            if self.events.len() > PAGE {
+                self.events.pop_front();
+                self.older = true;
+            }
+        }
+    }
 }
 
 /// What is known besides, quoted; what is not there is left out.
@@ -305,4 +347,29 @@ pub(super) async fn offers(desk: &Desk, mut given: Arguments) -> anyhow::Result<
     let reply = Reply::default()
         .line(format!("{count} offers of {}, the best first", words::name(config.run.provider)));
     Ok(reply.fact("offers", count).page(items, first, more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_journal_the_end_is_shown_and_a_cursor_goes_back() {
+        let page =
+            |from: u64, to: u64| (from..=to).map(|seq| v1::EventView { seq, ..v1::EventView::default() });
+        let read = |before| {
+            let mut kept = Newest { before, ..Newest::default() };
+            while !kept.whole {
+                let from = kept.last + 1;
+                kept.take(page(from, (from + u64::from(EVENTS) - 1).min(2_345)).collect());
+            }
+            let ends =
+                (kept.events.front().map(|event| event.seq), kept.events.back().map(|event| event.seq));
+            (ends.0.unwrap_or(0), ends.1.unwrap_or(0), kept.older)
+        };
+        assert_eq!(read(0), (2_146, 2_345, true));
+        assert_eq!(read(2_146), (1_946, 2_145, true));
+        assert_eq!(read(150), (1, 149, false));
+        assert_eq!(read(1), (0, 0, false));
+    }
 }
