@@ -63,6 +63,22 @@ impl ConfigErrors {
         self.problems.len()
     }
 
+    /// Each problem in one line, with its place in a file, and the ways out of all.
+    pub(crate) fn briefly(&self) -> (String, Vec<String>) {
+        let (mut told, mut help) = (Vec::new(), Vec::new());
+        for problem in self.problems.iter().take(SHOWN) {
+            let at = problem.at.as_ref().filter(|at| at.is_file());
+            let place = at.map(|at| format!(" ({}:{})", safe(&at.source.label), at.excerpt().line));
+            told.push(format!("{}{}", safe(&problem.message), place.unwrap_or_default()));
+            for way in problem.help.iter().map(|way| safe(way).into_owned()) {
+                if !help.contains(&way) {
+                    help.push(way);
+                }
+            }
+        }
+        (told.join("; "), help)
+    }
+
     /// The first line of each problem, for machine-readable output.
     pub fn messages(&self) -> impl Iterator<Item = &str> {
         self.problems.iter().map(|problem| problem.message.as_str())
@@ -114,6 +130,13 @@ mod tests {
         assert_eq!(errors.count(), SHOWN + 3);
         assert!(errors.to_string().ends_with("and 3 more"));
         assert!(ConfigErrors::check(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn in_one_line_nothing_is_drawn_and_no_way_out_is_told_twice() {
+        let one = |what: &str| Problem::nowhere(what).help("do better");
+        let errors = ConfigErrors::check(vec![one("bad"), one("worse")]).unwrap_err();
+        assert_eq!(errors.briefly(), ("bad; worse".to_owned(), vec!["do better".to_owned()]));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! which a client does not have. Words of others are left as they are.
 
 use super::reply::MOST;
-use crate::exit_code::Failure;
+use super::tools::Kind;
+use crate::exit_code::{ExitCode, Failure};
 
 /// What a flag is called as an argument; longer ones first.
 const WORDS: [(&str, &str); 34] = [
@@ -53,6 +54,48 @@ pub(super) fn failure(mut failure: Failure) -> Failure {
     failure
 }
 
+/// A failure of any tool: in words that its caller has, and never without a way out.
+pub(super) fn of(tool: &str, kind: Kind, failed: Failure) -> Failure {
+    let mut failed = failure(failed);
+    failed.message = without_commands(&failed.message);
+    for help in &mut failed.help {
+        if help.contains("`outlast ") || help.contains(": outlast ") && !help.starts_with("a person") {
+            *help = format!("for a person: {help}");
+        }
+    }
+    if failed.help.is_empty() {
+        failed.help.push(usual(tool, kind, failed.code).to_owned());
+    }
+    failed
+}
+
+/// The controller names a command where it lists what there is.
+fn without_commands(message: &str) -> String {
+    let Some((before, rest)) = message.split_once(" (outlast checkpoints ") else {
+        return message.to_owned();
+    };
+    let after = rest.split_once(')').map_or("", |(_, after)| after);
+    format!("{before} (`checkpoints` lists them){after}")
+}
+
+/// The way out where a failure names none.
+fn usual(tool: &str, kind: Kind, code: ExitCode) -> &'static str {
+    match (tool, kind, code) {
+        ("offers", ..) => "give provider, the name of one that rents machines, such as vast",
+        (_, Kind::Analysis, ExitCode::NotFound) => "`find` names the runs below a path",
+        (_, _, ExitCode::NotFound) => "`list` with all = true names every run",
+        (_, _, ExitCode::Unreachable | ExitCode::Busy) => "call again in a minute",
+        (_, _, ExitCode::Denied) => "a person must allow it",
+        ("run" | "fork" | "resume", _, ExitCode::BadInput | ExitCode::Budget) => {
+            "correct the arguments; dry_run = true shows price and cap and begins nothing"
+        }
+        (_, _, ExitCode::Usage | ExitCode::BadInput | ExitCode::Configuration) => {
+            "correct the argument and call again"
+        }
+        _ => "call again; the server's stderr says more to a person",
+    }
+}
+
 /// The text of a view: what was cut is had by its arguments. `share` are the parts of
 /// an answer that are for the text, of three.
 pub(super) fn text(text: &str, share: u64) -> String {
@@ -95,6 +138,35 @@ mod tests {
         let told =
             text("  more with --tokens N, a range with --from and --to, all with --csv --samples N\n", 3);
         assert_eq!(told, "  more with max_tokens, a range with from and to\n");
+    }
+
+    #[test]
+    fn no_failure_is_without_a_way_out_that_its_caller_has() {
+        let none = "a-1 has no durable checkpoint at step 10: none is durable (outlast checkpoints a-1)";
+        let told = of("fork", Kind::Act, Failure::new(ExitCode::NotFound, none));
+        assert_eq!(
+            told.message,
+            "a-1 has no durable checkpoint at step 10: none is durable (`checkpoints` lists them)"
+        );
+        assert_eq!(told.help, ["`list` with all = true names every run"]);
+        let told = of("offers", Kind::Look, Failure::new(ExitCode::BadInput, "`local` has no market"));
+        assert!(told.help[0].contains("provider"), "{told:?}");
+        let told = of("run", Kind::Act, Failure::new(ExitCode::BadInput, "budget.max_usd must be more"));
+        assert!(told.help[0].contains("dry_run"), "{told:?}");
+        let shown = Failure::new(ExitCode::Configuration, "unknown key")
+            .help("`outlast config show` lists all settings");
+        assert_eq!(
+            of("run", Kind::Act, shown).help,
+            ["for a person: `outlast config show` lists all settings"]
+        );
+        let listed = Failure::new(ExitCode::NotFound, "there is no run")
+            .help("`outlast status --all` lists every run");
+        assert_eq!(of("status", Kind::Look, listed).help, ["`list` with all = true names every run"]);
+        for code in
+            [ExitCode::Usage, ExitCode::Unreachable, ExitCode::Denied, ExitCode::Internal, ExitCode::Busy]
+        {
+            assert_eq!(of("logs", Kind::Look, Failure::new(code, "it is wrong")).help.len(), 1);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Map, Value, json};
 
 use crate::commands::analyze::{tokens, words};
+use crate::config::ConfigErrors;
 use crate::exit_code::{ExitCode, Failure};
 
 /// Tokens of an answer where nobody said how many.
@@ -300,6 +301,11 @@ pub(super) fn wrong(failure: &Failure, most: usize) -> CallToolResult {
 
 /// Any error as a failure with its causes in one line.
 pub(super) fn failure(error: &anyhow::Error) -> Failure {
+    // Its whole report is drawn for a terminal.
+    if let Some(errors) = error.chain().find_map(|cause| cause.downcast_ref::<ConfigErrors>()) {
+        let (message, help) = errors.briefly();
+        return Failure { code: ExitCode::of(error), message, help };
+    }
     let told = error.downcast_ref::<Failure>().or_else(|| error.chain().find_map(|c| c.downcast_ref()));
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -89,7 +89,7 @@ impl Server {
     ) -> CallToolResult {
         let most = match given.budget() {
             Ok(most) => most,
-            Err(failure) => return wrong(&failure, USUAL),
+            Err(failure) => return wrong(&cures::of(entry.name, entry.kind, failure), USUAL),
         };
         // What stops a bill waits behind nobody, and who only waits keeps nobody out.
         let seated = entry.kind != Kind::Act && entry.name != "watch";
@@ -122,8 +122,7 @@ impl Server {
         }
         match done {
             Ok(reply) => reply.within(most),
-            Err(error) if entry.kind == Kind::Analysis => wrong(&cures::failure(failure(&error)), most),
-            Err(error) => wrong(&failure(&error), most),
+            Err(error) => wrong(&cures::of(entry.name, entry.kind, failure(&error)), most),
         }
     }
 }
@@ -172,13 +171,17 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(format!("there is no tool {shown}; see tools/list"), None));
         };
         if !self.listed(entry) {
-            let why = match self.desk.analysis {
-                true => "this server was started with --tools analysis",
-                false => "this server is read-only",
+            let (why, help) = match self.desk.analysis {
+                true => (
+                    "this server was started with --tools analysis",
+                    "a person can start it without: outlast mcp; to only read files: analyze, history, find",
+                ),
+                false => (
+                    "this server is read-only",
+                    "a person can start it with: outlast mcp --allow control; to only look: status, why, logs",
+                ),
             };
-            let told = Failure::new(ExitCode::Denied, why).help(
-                "a person can start it with: outlast mcp --allow control; to only look: status, why, logs",
-            );
+            let told = Failure::new(ExitCode::Denied, why).help(help);
             return Ok(wrong(&told, USUAL).into());
         }
         let given = Arguments::new(request.arguments);
