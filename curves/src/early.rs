@@ -2,15 +2,21 @@
 //! bound on a value, or a place behind the median of its like.
 //!
 //! ```text
-//! nan                                any metric, for good
+//! nan                                the run's loss or score, for good
 //! val/loss plateau                   a verdict on one metric
-//! val_acc < 0.5 after 10k            the newest value, from that step on
+//! "Val Loss" plateau at constant lr  the same before the rate falls, too
+//! val_acc < 50% after 10k            the newest value, from that step on
 //! val/loss worse than median after 2k
 //! ```
 //!
 //! A rule decides from a report and values alone. It must never hold on too
-//! little: what a rule names and the run does not log never ends anything.
+//! little: what a rule names and the run does not log never ends anything, a
+//! verdict without a metric counts only where it is one on the run, and a level
+//! loss is no reason to end a run whose learning rate has not fallen yet, unless
+//! the rule says `at constant lr`.
 
+mod bare;
+mod read;
 mod watch;
 
 use std::fmt;
@@ -34,8 +40,10 @@ pub struct Rule {
     pub metric: Option<String>,
     /// What must be so.
     pub condition: Condition,
-    /// The first step at which it counts.
+    /// The first step at which it counts; where no steps are logged, so many values.
     pub after: u64,
+    /// A plateau counts while the learning rate stands at its highest, too.
+    pub at_constant_rate: bool,
     text: String,
 }
 
@@ -85,106 +93,6 @@ impl Comparison {
 pub struct RuleError {
     text: String,
     why: String,
-}
-
-/// Words for verdicts beside their own names.
-const WORDS: [(&str, Kind); 14] = [
-    ("nan", Kind::NonFinite),
-    ("inf", Kind::NonFinite),
-    ("diverged", Kind::Divergence),
-    ("diverging", Kind::Divergence),
-    ("overfit", Kind::Overfitting),
-    ("exploding", Kind::GradientExplosion),
-    ("exploding gradients", Kind::GradientExplosion),
-    ("vanishing", Kind::GradientVanishing),
-    ("vanishing gradients", Kind::GradientVanishing),
-    ("dead", Kind::DeadMetric),
-    ("oscillating", Kind::Oscillation),
-    ("worse", Kind::Regression),
-    ("not learning", Kind::NotLearning),
-    ("loss scale collapse", Kind::LossScaleCollapse),
-];
-
-/// The phrase of a median rule.
-const MEDIAN: &str = "worse than median";
-
-fn verdict(words: &str) -> Option<Kind> {
-    let plain = words.trim().to_ascii_lowercase().replace([' ', '-'], "_");
-    let own = Kind::ALL.into_iter().find(|kind| kind.name() == plain);
-    own.or_else(|| WORDS.iter().find(|(word, _)| word.replace(' ', "_") == plain).map(|(_, kind)| *kind))
-}
-
-/// `10000`, `10k`, `1.5M`.
-fn steps(text: &str) -> Option<u64> {
-    let (number, unit) = match text.char_indices().last()? {
-        (at, 'k' | 'K') => (&text[..at], 1e3),
-        (at, 'm' | 'M') => (&text[..at], 1e6),
-        _ => (text, 1.0),
-    };
-    let value = number.parse::<f64>().ok()? * unit;
-    ((0.0..1e15).contains(&value) && value.fract() == 0.0).then_some(value as u64)
-}
-
-impl std::str::FromStr for Rule {
-    type Err = RuleError;
-
-    fn from_str(text: &str) -> Result<Self, RuleError> {
-        let fail = |why: String| RuleError { text: text.chars().take(100).collect(), why };
-        if text.len() > 600 {
-            return Err(fail("is longer than 600 bytes".into()));
-        }
-        let (rule, after) = match text.rsplit_once(" after ") {
-            Some((rule, after)) => {
-                let at = steps(after.trim()).ok_or_else(|| {
-                    fail(format!("`{}` is no number of steps, such as 10000 or 10k", after.trim()))
-                })?;
-                (rule.trim(), at)
-            }
-            None => (text.trim(), 0),
-        };
-        if rule.is_empty() {
-            return Err(fail("is empty".into()));
-        }
-        let (metric, condition) = condition(rule).map_err(fail)?;
-        Ok(Self { metric, condition, after, text: text.trim().to_owned() })
-    }
-}
-
-fn condition(rule: &str) -> Result<(Option<String>, Condition), String> {
-    if let Some(metric) = rule.strip_suffix(MEDIAN) {
-        let metric = metric.trim();
-        if metric.is_empty() {
-            return Err("names no metric before `worse than median`".into());
-        }
-        return Ok((Some(metric.to_owned()), Condition::BehindMedian));
-    }
-    // A metric's name may itself hold `<`; the last sign with a number behind it counts.
-    for (sign, comparison) in Comparison::ALL {
-        if let Some((metric, bound)) = rule.rsplit_once(sign) {
-            let bound = bound.trim();
-            let value = bound.parse::<f64>().ok().filter(|value| value.is_finite());
-            let value = value.ok_or_else(|| format!("`{bound}` is no number to compare with"))?;
-            let metric = metric.trim();
-            if metric.is_empty() {
-                return Err(format!("names no metric before `{sign}`"));
-            }
-            return Ok((Some(metric.to_owned()), Condition::Value(comparison, value)));
-        }
-    }
-    if let Some(kind) = verdict(rule) {
-        return Ok((None, Condition::Verdict(kind)));
-    }
-    // Verdicts have one to three words; the longest that fits is meant.
-    let spaces: Vec<usize> = rule.match_indices(' ').map(|(at, _)| at).collect();
-    for at in spaces {
-        if let Some(kind) = verdict(&rule[at + 1..]) {
-            return Ok((Some(rule[..at].trim().to_owned()), Condition::Verdict(kind)));
-        }
-    }
-    let known = Kind::ALL.map(Kind::name).join(", ");
-    Err(format!(
-        "is neither `METRIC < NUMBER`, nor `METRIC worse than median`, nor ends in a verdict; those are {known}"
-    ))
 }
 
 impl fmt::Display for Rule {
@@ -246,15 +154,21 @@ impl Rule {
     ) -> Option<String> {
         match self.condition {
             Condition::Verdict(kind) => {
-                let found = report.findings.iter().find(|finding| self.is_met_by(kind, finding))?;
+                let found = report.findings.iter().find(|finding| self.is_met_by(kind, finding, report))?;
                 let newest = report.metrics.iter().filter_map(|metric| metric.last_step).max();
-                (newest.unwrap_or(0) >= self.after).then(|| said(found))
+                let values = || report.metrics.iter().map(|metric| metric.count).max();
+                (newest.or_else(values).unwrap_or(0) >= self.after).then(|| said(found))
             }
             Condition::Value(comparison, bound) => {
                 let metric = report.metrics.iter().find(|m| Some(&m.name) == self.metric.as_ref())?;
-                let step = metric.last_step.unwrap_or(0);
-                (step >= self.after && comparison.holds(metric.last, bound))
-                    .then(|| format!("{} is {} at step {step}", metric.name, short(metric.last)))
+                let place = metric.last_step.unwrap_or(metric.count);
+                (place >= self.after && comparison.holds(metric.last, bound)).then(|| {
+                    let at = match metric.last_step {
+                        Some(step) => format!("at step {step}"),
+                        None => format!("after {} values", metric.count),
+                    };
+                    format!("{} is {} {at}", metric.name, short(metric.last))
+                })
             }
             Condition::BehindMedian => {
                 let metric = report.metrics.iter().find(|m| Some(&m.name) == self.metric.as_ref())?;
@@ -292,12 +206,17 @@ impl Rule {
         }
     }
 
-    fn is_met_by(&self, kind: Kind, finding: &Finding) -> bool {
+    fn is_met_by(&self, kind: Kind, finding: &Finding, report: &Report) -> bool {
         let lasts = finding.last_step.is_none() || finding.severity == Severity::Critical;
         finding.kind == kind
             && lasts
             && finding.severity >= Severity::Warning
-            && self.metric.as_ref().is_none_or(|metric| *metric == finding.metric)
+            && match &self.metric {
+                Some(metric) => *metric == finding.metric,
+                None => bare::is_on_the_run(finding, report),
+            }
+            // What is level at the full rate falls again when that does.
+            && (kind != Kind::Plateau || self.at_constant_rate || report.rate_fell != Some(false))
     }
 }
 
@@ -343,6 +262,11 @@ mod tests {
             ),
             ("val/loss worse than median after 2k", Some("val/loss"), Condition::BehindMedian, 2_000),
             ("not learning after 1.5k", None, Condition::Verdict(Kind::NotLearning), 1_500),
+            ("val_acc < 50% after 10k", Some("val_acc"), Condition::Value(Comparison::Less, 0.5), 10_000),
+            ("\"loss is\" nan", Some("loss is"), Condition::Verdict(Kind::NonFinite), 0),
+            ("ppl > 3k", Some("ppl"), Condition::Value(Comparison::Greater, 3_000.0), 0),
+            ("loss plateau at constant lr after 9", Some("loss"), Condition::Verdict(Kind::Plateau), 9),
+            ("plateau at constant lr", None, Condition::Verdict(Kind::Plateau), 0),
         ];
         for (text, metric, condition, after) in cases {
             let read = rule(text);
@@ -362,6 +286,9 @@ mod tests {
     fn what_is_no_rule_says_why() {
         for (text, why) in [
             ("", "is empty"),
+            ("loss is nan", "write `loss nan`"),
+            ("loss nan at constant lr", "only a plateau"),
+            ("\"\" nan", "names no metric"),
             ("loss < many", "`many` is no number"),
             ("< 3", "names no metric"),
             ("loss plateau after never", "is no number of steps"),
@@ -398,6 +325,47 @@ mod tests {
         assert_eq!(alone(&rule("val_acc < 0.5 after 49"), &poor).unwrap(), "val_acc is 0.4 at step 49");
         assert_eq!(alone(&rule("val_acc < 0.4"), &poor), None);
         assert_eq!(alone(&rule("other < 9"), &poor), None, "what is not logged ends nothing");
+    }
+
+    #[test]
+    fn where_no_steps_are_logged_values_are_counted() {
+        let mut judge = Judge::new(Settings::default());
+        let id = judge.metric("reward");
+        (0..100).for_each(|_| judge.point(id, None, None, 0.3));
+        let report = judge.report();
+        assert_eq!(alone(&rule("reward < 0.5 after 101"), &report), None);
+        assert_eq!(
+            alone(&rule("reward < 0.5 after 100"), &report).unwrap(),
+            "reward is 0.3 after 100 values"
+        );
+    }
+
+    #[test]
+    fn a_level_loss_ends_nothing_before_the_rate_falls() {
+        // Level from step 300 on; the rate falls from `decays` on.
+        let of = |decays: u32| {
+            let mut judge = Judge::new(Settings::default());
+            let (loss, lr) = (judge.metric("loss"), judge.metric("lr"));
+            for i in 0..2_000_u32 {
+                let noise = f64::from(i * 7_919 % 101) / 101.0 - 0.5;
+                let level = 0.5 + 2.0 * (-f64::from(i) / 60.0).exp();
+                let rate = if i < decays { 3e-4 } else { 3e-4 * (1.0 - f64::from(i - decays) / 3_000.0) };
+                judge.point(loss, Some(u64::from(i)), None, level + 0.02 * noise);
+                judge.point(lr, Some(u64::from(i)), None, rate);
+            }
+            judge.report()
+        };
+        let (constant, decayed) = (of(9_999), of(1_000));
+        let plain = report(
+            "loss",
+            (0..2_000).map(|i| {
+                0.5 + 2.0 * (-f64::from(i) / 60.0).exp() + 0.02 * (f64::from(i * 7_919 % 101) / 101.0 - 0.5)
+            }),
+        );
+        assert!(alone(&rule("loss plateau"), &plain).is_some(), "nothing is known of a rate");
+        assert_eq!(alone(&rule("loss plateau"), &constant), None);
+        assert!(alone(&rule("loss plateau at constant lr"), &constant).is_some());
+        assert!(alone(&rule("loss plateau"), &decayed).is_some());
     }
 
     fn course(values: impl Iterator<Item = f64>) -> Course {

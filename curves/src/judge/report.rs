@@ -101,6 +101,9 @@ pub struct Report {
     pub moments: Vec<Moment>,
     /// Memory and disks that fill up, the first to be full first.
     pub resources: Vec<ResourceTrend>,
+    /// Whether a learning rate stands below its highest; `None`: none was logged.
+    #[serde(default)]
+    pub rate_fell: Option<bool>,
     /// What is odd about the log itself, such as steps that go back.
     pub notes: Vec<String>,
     /// Points of metrics beyond the bound.
@@ -159,9 +162,20 @@ pub(super) fn make(judge: &Judge, now: Option<f64>) -> Report {
         stages,
         moments,
         resources,
+        rate_fell: rate_fell(judge),
         notes: notes::notes(judge),
         dropped_points: judge.dropped_points,
     }
+}
+
+/// Of its highest a rate that falls has less.
+const FELL: f64 = 0.95;
+
+fn rate_fell(judge: &Judge) -> Option<bool> {
+    let highest = |track: &super::track::Track| track.highest.map(|high| high.0).filter(|high| *high > 0.0);
+    let rates = judge.tracks.iter().filter(|track| track.traits.role == Role::LearningRate);
+    let fell: Vec<bool> = rates.filter_map(|track| Some(track.last < FELL * highest(track)?)).collect();
+    (!fell.is_empty()).then(|| fell.contains(&true))
 }
 
 /// Whether a metric has points enough to judge the run by.
