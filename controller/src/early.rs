@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curves::early::{Condition, Course, Courses, Met, Rule, Watch};
+use curves::early::{Condition, Course, Courses, MAX_RULES, Met, Rule, Watch};
 use curves::format::Outlast;
 use curves::judge::Settings;
 use curves::log::{Reader as _, Record, Sink};
@@ -48,6 +48,8 @@ struct Watched {
     medians: Vec<String>,
     /// Something came that its rules were not asked about.
     pending: bool,
+    /// What is odd about its rules and was noted.
+    told: BTreeSet<String>,
 }
 
 /// Another run, the metrics that are wanted of it, and its name.
@@ -83,7 +85,15 @@ async fn pass(core: &Core, memory: &mut Memory) -> Result<(), CoreError> {
         .filter(|run| !run.spec.early_stop.rules.is_empty())
         .filter(|run| run.wish == Wish::Run && !run.status.is_final())
         .collect();
-    memory.watched.retain(|id, _| live.iter().any(|run| run.id == *id));
+    let over: Vec<RunId> =
+        memory.watched.keys().filter(|id| live.iter().all(|run| run.id != **id)).copied().collect();
+    for id in over {
+        let Some(mut watched) = memory.watched.remove(&id) else { continue };
+        let Some(run) = runs.iter().map(|row| &row.body).find(|run| run.id == id) else { continue };
+        if let Err(error) = part(core, run, &mut watched).await {
+            tracing::warn!(error = chain(&error), run = run.name, "its rules could not be looked at");
+        }
+    }
     let mut asked = BTreeSet::new();
     for run in &live {
         // One whose files cannot be read keeps no rule of another from being looked at.
@@ -107,6 +117,8 @@ async fn look(
     if !watched.pending {
         return Ok(());
     }
+    let odd = watched.watch.odd(false);
+    watched.tell(core, run, odd).await?;
     let medians = watched.medians.clone();
     let mut keys = Vec::new();
     if !medians.is_empty() {
@@ -143,7 +155,13 @@ fn watched(run: &Run) -> Watched {
     let medians = medians.collect();
     let given = curves::settings::of_command(run.spec.command.iter().map(String::as_str));
     let settings = Settings { planned_steps: curves::settings::planned(&given), ..Settings::default() };
-    Watched { followed: Followed::default(), watch: Watch::new(rules, settings), medians, pending: false }
+    Watched {
+        followed: Followed::default(),
+        watch: Watch::new(rules, settings),
+        medians,
+        pending: false,
+        told: BTreeSet::new(),
+    }
 }
 
 /// The newest other runs of the same project and name.
@@ -202,6 +220,38 @@ impl Followed {
         }
         self.whole = run.status.is_final();
         Ok(any)
+    }
+}
+
+/// The last look at a run whose rules count no longer: nothing ends it any more, but
+/// what a rule waited for in vain is said.
+async fn part(core: &Core, run: &Run, watched: &mut Watched) -> Result<(), CoreError> {
+    watched.followed.read(core, run, &mut watched.watch).await?;
+    let odd = watched.watch.odd(true);
+    watched.tell(core, run, odd).await
+}
+
+impl Watched {
+    /// Notes what is odd about the rules with the run's newest attempt, once. Where
+    /// somebody changes that meanwhile the next look does.
+    async fn tell(&mut self, core: &Core, run: &Run, odd: Vec<String>) -> Result<(), CoreError> {
+        if odd.iter().all(|text| self.told.contains(text)) {
+            return Ok(());
+        }
+        let attempts: Vec<Versioned<Attempt>> = core.of_run(run.id).await?;
+        let Some(mut attempt) = attempts.into_iter().max_by_key(|row| row.body.number) else {
+            return Ok(());
+        };
+        let mut fresh = odd.clone();
+        fresh.retain(|text| !attempt.body.notes.contains(text));
+        let id = attempt.body.id;
+        let detail = json!({ "level": "warning", "text": fresh.join("; ") });
+        attempt.body.notes.extend(fresh.iter().take(MAX_RULES).cloned());
+        let changes = Changes::default().put(&attempt).note(core, SELF, "note", id, Some(run.id), detail);
+        if fresh.is_empty() || core.commit(changes).await? {
+            self.told.extend(odd);
+        }
+        Ok(())
     }
 }
 

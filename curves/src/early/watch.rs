@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Course, Rule};
+use crate::judge::schema::nearest;
 use crate::judge::{Judge, MetricId, Report, Settings};
 use crate::log::{Metric, Names, Record, Row, Sink};
 
@@ -13,7 +14,21 @@ pub struct Watch {
     names: Names,
     ids: Vec<MetricId>,
     rules: Vec<Rule>,
+    logged: Vec<Logged>,
+    values: u64,
 }
+
+/// What came of one metric.
+#[derive(Debug)]
+struct Logged {
+    name: String,
+    stepped: bool,
+}
+
+/// Values after which a name that is near to one in a rule was surely meant, and
+/// those after which one that was not logged will hardly come.
+const SOON: u64 = 100;
+const LATE: u64 = 10_000;
 
 /// A rule that holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +46,38 @@ impl Watch {
     /// Nothing seen so far.
     #[must_use]
     pub fn new(rules: Vec<Rule>, settings: Settings) -> Self {
-        Self { judge: Judge::new(settings), names: Names::default(), ids: Vec::new(), rules }
+        Self {
+            judge: Judge::new(settings),
+            names: Names::default(),
+            ids: Vec::new(),
+            rules,
+            logged: Vec::new(),
+            values: 0,
+        }
+    }
+
+    /// What is odd about the rules themselves, by what was logged so far: metrics that
+    /// there are not, and steps that there are not. `over`: nothing more comes.
+    #[must_use]
+    pub fn odd(&self, over: bool) -> Vec<String> {
+        self.rules.iter().filter_map(|rule| self.odd_of(rule, over)).collect()
+    }
+
+    fn odd_of(&self, rule: &Rule, over: bool) -> Option<String> {
+        let wanted = rule.metric.as_deref()?;
+        if let Some(found) = self.logged.iter().find(|logged| logged.name == wanted) {
+            let counts = rule.after > 0 && !found.stepped && self.values >= SOON;
+            return counts.then(|| {
+                format!("rule `{rule}`: `{wanted}` is logged without steps, so its values are counted")
+            });
+        }
+        let names: Vec<&str> = self.logged.iter().map(|logged| logged.name.as_str()).collect();
+        let near = nearest(wanted, &names);
+        let enough = if near.is_some() { SOON } else { LATE };
+        (self.values >= enough || over && self.values > 0).then(|| {
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            format!("rule `{rule}`: the run logs no `{wanted}`{near}")
+        })
     }
 
     /// The first rule that holds now.
@@ -50,6 +96,7 @@ impl Sink for Watch {
         let metric = self.names.intern(name)?;
         if metric.index() >= self.ids.len() {
             self.ids.push(self.judge.metric(name));
+            self.logged.push(Logged { name: name.to_owned(), stepped: false });
         }
         Some(metric)
     }
@@ -58,6 +105,10 @@ impl Sink for Watch {
         for &(metric, value) in row.values {
             if let Some(id) = self.ids.get(metric.index()) {
                 self.judge.point(*id, row.step, row.time, value);
+                self.values += 1;
+            }
+            if let Some(logged) = self.logged.get_mut(metric.index()) {
+                logged.stepped |= row.step.is_some();
             }
         }
     }
@@ -113,4 +164,42 @@ impl Sink for Courses {
     }
 
     fn record(&mut self, _: Record<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(rules: &[&str], name: &str, values: u64, step: Option<u64>) -> Watch {
+        let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        let mut watch = Watch::new(rules, Settings::default());
+        let metric = watch.metric(name).unwrap();
+        (0..values).for_each(|_| watch.row(&Row { step, time: None, values: &[(metric, 1.0)] }));
+        watch
+    }
+
+    #[test]
+    fn a_rule_on_what_is_not_logged_is_told() {
+        let odd = |values, over| watch(&["val_los < 3", "nan"], "val_loss", values, Some(1)).odd(over);
+        assert_eq!(
+            odd(SOON, false),
+            ["rule `val_los < 3`: the run logs no `val_los`; did you mean `val_loss`?"]
+        );
+        assert_eq!((odd(SOON - 1, false).len(), odd(1, true).len(), odd(0, true).len()), (0, 1, 0));
+        // What is measured after each epoch may come late.
+        let late = |values| watch(&["bleu > 3"], "loss", values, Some(1)).odd(false);
+        assert_eq!((late(LATE - 1).len(), late(LATE).len()), (0, 1));
+        assert!(watch(&["loss < 3"], "loss", LATE, Some(1)).odd(true).is_empty());
+    }
+
+    #[test]
+    fn steps_that_are_not_logged_are_told() {
+        let odd = |step| watch(&["reward < 0.3 after 300"], "reward", SOON, step).odd(false);
+        assert_eq!(
+            odd(None),
+            ["rule `reward < 0.3 after 300`: `reward` is logged without steps, so its values are counted"]
+        );
+        assert!(odd(Some(3)).is_empty());
+        assert!(watch(&["reward < 0.3"], "reward", SOON, None).odd(false).is_empty());
+    }
 }

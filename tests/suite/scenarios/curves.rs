@@ -105,7 +105,7 @@ fn steady(stage: &Stage, name: &str, rules: &str) -> std::path::PathBuf {
 #[test]
 fn a_run_whose_loss_is_lost_is_saved_and_ended_by_its_rule_and_its_like_goes_on() {
     let stage = Stage::new();
-    let root = steady(&stage, "lost", r#"["loss < 0.01 after 10", "nan"]"#);
+    let root = steady(&stage, "lost", r#"["loss < 0.01 after 10", "acuracy < 0.1 after 9", "nan"]"#);
     let lost = stage.submit(&root, &["run.env.LOST=60"]);
     let well = stage.submit(&root, &["run.env.STEPS=150"]);
     let detail = stage.ends_as(&lost, "CANCELLED");
@@ -121,7 +121,9 @@ fn a_run_whose_loss_is_lost_is_saved_and_ended_by_its_rule_and_its_like_goes_on(
     assert!(spared > 60.0 && (usd - spared / 1_000.0).abs() < 1e-6, "{stop:#}");
     let why = stage.ok(&["why", &lost, "--json"]).json();
     assert_eq!(why["verdict"]["cause"], "early-stop", "{why:#}");
-    stage.ends_as(&well, "SUCCEEDED");
+    let detail = stage.ends_as(&well, "SUCCEEDED");
+    let noted = |note: &Value| note.as_str().is_some_and(|note| note.contains("did you mean `accuracy`?"));
+    assert!(detail["notes"].as_array().unwrap().iter().any(noted), "{:#}", detail["notes"]);
     stage.verify();
 }
 
