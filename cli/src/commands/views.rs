@@ -130,6 +130,11 @@ pub(crate) fn notes_file(path: &Path) -> Result<std::path::PathBuf, crate::exit_
     notes::Notes::of(path).map(|notes| notes.file)
 }
 
+/// Whether a file of that name is where notes stand, and no log.
+pub(crate) fn holds_notes(name: &str) -> bool {
+    name == notes::FILE
+}
+
 /// A text out of a log in a sentence, or what to say where it is empty.
 fn words_of(text: &str, empty: &str) -> String {
     if text.is_empty() { empty.to_owned() } else { crate::commands::analyze::words::name(text) }

@@ -157,6 +157,9 @@ impl Found {
         for path in others {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = packed::inner_name(&name);
+            if crate::commands::views::holds_notes(name) {
+                continue;
+            }
             let end = Path::new(name).extension().unwrap_or_default().to_ascii_lowercase();
             if name == "trainer_state.json" || ENDINGS.iter().any(|known| end == *known) {
                 self.try_file(&path);
@@ -403,4 +406,22 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 fn is_events(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains("tfevents"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_wrote_of_runs_is_no_log_beside_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.jsonl", ".outlast-notes.jsonl"] {
+            fs::write(dir.path().join(name), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.4}\n")
+                .unwrap();
+        }
+        let mut found = Found::new(None);
+        found.add(dir.path()).unwrap();
+        let paths: Vec<_> = found.sources.iter().map(|source| source.path.clone()).collect();
+        assert_eq!((paths, found.skipped_count), (vec![dir.path().join("a.jsonl")], 0));
+    }
 }
