@@ -81,6 +81,12 @@ pub(crate) async fn resolved(ctx: &Context, mut verb: ViewVerb) -> anyhow::Resul
     if let ViewVerb::Runs(args) = &mut verb {
         runs::own::resolve(ctx, args).await?;
     }
+    if let ViewVerb::Changes(args) = &mut verb
+        && args.path.is_none()
+    {
+        let own = runs::own::all(ctx, "*").await?;
+        (args.places, args.left_out) = (own.places, own.left_out);
+    }
     for path in verb.paths() {
         *path = live::place(ctx, path).await?;
     }

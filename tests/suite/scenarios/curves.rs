@@ -185,6 +185,11 @@ fn the_runs_of_the_controller_are_listed_searched_and_compared_without_a_path() 
     let arms = stage.ok(&["group", &first, &second, "--json"]).json();
     assert_eq!((arms["arms"].as_array().unwrap().len(), &arms["arms"][0]["name"]), (1, &"steady".into()));
 
+    // What changed among all of them is asked without a path, too.
+    assert_eq!(stage.ok(&["changes", "--json"]).json()["first"], true);
+    let changes = stage.ok(&["changes", "--json"]).json();
+    assert_eq!((&changes["first"], &changes["changed"]), (&false.into(), &Value::Array(Vec::new())));
+
     // Of both the source is known to be the same, and the seed not to be.
     let same = stage.ok(&["reproduce", &first, &second, "--json"]).json();
     let check = |name: &str| {

@@ -35,9 +35,15 @@ pub struct RanksArgs {
 /// `outlast changes`
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ChangesArgs {
-    /// A directory with runs, or one run
+    /// A directory with runs, or one run; without it all runs of the controller
     #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
+    /// Where the controller's runs are read from, once they are known.
+    #[arg(skip)]
+    pub places: Vec<PathBuf>,
+    /// How many of them are left out.
+    #[arg(skip)]
+    pub left_out: usize,
     /// Remember nothing: the next time says the same and more
     #[arg(long)]
     pub keep: bool,

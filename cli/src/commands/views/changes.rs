@@ -50,13 +50,18 @@ struct Memory {
 pub(crate) fn answer(args: &ChangesArgs) -> anyhow::Result<Answer> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let mut runs = BTreeMap::new();
-    load::each(std::slice::from_ref(&args.path), args.shown.format, |run| {
+    let paths = args.path.as_ref().map_or(args.places.as_slice(), std::slice::from_ref);
+    load::each(paths, args.shown.format, |run| {
         let described = Described::of(&run);
         runs.insert(described.path.clone(), seen(&described));
     })?;
     let file = file(args)?;
     let before = read(&file);
-    let changed = before.as_ref().map(|memory| changed(memory, &runs)).unwrap_or_default();
+    let mut changed = before.as_ref().map(|memory| changed(memory, &runs)).unwrap_or_default();
+    if args.left_out > 0 {
+        // Older ones that were not looked at are still there.
+        changed.retain(|(path, _)| runs.contains_key(path));
+    }
     let all = numbers::count(runs.len(), "run", "runs");
     let mut lines = Lines::new("");
     lines.push(
@@ -158,7 +163,9 @@ fn file(args: &ChangesArgs) -> Result<PathBuf, Failure> {
         return Err(Failure::new(ExitCode::BadInput, "nothing says where to remember what was seen")
             .help("set OUTLAST_HOME, or HOME, or give --memory DIR"));
     };
-    let whole = args.path.canonicalize().unwrap_or_else(|_| args.path.clone());
+    let whole = args.path.as_ref().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
+    // No path is empty: that stands for the controller's runs.
+    let whole = whole.unwrap_or_default();
     let name = blake3::hash(whole.as_os_str().as_encoded_bytes()).to_hex();
     Ok(memory.join(format!("{}.json", name.get(..24).unwrap_or_default())))
 }

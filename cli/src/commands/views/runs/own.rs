@@ -18,22 +18,31 @@ use crate::exit_code::{ExitCode, Failure};
 /// There is no controller, it cannot be asked, or it has no such run.
 pub(crate) async fn resolve(ctx: &Context, args: &mut RunsArgs) -> anyhow::Result<()> {
     let Some(pattern) = pattern(args) else { return Ok(()) };
-    let Some(own) = Box::pin(live::own(ctx, &|name| like(&pattern, name))).await? else {
+    let own = all(ctx, &pattern).await?;
+    (args.places, args.left_out) = (own.places, own.left_out);
+    Ok(())
+}
+
+/// The controller's runs whose names are as a pattern says, at least one.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn all(ctx: &Context, pattern: &str) -> anyhow::Result<live::Own> {
+    let Some(own) = Box::pin(live::own(ctx, &|name| like(pattern, name))).await? else {
         return Err(Failure::new(ExitCode::NotFound, "nothing was run by this installation yet")
             .help("name a directory with runs: outlast runs DIR")
             .into());
     };
     if own.places.is_empty() {
-        let message = match pattern.as_str() {
+        let message = match pattern {
             "*" => "the controller has no runs yet".to_owned(),
-            _ => format!("the controller has no run with a name like {}", words::quoted(&pattern)),
+            _ => format!("the controller has no run with a name like {}", words::quoted(pattern)),
         };
         return Err(Failure::new(ExitCode::NotFound, message)
             .help("`outlast status --all` lists every run; name a directory for runs that lie in files")
             .into());
     }
-    (args.places, args.left_out) = (own.places, own.left_out);
-    Ok(())
+    Ok(own)
 }
 
 /// The names, with `*`, of the runs of the controller that are meant; `None`: a path
