@@ -244,6 +244,8 @@ fn told(reply: Reply, outlook: &Outlook) -> Reply {
 fn priced(reply: Reply, outlook: &Outlook) -> Reply {
     let reply = reply.fact("paid", outlook.paid).fact("max_usd", outlook.cap);
     match &outlook.price {
+        // What nobody offers has no price: zeros would read as free.
+        Some(price) if price.offers == 0 => reply.fact("offers", 0),
         Some(price) => reply
             .fact("offers", price.offers)
             .fact("usd_per_hour", json!([price.least_usd_per_hour, price.most_usd_per_hour])),

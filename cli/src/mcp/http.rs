@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -36,8 +36,9 @@ use crate::exit_code::{ExitCode, Failure};
 const PATH: &str = "/mcp";
 /// Connections at once; further ones wait in the system's queue.
 const CONNECTIONS: usize = 64;
-/// Headers come within this.
-const HEADERS: Duration = Duration::from_secs(10);
+/// Headers come within this: whoever is silent, with the token or without, holds a
+/// place of others no longer.
+const HEADERS: Duration = Duration::from_secs(2);
 /// The token's file in the shelf, where none is named.
 const FILE: &str = "http-token";
 /// The shortest token.
@@ -101,6 +102,8 @@ fn refusal(status: StatusCode, why: &str) -> Answer {
     *answer.status_mut() = status;
     if status == StatusCode::UNAUTHORIZED {
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        // Who does not know it keeps no place.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }
@@ -192,6 +195,13 @@ mod tests {
         }
         assert!(!token.allows(&Request::new(())));
         assert!(!format!("{token:?}").contains(&text));
+    }
+
+    #[test]
+    fn who_does_not_know_the_token_keeps_no_connection() {
+        let refused = refusal(StatusCode::UNAUTHORIZED, "no");
+        assert_eq!(refused.headers().get(CONNECTION).unwrap(), "close");
+        assert!(refusal(StatusCode::NOT_FOUND, "no").headers().get(CONNECTION).is_none());
     }
 
     #[test]

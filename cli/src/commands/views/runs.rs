@@ -324,7 +324,7 @@ fn sorted(runs: &mut [Described], args: &RunsArgs) -> Result<Option<String>, Fai
 fn line(run: &Described, place: Option<usize>, wish: &Wish, args: &RunsArgs) -> String {
     let mut text = place.map(|place| format!("{place}. ")).unwrap_or_default();
     text.push_str(&run.shown);
-    if let Some(name) = run.name() {
+    if let Some(name) = run.name().filter(|name| *name != run.path) {
         text.push_str(&format!(" ({})", words::name(name)));
     }
     if run.state != "unknown" {
