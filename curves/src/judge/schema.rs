@@ -5,12 +5,13 @@
 
 mod name;
 mod resource;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use name::is_share;
+pub(super) use name::{is_part, is_return, is_share, is_whole};
 pub use name::{Traits, nearest, read_name};
 pub(super) use resource::{Fill, fill, is_filled, total_of};
 
@@ -252,18 +253,22 @@ impl Schema {
 }
 
 /// The metric to judge a run by: a validation loss before a validation score,
-/// those before training ones, the shortest name among equals.
+/// then what an agent earns, then training ones, and parts of an objective last.
+/// Among equals the plainly named loss, else the shortest name.
 pub(super) fn primary<'a>(metrics: impl IntoIterator<Item = (&'a str, Traits)>) -> Option<&'a str> {
     let rank = |t: &Traits| {
         Some(match (t.role, t.split) {
+            (Role::Loss, _) if is_part(t) => 5,
             (Role::Loss, Split::Validation) => 0,
             (Role::Score | Role::Error, Split::Validation) => 1,
-            (Role::Loss, Split::Train | Split::Unsaid) => 2,
-            (Role::Score | Role::Error, Split::Train | Split::Unsaid) => 3,
+            (Role::Score, _) if is_return(t) => 2,
+            (Role::Loss, Split::Train | Split::Unsaid) => 3,
+            (Role::Score | Role::Error, Split::Train | Split::Unsaid) => 4,
             _ => return None,
         })
     };
-    metrics.into_iter().filter_map(|(n, t)| Some((rank(&t)?, n.len(), n))).min().map(|(_, _, n)| n)
+    let ranked = metrics.into_iter().filter_map(|(n, t)| Some((rank(&t)?, !is_whole(&t), n.len(), n)));
+    ranked.min().map(|(.., name)| name)
 }
 
 /// For each validation metric the training metric it is measured against: the

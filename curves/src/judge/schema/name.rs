@@ -1,5 +1,6 @@
-//! The words of a metric's name and what they mean.
+//! What a metric's name says of it.
 
+use super::vocabulary::{self, TRAIN, VALIDATION};
 use super::{Direction, Role, Split};
 
 /// What is known of a metric.
@@ -17,63 +18,7 @@ pub struct Traits {
     pub stem: String,
 }
 
-const VALIDATION: [&str; 10] =
-    ["val", "valid", "validation", "eval", "evaluation", "dev", "test", "heldout", "holdout", "tel"];
-const TRAIN: [&str; 4] = ["train", "training", "tr", "trl"];
-const LOSS: [&str; 19] = [
-    "loss",
-    "losses",
-    "nll",
-    "ce",
-    "bce",
-    "xent",
-    "mse",
-    "mae",
-    "rmse",
-    "kl",
-    "perplexity",
-    "ppl",
-    "bpc",
-    "bpb",
-    "objective",
-    "cost",
-    "logloss",
-    // llm.c's training loss and test loss.
-    "trl",
-    "tel",
-];
-const ERROR: [&str; 8] = ["error", "err", "wer", "cer", "fid", "mape", "misclassification", "eer"];
-/// Scores that have no end, or another one.
-const OPEN_SCORE: [&str; 9] = ["reward", "rewards", "score", "psnr", "ssim", "r2", "return", "elbo", "mcc"];
-/// Scores that are parts of a whole: they end at 1, or at 100 as percentages.
-const SHARE: [&str; 25] = [
-    "acc",
-    "accuracy",
-    "f1",
-    "auc",
-    "auroc",
-    "auprc",
-    "map",
-    "iou",
-    "miou",
-    "dice",
-    "bleu",
-    "rouge",
-    "rougel",
-    "meteor",
-    "chrf",
-    "precision",
-    "recall",
-    "top1",
-    "top5",
-    "mrr",
-    "ndcg",
-    "winrate",
-    "sensitivity",
-    "specificity",
-    "em",
-];
-const COUNTER: [&str; 12] = [
+const COUNTER: [&str; 15] = [
     "step",
     "steps",
     "iter",
@@ -86,6 +31,9 @@ const COUNTER: [&str; 12] = [
     "seen",
     "consumed",
     "update",
+    "updates",
+    "timestep",
+    "timesteps",
 ];
 const RESOURCE: [&str; 13] = [
     "mem",
@@ -105,15 +53,14 @@ const RESOURCE: [&str; 13] = [
 const THROUGHPUT: [&str; 12] =
     ["throughput", "tps", "fps", "mfu", "tflops", "flops", "qps", "sps", "imgs", "toks", "speed", "goodput"];
 
-/// Reads a name. Words are split at what is not a letter or digit and where
-/// small letters meet a capital.
+/// Reads a name: see `vocabulary.rs` for its words.
 #[must_use]
 pub fn read_name(name: &str) -> Traits {
-    let words = words(name);
-    let has = |list: &[&str]| words.iter().find(|w| list.contains(&w.as_str())).cloned();
-    let split = if has(&VALIDATION).is_some() {
+    let words = vocabulary::measured(name);
+    let has = |list: &[&str]| words.iter().any(|word| vocabulary::is_of(word, list));
+    let split = if has(&VALIDATION) {
         Split::Validation
-    } else if has(&TRAIN).is_some() {
+    } else if has(&TRAIN) {
         Split::Train
     } else {
         Split::Unsaid
@@ -125,14 +72,36 @@ pub fn read_name(name: &str) -> Traits {
         Direction::Higher => format!("`{word}` in the name: higher is better"),
         Direction::Unknown => "nothing in the name says which way is better".to_owned(),
     };
-    let kept = words.iter().filter(|w| !VALIDATION.contains(&w.as_str()) && !TRAIN.contains(&w.as_str()));
+    let of_split = |word: &str| vocabulary::is_of(word, &VALIDATION) || vocabulary::is_of(word, &TRAIN);
+    let kept = words.iter().filter(|word| !of_split(word));
     let stem = kept.cloned().collect::<Vec<_>>().join(" ");
     Traits { role, split, direction, reason, stem }
 }
 
+fn stem(traits: &Traits) -> Vec<String> {
+    traits.stem.split(' ').map(str::to_owned).collect()
+}
+
 /// Whether a score's name says that it is a part of a whole.
 pub(in crate::judge) fn is_share(traits: &Traits) -> bool {
-    traits.stem.split(' ').any(|word| SHARE.contains(&word))
+    vocabulary::share(&stem(traits)).is_some()
+}
+
+/// Whether a loss is by its name a part of an objective, or one of two that play
+/// against each other: the entropy of a policy, a divergence, a critic, the loss
+/// of a discriminator. Such a one may rise in a run that is well.
+pub(in crate::judge) fn is_part(traits: &Traits) -> bool {
+    matches!(traits.role, Role::Loss) && vocabulary::part(&stem(traits))
+}
+
+/// Whether a score is what an agent earns: its losses then only serve that.
+pub(in crate::judge) fn is_return(traits: &Traits) -> bool {
+    traits.role == Role::Score && vocabulary::is_return(&stem(traits))
+}
+
+/// Whether a loss is the whole of what is trained on, by a plain name.
+pub(in crate::judge) fn is_whole(traits: &Traits) -> bool {
+    matches!(traits.stem.as_str(), "loss" | "total loss" | "loss total")
 }
 
 /// Which way is better for what a metric measures.
@@ -162,22 +131,31 @@ fn role(words: &[String], name: &str) -> (Role, String) {
         (time.contains(&before.as_str()) && work.contains(&unit.as_str()))
             .then(|| format!("{before} per {unit}"))
     };
+    let judged = vocabulary::judged(words, name);
+    let of = |role: Role| judged.clone().filter(|(of, _)| *of == role).map(|(_, word)| word);
     let tries: [(Role, Option<String>); 13] = [
         (Role::LossScale, both(&["loss", "grad"], &["scale", "scaler"]).or_else(|| find(&["scaler"]))),
-        (Role::LearningRate, find(&["lr"]).or_else(|| both(&["learning"], &["rate"]))),
+        (
+            Role::LearningRate,
+            words
+                .iter()
+                .find(|w| vocabulary::is_of(w, &["lr"]))
+                .cloned()
+                .or_else(|| both(&["learning"], &["rate"])),
+        ),
         (
             Role::GradientNorm,
             both(&["grad", "gradient", "gradients", "grads"], &["norm"])
                 .or_else(|| find(&["gnorm", "gradnorm"])),
         ),
-        (Role::StepTime, per_step()),
+        (Role::StepTime, per_step().or_else(|| vocabulary::step_time(name))),
         (Role::Throughput, per_second().or_else(rate).or_else(|| find(&THROUGHPUT))),
         (Role::StepTime, both(&time[..1], &work)),
-        (Role::Loss, find(&LOSS)),
-        (Role::Error, find(&ERROR)),
-        (Role::Score, find(&[&SHARE[..], &OPEN_SCORE].concat())),
+        (Role::Loss, of(Role::Loss)),
+        (Role::Error, of(Role::Error)),
+        (Role::Score, of(Role::Score)),
         (Role::Resource, find(&RESOURCE)),
-        (Role::Counter, find(&COUNTER)),
+        (Role::Counter, find(&COUNTER).or_else(|| vocabulary::counter(words))),
         (Role::Time, find(&["time", "timestamp", "runtime", "elapsed", "wall", "eta", "duration"])),
         (Role::Other, None),
     ];

@@ -43,6 +43,145 @@ fn names_say_what_metrics_are() {
     assert_eq!(read_name("flavour").reason, "nothing in the name says which way is better");
 }
 
+#[test]
+fn names_of_common_programs_say_which_way_is_better() {
+    use Direction::{Higher, Lower, Unknown};
+    let all = [
+        // Detection and segmentation.
+        (Role::Score, "mAP mAP50 bbox_mAP metrics/mAP50(B) metrics/mAP50-95(B) map50 coco/bbox_mAP_50 AP50"),
+        (Role::Score, "bbox/AP bbox/APs segm/AP75 mIoU IoU val_IoU iou miou fwIoU aAcc mAcc mDice jaccard"),
+        (Role::Loss, "giou_loss loss_iou dice_loss train/box_loss val/cls_loss totalloss loss_cls loss1"),
+        // Classification.
+        (
+            Role::Score,
+            "acc1 acc5 val_acc1 test_acc@1 Prec1 prec@1 top1 ValAccuracy testacc val_accuracy F1Score",
+        ),
+        (Role::Score, "f1_macro eval_f1 roc_auc AUROC auPRC kappa matthews_correlation balanced_accuracy"),
+        (Role::Error, "top1_err val_error error_rate hamming eer brier ece"),
+        (
+            Role::Loss,
+            "trainloss valloss vloss tloss trainLoss loss_val CrossEntropyLoss cross_entropy mlogloss",
+        ),
+        (Role::Loss, "binary_crossentropy train_loss_step train_loss_epoch MSELoss val_rmse mae log_loss"),
+        (Role::Score, "neg_mean_squared_error neg_root_mean_squared_error neg_log_loss r2_score R2"),
+        // Agents.
+        (
+            Role::Score,
+            "rollout/ep_rew_mean eval/mean_reward episode_reward_mean charts/episodic_return reward",
+        ),
+        (Role::Score, "success_rate rollout/success_rate win_rate winrate solve_rate objective/rlhf_reward"),
+        (Role::Score, "rewards/margins reward/accuracies avg_reward total_return rewards/format_reward/mean"),
+        (
+            Role::Loss,
+            "train/entropy_loss train/approx_kl policy_loss value_loss qf1_loss reward_loss td_error",
+        ),
+        (Role::Error, "regret"),
+        // Language.
+        (
+            Role::Score,
+            "sacrebleu CIDEr BLEU-4 rougeL rougeLsum pass@1 pass_at_10 exact_match hits@10 recall@20",
+        ),
+        (
+            Role::Score,
+            "hellaswag/acc acc_norm mmlu pearson spearmanr eval_spearman log_likelihood NDCG@10 mrr",
+        ),
+        (
+            Role::Loss,
+            "perplexity val_ppl bpb bits_per_byte bits_per_dim nats_per_token neg_log_likelihood NLL",
+        ),
+        (Role::Error, "wer cer TER der"),
+        // Generation.
+        (Role::Score, "IS inception_score clip_score psnr SSIM elbo ELBO cosine_sim"),
+        (Role::Error, "FID kid lpips LPIPS chamfer fvd"),
+        (Role::Loss, "neg_elbo neg_cosine_sim errG errD g_loss loss_D kl kl_loss vq_loss"),
+        // What names no measure.
+        (Role::Other, "map_size iou_threshold iou_thr score_threshold acc_steps grad_acc accumulated_steps"),
+        (Role::Other, "kl_coef loss_weight reward_std reward_scale num_correct num_errors attention_map"),
+        (
+            Role::Other,
+            "feature_map/mean rewards/chosen rewards/rejected logps/chosen is_best this_ap hits misses",
+        ),
+        (Role::Other, "ep_len_mean clip_fraction explained_variance entropy D(x) hellaswag/acc_stderr pass"),
+        (Role::Other, "accept mapping scored lossless_ratio errand mapper kidney derived maple emb"),
+        (
+            Role::Counter,
+            "num_updates timesteps time/total_timesteps timesteps_total training_iteration episode",
+        ),
+        (Role::Counter, "tokens_seen total_tokens tokens episodes_total num_episodes"),
+        (Role::StepTime, "dt iter_time"),
+        (Role::LearningRate, "lr-Adam/pg1 lr0 lr/pg0 lr_group0 learning_rate"),
+        (Role::Time, "eval_loss_time time/time_elapsed eval_runtime"),
+    ];
+    for (role, names) in all {
+        for name in names.split(' ') {
+            let traits = read_name(name);
+            let direction = match role {
+                Role::Score => Higher,
+                Role::Loss | Role::Error | Role::StepTime => Lower,
+                _ => Unknown,
+            };
+            // `accumulated_steps` counts steps.
+            let counts = role == Role::Other && traits.role == Role::Counter;
+            assert!(traits.role == role && traits.direction == direction || counts, "{name}: {traits:?}");
+        }
+    }
+    assert_eq!(read_name("valloss").split, Split::Validation);
+    assert_eq!((read_name("testacc").split, read_name("trainloss").split), (Split::Validation, Split::Train));
+    assert_eq!((read_name("vloss").split, read_name("trainer").split), (Split::Validation, Split::Unsaid));
+    assert_eq!(read_name("neg_elbo").reason, "`neg elbo` in the name: lower is better");
+    assert!(["mAP50", "success_rate", "pass@1", "val_acc1", "mIoU"].iter().all(|n| is_share(&read_name(n))));
+    assert!(["reward", "psnr", "pearson"].iter().all(|n| !is_share(&read_name(n))));
+}
+
+#[test]
+fn parts_of_an_objective_are_known_from_the_whole() {
+    let parts = "kl train/approx_kl train/entropy_loss policy_loss value_loss critic_loss qf1_loss alpha_loss \
+                 g_loss loss_D errG d_loss_real commitment_loss aux_loss z_loss val/kl_loss vf_loss ent_coef_loss";
+    for name in parts.split_whitespace() {
+        assert!(is_part(&read_name(name)), "{name}");
+    }
+    let wholes = "loss val_loss eval_g0_loss cross_entropy crossentropy nll loss_value d2_loss 3d_loss box_loss \
+                  recon_loss mse reward_loss train/loss td_error reward perplexity loss_2d";
+    for name in wholes.split_whitespace() {
+        assert!(!is_part(&read_name(name)), "{name}");
+    }
+    for (name, wanted) in [
+        ("reward", true),
+        ("rollout/ep_rew_mean", true),
+        ("eval/mean_reward", true),
+        ("rewards/margins", false),
+        ("rewards/accuracies", false),
+        ("reward_loss", false),
+        ("success_rate", false),
+    ] {
+        assert_eq!(is_return(&read_name(name)), wanted, "{name}");
+    }
+}
+
+#[test]
+fn a_run_is_judged_by_what_it_is_for() {
+    let of = |names: &str| {
+        let names: Vec<&str> = names.split(' ').collect();
+        primary(names.iter().map(|n| (*n, read_name(n)))).map(str::to_owned)
+    };
+    for (names, wanted) in [
+        ("train/loss val/loss val/acc lr", "val/loss"),
+        ("loss kl recon_loss", "loss"),
+        ("kl elbo_loss", "elbo_loss"),
+        ("train/total_loss train/cls_loss", "train/total_loss"),
+        ("rpn_loss loss_cls total_loss", "total_loss"),
+        ("train/loss rollout/ep_rew_mean train/approx_kl train/entropy_loss", "rollout/ep_rew_mean"),
+        ("episode reward loss epsilon", "reward"),
+        ("g_loss d_loss fid", "fid"),
+        ("g_loss d_loss", "d_loss"),
+        ("loss rewards/margins rewards/accuracies", "loss"),
+        ("val_rmse val_loss mse", "val_loss"),
+    ] {
+        assert_eq!(of(names).as_deref(), Some(wanted), "{names}");
+    }
+    assert_eq!(of("lr flavour"), None);
+}
+
 fn paired<'a>(of: &str, among: &[&'a str], schema: &Schema) -> Option<&'a str> {
     let traits: Vec<_> = among.iter().map(|n| (*n, schema.traits(n))).collect();
     pair((of, &schema.traits(of)), schema, traits.iter().map(|(n, t)| (*n, t)))
