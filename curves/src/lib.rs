@@ -4,6 +4,7 @@
 //! Pure: no clock, no files, no network. Every input is hostile text, so
 //! nothing here may panic on it or grow without a bound.
 
+mod counters;
 pub mod downsample;
 pub mod early;
 pub mod format;

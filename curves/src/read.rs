@@ -100,6 +100,9 @@ pub struct LineReader {
     /// Inside a line that was given up as too long.
     skipping: bool,
     step: Option<u64>,
+    /// A line named a step, and not what stands in for one.
+    #[serde(default)]
+    strong: bool,
     epoch: Option<f64>,
     fractional_epochs: bool,
     progress: Option<(u64, u64)>,
@@ -124,6 +127,7 @@ impl LineReader {
             buffer: Vec::new(),
             skipping: false,
             step: None,
+            strong: false,
             epoch: None,
             fractional_epochs: false,
             progress: None,
@@ -220,7 +224,12 @@ impl LineReader {
         self.buffer.clear();
     }
 
-    fn absorb(&mut self, Read { metrics, rank, bar }: Read, out: &mut Vec<Point>) {
+    fn absorb(&mut self, Read { mut metrics, rank, bar }: Read, out: &mut Vec<Point>) {
+        self.strong |= metrics.step.is_some() && !metrics.stand_in;
+        if metrics.stand_in && self.strong {
+            // Two units on one axis would be none.
+            metrics.step = None;
+        }
         if !metrics.values.is_empty() {
             self.rank = self.rank.or(rank);
         }

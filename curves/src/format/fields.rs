@@ -1,16 +1,18 @@
 //! Rows of named numbers: which names count steps, which tell the time, and
 //! which are metrics.
 //!
-//! A row's step is the best step key in it. A whole epoch stands in for a step
-//! only in logs that never name one: mixing both units would put validation
+//! A row's step is the best step key in it. A counter such as `timesteps`, or a whole
+//! epoch, stands in for a step only in logs that never name one: mixing both units would put validation
 //! at step 3 of 3,000. A row without any goes with the newest step before it.
 
 use super::time;
+use crate::counters;
 use crate::log::{Metric, Names, Row, Sink};
 use crate::number::as_step;
 
-/// Keys that count steps, the most telling first; `epoch` is the weakest.
-const STEP_KEYS: [&str; 7] = ["step", "_step", "global_step", "iteration", "iter", "it", "epoch"];
+/// Keys that count steps, the most telling first. The counters of
+/// [`crate::counters`] are weaker, and `epoch` is the weakest.
+const STEP_KEYS: [&str; 6] = ["step", "_step", "global_step", "iteration", "iter", "it"];
 
 /// Keys that tell when a row was logged.
 const TIME_KEYS: [&str; 4] = ["_timestamp", "timestamp", "ts", "time"];
@@ -38,7 +40,17 @@ enum Role {
     Value,
 }
 
-const WEAKEST: u8 = STEP_KEYS.len() as u8 - 1;
+/// From this rank on a key stands in for steps only where no more telling one was
+/// seen in the log.
+const WEAK: u8 = STEP_KEYS.len() as u8;
+const WEAKEST: u8 = WEAK + counters::RANKS as u8;
+
+fn step_rank(name: &str) -> Option<u8> {
+    let known = STEP_KEYS.iter().position(|key| *key == name);
+    let counter = || Some(counters::rank(name)? + STEP_KEYS.len());
+    let rank = known.or_else(counter).map(|rank| rank as u8);
+    rank.or_else(|| (name == "epoch").then_some(WEAKEST))
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Number {
@@ -70,7 +82,8 @@ pub(super) struct Fields {
     time: Option<f64>,
     elapsed: Option<f64>,
     out: Vec<(Metric, f64)>,
-    strong: bool,
+    /// Rank of the most telling step key so far.
+    strongest: Option<u8>,
     newest: Option<u64>,
     /// Values left out of the present row.
     dropped: u64,
@@ -139,8 +152,8 @@ impl Fields {
             if step == name {
                 return Role::Step(0);
             }
-        } else if let Some(rank) = STEP_KEYS.iter().position(|key| *key == name) {
-            return Role::Step(rank as u8);
+        } else if let Some(rank) = step_rank(name) {
+            return Role::Step(rank);
         }
         if let Some(time) = &self.schema.time {
             return if time == name { Role::Time } else { Role::Value };
@@ -201,9 +214,10 @@ impl Fields {
     pub(super) fn end(&mut self, sink: &mut dyn Sink) -> u64 {
         let mut chosen = self.step;
         if let Some((rank, _)) = chosen {
-            self.strong |= rank < WEAKEST;
-            if rank == WEAKEST && self.strong {
+            if rank >= WEAK && self.strongest.is_some_and(|strongest| strongest < rank) {
                 chosen = None;
+            } else {
+                self.strongest = Some(self.strongest.map_or(rank, |strongest| strongest.min(rank)));
             }
         }
         let chosen = chosen.map(|(_, index)| index);

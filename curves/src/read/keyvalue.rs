@@ -132,7 +132,7 @@ impl Walk {
     fn word(&mut self, tokens: &[Token<'_>], i: usize) -> usize {
         let name = tokens[i].text;
         let used = match role(name) {
-            Role::Value if name == "s" && i == 0 => self.mark(tokens, i, Role::Step(9), true),
+            Role::Value if name == "s" && i == 0 => self.mark(tokens, i, Role::Step(99), true),
             mark @ (Role::Step(_) | Role::Epoch) => {
                 self.mark(tokens, i, mark, name.eq_ignore_ascii_case("it"))
             }

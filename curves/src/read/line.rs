@@ -3,7 +3,7 @@
 //! Every format puts what it finds in here, so that bounds on names and
 //! values hold for all of them.
 
-use crate::number;
+use crate::{counters, number};
 
 /// A longer name is left out.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -13,6 +13,10 @@ pub const MAX_VALUES_PER_LINE: usize = 1000;
 
 /// Step keys, the most telling first.
 const STEP_KEYS: [&str; 7] = ["global_step", "step", "_step", "iteration", "iter", "it", "s"];
+
+/// From this rank on a step is a counter that stands in for one; keys of a nested
+/// object have a hundred more.
+const STAND_IN: usize = 6;
 
 /// Words that alone mark a metric's name.
 const KNOWN: [&str; 42] = [
@@ -72,6 +76,8 @@ const TIME_KEYS: [&str; 5] = ["_timestamp", "timestamp", "ts", "time", "_runtime
 pub struct LineMetrics {
     /// The step that the line names.
     pub step: Option<u64>,
+    /// The step is a counter that only stands in for one, such as an episode.
+    pub stand_in: bool,
     /// The epoch that the line names: finite, not negative, perhaps a fraction.
     pub epoch: Option<f64>,
     /// Names and values in order of appearance, at most
@@ -126,7 +132,8 @@ pub(super) fn role(name: &str) -> Role {
         return Role::Ignored;
     }
     // `s` only counts steps where a format says so by its place in the line.
-    STEP_KEYS[..6].iter().position(|key| *key == last).map_or(Role::Value, Role::Step)
+    let known = STEP_KEYS[..STAND_IN].iter().position(|key| *key == last);
+    known.or_else(|| Some(counters::rank(&last)? + STAND_IN)).map_or(Role::Value, Role::Step)
 }
 
 /// Whether the words of a name say that it is a metric.
@@ -159,8 +166,9 @@ impl StepChoice {
     }
 
     pub(super) fn store(self, metrics: &mut LineMetrics) {
-        if let Some((_, step, total)) = self.best {
+        if let Some((rank, step, total)) = self.best {
             metrics.step = Some(step);
+            metrics.stand_in = (STAND_IN..STAND_IN + counters::RANKS).contains(&(rank % 100));
             metrics.progress = metrics.progress.or(total.map(|total| (step, total)));
         }
     }

@@ -188,6 +188,37 @@ not json
 }
 
 #[test]
+fn counters_of_agents_stand_in_for_steps() {
+    let steps = |text: &str, metric: &str| {
+        let log = collect(jsonl(), text.as_bytes());
+        let column = log.column(metric).unwrap_or_else(|| panic!("no {metric} in {text}"));
+        column.pairs().map(|(step, _)| step).collect::<Vec<_>>()
+    };
+    // Stable-Baselines3, RLlib and a plain loop.
+    let baselines = r#"{"time/iterations": 1, "time/total_timesteps": 2048, "rollout/ep_rew_mean": 9.5}
+{"time/iterations": 2, "time/total_timesteps": 4096, "rollout/ep_rew_mean": 12}"#;
+    assert_eq!(steps(baselines, "rollout/ep_rew_mean"), [Some(2048), Some(4096)]);
+    let rllib = r#"{"training_iteration": 1, "timesteps_total": 4000, "episode_reward_mean": 20}
+{"training_iteration": 2, "timesteps_total": 8000, "episode_reward_mean": 30}"#;
+    assert_eq!(steps(rllib, "episode_reward_mean"), [Some(4000), Some(8000)]);
+    assert_eq!(
+        steps("{\"episode\": 3, \"reward\": 1}\n{\"episode\": 4, \"reward\": 2}", "reward"),
+        [Some(3), Some(4)]
+    );
+    // Beside a step, and beside a better counter, the weaker ones are metrics.
+    let both = r#"{"step": 100, "episode": 2, "loss": 1}
+{"episode": 3, "reward": 5}
+{"step": 200, "loss": 1}
+{"timesteps": 9999, "epoch": 1, "reward": 6}"#;
+    assert_eq!(steps(both, "reward"), [Some(100), Some(200)]);
+    assert_eq!(steps(both, "episode"), [Some(100), Some(100)]);
+    let two = "{\"timesteps\": 2048, \"reward\": 1}\n{\"episode\": 7, \"reward\": 2}\n{\"epoch\": 1, \"reward\": 3}";
+    assert_eq!(steps(two, "reward"), [Some(2048), Some(2048), Some(2048)]);
+    // What counts anew in every row is none.
+    assert_eq!(steps("{\"timesteps_this_iter\": 2048, \"reward\": 1}", "reward"), [None]);
+}
+
+#[test]
 fn a_schema_names_step_and_time() {
     let schema = Schema { step: Some("tokens".to_owned()), time: Some("when".to_owned()) };
     let reader = Box::new(curves::format::JsonLines::new(schema));
