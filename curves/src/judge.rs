@@ -13,6 +13,7 @@ mod clock;
 mod curve;
 mod date;
 mod detect;
+mod disagreement;
 mod finding;
 mod fit;
 mod machine;

@@ -7,8 +7,9 @@ use super::super::detect::{
     View, covers, dead, divergence, gradient, learning_rate, loss_scale, nonfinite, not_learning,
     oscillation, overfit, plateau, regression, resume, spike, stall, throughput,
 };
+use super::super::disagreement;
 use super::super::finding::{Finding, Kind, Severity};
-use super::super::schema::{Direction, Role, Split, pair};
+use super::super::schema::{Direction, Role, Split, is_part, is_whole, pair};
 
 pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Finding> {
     let loss = training_loss(views);
@@ -22,6 +23,8 @@ pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Fi
         found.extend(loss_scale::find(view.track));
         found.extend(shape(judge, views, view, (loss, rate), &beside(views, &turned, view)));
     }
+    found = disagreement::weigh(found, views, &judge.settings.schema);
+    let loss = loss.filter(|l| !disagreement::serves(l, views, &judge.settings.schema));
     if let Some((loss, step)) = loss.and_then(|l| Some((l, learning_rate::blown_up(l)?))) {
         found.extend(not_learning::after_leap(loss, step, views));
     }
@@ -128,13 +131,13 @@ fn run_length(judge: &Judge) -> f64 {
     if seen > 0.0 { (planned / seen).max(1.0) } else { 1.0 }
 }
 
-/// The training loss that the others are held against: the one with the
-/// shortest name.
+/// The training loss that the others are held against: the plainly named one, else the
+/// one with the shortest name, parts of the objective last.
 pub(super) fn training_loss<'a, 'b>(views: &'a [View<'b>]) -> Option<&'a View<'b>> {
-    views
-        .iter()
-        .filter(|v| v.track.is_training_loss() && v.curve.points() > 0)
-        .min_by_key(|v| (v.track.name.len(), v.track.name.as_str()))
+    views.iter().filter(|v| v.track.is_training_loss() && v.curve.points() > 0).min_by_key(|v| {
+        let (traits, name) = (&v.track.traits, v.track.name.as_str());
+        (is_part(traits), !is_whole(traits), name.len(), name)
+    })
 }
 
 /// Throughput as the program logs it; from times only where it does not.
@@ -193,7 +196,10 @@ fn settle(found: &[Finding], run: u64) -> Vec<Finding> {
                                 || by.kind == Kind::Oscillation
                                 || by.kind == Kind::ResumeJump && covers)
                 }
-                Kind::Overfitting => by.kind == Kind::Divergence || same && by.kind == Kind::DeadMetric,
+                Kind::Overfitting => {
+                    by.kind == Kind::Divergence && by.severity == Severity::Critical
+                        || same && by.kind == Kind::DeadMetric
+                }
                 Kind::Plateau => {
                     same && matches!(
                         by.kind,

@@ -67,8 +67,8 @@ fn weight(finding: &Finding) -> (u8, u8) {
     let warned = finding.severity >= Severity::Warning;
     match finding.kind {
         Kind::NonFinite | Kind::Divergence if finding.severity == Severity::Critical => (80, 20),
-        Kind::NotLearning | Kind::LearningRateTooLow => (65, 35),
-        Kind::Overfitting => {
+        Kind::NotLearning | Kind::LearningRateTooLow if warned => (65, 35),
+        Kind::Overfitting if warned => {
             let best = finding.fact("best level").unwrap_or(1.0).abs().max(1e-9);
             let lost = finding.fact("lost since its best").unwrap_or(0.0) / best;
             // 70 for a slight one, 40 where half of the best value is lost.
@@ -80,7 +80,7 @@ fn weight(finding: &Finding) -> (u8, u8) {
             (20, (80.0 - 25.0 * share.clamp(0.0, 0.8)) as u8)
         }
         Kind::Plateau => (5, 95),
-        Kind::Regression => (25, 75),
+        Kind::Regression if warned => (25, 75),
         Kind::GradientExplosion if finding.severity == Severity::Critical => (50, 50),
         Kind::GradientVanishing | Kind::LossScaleCollapse => (40, 60),
         Kind::Stall if finding.severity == Severity::Critical => (30, 70),
@@ -96,9 +96,9 @@ fn label(finding: &Finding) -> Option<Label> {
     let warned = finding.severity >= Severity::Warning;
     match finding.kind {
         Kind::NonFinite | Kind::Divergence if finding.severity == Severity::Critical => Some(Label::Diverged),
-        Kind::NotLearning | Kind::LearningRateTooLow => Some(Label::NotLearning),
-        Kind::Overfitting => Some(Label::Overfit),
-        Kind::Regression | Kind::ResumeJump => Some(Label::Regressed),
+        Kind::NotLearning | Kind::LearningRateTooLow => Some(Label::NotLearning).filter(|_| warned),
+        Kind::Overfitting => Some(Label::Overfit).filter(|_| warned),
+        Kind::Regression | Kind::ResumeJump => Some(Label::Regressed).filter(|_| warned),
         Kind::Stall => Some(Label::Stalled),
         Kind::Plateau => Some(Label::Plateaued).filter(|_| warned),
         Kind::NonFinite | Kind::Spike | Kind::Oscillation | Kind::GradientExplosion => {

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::End;
+use super::super::disagreement;
 use super::super::finding::{Finding, Severity, short};
 use super::health::{Health, Label};
 use super::trend::Going;
@@ -121,11 +122,19 @@ fn verdict(of: &Material<'_>, label: Label) -> String {
     let score = of.health.score.map(|s| format!(" (health {s} of 100)")).unwrap_or_default();
     let Some(worst) = of.findings.first().filter(|f| f.severity >= Severity::Warning) else {
         let notes = of.findings.len();
+        // Of what one would stop for by the loss alone, more is said than its number.
+        let contradicted = of.findings.iter().find(|f| f.fact(disagreement::TASK).is_some());
+        if let Some(finding) = contradicted.filter(|_| label == Label::Healthy) {
+            return format!("It looks healthy{score}, but mind: {}.", finding.recommendation);
+        }
         return match (label, notes) {
             (Label::Failed, _) if !score.is_empty() => {
                 let lesser =
                     if notes > 0 { format!("; {notes} of lesser weight noted") } else { String::new() };
                 format!("Its metrics were fine until then{score}{lesser}.")
+            }
+            (Label::TooEarly | Label::Failed, _) if of.primary.is_none() && !of.metrics.is_empty() => {
+                "No name in it says which way is better: say so in [metrics].".to_owned()
             }
             (Label::TooEarly | Label::Failed, _) => "There are too few points to judge it.".to_owned(),
             (_, 0) => format!("Nothing is wrong with it as far as its metrics tell{score}."),
