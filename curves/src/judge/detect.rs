@@ -71,3 +71,6 @@ pub(super) fn covers(finding: &Finding, step: Option<u64>, margin: u64) -> bool 
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,11 @@ pub(in crate::judge) fn find(view: &View<'_>, loss: Option<&View<'_>>) -> Option
     let early = fit::median_of(&levels.y[..levels.len() / 5 + 1]);
     let (usual, last) = (fit::median_of(&levels.y), levels.last());
     let base = early.min(usual);
-    if view.curve.value(last) >= EXPLODED * view.curve.value(base) {
+    if view.track.highest.is_some_and(|h| h.0 <= 0.0) {
+        return never(view, loss);
+    }
+    // Ten times nothing is no size.
+    if view.curve.value(base) > 0.0 && view.curve.value(last) >= EXPLODED * view.curve.value(base) {
         return Some(exploded(view, base, last));
     }
     let fell = view.curve.value(last) / view.curve.value(early).max(f64::MIN_POSITIVE);
@@ -34,16 +38,45 @@ pub(in crate::judge) fn find(view: &View<'_>, loss: Option<&View<'_>>) -> Option
         return None;
     }
     // A loss that fell as far took its gradient with it.
-    let loss_fell = loss.map_or(1.0, |l| {
+    let loss_fell = left(loss);
+    (fell < loss_fell.powi(3)).then(|| vanished(view, early, last, loss_fell))
+}
+
+/// Share of its start that the loss still is.
+fn left(loss: Option<&View<'_>>) -> f64 {
+    loss.map_or(1.0, |l| {
         let (start, last) = (l.curve.value(l.start()), l.curve.value(l.levels.last()));
         if start > 0.0 { (last / start).max(0.0) } else { 1.0 }
-    });
-    (fell < loss_fell.powi(3)).then(|| vanished(view, early, last, loss_fell))
+    })
+}
+
+/// A norm that never was above zero, of a loss that learned little without it.
+fn never(view: &View<'_>, loss: Option<&View<'_>>) -> Option<Finding> {
+    let loss_fell = left(loss);
+    (loss_fell > 0.5).then(|| Finding {
+        kind: Kind::GradientVanishing,
+        severity: Severity::Warning,
+        metric: view.track.name.clone(),
+        first_step: view.track.first_step,
+        last_step: None,
+        window: view.curve.points(),
+        threshold: 0.0,
+        evidence: facts([
+            ("highest value", view.track.highest.map_or(0.0, |h| h.0)),
+            ("share of the loss that is left", loss_fell),
+        ]),
+        recommendation: format!(
+            "{} has been 0 in all {} values: no gradient reaches the weights; look for a detached part of the graph, frozen parameters, or gradients that are cleared before the step",
+            view.track.name,
+            view.curve.points()
+        ),
+    })
 }
 
 fn exploded(view: &View<'_>, base: f64, last: f64) -> Finding {
     let ratio = view.curve.value(last) / view.curve.value(base);
-    let first = view.step_of_node(turn(view, |y| y > base + EXPLODED.ln() / 2.0));
+    let half = view.curve.scaled(view.curve.value(base) * EXPLODED.sqrt());
+    let first = view.step_of_node(turn(view, |y| y > half));
     Finding {
         kind: Kind::GradientExplosion,
         severity: Severity::Critical,
@@ -70,7 +103,8 @@ fn exploded(view: &View<'_>, base: f64, last: f64) -> Finding {
 }
 
 fn vanished(view: &View<'_>, early: f64, last: f64, loss_fell: f64) -> Finding {
-    let first = view.step_of_node(turn(view, |y| y < early + VANISHED.ln() / 2.0));
+    let half = view.curve.scaled(view.curve.value(early) * VANISHED.sqrt());
+    let first = view.step_of_node(turn(view, |y| y < half));
     Finding {
         kind: Kind::GradientVanishing,
         severity: Severity::Warning,

@@ -189,8 +189,16 @@ pub(in crate::judge) fn find(track: &Track) -> Vec<Finding> {
     let Some(following) = &track.following else { return Vec::new() };
     let gradient = track.traits.role == Role::GradientNorm;
     let least = if gradient { 2.0 } else { 1.1 };
-    let spikes = following.spike.spikes().filter(|s| following.ratio(s.peak, s.expected) >= least);
-    spikes.map(|spike| finding(track, following, spike, gradient)).collect()
+    // A norm that was nothing has no size to be a multiple of.
+    let sized = |s: &&Spike| !gradient || following.value(s.expected) > 0.0;
+    let higher = |s: &&Spike| following.ratio(s.peak, s.expected) >= least;
+    following
+        .spike
+        .spikes()
+        .filter(sized)
+        .filter(higher)
+        .map(|spike| finding(track, following, spike, gradient))
+        .collect()
 }
 
 fn finding(track: &Track, following: &Following, spike: &Spike, gradient: bool) -> Finding {

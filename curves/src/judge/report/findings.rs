@@ -157,6 +157,11 @@ fn pace(judge: &Judge, views: &[View<'_>]) -> Vec<Finding> {
     throughput::find(stall::CLOCK, &curve, 1.0).into_iter().collect()
 }
 
+/// Whether a metric that repeats one value repeats 0.
+fn is_nothing(dead: &Finding) -> bool {
+    dead.fact("value") == Some(0.0)
+}
+
 /// Leaves out what a graver finding of the same metric explains.
 fn settle(found: &[Finding], run: u64) -> Vec<Finding> {
     let margin = run / 50 + 2;
@@ -216,7 +221,9 @@ fn settle(found: &[Finding], run: u64) -> Vec<Finding> {
                     same && (by.kind == Kind::Divergence
                         || by.kind == Kind::NonFinite && by.last_step.is_none())
                 }
-                Kind::GradientVanishing => same && by.kind == Kind::DeadMetric,
+                Kind::GradientVanishing => same && by.kind == Kind::DeadMetric && !is_nothing(by),
+                // Nothing again and again is no value that stands still.
+                Kind::DeadMetric => same && by.kind == Kind::GradientVanishing && is_nothing(f),
                 _ => false,
             }
         })

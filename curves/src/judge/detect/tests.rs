@@ -1,0 +1,65 @@
+//! Single detectors on curves as programs log them, and on healthy curves that
+//! look like theirs.
+
+use crate::judge::{Finding, Judge, Kind, Report, Settings};
+
+type Curves<'a> = [(&'a str, &'a dyn Fn(u64) -> Option<f64>)];
+
+/// A judge that saw `steps` rows, in which each metric has the value of its function.
+fn fed(settings: Settings, steps: u64, curves: &Curves<'_>) -> Judge {
+    let mut judge = Judge::new(settings);
+    for step in 0..steps {
+        for (name, value) in curves {
+            if let Some(value) = value(step) {
+                let id = judge.metric(name);
+                judge.point(id, Some(step), None, value);
+            }
+        }
+    }
+    judge
+}
+
+fn judged(steps: u64, curves: &Curves<'_>) -> Report {
+    fed(Settings::default(), steps, curves).report()
+}
+
+fn of(report: &Report, kind: Kind) -> Option<&Finding> {
+    report.findings.iter().find(|f| f.kind == kind)
+}
+
+/// Normal values with deviation 1, the same for the same seed.
+fn noise(seed: u64, n: u64) -> Vec<f64> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let one = |_| (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
+    (0..n).map(one).collect()
+}
+
+/// Falls from 3 to 1.
+fn falls(step: u64) -> f64 {
+    1.0 + 2.0 * (-(step as f64) / 60.0).exp()
+}
+
+#[test]
+fn a_gradient_that_is_nothing_from_the_start_does_not_explode() {
+    let shaky = noise(1, 300);
+    let stuck = |i: u64| Some(2.3 + 0.02 * shaky[i as usize]);
+    let report = judged(300, &[("loss", &stuck), ("grad_norm", &|_| Some(0.0))]);
+    let found: Vec<_> = report.findings.iter().filter(|f| f.metric == "grad_norm").collect();
+    assert_eq!(
+        found.iter().map(|f| (f.kind, f.first_step)).collect::<Vec<_>>(),
+        [(Kind::GradientVanishing, Some(0))]
+    );
+    assert!(found[0].recommendation.contains("no gradient reaches the weights"), "{found:?}");
+    assert!(!report.findings.iter().any(|f| f.recommendation.contains("NaN")), "{report:?}");
+    // A loss that falls was trained by something: the log is wrong, not the gradient.
+    let report = judged(300, &[("loss", &|i| Some(falls(i))), ("grad_norm", &|_| Some(0.0))]);
+    assert!(of(&report, Kind::GradientVanishing).is_none() && of(&report, Kind::DeadMetric).is_some());
+    // Nothing at first and something later is no explosion; nothing later is its end.
+    let late = |i: u64| Some(if i < 100 { 0.0 } else { 0.5 + 0.05 * shaky[i as usize] });
+    let report = judged(300, &[("loss", &stuck), ("grad_norm", &late)]);
+    assert!(of(&report, Kind::GradientExplosion).is_none(), "{:?}", report.findings);
+    let gone = |i: u64| Some(if i < 150 { 0.5 + 0.05 * shaky[i as usize] } else { 0.0 });
+    let report = judged(300, &[("loss", &stuck), ("grad_norm", &gone)]);
+    let found = of(&report, Kind::GradientVanishing).expect("it fell to nothing");
+    assert!(found.first_step.is_some_and(|s| s.abs_diff(150) <= 3), "{found:?}");
+}
