@@ -15,15 +15,39 @@ const LEARNED: f64 = 0.03;
 const GAINS: [(f64, f64); 4] = [(0.03, 0.2), (0.1, 0.12), (0.3, 0.12), (1.0, 0.12)];
 /// Deviations of the gain that are added before it is compared.
 const SURE: f64 = 1.3;
+/// Fewest points, and groups of them, that are looked at; below `MANY` points of a run
+/// that is to go on evaluations must say the same.
+const POINTS: u64 = 20;
+const GROUPS: usize = 6;
+const MANY: u64 = 50;
+/// A rate that is so many times what it was at half of the points is still warming up.
+const WARMING: f64 = 1.5;
+
+/// What else is known of the run.
+#[derive(Clone, Copy)]
+pub(in crate::judge) struct Around<'a, 'b> {
+    /// All its metrics.
+    pub(in crate::judge) views: &'a [View<'b>],
+    /// Its highest learning rate.
+    pub(in crate::judge) rate: Option<f64>,
+    /// The rate's curve.
+    pub(in crate::judge) rates: Option<&'a View<'b>>,
+    /// How long the whole run is against what was seen of it.
+    pub(in crate::judge) run: f64,
+}
 
 /// A training loss that cannot have fallen by an eighth in the whole run. With
 /// a known learning rate and an even fall the rate is too low. `beside` is the
 /// same loss on other data, which is often stiller: what improves neither was
-/// not learned.
-pub(in crate::judge) fn find(view: &View<'_>, rate: Option<f64>, beside: &[&View<'_>]) -> Option<Finding> {
-    let levels = &view.levels;
+/// not learned. Nor is that said where a score improves, or of the warm-up.
+pub(in crate::judge) fn find(
+    view: &View<'_>,
+    around: &Around<'_, '_>,
+    beside: &[&View<'_>],
+) -> Option<Finding> {
+    let (levels, rate) = (&view.levels, around.rate);
     let judged = view.track.is_training_loss() && view.track.knobs.sensitivity > 0.0;
-    if !judged || levels.len() < 10 || view.curve.points() < 50 {
+    if !judged || levels.len() < GROUPS || view.curve.points() < POINTS || too_soon(view, around) {
         return None;
     }
     let relative =
@@ -46,6 +70,9 @@ pub(in crate::judge) fn find(view: &View<'_>, rate: Option<f64>, beside: &[&View
             return None;
         }
         gain = known;
+    }
+    if around.views.iter().any(score_improved) {
+        return None;
     }
     let half = levels.len() / 2;
     let falls = fit::mann_kendall(&levels.y) < -2.6;
@@ -85,6 +112,46 @@ pub(in crate::judge) fn find(view: &View<'_>, rate: Option<f64>, beside: &[&View
     })
 }
 
+/// Whether more is to come before anything can be said: the rate still rises, or there are few
+/// points of a long run and no evaluation beside them.
+fn too_soon(view: &View<'_>, around: &Around<'_, '_>) -> bool {
+    let (few, ahead) = (view.curve.points() < MANY, around.run > 1.05);
+    let warming = around.rates.is_some_and(|rates| {
+        let half = rates.levels.y.get(rates.levels.len() / 2).map_or(0.0, |y| rates.curve.value(*y));
+        rates.curve.value(rates.levels.last()) > WARMING * half
+    });
+    let evaluated = || {
+        let still = |v: &&View<'_>| v.track.traits.split == Split::Validation && judges(v) && bounded(v);
+        around.views.iter().filter(still).count() > 0
+    };
+    warming && (few || ahead) || few && ahead && !evaluated()
+}
+
+/// Whether a metric says how good the model is, by values enough.
+fn judges(view: &View<'_>) -> bool {
+    let traits = &view.track.traits;
+    traits.direction != Direction::Unknown
+        && matches!(traits.role, Role::Loss | Role::Score | Role::Error)
+        && view.curve.nodes.len() >= FEWEST
+}
+
+/// A score or an error that gained more than noise and what an idle model may.
+fn score_improved(view: &View<'_>) -> bool {
+    let beyond = |learned: f64, g: Gain| g.gain > learned + 2.5 * g.variance.sqrt();
+    matches!(view.track.traits.role, Role::Score | Role::Error)
+        && judges(view)
+        && GAINS
+            .iter()
+            .any(|(within, learned)| relatively(view, *within).is_some_and(|g| beyond(*learned, g)))
+}
+
+/// Still enough to have shown a gain, and without one.
+fn bounded(view: &View<'_>) -> bool {
+    GAINS.iter().all(|(within, learned)| {
+        relatively(view, *within).is_some_and(|g| g.gain + SURE * g.variance.sqrt() <= *learned)
+    })
+}
+
 /// What `view` gained, in shares of its start.
 fn relatively(view: &View<'_>, within: f64) -> Option<Gain> {
     let unit = if view.curve.in_logarithms() { 1.0 } else { view.track.start().abs().max(1e-9) };
@@ -102,25 +169,14 @@ pub(in crate::judge) fn after_leap(
     step: Option<u64>,
     views: &[View<'_>],
 ) -> Option<Finding> {
-    let judged = |v: &&View<'_>| {
-        let traits = &v.track.traits;
-        traits.split == Split::Validation
-            && traits.direction != Direction::Unknown
-            && matches!(traits.role, Role::Loss | Role::Score | Role::Error)
-            && v.curve.nodes.len() >= FEWEST
-    };
+    let judged = |v: &&View<'_>| v.track.traits.split == Split::Validation && judges(v);
     let evaluations: Vec<&View<'_>> = views.iter().filter(judged).collect();
     let improved = |v: &&View<'_>| {
         let beyond_noise = |g: Gain| g.gain > LEARNED + 2.5 * g.variance.sqrt();
         GAINS.iter().any(|(within, _)| relatively(v, *within).is_none_or(beyond_noise))
     };
     // One at least must be still enough to have shown it.
-    let bounded = |v: &&View<'_>| {
-        GAINS.iter().all(|(within, learned)| {
-            relatively(v, *within).is_some_and(|g| g.gain + SURE * g.variance.sqrt() <= *learned)
-        })
-    };
-    if evaluations.iter().any(improved) || !evaluations.iter().any(bounded) {
+    if evaluations.iter().any(improved) || !evaluations.iter().any(|v| bounded(v)) {
         return None;
     }
     let high = loss.track.highest.map_or(f64::NAN, |h| h.0);

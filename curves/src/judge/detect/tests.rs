@@ -1,7 +1,7 @@
 //! Single detectors on curves as programs log them, and on healthy curves that
 //! look like theirs.
 
-use crate::judge::{Finding, Judge, Kind, Report, Settings};
+use crate::judge::{Finding, Judge, Kind, Label, Report, Settings};
 
 type Curves<'a> = [(&'a str, &'a dyn Fn(u64) -> Option<f64>)];
 
@@ -62,4 +62,38 @@ fn a_gradient_that_is_nothing_from_the_start_does_not_explode() {
     let report = judged(300, &[("loss", &stuck), ("grad_norm", &gone)]);
     let found = of(&report, Kind::GradientVanishing).expect("it fell to nothing");
     assert!(found.first_step.is_some_and(|s| s.abs_diff(150) <= 3), "{found:?}");
+}
+
+#[test]
+fn a_run_at_chance_level_is_not_healthy_for_being_short() {
+    for (n, seed) in [(20, 1), (20, 2), (30, 3), (30, 4), (49, 5)] {
+        let (a, b) = (noise(seed, n), noise(seed + 100, n));
+        let loss = |i: u64| Some(0.693 + 0.004 * a[i as usize]);
+        let accuracy = |i: u64| Some(50.0 + 0.6 * b[i as usize]);
+        let report = judged(n, &[("loss", &loss), ("val_accuracy", &accuracy)]);
+        assert_eq!(report.health.labels, [Label::NotLearning], "{n}: {:?}", report.findings);
+        assert!(report.health.score <= Some(35));
+        // A score that comes from somewhere is learned, whatever its loss does.
+        let better = |i: u64| Some(50.0 + 30.0 * i as f64 / n as f64 + 0.6 * b[i as usize]);
+        let report = judged(n, &[("loss", &loss), ("val_accuracy", &better)]);
+        assert!(of(&report, Kind::NotLearning).is_none(), "{n}: {:?}", report.findings);
+        // One that falls is learned too.
+        let falling = |i: u64| Some((0.4 + 0.3 * (-(i as f64) / 8.0).exp()) * (1.0 + 0.02 * a[i as usize]));
+        assert!(of(&judged(n, &[("loss", &falling)]), Kind::NotLearning).is_none());
+    }
+}
+
+#[test]
+fn the_first_moments_of_a_long_run_are_no_failure_to_learn() {
+    let shaky = noise(4, 400);
+    let flat = |i: u64| Some(8.0 + 0.05 * shaky[i as usize]);
+    let planned = || Settings { planned_steps: Some(10_000), ..Settings::default() };
+    let told = |judge: &Judge| of(&judge.report(), Kind::NotLearning).is_some();
+    assert!(!told(&fed(planned(), 40, &[("loss", &flat)])), "40 of 10,000 steps");
+    let warm = |i: u64| Some(3e-4 * i as f64 / 1000.0);
+    assert!(!told(&fed(planned(), 400, &[("loss", &flat), ("lr", &warm)])), "the rate still rises");
+    assert!(told(&fed(planned(), 400, &[("loss", &flat), ("lr", &|_| Some(3e-4))])), "it does not");
+    let evaluated = |i: u64| Some(10.0 + 0.1 * shaky[i as usize + 200]);
+    let epochs = fed(planned(), 40, &[("loss", &flat), ("val_acc", &evaluated)]);
+    assert!(told(&epochs), "evaluations say so too");
 }

@@ -112,7 +112,8 @@ fn shape(
         }
         flat
     }));
-    found.extend(not_learning::find(view, constant, &same_loss));
+    let around = not_learning::Around { views, rate: constant, rates: rate, run: run_length(judge) };
+    found.extend(not_learning::find(view, &around, &same_loss));
     found
 }
 
