@@ -14,12 +14,52 @@ const OF_GAIN: f64 = 0.5;
 const LASTING: u64 = 20;
 /// A rise that is smaller than this share of the best value is no divergence.
 const OF_BEST: f64 = 0.1;
+/// First values of which one, or the mean of the first, is held against the end of a
+/// loss that leapt up at once; by how many of its deviations it must lie below, and by
+/// what factor, in logarithms.
+const FIRST: usize = 3;
+const LEAPT: f64 = 5.0;
+const TWICE: f64 = std::f64::consts::LN_2;
 
 pub(in crate::judge) fn find(view: &View<'_>, beside: &[&View<'_>]) -> Option<Finding> {
     if view.track.traits.role != Role::Loss || view.track.knobs.sensitivity <= 0.0 {
         return None;
     }
-    settled(view, beside).or_else(|| exploding(view))
+    leapt(view).or_else(|| settled(view, beside)).or_else(|| exploding(view))
+}
+
+/// A training loss that left its first values at once and for good: what it had learned
+/// cannot be lost, but its levels never knew anything better than the leap.
+fn leapt(view: &View<'_>) -> Option<Finding> {
+    let levels = &view.levels;
+    if !view.track.is_training_loss() || !view.curve.in_logarithms() || levels.len() < 10 {
+        return None;
+    }
+    let (last, noise) = (levels.last(), view.point_noise());
+    let first: Vec<f64> = view.track.start.iter().take(FIRST).map(|v| view.curve.scaled(*v)).collect();
+    let start = (1..=first.len()).find_map(|few| {
+        let start = first[..few].iter().sum::<f64>() / few as f64;
+        let bound = TWICE.max(LEAPT * noise / (few as f64).sqrt());
+        (last - start > bound).then_some(start)
+    })?;
+    let middle = f64::midpoint(start, last);
+    let low = levels.y[1..].iter().filter(|y| **y < middle).count();
+    if 20 * low > levels.len() {
+        return None;
+    }
+    let node = view.curve.nodes.iter().position(|n| n.y > middle)?;
+    let first = view.step_of_node(node);
+    let (start, now) = (view.curve.value(start), view.curve.value(last));
+    Some(Finding {
+        recommendation: format!(
+            "{} began at {} and rose to {} at once, and it has stayed there{}: start again with a lower learning rate",
+            view.track.name,
+            short(start),
+            short(now),
+            at(first).replace(" at", " since")
+        ),
+        ..describe(view, first, [start, start, now], start)
+    })
 }
 
 /// The rise of the levels of a metric, if it has one.

@@ -1,7 +1,7 @@
 //! Single detectors on curves as programs log them, and on healthy curves that
 //! look like theirs.
 
-use crate::judge::{Finding, Judge, Kind, Label, Report, Settings};
+use crate::judge::{End, Finding, Judge, Kind, Label, Report, Settings, Severity};
 
 type Curves<'a> = [(&'a str, &'a dyn Fn(u64) -> Option<f64>)];
 
@@ -96,4 +96,39 @@ fn the_first_moments_of_a_long_run_are_no_failure_to_learn() {
     let evaluated = |i: u64| Some(10.0 + 0.1 * shaky[i as usize + 200]);
     let epochs = fed(planned(), 40, &[("loss", &flat), ("val_acc", &evaluated)]);
     assert!(told(&epochs), "evaluations say so too");
+}
+
+#[test]
+fn a_loss_that_leapt_up_at_once_and_stayed_there_diverged() {
+    for (n, spread, seed) in [(500, 0.0, 1), (500, 0.05, 2), (500, 0.3, 3), (500, 0.5, 4), (5000, 0.3, 5)] {
+        let shaky = noise(seed, n);
+        let loss = |i: u64| {
+            let up = 40.0 * (1.0 - (-(i as f64) / 5.0).exp());
+            Some(2.3 + up * (spread * shaky[i as usize]).exp())
+        };
+        let report = judged(n, &[("loss", &loss), ("lr", &|_| Some(1.0))]);
+        let found =
+            of(&report, Kind::Divergence).unwrap_or_else(|| panic!("{spread}: {:?}", report.findings));
+        assert!(found.first_step.is_some_and(|s| s <= 20), "{found:?}");
+        assert!(found.recommendation.starts_with("loss began at 2.3 and rose to 4"), "{found:?}");
+        assert!(of(&report, Kind::LearningRateTooHigh).is_some(), "{:?}", report.findings);
+        assert_eq!(report.health.labels, [Label::Diverged]);
+    }
+    // A first value that is low by chance, and one that was nearly nothing beside its noise.
+    for seed in 0..30 {
+        let shaky = noise(seed, 400);
+        let flat = |i: u64| Some(2.3 * (0.3 * shaky[i as usize]).exp() * if i == 0 { 0.5 } else { 1.0 });
+        let report = judged(400, &[("loss", &flat)]);
+        assert!(of(&report, Kind::Divergence).is_none(), "{seed}: {:?}", report.findings);
+    }
+}
+
+#[test]
+fn nothing_of_this_is_said_where_it_is_turned_off() {
+    let mut settings = Settings::default();
+    let off = crate::judge::schema::MetricSpec { sensitivity: Some(0.0), ..Default::default() };
+    settings.schema.metrics.insert("loss".into(), off);
+    let mut judge = fed(settings, 60, &[("loss", &|i| Some(if i == 0 { 2.3 } else { 42.0 }))]);
+    judge.end(Some(End::default()));
+    assert!(judge.report().findings.iter().all(|f| f.severity < Severity::Warning));
 }
