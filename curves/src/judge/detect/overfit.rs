@@ -11,8 +11,13 @@ use crate::judge::fit;
 use crate::judge::schema::{Direction, Role, Split};
 
 /// Fewest evaluations, and fewest since the best.
-const FEWEST: usize = 8;
+pub(in crate::judge) const FEWEST: usize = 8;
 const SINCE: usize = 5;
+/// Where there are fewer: so many at all, so many since the best, and what share of the best
+/// must be lost by just so many, and by more.
+const FEWEST_AT_ALL: usize = 4;
+const FEW_SINCE: usize = 2;
+const FEW_SHARES: [f64; 2] = [0.3, 0.2];
 
 /// `train` is the metric that `view` is measured against, if there is one;
 /// `beside` are curves of the same loss that rose beyond their noise.
@@ -28,18 +33,9 @@ pub(in crate::judge) fn find(
     if !judged || view.track.knobs.sensitivity <= 0.0 {
         return None;
     }
-    let (rise, from, levels) = turn(view)?;
-    if levels.len() - rise.best_at <= SINCE {
-        return None;
-    }
     let curve = &view.curve;
-    let (start, best, last) =
-        (curve.oriented(view.start()), curve.oriented(rise.best), curve.oriented(rise.last));
-    let threshold = SHARE * (start - best).abs().min(best.abs());
-    if last - best <= threshold {
-        return None;
-    }
-    let (node, first) = onset(view, &rise, Change::Turn, (&from, &levels), beside, train);
+    let Turned { rise, node, first, threshold } =
+        if curve.nodes.len() < FEWEST { few(view)? } else { many(view, train, beside)? };
     // What it was there: the wide medians that decided may stand far from it.
     let ys = view.curve.ys();
     let there = fit::median_of(&ys[node.saturating_sub(1)..(node + 2).min(ys.len())]);
@@ -96,6 +92,50 @@ pub(in crate::judge) fn find(
             ("change of training since", since.map_or(f64::NAN, |s| s.change)),
         ]),
         recommendation,
+    })
+}
+
+/// A turn for the worse, its node and step, and what had to be lost.
+struct Turned {
+    rise: Rise,
+    node: usize,
+    first: Option<u64>,
+    threshold: f64,
+}
+
+fn many(view: &View<'_>, train: Option<&View<'_>>, beside: &[&View<'_>]) -> Option<Turned> {
+    let (rise, from, levels) = turn(view)?;
+    let curve = &view.curve;
+    let (start, best, last) =
+        (curve.oriented(view.start()), curve.oriented(rise.best), curve.oriented(rise.last));
+    let threshold = SHARE * (start - best).abs().min(best.abs());
+    if levels.len() - rise.best_at <= SINCE || last - best <= threshold {
+        return None;
+    }
+    let (node, first) = onset(view, &rise, Change::Turn, (&from, &levels), beside, train);
+    Some(Turned { rise, node, first, threshold })
+}
+
+/// Of so few evaluations no noise can be measured. What is told is a rise with each of them since
+/// the best, far larger than any before it.
+fn few(view: &View<'_>) -> Option<Turned> {
+    let (ys, curve) = (view.curve.ys(), &view.curve);
+    let best_at = (0..ys.len()).min_by(|a, b| ys[*a].total_cmp(&ys[*b]))?;
+    let (before, since) = (&ys[..=best_at], &ys[best_at..]);
+    if ys.len() < FEWEST_AT_ALL || since.len() <= FEW_SINCE || since.windows(2).any(|w| w[1] <= w[0]) {
+        return None;
+    }
+    let (best, last) = (ys[best_at], *ys.last()?);
+    let share = if since.len() == FEW_SINCE + 1 { FEW_SHARES[0] } else { FEW_SHARES[1] };
+    let threshold = share * curve.oriented(best).abs() / view.track.knobs.sensitivity;
+    let noise = before.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);
+    let rise = Rise { best_at, best, last, threshold: 3.0 * noise };
+    let lost = curve.oriented(last) - curve.oriented(best);
+    (lost > threshold && last - best > rise.threshold).then(|| Turned {
+        rise,
+        node: best_at + 1,
+        first: view.step_of_node(best_at + 1),
+        threshold,
     })
 }
 

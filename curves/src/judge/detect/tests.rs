@@ -124,6 +124,49 @@ fn a_loss_that_leapt_up_at_once_and_stayed_there_diverged() {
 }
 
 #[test]
+fn few_evaluations_that_all_rise_are_told_and_others_not_called_fine() {
+    let train = |i: u64| Some(1.1 * (-(i as f64) / 300.0).exp());
+    let evaluations = |values: &'static [f64]| {
+        move |i: u64| (i % 200 == 199).then(|| values.get(i as usize / 200).copied()).flatten()
+    };
+    let report = |values: &'static [f64]| {
+        judged(200 * values.len() as u64, &[("loss", &train), ("eval_loss", &evaluations(values))])
+    };
+    let rising: [&'static [f64]; 4] = [
+        &[1.0, 0.98, 1.15, 1.4, 1.7],
+        &[1.0, 0.9, 1.1, 1.4],
+        &[1.0, 0.9, 1.1, 1.4, 1.8, 2.2],
+        &[1.2, 1.0, 0.9, 1.0, 1.1, 1.2, 1.3],
+    ];
+    for values in rising {
+        let said = report(values);
+        let found = of(&said, Kind::Overfitting).unwrap_or_else(|| panic!("{values:?}: {:?}", said.findings));
+        let best = values.iter().copied().enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |b| b.0);
+        let kept = format!("take the checkpoint of step {}", 200 * best + 199);
+        assert!(found.recommendation.contains(&kept), "{found:?}");
+        assert_eq!(said.health.labels[0], Label::Overfit, "{values:?}");
+    }
+    let others: [&'static [f64]; 5] = [
+        &[1.0, 0.9, 0.8],
+        &[1.0, 0.9, 0.8, 0.75, 0.7],
+        &[1.0, 0.9, 0.95, 1.0],
+        &[1.0, 1.3, 0.9, 1.1, 1.3],
+        &[1.0, 0.9, 1.4, 1.1, 1.0],
+    ];
+    for values in others {
+        let said = report(values);
+        assert!(of(&said, Kind::Overfitting).is_none(), "{values:?}: {:?}", said.findings);
+        let text = said.summary.text();
+        let wanted = format!("; eval_loss was not judged: {} values are too few.", values.len());
+        assert!(text.contains(&wanted) && !text.contains("wrong with it "), "{text}");
+    }
+    // With training that got worse as well it is no overfitting.
+    let worse = |i: u64| Some(if i < 400 { 1.0 - i as f64 / 800.0 } else { 0.5 + (i - 400) as f64 / 600.0 });
+    let said = judged(1000, &[("loss", &worse), ("eval_loss", &evaluations(rising[0]))]);
+    assert!(of(&said, Kind::Overfitting).is_none(), "{:?}", said.findings);
+}
+
+#[test]
 fn nothing_of_this_is_said_where_it_is_turned_off() {
     let mut settings = Settings::default();
     let off = crate::judge::schema::MetricSpec { sensitivity: Some(0.0), ..Default::default() };

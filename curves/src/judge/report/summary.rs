@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::End;
 use super::super::disagreement;
+use super::super::detect::overfit::FEWEST;
 use super::super::finding::{Finding, Severity, short};
+use super::super::schema::{Direction, Role, Split};
 use super::health::{Health, Label};
 use super::trend::Going;
 use super::{Forecast, MetricReport, ResourceTrend, Verdict, course::Finish};
@@ -137,10 +139,17 @@ fn verdict(of: &Material<'_>, label: Label) -> String {
                 "No name in it says which way is better: say so in [metrics].".to_owned()
             }
             (Label::TooEarly | Label::Failed, _) => "There are too few points to judge it.".to_owned(),
-            (_, 0) => format!("Nothing is wrong with it as far as its metrics tell{score}."),
+            (_, 0) => {
+                let (what, but) = match unjudged(of) {
+                    Some(but) => ("its training", but),
+                    None => ("it", String::new()),
+                };
+                format!("Nothing is wrong with {what} as far as its metrics tell{score}{but}.")
+            }
             (_, n) => format!(
-                "It looks healthy{score}; {n} lesser finding{} noted.",
-                if n == 1 { " is" } else { "s are" }
+                "It looks healthy{score}; {n} lesser finding{} noted{}.",
+                if n == 1 { " is" } else { "s are" },
+                unjudged(of).unwrap_or_default()
             ),
         };
     };
@@ -156,6 +165,19 @@ fn verdict(of: &Material<'_>, label: Label) -> String {
         said.replace_range(..1, &upper);
     }
     format!("{said}{others}{score}.")
+}
+
+/// That evaluations were too few to be judged, where no metric of them had enough.
+fn unjudged(of: &Material<'_>) -> Option<String> {
+    let evaluates = |m: &&MetricReport| {
+        m.split == Split::Validation
+            && m.direction != Direction::Unknown
+            && matches!(m.role, Role::Loss | Role::Score | Role::Error)
+    };
+    let most = of.metrics.iter().filter(evaluates).max_by_key(|m| m.count)?;
+    let values = if most.count == 1 { "value is" } else { "values are" };
+    (most.count < FEWEST as u64)
+        .then(|| format!("; {} was not judged: {} {values} too few", most.display, most.count))
 }
 
 /// Values that are waited for; of a run that is lost only those that it had
