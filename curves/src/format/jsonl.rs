@@ -52,7 +52,7 @@ impl Reader for JsonLines {
         let whole = lexer.peek() == Some(b'{') && lexer.skip().is_some() && lexer.at_end();
         if whole {
             self.rows.line(at, tail, &mut self.counts, sink);
-            self.lines.accept_tail();
+            self.lines.accept_tail(&mut self.counts);
         }
         self.lines.count_torn(&mut self.counts);
     }
@@ -105,15 +105,28 @@ impl Rows {
             return;
         }
         counts.corrupt.hit(at);
-        for begin in memchr::memmem::find_iter(line, b"{\"").skip(1).take(MAX_RESUMES) {
-            // A value of an object or a list is no row of its own.
+        for begin in memchr::memmem::find_iter(line, b"{\"").filter(|begin| *begin > 0).take(MAX_RESUMES) {
+            // A value of an object or a list is no row of its own, unless it begins as
+            // rows do: then what was cut off was cut where a value was to come.
             let inner = line[..begin].iter().rev().find(|b| !b.is_ascii_whitespace());
-            if !matches!(inner, Some(b':' | b',' | b'['))
+            if (!matches!(inner, Some(b':' | b',' | b'[')) || self.begins_a_row(line, begin))
                 && self.push(&line[begin..], at + begin as u64, counts, sink)
             {
                 return;
             }
         }
+    }
+
+    /// Whether the object at `begin` has the first key of its line, or that of the
+    /// rows before.
+    fn begins_a_row(&self, line: &[u8], begin: usize) -> bool {
+        let key = |text: &[u8]| {
+            let inner = text.strip_prefix(b"{\"")?;
+            memchr::memchr(b'"', inner).map(|end| inner[..end].to_vec())
+        };
+        let Some(first) = key(&line[begin..]) else { return false };
+        let usual = self.fields.guess(None).is_some_and(|(_, name)| name == first);
+        usual || key(line).is_some_and(|key| key == first)
     }
 
     /// Reads an object up to the end of the text: whether it was one.
@@ -250,4 +263,45 @@ enum Key {
     Known(u32),
     /// Appended to the path, which was this long before.
     New(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Collected;
+
+    fn rows(text: &str) -> (Vec<(Option<u64>, f64)>, u64) {
+        let (mut reader, mut log) = (JsonLines::default(), Collected::default());
+        reader.feed(text.as_bytes(), &mut log);
+        reader.finish(&mut log);
+        let pairs = log.column("loss").map(|column| column.pairs().collect()).unwrap_or_default();
+        (pairs, reader.counts().corrupt.count)
+    }
+
+    #[test]
+    fn the_row_behind_a_cut_is_read_wherever_the_cut_is() {
+        let row = |step: u64| format!("{{\"step\": {step}, \"train\": {{\"a\": 1}}, \"loss\": 0.5}}");
+        for cut in 1..row(1).len() {
+            let text = format!("{}\n{}{}\n{}\n", row(0), &row(1)[..cut], row(2), row(3));
+            let (found, corrupt) = rows(&text);
+            assert_eq!(found, [(Some(0), 0.5), (Some(2), 0.5), (Some(3), 0.5)], "{text}");
+            assert_eq!(corrupt, 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_nested_in_a_broken_line_is_no_row() {
+        let (found, corrupt) = rows("{\"step\": 1, \"loss\": 0.5}\n{\"step\": 2, \"val\": {\"loss\": 9}\n");
+        assert_eq!((found, corrupt), (vec![(Some(1), 0.5)], 1));
+    }
+
+    #[test]
+    fn the_row_behind_zeros_is_read() {
+        let zeros = "\0".repeat(4096);
+        let (found, corrupt) =
+            rows(&format!("{{\"step\": 1, \"loss\": 0.5}}\n{zeros}{{\"step\": 2, \"loss\": 0.25}}\n"));
+        assert_eq!((found, corrupt), (vec![(Some(1), 0.5), (Some(2), 0.25)], 1));
+        let (found, _) = rows(&format!("{zeros}{{\"step\": 2, \"loss\": 0.25}}"));
+        assert_eq!(found, [(Some(2), 0.25)], "without a line's end");
+    }
 }

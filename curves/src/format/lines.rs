@@ -1,4 +1,7 @@
 //! Bytes cut into lines, of which only an unfinished one is held.
+//!
+//! Where power went while a file grew, zeros stand for what was never written:
+//! the line that begins behind them is whole.
 
 use super::MAX_RECORD_BYTES;
 use crate::log::Counts;
@@ -35,10 +38,10 @@ impl Lines {
                 self.tail = Vec::new();
                 counts.skipped.hit(self.start);
             } else if self.tail.is_empty() {
-                each(self.start, without_return(piece), counts);
+                line(self.start, piece, counts, &mut each);
             } else {
                 self.tail.extend_from_slice(piece);
-                each(self.start, without_return(&self.tail), counts);
+                line(self.start, &self.tail, counts, &mut each);
                 self.tail.clear();
             }
             self.start = base + from as u64;
@@ -58,11 +61,15 @@ impl Lines {
 
     /// The unfinished line and its offset.
     pub(super) fn tail(&self) -> (u64, &[u8]) {
-        (self.start, &self.tail)
+        let zeros = zeros(&self.tail);
+        (self.start + zeros as u64, &self.tail[zeros..])
     }
 
     /// Takes the unfinished line as read, although its end has not come.
-    pub(super) fn accept_tail(&mut self) {
+    pub(super) fn accept_tail(&mut self, counts: &mut Counts) {
+        if zeros(&self.tail) > 0 {
+            counts.corrupt.hit(self.start);
+        }
         self.start = self.fed;
         self.tail.clear();
     }
@@ -72,6 +79,26 @@ impl Lines {
         counts.torn = crate::log::Tally::default();
         counts.torn.add(self.tail.len() as u64, self.start);
     }
+}
+
+/// Hands on a line; zeros before it are counted, and are no part of it.
+#[inline]
+fn line(start: u64, line: &[u8], counts: &mut Counts, each: &mut impl FnMut(u64, &[u8], &mut Counts)) {
+    let zeros = zeros(line);
+    if zeros > 0 {
+        counts.corrupt.hit(start);
+        if zeros == line.len() {
+            return;
+        }
+    }
+    each(start + zeros as u64, without_return(&line[zeros..]), counts);
+}
+
+/// How many bytes at the beginning are zeros.
+#[inline]
+fn zeros(line: &[u8]) -> usize {
+    // Nearly every line ends this at its first byte.
+    line.iter().take_while(|byte| **byte == 0).count()
 }
 
 fn without_return(line: &[u8]) -> &[u8] {
