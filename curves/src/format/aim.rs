@@ -72,7 +72,7 @@ impl Aim {
         sink.record(Record::Meta(Fact::RunId, run));
         let mut attributes = Attributes::default();
         let mut contexts: BTreeMap<[u8; 8], Vec<(String, String)>> = BTreeMap::new();
-        let mut sequence: Option<(String, BTreeMap<[u8; 8], Place>)> = None;
+        let mut sequence: Option<Sequence> = None;
         for (key, value) in self.entries.iter() {
             let Some(parts) = parts(key) else {
                 self.counts.unknown.hit(0);
@@ -88,11 +88,11 @@ impl Aim {
                         sink.record(Record::Ended(time));
                     }
                 }
-                [Text("meta"), Text("chunks"), Text(id), Text("contexts"), Number(context), Text(key)]
-                    if *id == run =>
+                [Text("meta"), Text("chunks"), Text(id), Text("contexts"), Number(context), path @ ..]
+                    if *id == run && !path.is_empty() =>
                 {
-                    if let Some(Value::Text(text)) = keys::value(value) {
-                        contexts.entry(*context).or_default().push(((*key).to_owned(), text));
+                    if let Some(text) = keys::value(value).and_then(word) {
+                        contexts.entry(*context).or_default().push((words(path).join("."), text));
                     }
                 }
                 [
@@ -105,13 +105,13 @@ impl Aim {
                     Text(column),
                     Number(place),
                 ] if *id == run => {
-                    let name = named(contexts.get(context), name);
-                    let same = sequence.as_ref().is_some_and(|(old, _)| *old == name);
-                    if !same {
+                    let same = |old: &Sequence| (old.context, old.metric.as_str()) == (*context, name);
+                    if !sequence.as_ref().is_some_and(same) {
                         end(sequence.take(), &mut self.counts, sink);
                     }
-                    let (_, places) = sequence.get_or_insert_with(|| (name, BTreeMap::new()));
-                    let place = places.entry(*place).or_default();
+                    let sequence =
+                        sequence.get_or_insert_with(|| Sequence::new(*context, name, contexts.get(context)));
+                    let place = sequence.places.entry(*place).or_default();
                     let number = keys::number(value);
                     match *column {
                         "step" => place.step = number,
@@ -128,7 +128,40 @@ impl Aim {
     }
 }
 
-/// `train/loss` for the metric `loss` in the context of the subset `train`.
+/// All that was logged of a metric in one context.
+#[derive(Debug)]
+struct Sequence {
+    context: [u8; 8],
+    metric: String,
+    /// With the context before it.
+    name: String,
+    places: BTreeMap<[u8; 8], Place>,
+}
+
+impl Sequence {
+    fn new(context: [u8; 8], metric: &str, keys: Option<&Vec<(String, String)>>) -> Self {
+        let shown = metric.strip_prefix(SYSTEM).unwrap_or(metric);
+        Self { context, metric: metric.to_owned(), name: named(keys, shown), places: BTreeMap::new() }
+    }
+}
+
+/// How the names begin of what Aim itself measures of the machine.
+const SYSTEM: &str = "__system__";
+
+/// A value of a context as it stands in a name.
+fn word(value: Value) -> Option<String> {
+    Some(match value {
+        Value::Text(text) => text,
+        Value::Bool(truth) => truth.to_string(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Null => "none".to_owned(),
+        Value::List(_) | Value::Map(_) => return None,
+    })
+}
+
+/// `train/loss` for the metric `loss` in the context of the subset `train`, and
+/// `fold=1/train/loss` where the context says more: each context is a curve of its own.
 fn named(context: Option<&Vec<(String, String)>>, name: &str) -> String {
     let mut out = String::new();
     for (key, value) in context.into_iter().flatten() {
@@ -144,11 +177,19 @@ fn named(context: Option<&Vec<(String, String)>>, name: &str) -> String {
 }
 
 /// Pushes a sequence in the order of its steps.
-fn end(sequence: Option<(String, BTreeMap<[u8; 8], Place>)>, counts: &mut Counts, sink: &mut dyn Sink) {
-    let Some((name, places)) = sequence else { return };
+fn end(sequence: Option<Sequence>, counts: &mut Counts, sink: &mut dyn Sink) {
+    let Some(Sequence { metric, name, places, .. }) = sequence else { return };
     // A place without a value is an image, a text, or torn.
     let mut places: Vec<Place> = places.into_values().filter(|place| place.value.is_some()).collect();
     if places.is_empty() {
+        return;
+    }
+    if metric.starts_with(SYSTEM) {
+        for Place { time, value, .. } in places {
+            if let Some(value) = value {
+                sink.record(Record::System { key: &shown(&name), time, value });
+            }
+        }
         return;
     }
     let Some(metric) = sink.metric(&shown(&name)) else {
@@ -165,6 +206,15 @@ fn end(sequence: Option<(String, BTreeMap<[u8; 8], Place>)>, counts: &mut Counts
     }
 }
 
+/// The parts of a path as text.
+fn words(path: &[Part<'_>]) -> Vec<String> {
+    let word = |part: &Part<'_>| match part {
+        Part::Text(text) => (*text).to_owned(),
+        Part::Number(number) => u64::from_be_bytes(*number).to_string(),
+    };
+    path.iter().map(word).collect()
+}
+
 /// Attributes become settings; a list is a mark followed by its elements.
 #[derive(Default)]
 struct Attributes {
@@ -173,13 +223,7 @@ struct Attributes {
 
 impl Attributes {
     fn take(&mut self, path: &[Part<'_>], value: &[u8], sink: &mut dyn Sink) {
-        let words: Vec<String> = path
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => (*text).to_owned(),
-                Part::Number(number) => u64::from_be_bytes(*number).to_string(),
-            })
-            .collect();
+        let words = words(path);
         let scalar = keys::value(value);
         if let (Some((list, elements)), [outer @ .., _], Some(value), Some(Part::Number(_))) =
             (&mut self.list, &words[..], &scalar, path.last())

@@ -295,3 +295,32 @@ proptest! {
         prop_assert_eq!(aim.counts().bytes, bytes.len() as u64 * 3 + 53);
     }
 }
+
+#[test]
+fn each_context_is_a_curve_of_its_own_and_the_machine_is_no_metric() {
+    let mut entries = vec![
+        (key("meta.chunks.RUN.contexts.#1.subset"), text("train")),
+        (key("meta.chunks.RUN.contexts.#1.fold"), integer(0)),
+        (key("meta.chunks.RUN.contexts.#2.subset"), text("train")),
+        (key("meta.chunks.RUN.contexts.#2.fold"), integer(1)),
+        (key("meta.chunks.RUN.contexts.#3.gpu"), integer(1)),
+    ];
+    for (context, name, value) in
+        [(1, "loss", 0.5), (2, "loss", 0.25), (3, "__system__gpu", 93.0), (4, "__system__cpu", 7.0)]
+    {
+        entries.push((key(&format!("seqs.v2.chunks.RUN.#{context}.{name}.step.#0")), integer(3)));
+        entries.push((key(&format!("seqs.v2.chunks.RUN.#{context}.{name}.time.#0")), float(1.6e9)));
+        entries.push((key(&format!("seqs.v2.chunks.RUN.#{context}.{name}.val.#0")), float(value)));
+    }
+    entries.sort();
+    let (mut aim, mut collected) = (Aim::new(), Collected::default());
+    aim.log(&log(&entries, 1));
+    aim.push(RUN, &mut collected);
+    let found: Vec<_> =
+        collected.named().map(|(name, column)| (name, column.pairs().collect::<Vec<_>>())).collect();
+    let point = |value| vec![(Some(3), value)];
+    assert_eq!(found, [("fold=0/train/loss", point(0.5)), ("fold=1/train/loss", point(0.25))]);
+    let machine = [("gpu=1/gpu", 93.0), ("cpu", 7.0)];
+    let machine: Vec<_> = machine.map(|(key, value)| (key.to_owned(), Some(1.6e9), value)).into();
+    assert_eq!(collected.system, machine);
+}
