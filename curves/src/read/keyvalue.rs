@@ -181,8 +181,31 @@ impl Walk {
         }
         // A colon after a mark only leads over to the metrics.
         j += usize::from(tokens.get(j).is_some_and(|t| t.text == "]" && bracket));
+        if mark == Role::Epoch {
+            j += self.within_epoch(&tokens[j..], value);
+        }
         j += usize::from(tokens.get(j).is_some_and(|t| t.kind == Kind::Colon));
         j - i
+    }
+
+    /// `[640/60000 (1%)]` or `[ 500/5005]` behind an epoch: how far in it. Steps go
+    /// on from epoch to epoch. Gives the tokens used.
+    fn within_epoch(&mut self, tokens: &[Token<'_>], epoch: f64) -> usize {
+        let [open, place, close, ..] = tokens else { return 0 };
+        let ends = matches!(close.text, "]" | "(");
+        if open.text != "[" || place.kind != Kind::Word || !ends {
+            return 0;
+        }
+        let Some((done, Some(total))) =
+            number::step(place.text).filter(|(done, total)| Some(*done) <= *total)
+        else {
+            return 0;
+        };
+        let passed = super::line::step(epoch).and_then(|epoch| epoch.checked_mul(total)?.checked_add(done));
+        let Some(step) = passed.filter(|step| *step <= 1 << 53) else { return 0 };
+        // A step that the line names is surer.
+        self.steps.offer(usize::MAX - 1, step, None);
+        2 + usize::from(close.text == "]")
     }
 
     fn pair(&mut self, tokens: &[Token<'_>], i: usize) -> usize {
@@ -200,7 +223,8 @@ impl Walk {
                 (false, false) => Form::TightColon,
             },
         };
-        let Some(value) = number::whole(token.text).filter(|_| ends_value(tokens, at + 1)) else { return 0 };
+        let value = number::whole(token.text).or_else(|| share(name, token.text));
+        let Some(value) = value.filter(|_| ends_value(tokens, at + 1)) else { return 0 };
         if form == Form::Colon && !self.certain && runs_into_prose(tokens, at + 1) {
             return 0;
         }
@@ -256,6 +280,14 @@ impl Walk {
         }
         Some(metrics)
     }
+}
+
+/// `Accuracy: 9831/10000`: how many of how many.
+fn share(name: &str, text: &str) -> Option<f64> {
+    let named = ["accuracy", "acc"].iter().any(|word| name.eq_ignore_ascii_case(word));
+    let (right, all) = text.split_once('/').filter(|_| named)?;
+    let (right, all): (u64, u64) = (right.parse().ok()?, all.parse().ok()?);
+    (right <= all && all > 0).then(|| right as f64 / all as f64)
 }
 
 /// The value of a counter; epochs may be fractions.

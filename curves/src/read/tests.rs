@@ -67,8 +67,18 @@ fn key_value_lines() {
         ),
         ("iter 100: loss 2.5, time 25.50ms, mfu 30.10%", vec!["loss@100=2.5", "mfu@100=30.1"]),
         ("Epoch [3/10], Step [100/600], Loss: 0.3", vec!["Loss@100=0.3"]),
-        ("Train Epoch: 1 [640/60000 (1%)]\tLoss: 0.532", vec!["Loss@1=0.532"]),
-        ("Epoch: [2][10/500] Loss 6.9e+00 (7.0e+00) Acc@1 0.10 (0.08)", vec!["Loss@2=6.9", "Acc@1@2=0.1"]),
+        ("Train Epoch: 1 [640/60000 (1%)]\tLoss: 0.532", vec!["Loss@60640=0.532"]),
+        (
+            "Epoch: [2][ 10/500]\tTime 0.1 (0.2)\tLoss 6.9e+00 (7.0e+00)\tAcc@1 0.10 (0.08)",
+            vec!["Loss@1010=6.9", "Acc@1@1010=0.1"],
+        ),
+        ("Epoch: [2][10/500] Loss 6.9e+00 (7.0e+00) global_step=7", vec!["Loss@7=6.9"]),
+        ("Epoch: [2][600/500] Loss 6.9e+00", vec!["Loss@2=6.9"]),
+        (
+            "Test set: Average loss: 0.0503, Accuracy: 9831/10000 (98%)",
+            vec!["Average loss@-=0.0503", "Accuracy@-=0.9831"],
+        ),
+        ("step=3 retries: 9831/10000 acc: 7/5", vec![]),
         ("step:5/1000 train_loss:4.5 step_avg:nanms", vec!["train_loss@5=4.5", "step_avg@5=NaN"]),
         ("s:100 trl:4.5", vec!["trl@100=4.5"]),
         ("[5]\tvalidation-logloss:0.43", vec!["validation-logloss@5=0.43"]),
@@ -114,6 +124,19 @@ fn progress_bars() {
     assert_eq!((bar.step, bar.progress), (Some(150), Some((150, 1000))));
     assert_eq!(parse_line("45%|##| 45/100 [0:04<0:04, 9it/s]").expect("a bar").progress, Some((45, 100)));
     assert_eq!(parse_line("Map: 45%|##| 45/100 [0:04<0:04, 9it/s]"), None);
+}
+
+#[test]
+fn lines_that_count_within_epochs_have_steps_of_their_own() {
+    let text: String = (1..3)
+        .flat_map(|epoch| {
+            (0..4).map(move |n| format!("Train Epoch: {epoch} [{}/256 ({}%)]\tLoss: 0.5\n", n * 64, n * 25))
+        })
+        .chain(["\nTest set: Average loss: 0.4, Accuracy: 9/10 (90%)\n".to_owned()])
+        .collect();
+    let steps: Vec<Option<u64>> = read(&text).iter().map(|point| point.step).collect();
+    let expected = [256, 320, 384, 448, 512, 576, 640, 704, 704, 704].map(Some);
+    assert_eq!(steps, expected);
 }
 
 #[test]
