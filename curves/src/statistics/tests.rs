@@ -98,3 +98,33 @@ fn holm_steps_down() {
     let together = many.iter().filter(|d| d.verdict == Verdict::Different).count();
     assert!(together <= alone, "{together} of {alone}");
 }
+
+#[test]
+fn a_difference_beyond_doubt_is_shown_with_any_number_of_runs_and_arms() {
+    let shifted = |n: usize, by: f64| (0..n).map(|i| by + 0.005 * i as f64).collect::<Vec<f64>>();
+    for n in 3..8 {
+        for arms in [1, 2, 3, 7, 20] {
+            let mut all: Vec<Difference> =
+                (0..arms).map(|arm| compare(&shifted(n, 0.0), &shifted(n, 1.0 + arm as f64))).collect();
+            let adjusted = adjust(&mut all);
+            assert!(
+                all.iter().all(|one| one.verdict == Verdict::Different),
+                "{n} runs an arm, {arms} comparisons: {adjusted:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn equal_arms_of_few_runs_stay_equal_among_many() {
+    let mut random = Rng::with_seed(13);
+    let families = 400;
+    let wrong = (0..families).filter(|_| {
+        let base = arm(&mut random, 4, 0.0);
+        let mut all: Vec<Difference> = (0..3).map(|_| compare(&base, &arm(&mut random, 4, 0.0))).collect();
+        adjust(&mut all);
+        all.iter().any(|one| one.verdict == Verdict::Different)
+    });
+    let share = wrong.count() as f64 / f64::from(families);
+    assert!(share < 0.075, "{share}");
+}
