@@ -150,6 +150,7 @@ fn watched(run: &Run) -> Watched {
     let rules: Vec<Rule> = run.spec.early_stop.rules.iter().filter_map(|rule| rule.parse().ok()).collect();
     let medians = rules
         .iter()
+        .flat_map(Rule::parts)
         .filter(|rule| rule.condition == Condition::BehindMedian)
         .filter_map(|r| r.metric.clone());
     let medians = medians.collect();

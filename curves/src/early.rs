@@ -7,6 +7,7 @@
 //! "Val Loss" plateau at constant lr  the same before the rate falls, too
 //! val_acc < 50% after 10k            the newest value, from that step on
 //! val/loss worse than median after 2k
+//! loss > 3 and grad_norm > 100       both
 //! ```
 //!
 //! A rule decides from a report and values alone. It must never hold on too
@@ -44,6 +45,8 @@ pub struct Rule {
     pub after: u64,
     /// A plateau counts while the learning rate stands at its highest, too.
     pub at_constant_rate: bool,
+    /// Rules that must hold, too.
+    pub and: Vec<Self>,
     text: String,
 }
 
@@ -144,10 +147,24 @@ impl Course {
 }
 
 impl Rule {
+    /// It, and all that must hold with it.
+    pub fn parts(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.and)
+    }
+
     /// Why the run is to be ended, in a sentence with numbers; `None`: go on.
     /// `peers` gives the courses of the others' metric of a name.
     #[must_use]
     pub fn holds<'a>(
+        &self,
+        report: &Report,
+        peers: &mut dyn FnMut(&str) -> Vec<&'a Course>,
+    ) -> Option<String> {
+        let whys: Option<Vec<String>> = self.parts().map(|part| part.holds_alone(report, peers)).collect();
+        whys.map(|whys| whys.join(" and "))
+    }
+
+    fn holds_alone<'a>(
         &self,
         report: &Report,
         peers: &mut dyn FnMut(&str) -> Vec<&'a Course>,
@@ -328,6 +345,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_joined_must_hold_together() {
+        let poor = report("val_acc", (0..50).map(|_| 0.4));
+        let both = rule("val_acc < 50% after 10 and val_acc > 0.3");
+        assert_eq!(alone(&both, &poor).unwrap(), "val_acc is 0.4 at step 49 and val_acc is 0.4 at step 49");
+        assert_eq!(alone(&rule("val_acc < 50% and val_acc > 0.5"), &poor), None);
+        assert_eq!(alone(&rule("val_acc < 50% and other > 0.5"), &poor), None);
+        assert_eq!(rule("\"this and that\" < 3 and nan").metric.as_deref(), Some("this and that"));
+        assert!("nan and ".parse::<Rule>().is_err() && "nan and loss boring".parse::<Rule>().is_err());
+    }
+
+    #[test]
     fn where_no_steps_are_logged_values_are_counted() {
         let mut judge = Judge::new(Settings::default());
         let id = judge.metric("reward");
@@ -344,7 +372,7 @@ mod tests {
     fn a_level_loss_ends_nothing_before_the_rate_falls() {
         // Level from step 300 on; the rate falls from `decays` on.
         let of = |decays: u32| {
-            let mut judge = Judge::new(Settings::default());
+            let mut judge = Judge::new(Settings { planned_steps: Some(4_000), ..Settings::default() });
             let (loss, lr) = (judge.metric("loss"), judge.metric("lr"));
             for i in 0..2_000_u32 {
                 let noise = f64::from(i * 7_919 % 101) / 101.0 - 0.5;

@@ -268,7 +268,8 @@ async fn spent(
             return Err(error);
         }
     };
-    match action.begin(&desk.ctx, client, token, packed).await.map(|name| told_done(action, name)) {
+    let begun = Box::pin(action.begin(&desk.ctx, client, token, packed)).await;
+    match begun.map(|name| told_done(action, name)) {
         Ok(reply) => {
             Ok(reply
                 .line(format!("reserved of the allowance: {}", cap(action.spec()?.and_then(|s| s.max_usd)))))

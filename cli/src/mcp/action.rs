@@ -155,7 +155,13 @@ impl Action {
     /// Whether the asker changed what is taken along of the project: files that git
     /// ignores are where people keep what is nobody's business.
     pub(super) fn takes_along(&self) -> bool {
-        matches!(self, Self::Run { set, .. } if set.iter().any(|set| set.trim_start().starts_with("source.")))
+        // However the key is written: quoted, spaced, or with a table as its value.
+        let of_source = |set: &String| {
+            let key = set.split('=').next().unwrap_or_default();
+            let first = key.split('.').next().unwrap_or_default();
+            first.trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')) == "source"
+        };
+        matches!(self, Self::Run { set, .. } if set.iter().any(of_source))
     }
 
     /// Puts the tree of a run that it begins into the store; nothing is begun.
@@ -309,7 +315,11 @@ mod tests {
             set: set.iter().map(|set| (*set).to_owned()).collect(),
         };
         assert!(run(&["run.env.A=1", "source.include=[\".env\"]"]).takes_along());
-        assert!(run(&["source.exclude=[]"]).takes_along());
+        for set in
+            ["source.exclude=[]", "source={include=[\".env\"]}", " \"source\" . include = []", "'source'.x=1"]
+        {
+            assert!(run(&[set]).takes_along(), "{set}");
+        }
         assert!(!run(&["run.env.A=source.include"]).takes_along() && !run(&[]).takes_along());
     }
 }

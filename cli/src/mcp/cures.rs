@@ -122,7 +122,6 @@ fn worded(line: &str, share: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit_code::ExitCode;
 
     #[test]
     fn what_was_cut_is_had_by_an_argument() {

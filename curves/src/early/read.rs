@@ -70,6 +70,31 @@ impl std::str::FromStr for Rule {
         if text.len() > 600 {
             return Err(fail("is longer than 600 bytes".into()));
         }
+        let mut parts = joined(text).into_iter().map(Self::one);
+        let first = parts.next().ok_or_else(|| fail("is empty".into()))??;
+        Ok(Self { and: parts.collect::<Result<_, _>>()?, text: text.trim().to_owned(), ..first })
+    }
+}
+
+/// What `and` joins; within quotes it is a part of a name.
+fn joined(text: &str) -> Vec<&str> {
+    const AND: &str = " and ";
+    let (mut parts, mut from) = (Vec::new(), 0);
+    for (at, _) in text.match_indices(AND) {
+        let before = text.get(..at).unwrap_or_default();
+        // Two that share a space cannot both be taken.
+        if at >= from && before.matches('"').count().is_multiple_of(2) {
+            parts.push(text.get(from..at).unwrap_or_default());
+            from = at + AND.len();
+        }
+    }
+    parts.push(text.get(from..).unwrap_or_default());
+    parts
+}
+
+impl Rule {
+    fn one(text: &str) -> Result<Self, RuleError> {
+        let fail = |why: String| RuleError { text: text.chars().take(100).collect(), why };
         let (rule, after) = match text.rsplit_once(" after ") {
             Some((rule, after)) => {
                 let at = steps(after.trim()).ok_or_else(|| {
@@ -94,7 +119,8 @@ impl std::str::FromStr for Rule {
         if metric.as_ref().is_some_and(String::is_empty) {
             return Err(fail("names no metric between its quotes".into()));
         }
-        Ok(Self { metric, condition, after, at_constant_rate, text: text.trim().to_owned() })
+        let text = text.trim().to_owned();
+        Ok(Self { metric, condition, after, at_constant_rate, and: Vec::new(), text })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Course, Rule};
-use crate::judge::schema::nearest;
+use crate::judge::schema::{nearest, read_name};
 use crate::judge::{Judge, MetricId, Report, Settings};
 use crate::log::{Metric, Names, Record, Row, Sink};
 
@@ -29,6 +29,8 @@ struct Logged {
 /// those after which one that was not logged will hardly come.
 const SOON: u64 = 100;
 const LATE: u64 = 10_000;
+/// Signs by which a slip of the finger is longer or shorter.
+const SLIP: usize = 2;
 
 /// A rule that holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +62,7 @@ impl Watch {
     /// there are not, and steps that there are not. `over`: nothing more comes.
     #[must_use]
     pub fn odd(&self, over: bool) -> Vec<String> {
-        self.rules.iter().filter_map(|rule| self.odd_of(rule, over)).collect()
+        self.rules.iter().flat_map(Rule::parts).filter_map(|rule| self.odd_of(rule, over)).collect()
     }
 
     fn odd_of(&self, rule: &Rule, over: bool) -> Option<String> {
@@ -72,7 +74,10 @@ impl Watch {
             });
         }
         let names: Vec<&str> = self.logged.iter().map(|logged| logged.name.as_str()).collect();
-        let near = nearest(wanted, &names);
+        // A validation loss comes late, and the training loss is not what was meant.
+        let split = |name: &str| read_name(name).split;
+        let near = nearest(wanted, &names)
+            .filter(|near| split(near) == split(wanted) && near.len().abs_diff(wanted.len()) <= SLIP);
         let enough = if near.is_some() { SOON } else { LATE };
         (self.values >= enough || over && self.values > 0).then(|| {
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -189,6 +194,7 @@ mod tests {
         // What is measured after each epoch may come late.
         let late = |values| watch(&["bleu > 3"], "loss", values, Some(1)).odd(false);
         assert_eq!((late(LATE - 1).len(), late(LATE).len()), (0, 1));
+        assert!(watch(&["val_loss < 3"], "train_loss", LATE - 1, Some(1)).odd(false).is_empty());
         assert!(watch(&["loss < 3"], "loss", LATE, Some(1)).odd(true).is_empty());
     }
 

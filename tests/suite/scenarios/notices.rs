@@ -141,6 +141,28 @@ fn a_program_that_does_not_catch_the_signal_lives_on_and_is_moved_in_time() {
     assert!(first.control("state", &json!({}))["tokens"].as_u64() >= Some(2));
 }
 
+#[test]
+fn a_program_that_catches_the_signal_only_later_is_asked_then() {
+    let (stage, first, _others) = stage();
+    let settings = [("STEPS", "12"), ("STEP_MS", "40"), ("EVERY", "1000"), ("ON_USR1", "late")];
+    let training = Training::new(&stage, &settings).gated(8).set("notice.source=ec2");
+    let run = training.submit(&stage);
+    training.when_done(8);
+    first.terminates_in(600_000);
+    let told =
+        |text: &str| stage.events(&run).iter().any(|event| event.to_string().contains(text)).then_some(());
+    wait("that nobody caught it", || told("was not signalled"));
+    assert_eq!(training.noted("noticed"), Vec::<String>::new());
+    fs::write(training.record.join("late"), "").unwrap();
+    let saved = wait("the save that was asked for", || training.noted("noticed").first().cloned());
+    assert_eq!(saved, "8");
+    wait("that it was asked again", || told("catches the signal now"));
+    training.may_end();
+    stage.ends_as(&run, "SUCCEEDED");
+    assert_eq!(training.starts()[1]["resume_step"], 8, "{:?}", training.starts());
+    stage.verify();
+}
+
 /// One cloud's notice, heard while no controller lives: the save comes all the
 /// same, and whoever serves next moves the run.
 #[track_caller]

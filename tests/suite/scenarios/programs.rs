@@ -40,7 +40,8 @@ for i in range(int(sys.argv[1])):
 /// `OUTLAST_RESUME_FROM`, saves when it is asked to end.
 /// `HOW=place`: archives, under their own names while they are written.
 /// `HOW=temporary`: free bytes, under a temporary name while they are written.
-/// `ON_USR1`: it saves when it is asked to, and does no step after that.
+/// `ON_USR1`: it saves when it is asked to, and does no step after that; `late`:
+/// at the gate, once there is a record `late`.
 /// `HALF`: the first generation never writes more than half of this step's save.
 const TRAINING: &str = r#"
 import hashlib, json, os, signal, sys, time, zipfile
@@ -104,7 +105,7 @@ wanted = False
 def on_usr1(*_):
     global wanted
     wanted = True
-if get("ON_USR1"):
+if get("ON_USR1") == "yes":
     signal.signal(signal.SIGUSR1, on_usr1)
 
 def save_as_asked():
@@ -121,6 +122,8 @@ def gate():
     while GATE and not asked and step >= int(open(GATE).read()):
         if wanted:
             save_as_asked()
+        if get("ON_USR1") == "late" and os.path.exists(os.path.join(RECORD, "late")):
+            signal.signal(signal.SIGUSR1, on_usr1)
         # What is said meanwhile is said by a program that goes on.
         print("holding", flush=True)
         time.sleep(0.02)
