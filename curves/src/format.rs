@@ -27,6 +27,7 @@ mod tensorboard;
 mod time;
 mod trainer_state;
 mod wandb;
+mod yaml;
 
 pub use aim::Aim;
 pub use clearml::{ClearMl, clearml_task};
@@ -36,7 +37,7 @@ pub use detect::{Format, Guess, HEAD_BYTES, detect};
 pub use fields::Schema;
 pub use json::parse as parse_json;
 pub use jsonl::JsonLines;
-pub use mlflow_files::{MlflowMeta, MlflowMetric, mlflow_param, mlflow_tag};
+pub use mlflow_files::{MlflowMeta, MlflowMetric, mlflow_is_deleted, mlflow_param, mlflow_tag};
 pub use neptune::Neptune;
 pub use outlast::Outlast;
 pub use plugin::PluginLines;
@@ -44,6 +45,7 @@ pub use rows::{MlflowRows, TrackioRows, mlflow_value};
 pub use tensorboard::TensorBoard;
 pub use trainer_state::TrainerState;
 pub use wandb::{Wandb, WandbCloud};
+pub use yaml::Yaml;
 
 pub(crate) use json::quoted_number;
 

@@ -133,6 +133,8 @@ pub enum Fact {
     Writer,
     /// The tool's own word for how the run stands.
     Status,
+    /// The tool's identifier of the run that it is a part of.
+    Parent,
 }
 
 /// Which way a metric gets better.
@@ -273,9 +275,11 @@ pub struct Counts {
     pub bytes: u64,
     /// Whole records read: lines, events or messages, whatever the format has.
     pub records: u64,
-    /// Whole records left out on purpose: longer than the bound, or without
-    /// anything this crate keeps, such as images.
+    /// Whole records left out as they are longer than the bound.
     pub skipped: Tally,
+    /// Whole records of kinds that hold nothing this crate keeps: images, telemetry,
+    /// comments. Nothing of a training's course is lost with them.
+    pub aside: Tally,
     /// Records that contradict their checksum or their format.
     pub corrupt: Tally,
     /// Records of a kind that the reader does not know.

@@ -3,6 +3,8 @@
 //! JSON has no NaN, Python prints one all the same. Stored forms must give
 //! back exactly the value that went in.
 
+use std::borrow::Cow;
+
 use serde::de::{Error, Visitor};
 use serde::{Deserializer, Serializer};
 
@@ -76,9 +78,25 @@ pub(crate) fn prefix(text: &str) -> Option<(f64, usize)> {
     text[..end].parse().ok().map(|value| (value, end))
 }
 
+/// `1,234,567.5` without the commas between its thousands; `None` where commas
+/// stand in any other way: what is meant by `0,5` is not known.
+pub(crate) fn ungrouped(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(',') {
+        return Some(text.into());
+    }
+    let (sign, number) = text.split_at(usize::from(text.starts_with(['-', '+'])));
+    let end = number.find(|c: char| c != ',' && !c.is_ascii_digit()).unwrap_or(number.len());
+    let (whole, rest) = number.split_at(end);
+    let mut groups = whole.split(',');
+    let first = groups.next().filter(|first| (1..=3).contains(&first.len()) && !first.starts_with('0'));
+    let grouped = first.is_some() && groups.all(|group| group.len() == 3) && !rest.contains(',');
+    grouped.then(|| format!("{sign}{}{rest}", whole.replace(',', "")).into())
+}
+
 /// The whole of `text` as a number, with at most a unit behind it. `k`, `M`
 /// and `G` multiply; other units are dropped, so `33.3%` is 33.3.
 pub(crate) fn whole(text: &str) -> Option<f64> {
+    let text = &*ungrouped(text)?;
     let (value, used) = prefix(text)?;
     let rest = &text[used..];
     if rest.is_empty() {
@@ -108,6 +126,7 @@ pub(crate) fn step(text: &str) -> Option<(u64, Option<u64>)> {
 }
 
 fn plain(text: &str) -> Option<u64> {
+    let text = &*ungrouped(text)?;
     let digits = !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().filter(|n| *n <= 1 << 53)
 }
@@ -207,6 +226,11 @@ mod tests {
         {
             assert_eq!(whole(text), Some(value), "{text}");
         }
+        for (text, value) in
+            [("1,234.5", 1234.5), ("-12,345", -12345.0), ("1,234,567tok/s", 1_234_567.0), ("1,000", 1000.0)]
+        {
+            assert_eq!(whole(text), Some(value), "{text}");
+        }
         assert!(whole("nan").is_some_and(f64::is_nan) && whole("-nanms").is_some_and(f64::is_nan));
         assert_eq!(whole("-Infinity"), Some(f64::NEG_INFINITY));
         for text in [
@@ -223,6 +247,13 @@ mod tests {
             "0x10",
             "5e",
             "1_000",
+            "0,532",
+            "1,5",
+            "12,3456",
+            "1234,567",
+            "1,234.5,6",
+            ",123",
+            "1,",
         ] {
             assert_eq!(whole(text), None, "{text}");
         }
@@ -234,6 +265,7 @@ mod tests {
         assert_eq!(step("5/100"), Some((5, Some(100))));
         assert_eq!(step("1/"), Some((1, None)));
         assert_eq!(step("7.0"), Some((7, None)));
+        assert_eq!(step("1,003/12,000"), Some((1003, Some(12_000))));
         for text in ["", "-1", "1.5", "a", "1/b", "99999999999999999999", "18446744073709551615"] {
             assert_eq!(step(text), None, "{text}");
         }

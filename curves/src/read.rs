@@ -86,7 +86,9 @@ fn parse(line: &str) -> Option<Read> {
 /// step that an earlier line named; if no line ever named a step, the epoch
 /// when epochs are whole numbers, and the newest position of a progress bar
 /// when they are fractions. Steps are passed on as printed: repeated and
-/// falling ones (a resumed run) are not mended.
+/// falling ones (a resumed run) are not mended. Where steps with a total begin anew
+/// when the epoch rises, `Epoch [2/3], Step [100/600]`, they count on from epoch to
+/// epoch.
 ///
 /// Where lines are marked with ranks, those of the rank that comes first keep the
 /// names of their metrics; of another rank they are `rank3/loss`, since as many
@@ -109,6 +111,16 @@ pub struct LineReader {
     /// The greatest total that a line gave together with its own step.
     #[serde(default)]
     planned: Option<u64>,
+    /// The newest epoch and the step beside it, where lines have both and a total.
+    #[serde(default)]
+    place: Option<(u64, u64)>,
+    /// The number of the first epoch, as soon as it is known that such steps begin
+    /// anew in each.
+    #[serde(default)]
+    within: Option<u64>,
+    /// The first epoch beside such a step was 0.
+    #[serde(default)]
+    from_zero: bool,
     /// The first rank that a line with values was marked with.
     #[serde(default)]
     rank: Option<u32>,
@@ -132,6 +144,9 @@ impl LineReader {
             fractional_epochs: false,
             progress: None,
             planned: None,
+            place: None,
+            within: None,
+            from_zero: false,
             rank: None,
             names: BTreeSet::new(),
             dropped_names: 0,
@@ -224,11 +239,36 @@ impl LineReader {
         self.buffer.clear();
     }
 
+    /// Makes a step that counts within its epoch one that counts on.
+    fn count_on(&mut self, metrics: &mut LineMetrics) {
+        let epoch = metrics.epoch.and_then(number::as_step);
+        let Some(((epoch, step), total)) = epoch.zip(metrics.step).zip(metrics.step_total) else { return };
+        match self.place {
+            Some((before, done)) if epoch > before && step <= done && self.within.is_none() => {
+                // Few count epochs from zero, and who does begins with it.
+                self.within = Some(u64::from(!self.from_zero));
+            }
+            None => self.from_zero = epoch == 0,
+            _ => {}
+        }
+        self.place = Some((epoch, step));
+        if let Some(first) = self.within {
+            let passed = epoch.saturating_sub(first).checked_mul(total);
+            let on = passed.and_then(|passed| passed.checked_add(step)).filter(|step| *step <= 1 << 53);
+            metrics.step = on.or(metrics.step);
+            // The total is of one epoch.
+            metrics.progress = None;
+        }
+    }
+
     fn absorb(&mut self, Read { mut metrics, rank, bar }: Read, out: &mut Vec<Point>) {
         self.strong |= metrics.step.is_some() && !metrics.stand_in;
         if metrics.stand_in && self.strong {
             // Two units on one axis would be none.
             metrics.step = None;
+        }
+        if !bar {
+            self.count_on(&mut metrics);
         }
         if !metrics.values.is_empty() {
             self.rank = self.rank.or(rank);

@@ -29,7 +29,7 @@ pub struct AnalyzeArgs {
     #[arg(long, value_name = "FILE")]
     pub schema: Option<PathBuf>,
     /// Print a [metrics] for outlast.toml that says what the names in a run say
-    #[arg(long, conflicts_with_all = ["json", "explain"])]
+    #[arg(long, conflicts_with_all = ["json", "explain", "tokens"])]
     pub write_schema: bool,
     /// Print JSON: everything, one object for each run
     #[arg(long)]

@@ -129,7 +129,7 @@ pub struct HistoryArgs {
     #[arg(long, value_name = "STEP")]
     pub to: Option<u64>,
     /// Print a CSV table and nothing else, however long
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "tokens"])]
     pub csv: bool,
     /// How to answer.
     #[command(flatten)]
@@ -215,7 +215,7 @@ pub struct CompareArgs {
     #[arg(long, conflicts_with_all = ["csv", "at", "stage", "metrics"])]
     pub settings: bool,
     /// Print a CSV table and nothing else, however long
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "tokens"])]
     pub csv: bool,
     /// How to answer.
     #[command(flatten)]

@@ -12,8 +12,10 @@ pub(crate) mod follow;
 pub(crate) mod gather;
 mod history;
 mod holes;
+mod hparams;
 mod json;
 pub(crate) mod live;
+mod losses;
 mod order;
 mod packed;
 pub mod plugin;
@@ -21,6 +23,7 @@ mod read;
 mod schema;
 pub(crate) mod server;
 mod source;
+mod summary;
 mod text;
 pub(crate) mod tokens;
 pub(crate) mod wandb;
@@ -217,14 +220,14 @@ async fn add(ctx: &Context, args: &AnalyzeArgs, found: &mut Found, path: &Path) 
 
 /// Why a run is not shown, if it is not.
 fn passed_over(run: &Run) -> Option<String> {
-    if run.values == 0 {
+    // What a run says of itself is worth showing without a curve, too.
+    if run.values == 0 && run.summary.is_empty() {
         if let Some(why) = why::nothing(&run.source) {
             return Some(why);
         }
-        let losses = run.losses.told();
-        let lost = losses.first().map(|(what, loss)| format!(" ({} {what})", loss.count));
-        let noted = run.notes.first().map(|note| format!(" ({note})"));
-        return Some(format!("no values of metrics in it{}", noted.or(lost).unwrap_or_default()));
+        let noted = run.notes.first().cloned().or_else(|| run.losses.instead());
+        let noted = noted.map(|noted| format!(" ({noted})"));
+        return Some(format!("no values of metrics in it{}", noted.unwrap_or_default()));
     }
     // Tables of data and logs of other programs lie in the same directories.
     let loose = matches!(run.source.format, Format::Delimited | Format::Console | Format::JsonLines);
@@ -240,6 +243,16 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
         _ => ExitCode::BadInput,
     };
     let failure = Failure::new(code, format!("{}: {error}", words::path(path)));
+    if server::Address::of(path).is_some() {
+        return match code {
+            ExitCode::Denied => failure
+                .help("set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+            ExitCode::NotFound => {
+                failure.help("write mlflow://HOST:PORT/EXPERIMENT by its name or number, with %23 for # and %3F for ?; or the run's id behind the host")
+            }
+            _ => failure,
+        };
+    }
     if code == ExitCode::NotFound {
         return failure.help("name a file, a directory, or a run that `outlast status --all` lists");
     }

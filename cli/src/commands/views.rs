@@ -24,6 +24,7 @@ mod page;
 mod picture;
 pub(crate) mod plot;
 pub(crate) mod ranks;
+mod remarks;
 mod remember;
 pub(crate) mod report;
 pub(crate) mod reproduce;

@@ -342,6 +342,7 @@ fn a_schema_is_written_from_a_run_and_read_again() {
     assert_eq!(plain["report"]["health"], same["report"]["health"]);
     assert_eq!(plain["report"]["primary"], same["report"]["primary"]);
     assert_eq!(code(&analyze(dir.path(), &["ok.csv", "--write-schema", "--json"])), 64);
+    assert_eq!(code(&analyze(dir.path(), &["ok.csv", "--write-schema", "--tokens", "60"])), 64);
 }
 
 #[test]

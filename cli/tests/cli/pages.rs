@@ -123,6 +123,85 @@ fn what_people_say_of_runs_is_kept_beside_them_and_found_again() {
 }
 
 #[test]
+fn what_people_said_of_a_run_stands_on_its_pages_with_how_it_stands() {
+    let dir = here();
+    let run = "runs/ok_cosine.csv";
+    said(dir.path(), &["note", run, "l\u{e4}uft besser"]);
+    said(dir.path(), &["decision", run, "use wide", "--why", "it won"]);
+    said(dir.path(), &["hypothesis", run, "wide is better"]);
+    said(dir.path(), &["hypothesis", run, "a <b>larger</b> rate is faster"]);
+    let id = |at: usize| {
+        let all = json(dir.path(), &["hypothesis", run]);
+        all["hypotheses"][at]["hypothesis"]["id"].as_str().unwrap().to_owned()
+    };
+    said(dir.path(), &["hypothesis", run, "--confirm", &id(1), "in one run"]);
+    said(dir.path(), &["hypothesis", run, "--refute", &id(1), "not in five"]);
+    let all = json(dir.path(), &["hypothesis", run]);
+    let state = |at: usize| all["hypotheses"][at]["state"].as_str().unwrap();
+    assert_eq!((state(0), state(1)), ("open", "refuted"));
+    let told = said(dir.path(), &["hypothesis", run, "--tokens", "1000"]);
+    assert!(told.contains("2 hypotheses") && told.contains("\"wide is better\"; refuted 20"), "{told}");
+    assert!(told.contains("\"not in five\"") && !told.contains("in one run"), "{told}");
+    assert!(told.contains("larger</b> rate is faster\"; open"), "{told}");
+    for (args, file) in [
+        (&["export", run, "--to", "obsidian"][..], "o.md"),
+        (&["export", run, "--to", "notion"], "n.md"),
+        (&["export", run, "--to", "card"], "c.md"),
+        (&["report", run], "r.html"),
+        (&["report", run], "r.md"),
+    ] {
+        said(dir.path(), &[args, &["--out", file]].concat());
+        let page = fs::read_to_string(dir.path().join(file)).unwrap();
+        for words in [
+            "l\u{e4}uft besser",
+            "use wide; since it won",
+            "wide is better; not in five",
+            ", refuted 20",
+            ", open",
+        ] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+        assert!(!page.contains("<b>"), "{page}");
+    }
+}
+
+#[test]
+fn names_in_any_script_can_be_read_on_pages_and_headers_are_the_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (0..60)
+        .map(|step| {
+            let loss = if step == 40 { Value::from("nan") } else { Value::from(2.0 / f64::from(1 + step)) };
+            let row = serde_json::json!({
+                "step": step, "Verlust/gr\u{f6}\u{df}e_loss": loss, "Val Loss": 1.0 / f64::from(1 + step),
+                "a\u{202e}\u{1b}[2Jb,c": step,
+            });
+            format!("{row}\n")
+        })
+        .collect();
+    fs::write(dir.path().join("u.jsonl"), rows).unwrap();
+    let name = "Verlust/gr\u{f6}\u{df}e_loss";
+    for (args, file) in [
+        (&["report", "u.jsonl"][..], "r.html"),
+        (&["report", "u.jsonl"], "r.md"),
+        (&["export", "u.jsonl", "--to", "notion"], "n.md"),
+        (&["plot", "u.jsonl", "-m", "Verlust*"], "p.svg"),
+    ] {
+        said(dir.path(), &[args, &["--out", file]].concat());
+        let page = fs::read_to_string(dir.path().join(file)).unwrap();
+        let drawn = |line: &&str| !line.starts_with("    ");
+        let page: String = page.replace("\\_", "_").lines().filter(drawn).collect();
+        assert!(page.contains(name) && !page.contains("u{f6}"), "{file}: {page}");
+        assert!(!page.contains(['\u{202e}', '\u{1b}']), "{file}");
+    }
+    let table = said(dir.path(), &["history", "u.jsonl", "-m", "*", "--csv"]);
+    let names: Vec<&str> = table.lines().next().unwrap().split(',').collect();
+    assert!(names.contains(&"step") && names.contains(&"Val Loss") && names.contains(&name), "{names:?}");
+    assert!(table.contains("\"a\\u{202e}\\u{1b}[2Jb,c\""), "{table}");
+    assert!(!table.contains(['\u{202e}', '\u{1b}']), "{table}");
+    assert!(said(dir.path(), &["history", "u.jsonl", "-m", "Verlust*"]).is_ascii());
+}
+
+#[test]
 fn what_changed_since_it_was_asked_last_is_told_once() {
     let dir = here();
     let ask = || said(dir.path(), &["changes", "runs", "--tokens", "2000"]);
@@ -183,7 +262,8 @@ fn ranks_of_a_run_are_joined() {
     );
     assert!(told.contains("rank 2 is at step 79, the first at 99"), "{told}");
     assert!(
-        told.contains("spread over ranks 0.5 on average") && told.contains("rank 1 is farthest"),
+        told.contains("spread over ranks 0.5 on average")
+            && told.contains("rank 1 stands 0.5 apart from the others since step 0"),
         "{told}"
     );
     assert!(refused(dir.path(), &["ranks", "job/rank0"], 65).contains("no two logs"));

@@ -76,7 +76,9 @@ fn answer(stream: TcpStream, replies: &Value, log: &Mutex<Vec<String>>) -> std::
 fn reply(request: &str, replies: &Value) -> (&'static str, String) {
     let target = request.split(' ').nth(1).unwrap();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let call = path.strip_prefix("/api/2.0/mlflow/").unwrap_or("none");
+    let Some(call) = path.strip_prefix("/api/2.0/mlflow/") else {
+        return ("404 Not Found", "<html>no page</html>".to_owned());
+    };
     let query: Vec<(String, String)> = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
@@ -90,6 +92,14 @@ fn reply(request: &str, replies: &Value) -> (&'static str, String) {
             format!("{call}?{}?{}", asked("run_id").unwrap(), asked("metric_key").unwrap())
         }
         call => call.to_owned(),
+    };
+    // The same experiment under names as Databricks and teams give them.
+    let key = match key.as_str() {
+        "experiments/get-by-name?/Users/me/digits" | "experiments/get-by-name?team/x" => {
+            "experiments/get-by-name?digits & co".to_owned()
+        }
+        "experiments/get" => "experiments/get-by-name?digits & co".to_owned(),
+        _ => key,
     };
     let Some(mut found) = replies.get(&key).cloned() else {
         return (
@@ -150,6 +160,45 @@ fn an_experiment_and_a_run_are_read_from_a_server() {
     let output = analyze(dir.path(), &[&at("0123456789abcdef0123456789abcdef")], &[]);
     let said = text(&output.stderr);
     assert!(code(&output) == 66 && said.contains("answered 404") && !said.contains('\u{1b}'), "{said}");
+}
+
+#[test]
+fn every_view_reads_a_server_and_names_may_hold_slashes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Recorded::start();
+    let view = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
+        command.args(args).current_dir(dir.path()).env_clear().env("HOME", dir.path());
+        command.env("MLFLOW_TRACKING_TOKEN", "canary-token").stdin(Stdio::null()).output().unwrap()
+    };
+    for name in ["digits & co", "1", "Users/me/digits", "team/x"] {
+        let at = format!("mlflow://{}/{name}", server.address);
+        let listed = view(&["runs", &at]);
+        let said = text(&listed.stdout);
+        assert!(
+            code(&listed) == 0 && said.contains("run-ok") && said.contains("run-nan"),
+            "{name}: {said}{}",
+            text(&listed.stderr)
+        );
+    }
+    let at = format!("mlflow://{}/digits & co", server.address);
+    for (args, word) in [
+        (["metrics", &at, "--run", "run-ok"], "val/acc"),
+        (["settings", &at, "--run", "run-ok"], "lr"),
+        (["stats", &at, "--run", "run-ok"], "train/loss"),
+        (["history", &at, "--run", "run-ok"], "59"),
+        (["group", &at, "--metric", "train/loss"], "2 runs"),
+    ] {
+        let output = view(&args);
+        let said = text(&output.stdout);
+        assert!(code(&output) == 0 && said.contains(word), "{args:?}: {said}{}", text(&output.stderr));
+    }
+    let heard = server.heard.lock().unwrap().clone();
+    assert!(heard.iter().all(|line| line.ends_with(" Bearer canary-token")), "{heard:?}");
+    // What is not there is told with what is, wherever the name was looked for.
+    let output = view(&["stats", &format!("mlflow://{}/no/such", server.address)]);
+    let said = text(&output.stderr);
+    assert!(code(&output) == 66 && said.contains("experiments: ") && said.contains("digits & co"), "{said}");
 }
 
 #[test]

@@ -138,6 +138,19 @@ fn what_means_several_is_refused_with_the_candidates() {
     assert!(refused(dir.path(), &["stats", "empty.csv"], 65).contains("empty.csv: no data: is empty"));
 }
 
+#[test]
+fn a_path_that_is_a_run_is_that_run_whatever_lies_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(dir.path(), "tensorboardx.tfevents", "tb/train/events.out.tfevents.1.vm");
+    copy(dir.path(), "tensorboardx-hparams.tfevents", "tb/train/1796064680.43/events.out.tfevents.2.vm");
+    for view in ["stats", "settings", "history"] {
+        let told = json(dir.path(), &[view, "tb/train/"]);
+        assert_eq!(told["path"].as_str().map(|path| path.trim_end_matches('/')), Some("tb/train"), "{view}");
+    }
+    let told = refused(dir.path(), &["stats", "tb"], 66);
+    assert!(told.contains("holds 2 runs: tb/train, tb/train/1796064680.43"), "{told}");
+}
+
 /// A log with many metrics, some of them named to be taken for something else.
 pub(super) fn hostile(dir: &Path, file: &str, metrics: usize) {
     let evil = [
@@ -213,6 +226,10 @@ fn runs_are_compared_at_the_same_step_and_never_called_significant() {
     );
     assert!(line.contains("cannot tell whether a difference is more than chance"), "{line}");
     let other = said(dir.path(), &["compare", "a.csv@10", "b.csv@5", "--csv"]);
+    // A whole table keeps to no bound, and says so.
+    for view in [&["compare", "a.csv@10", "b.csv@5"][..], &["history", "a.csv"]] {
+        assert_eq!(code(&outlast(dir.path(), &[view, &["--csv", "--tokens", "60"]].concat())), 64);
+    }
     assert_eq!(
         other,
         "metric,run,step,value,how,change_percent\nloss,a.csv,10,2,exact,0\nloss,b.csv,5,2,exact,0\n"
@@ -250,6 +267,15 @@ fn runs_are_listed_searched_and_ranked() {
     assert!(asked.contains("1 shown"), "{asked}");
     let asked = list(&["which", "runs", "diverged?"]);
     assert!(asked.starts_with("understood as: \"label:diverged\"\n1 of 6 runs"), "{asked}");
+    for (question, shown) in [
+        ("highest val accuracy", "by largest val/acc"),
+        ("run with the most steps", "by largest steps"),
+        ("runs named ok_cosine", "1 of 6 runs"),
+        ("last 2 runs", "6 of 6 runs, 2 shown; by time, newest first"),
+    ] {
+        let asked = list(&[question]);
+        assert!(asked.starts_with("understood as: ") && asked.contains(shown), "{question}: {asked}");
+    }
     let wrong = refused(dir.path(), &["runs", "runs", "val_acc >> 0.8"], 65);
     assert!(wrong.contains("at character 10") && wrong.contains("help: such as: "), "{wrong}");
     let wrong = refused(dir.path(), &["runs", "runs", "val_accc > 0.8"], 65);

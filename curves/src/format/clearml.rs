@@ -173,7 +173,7 @@ fn take(event: &Value, fields: &mut Fields, at: u64, counts: &mut Counts, sink: 
                 sink.record(Record::Output { stream, text });
             }
         }
-        "training_stats_vector" | "training_debug_image" | "plot" => counts.skipped.hit(at),
+        "training_stats_vector" | "training_debug_image" | "plot" => counts.aside.hit(at),
         _ => return None,
     }
     Some(())

@@ -2,7 +2,8 @@
 //!
 //! Reads what Lightning, Keras and dvclive write and what people export. A row
 //! that has not as many cells as there are names is corrupt, since its values
-//! might stand under the wrong name; so is one whose last quote is missing. An
+//! might stand under the wrong name; so is one whose last quote is missing, and one
+//! whose step is no number: its values would go to the step before. An
 //! unfinished last line is never read: a number that lacks its last digits
 //! looks like a number. A comma within a number may be decimal or part thousands:
 //! such a cell is counted, never guessed at.
@@ -32,6 +33,8 @@ struct Table {
     columns: Vec<Option<u32>>,
     /// Cells of the present row that begin like numbers and are none.
     unread: u64,
+    /// A cell of the present row that should count steps holds something else.
+    no_step: bool,
 }
 
 impl Delimited {
@@ -74,7 +77,7 @@ impl Table {
             return;
         }
         if line.first() == Some(&b'#') {
-            counts.skipped.hit(at);
+            counts.aside.hit(at);
             return;
         }
         if self.header.is_empty() {
@@ -133,7 +136,7 @@ impl Table {
 
     fn row(&mut self, at: u64, line: &[u8], counts: &mut Counts, sink: &mut dyn Sink) {
         self.fields.begin();
-        self.unread = 0;
+        (self.unread, self.no_step) = (0, false);
         let found = if memchr::memchr(b'"', line).is_none() {
             self.plain_row(line)
         } else {
@@ -146,7 +149,7 @@ impl Table {
                 cells.len() == self.columns.len() || excess
             })
         };
-        if found {
+        if found && !(self.no_step && self.fields.lacks_step()) {
             counts.records += 1;
             counts.dropped.add(self.fields.end(sink), at);
             counts.unread.add(self.unread, at);
@@ -187,7 +190,14 @@ impl Table {
                 None if self.fields.is_time(field) => {
                     self.fields.text(field, &String::from_utf8_lossy(cell));
                 }
-                None => self.unread += u64::from(begins_like_a_number(cell)),
+                None => {
+                    let counts = self.fields.is_step(field);
+                    if let Some(step) = grouped(cell).filter(|_| counts) {
+                        return self.fields.value(field, step);
+                    }
+                    self.no_step |= counts;
+                    self.unread += u64::from(begins_like_a_number(cell));
+                }
             },
         }
     }
@@ -203,6 +213,11 @@ fn separator(line: &[u8]) -> u8 {
 fn begins_like_a_number(cell: &[u8]) -> bool {
     let digits = cell.strip_prefix(b"-").or_else(|| cell.strip_prefix(b"+")).unwrap_or(cell);
     digits.first().is_some_and(u8::is_ascii_digit)
+}
+
+/// `1,000` where steps are counted: no decimal comma stands in a count.
+fn grouped(cell: &[u8]) -> Option<f64> {
+    number(crate::number::ungrouped(std::str::from_utf8(cell).ok()?)?.as_bytes())
 }
 
 fn number(cell: &[u8]) -> Option<f64> {
@@ -274,5 +289,27 @@ mod tests {
         assert_eq!(names, ["column 1", "column 2", "column 3"]);
         assert_eq!((found.unread.count, found.unnamed.count, found.unnamed.first), (0, 3, Some(0)));
         assert_eq!(counts("step,time,loss\n0,2026-01-31 10:00:00,3.0\n").0.unread.count, 0, "a time is read");
+    }
+
+    #[test]
+    fn a_row_whose_step_is_no_number_goes_to_no_other_step() {
+        let rows = |text: &str| {
+            let (mut reader, mut log) = (Delimited::new(Schema::default()), Collected::default());
+            reader.feed(text.as_bytes(), &mut log);
+            let pairs: Vec<_> = log.column("loss").map(|column| column.pairs().collect()).unwrap_or_default();
+            (pairs, reader.counts().corrupt.count)
+        };
+        let zeros = "\0".repeat(512);
+        assert_eq!(
+            rows(&format!("step,loss\n19,0.5\n{zeros}20,0.25\n")),
+            (vec![(Some(19), 0.5), (Some(20), 0.25)], 1)
+        );
+        assert_eq!(rows("step,loss\n19,0.5\nfinal,0.25\n"), (vec![(Some(19), 0.5)], 1));
+        assert_eq!(
+            rows("step,loss\n999,0.5\n\"1,000\",0.25\n"),
+            (vec![(Some(999), 0.5), (Some(1000), 0.25)], 0)
+        );
+        // A column of words is no count of steps, and its rows are not lost.
+        assert_eq!(rows("epoch,loss\nfirst,0.5\nlast,0.25\n"), (vec![(None, 0.5), (None, 0.25)], 0));
     }
 }

@@ -70,7 +70,7 @@ impl Format {
     #[must_use]
     pub fn reader(self, path: &str, schema: Schema) -> Option<Box<dyn Reader + Send>> {
         Some(match self {
-            Self::Wandb => Box::new(Wandb::new()),
+            Self::Wandb => Box::new(Wandb::new().counting(schema.step.as_deref())),
             Self::TensorBoard => Box::new(TensorBoard::new()),
             Self::TrainerState => Box::new(TrainerState::new()),
             Self::MlflowMetric => Box::new(MlflowMetric::new(below(path, "metrics"))),

@@ -10,12 +10,13 @@ use crate::counters;
 use crate::log::{Metric, Names, Row, Sink};
 use crate::number::as_step;
 
-/// Keys that count steps, the most telling first. The counters of
-/// [`crate::counters`] are weaker, and `epoch` is the weakest.
-const STEP_KEYS: [&str; 6] = ["step", "_step", "global_step", "iteration", "iter", "it"];
+/// Keys that count steps, the most telling first, in any case. The counters of
+/// [`crate::counters`] are weaker, and `epoch` is the weakest. Beside a
+/// `global_step` a `step` may count within an epoch.
+const STEP_KEYS: [&str; 7] = ["global_step", "step", "_step", "iteration", "iter", "it", "iter_num"];
 
-/// Keys that tell when a row was logged.
-const TIME_KEYS: [&str; 4] = ["_timestamp", "timestamp", "ts", "time"];
+/// Keys that tell when a row was logged, in any case.
+const TIME_KEYS: [&str; 6] = ["_timestamp", "timestamp", "ts", "time", "wall time", "wall_time"];
 
 /// What the user says about a log's names, where that is not what this module
 /// would think.
@@ -125,6 +126,16 @@ impl Fields {
         self.fields.get(field as usize).is_some_and(|f| matches!(f.role, Role::Time | Role::PerhapsTime))
     }
 
+    /// Whether a field counts steps.
+    pub(super) fn is_step(&self, field: u32) -> bool {
+        self.fields.get(field as usize).is_some_and(|field| matches!(field.role, Role::Step(_)))
+    }
+
+    /// Whether the present row names no step where others did.
+    pub(super) fn lacks_step(&self) -> bool {
+        self.step.is_none() && self.newest.is_some()
+    }
+
     /// The field that is likely to follow, and its name, if that has no escapes.
     #[inline]
     pub(super) fn guess(&self, before: Option<u32>) -> Option<(u32, &[u8])> {
@@ -148,20 +159,23 @@ impl Fields {
         if self.metrics_only {
             return Role::Value;
         }
+        let lower = name.to_ascii_lowercase();
+        // `trainer/global_step` is Lightning's.
+        let word = if lower.ends_with("/global_step") { "global_step" } else { &lower };
         if let Some(step) = &self.schema.step {
             if step == name {
                 return Role::Step(0);
             }
-        } else if let Some(rank) = step_rank(name) {
+        } else if let Some(rank) = step_rank(word) {
             return Role::Step(rank);
         }
         if let Some(time) = &self.schema.time {
             return if time == name { Role::Time } else { Role::Value };
         }
-        match name {
+        match lower.as_str() {
             "_runtime" => Role::Elapsed,
             "time" => Role::PerhapsTime,
-            _ if TIME_KEYS.contains(&name) => Role::Time,
+            _ if TIME_KEYS.contains(&lower.as_str()) => Role::Time,
             _ => Role::Value,
         }
     }
@@ -264,5 +278,29 @@ impl Fields {
             sink.row(&Row { step, time, values: &self.out });
         }
         self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Delimited;
+    use super::*;
+    use crate::log::{Collected, Reader};
+
+    #[test]
+    fn the_key_that_counts_steps_is_known_in_any_case_and_below_a_name() {
+        for (header, row, expected) in [
+            ("Wall time,Step,Value", "1700000000.5,7,0.5", Some(7)),
+            ("trainer/global_step,loss", "7,0.5", Some(7)),
+            ("step,global_step,loss", "1,7,0.5", Some(7)),
+            ("Epoch,loss", "7,0.5", Some(7)),
+            ("footstep,loss", "7,0.5", None),
+        ] {
+            let (mut reader, mut log) = (Delimited::new(Schema::default()), Collected::default());
+            reader.feed(format!("{header}\n{row}\n").as_bytes(), &mut log);
+            let last = header.rsplit(',').next().unwrap_or_default();
+            let steps: Vec<_> = log.column(last).expect("a column").pairs().collect();
+            assert_eq!(steps, [(expected, 0.5)], "{header}");
+        }
     }
 }

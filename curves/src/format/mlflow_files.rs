@@ -155,6 +155,16 @@ fn entry(key: &str, value: &str, of_run: bool, sink: &mut dyn Sink) {
     sink.record(Record::Meta(fact, value));
 }
 
+/// Whether a `meta.yaml` says that its run or experiment was deleted: MLflow leaves
+/// the files of such a run where they are.
+#[must_use]
+pub fn mlflow_is_deleted(meta: &[u8]) -> bool {
+    meta.split(|byte| *byte == b'\n').any(|line| {
+        let stage = line.strip_prefix(b"lifecycle_stage:").map(String::from_utf8_lossy);
+        stage.is_some_and(|stage| scalar(stage.trim()) == "deleted")
+    })
+}
+
 /// A YAML scalar in one of its three spellings.
 fn scalar(text: &str) -> std::borrow::Cow<'_, str> {
     if let Some(inner) = text.strip_prefix('\'').and_then(|t| t.strip_suffix('\'')) {
@@ -186,6 +196,7 @@ pub fn mlflow_tag(name: &str, bytes: &[u8], sink: &mut dyn Sink) {
     let text = content(bytes);
     let fact = match name {
         "mlflow.runName" => Fact::Name,
+        "mlflow.parentRunId" => Fact::Parent,
         "mlflow.note.content" => Fact::Notes,
         "mlflow.user" => Fact::Entity,
         "mlflow.source.name" => Fact::Program,
@@ -195,4 +206,22 @@ pub fn mlflow_tag(name: &str, bytes: &[u8], sink: &mut dyn Sink) {
         _ => return sink.record(Record::Meta(Fact::Tag, &format!("{name}={text}"))),
     };
     sink.record(Record::Meta(fact, &text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_is_told_by_its_stage() {
+        for (meta, deleted) in [
+            ("end_time: 1\nlifecycle_stage: deleted\nrun_name: a\n", true),
+            ("lifecycle_stage: 'deleted'\r\n", true),
+            ("lifecycle_stage: active\n", false),
+            ("run_name: 'x\n  lifecycle_stage: deleted'\nlifecycle_stage: active\n", false),
+            ("", false),
+        ] {
+            assert_eq!(mlflow_is_deleted(meta.as_bytes()), deleted, "{meta:?}");
+        }
+    }
 }

@@ -120,7 +120,7 @@ fn take(
         | "ClearStringLog"
         | "TrackFilesToArtifact"
         | "CopyAttribute"
-        | "DeleteFiles" => counts.skipped.hit(at),
+        | "DeleteFiles" => counts.aside.hit(at),
         _ => return None,
     }
     Some(())

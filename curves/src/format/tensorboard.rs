@@ -136,7 +136,7 @@ impl Events {
             self.scalar(tag, value);
             return;
         }
-        counts.skipped.hit(at);
+        counts.aside.hit(at);
         let known = self.others.len();
         if self.others.intern_bytes(tag).is_some() && self.others.len() > known {
             let kind = if plugin.0.is_empty() { kind } else { plugin.0.as_ref() };

@@ -117,8 +117,10 @@ impl Scan {
         self.at += 1;
         if self.in_string {
             self.push(byte);
-            self.in_string = self.escaped || byte != b'"';
-            self.escaped = byte == b'\\' && !self.escaped;
+            // No text goes over a line: a quote that stands there by a flipped bit must
+            // not swallow the rows behind it.
+            self.in_string = byte != b'\n' && (self.escaped || byte != b'"');
+            self.escaped = self.in_string && byte == b'\\' && !self.escaped;
             return Done::Nothing;
         }
         match byte {
@@ -213,4 +215,27 @@ fn member(piece: &[u8], sink: &mut dyn Sink) -> Option<()> {
         });
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Collected;
+
+    #[test]
+    fn a_quote_too_many_costs_its_row() {
+        let row = |step: u64| format!("  {{\n   \"loss\": 0.5,\n   \"step\": {step}\n  }}");
+        let rows: Vec<String> = (0..9).map(row).collect();
+        let text = format!("{{\n \"log_history\": [\n{}\n ],\n \"max_steps\": 9\n}}\n", rows.join(",\n"));
+        let begin = text.find("\"loss\": 0.5,\n   \"step\": 4").expect("the row");
+        for at in begin..begin + 12 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'"' { b' ' } else { b'"' };
+            let (mut reader, mut log) = (TrainerState::new(), Collected::default());
+            reader.feed(&bytes, &mut log);
+            reader.finish(&mut log);
+            let found = log.column("loss").map_or(0, |column| column.values.len());
+            assert!(found >= 8 && !log.summary.is_empty(), "byte {at}: {found}");
+        }
+    }
 }

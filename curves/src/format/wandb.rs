@@ -74,6 +74,14 @@ impl Wandb {
         }
     }
 
+    /// The same, but this key counts steps, as in [`super::Schema::step`]: rows without
+    /// it go with the newest that had it.
+    #[must_use]
+    pub fn counting(mut self, key: Option<&str>) -> Self {
+        self.records.history.count_by(key);
+        self
+    }
+
     /// The identifier of the run, as soon as it was read. Files with the same
     /// one are parts of one run.
     #[must_use]
@@ -105,6 +113,7 @@ impl Reader for Wandb {
     fn finish(&mut self, sink: &mut dyn Sink) {
         let records = &mut self.records;
         self.log.finish(&mut self.counts, |at, record, counts| records.take(at, record, counts, sink));
+        self.records.history.settle(sink);
         self.records.end_output(sink);
         self.records.summaries.push(sink);
     }
@@ -149,17 +158,21 @@ impl Records {
                 kind::CONFIG => about::config(message, sink),
                 kind::STATS => about::stats(message, sink),
                 kind::ALERT => about::alert(message, sink),
-                kind::METRIC => about::metric(message, sink),
+                kind::METRIC => {
+                    self.history.metric(message);
+                    about::metric(message, sink);
+                }
                 kind::OUTPUT_RAW => self.output(message, sink),
                 kind::RUN => self.about.run(message, &mut self.summaries, &mut self.history, sink),
                 kind::EXIT => {
+                    self.history.settle(sink);
                     let code = Fields::new(message).find(|(field, _)| *field == 1);
                     sink.record(Record::Exit { code: code.map_or(0, |(_, wire)| wire.number() as i32) });
                 }
                 kind::HEADER => about::header(message, sink),
                 kind::ENVIRONMENT => about::environment(message, sink),
                 _ if kind::ASIDE.contains(&field) => {}
-                _ if kind::LEFT_OUT.contains(&field) || field == 100 => counts.skipped.hit(at),
+                _ if kind::LEFT_OUT.contains(&field) || field == 100 => counts.aside.hit(at),
                 _ => counts.unknown.hit(at),
             }
         }

@@ -144,6 +144,7 @@ pub(super) fn make(judge: &Judge, now: Option<f64>) -> Report {
         findings: &findings,
         health: &health,
         forecast: forecast.as_ref(),
+        instead: of_primary.and_then(|primary| instead(judge, primary, &views, &metrics)),
         finish: finish.as_ref(),
         resources: &resources,
         step: judge.max_step,
@@ -176,6 +177,20 @@ fn rate_fell(judge: &Judge) -> Option<bool> {
     let rates = judge.tracks.iter().filter(|track| track.traits.role == Role::LearningRate);
     let fell: Vec<bool> = rates.filter_map(|track| Some(track.last < FELL * highest(track)?)).collect();
     (!fell.is_empty()).then(|| fell.contains(&true))
+}
+
+/// The training loss and where it goes, where the primary metric is another that
+/// has too few values to be foreseen.
+fn instead<'a>(
+    judge: &Judge,
+    primary: &View<'_>,
+    views: &[View<'_>],
+    metrics: &'a [MetricReport],
+) -> Option<(&'a MetricReport, Forecast)> {
+    let training = findings::training_loss(views).filter(|v| v.track.name != primary.track.name)?;
+    let few = primary.curve.points() < forecast::FEWEST as u64;
+    let said = metrics.iter().find(|m| m.name == training.track.name)?;
+    Some((said, forecast::forecast(training, Plan::of(judge), None).filter(|_| few)?))
 }
 
 /// Whether a metric has points enough to judge the run by.

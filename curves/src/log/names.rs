@@ -7,6 +7,26 @@ use std::collections::HashMap;
 /// The most metrics of a run; values of further ones are dropped.
 pub const MAX_METRICS: usize = 20_000;
 
+/// Names beyond those that are taken all the same, if trainings are judged by them.
+const RESERVED: usize = 256;
+
+/// Bytes of them.
+const RESERVED_BYTES: usize = 64 * 1024;
+
+/// Last words of such names.
+const TELLING: [&[u8]; 10] = [
+    b"loss",
+    b"acc",
+    b"accuracy",
+    b"lr",
+    b"learning_rate",
+    b"grad_norm",
+    b"step",
+    b"global_step",
+    b"epoch",
+    b"reward",
+];
+
 /// A longer name is refused.
 pub const MAX_METRIC_NAME_BYTES: usize = 512;
 
@@ -81,11 +101,11 @@ impl Names {
         if let Some(&id) = self.ids.get(name) {
             return Some(id);
         }
-        let fits = !name.is_empty()
-            && name.len() <= MAX_METRIC_NAME_BYTES
-            && self.names.len() < MAX_METRICS
-            && self.bytes + name.len() <= MAX_NAMES_BYTES;
-        if !fits {
+        let room = |names, bytes| self.names.len() < names && self.bytes + name.len() <= bytes;
+        let last = || name.rsplit(|byte| matches!(byte, b'/' | b'.')).next().unwrap_or_default();
+        let fits = room(MAX_METRICS, MAX_NAMES_BYTES)
+            || room(MAX_METRICS + RESERVED, MAX_NAMES_BYTES + RESERVED_BYTES) && TELLING.contains(&last());
+        if name.is_empty() || name.len() > MAX_METRIC_NAME_BYTES || !fits {
             return None;
         }
         let id = u32::try_from(self.names.len()).ok()?;
@@ -103,5 +123,22 @@ pub(crate) fn shown(name: &str) -> std::borrow::Cow<'_, str> {
         name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
     } else {
         name.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_has_a_place_behind_any_number_of_names() {
+        let mut names = Names::default();
+        (0..MAX_METRICS + 9)
+            .for_each(|n| assert_eq!(names.intern(&format!("k{n}")).is_some(), n < MAX_METRICS));
+        assert!(names.intern("train/loss").is_some() && names.intern("step").is_some());
+        assert!(names.intern("junk").is_none() && names.intern("train/loss/junk").is_none());
+        let more = (0..MAX_METRICS).filter(|n| names.intern(&format!("{n}/loss")).is_some()).count();
+        assert_eq!(more, RESERVED - 2);
+        assert_eq!(names.len(), MAX_METRICS + RESERVED);
     }
 }

@@ -40,6 +40,10 @@ pub(super) fn parse(line: &str) -> Option<LineMetrics> {
             walk.steps.offer(0, step, None);
             tokens.drain(..4);
         }
+        Lead::Place(done, total) => {
+            walk.place = Some((done, total));
+            tokens.remove(0);
+        }
         Lead::PartOfEpoch => return None,
         Lead::None => {}
     }
@@ -62,6 +66,8 @@ enum Lead {
     /// `12/44 ... - loss: 0.3`: averages so far within an epoch, drawn anew
     /// many times.
     PartOfEpoch,
+    /// `12/600 loss 2.7`.
+    Place(u64, u64),
     None,
 }
 
@@ -77,6 +83,7 @@ fn lead(tokens: &[Token<'_>]) -> Lead {
         Some((done, Some(total))) if done < total && tokens.iter().any(|t| t.text == "-") => {
             Lead::PartOfEpoch
         }
+        Some((done, Some(total))) if done <= total => Lead::Place(done, total),
         _ => Lead::None,
     }
 }
@@ -88,6 +95,8 @@ struct Walk {
     steps: StepChoice,
     epoch: Option<f64>,
     epochs: Option<u64>,
+    /// What the line begins with; it is a step if the rest is plainly metrics.
+    place: Option<(u64, u64)>,
     /// Words that belong to no pair: signs of prose.
     strays: usize,
     /// Where the words not yet used begin.
@@ -102,6 +111,7 @@ impl Walk {
             steps: StepChoice::default(),
             epoch: None,
             epochs: None,
+            place: None,
             strays: 0,
             from: 0,
         }
@@ -249,7 +259,13 @@ impl Walk {
         i - before.iter().rev().take(3).take_while(|t| is_qualifier(t.text)).count()
     }
 
-    fn judge(self) -> Option<LineMetrics> {
+    fn judge(mut self) -> Option<LineMetrics> {
+        let plainly = self.strays == 0 && self.pairs.iter().any(|pair| is_known(&pair.name));
+        match self.place {
+            Some((done, total)) if plainly => self.steps.offer(usize::MAX - 1, done, Some(total)),
+            Some(_) => self.strays += 1,
+            None => {}
+        }
         let counted = self.certain || self.steps.found() || self.epoch.is_some();
         let known = self.pairs.iter().any(|pair| pair.form != Form::Bare && is_known(&pair.name));
         let alone = self.strays == 0;

@@ -12,11 +12,11 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const MAX_VALUES_PER_LINE: usize = 1000;
 
 /// Step keys, the most telling first.
-const STEP_KEYS: [&str; 7] = ["global_step", "step", "_step", "iteration", "iter", "it", "s"];
+const STEP_KEYS: [&str; 8] = ["global_step", "num_updates", "step", "_step", "iteration", "iter", "it", "s"];
 
 /// From this rank on a step is a counter that stands in for one; keys of a nested
 /// object have a hundred more.
-const STAND_IN: usize = 6;
+const STAND_IN: usize = 7;
 
 /// Words that alone mark a metric's name.
 const KNOWN: [&str; 42] = [
@@ -87,6 +87,8 @@ pub struct LineMetrics {
     pub progress: Option<(u64, u64)>,
     /// Values left out by the bounds on names and values.
     pub dropped: u64,
+    /// The total that stands beside the step: `Step [100/600]`.
+    pub step_total: Option<u64>,
 }
 
 impl LineMetrics {
@@ -167,7 +169,7 @@ impl StepChoice {
 
     pub(super) fn store(self, metrics: &mut LineMetrics) {
         if let Some((rank, step, total)) = self.best {
-            metrics.step = Some(step);
+            (metrics.step, metrics.step_total) = (Some(step), total);
             metrics.stand_in = (STAND_IN..STAND_IN + counters::RANKS).contains(&(rank % 100));
             metrics.progress = metrics.progress.or(total.map(|total| (step, total)));
         }

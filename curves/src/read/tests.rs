@@ -79,6 +79,18 @@ fn key_value_lines() {
             vec!["Average loss@-=0.0503", "Accuracy@-=0.9831"],
         ),
         ("step=3 retries: 9831/10000 acc: 7/5", vec![]),
+        ("step 1,000: loss 1,234.5 tokens/s 12.3k", vec!["loss@1000=1234.5"]),
+        ("Step: 1,003/12,000 | Loss: 2,345 | tok/s=12,345", vec!["Loss@1003=2345", "tok/s@1003=12345"]),
+        ("12/600 loss 2.7 lr 1e-3", vec!["loss@12=2.7", "lr@12=0.001"]),
+        (
+            "epoch 001: 100 / 5000 loss=5.2, ppl=36.7, num_updates=100, lr=1e-05",
+            vec!["loss@100=5.2", "ppl@100=36.7", "lr@100=0.00001"],
+        ),
+        ("12/600 files were copied, loss 2.7", vec![]),
+        ("3/10 tests passed: 3", vec![]),
+        // Whether it is 0.532 is not known.
+        ("step 5: loss 0,532 acc 0.5", vec!["acc@5=0.5"]),
+        ("step=5,loss=0.5,acc=1,lr=0.25", vec!["loss@5=0.5", "acc@5=1", "lr@5=0.25"]),
         ("step:5/1000 train_loss:4.5 step_avg:nanms", vec!["train_loss@5=4.5", "step_avg@5=NaN"]),
         ("s:100 trl:4.5", vec!["trl@100=4.5"]),
         ("[5]\tvalidation-logloss:0.43", vec!["validation-logloss@5=0.43"]),
@@ -137,6 +149,21 @@ fn lines_that_count_within_epochs_have_steps_of_their_own() {
     let steps: Vec<Option<u64>> = read(&text).iter().map(|point| point.step).collect();
     let expected = [256, 320, 384, 448, 512, 576, 640, 704, 704, 704].map(Some);
     assert_eq!(steps, expected);
+}
+
+#[test]
+fn steps_that_begin_anew_with_each_epoch_count_on() {
+    let steps = |text: String| -> Vec<Option<u64>> { read(&text).iter().map(|point| point.step).collect() };
+    let line = |epoch: u64, step: u64| format!("Epoch [{epoch}/3], Step [{step}/600], Loss: 0.5\n");
+    let all = |first: u64| (first..first + 3).flat_map(move |epoch| [300, 600].map(|step| (epoch, step)));
+    let expected: Vec<_> = [300, 600, 900, 1200, 1500, 1800].map(Some).into();
+    assert_eq!(steps(all(1).map(|(epoch, step)| line(epoch, step)).collect()), expected);
+    assert_eq!(steps(all(0).map(|(epoch, step)| line(epoch, step)).collect()), expected);
+    // One line an epoch.
+    assert_eq!(steps((1..4).map(|epoch| line(epoch, 100)).collect()), [100, 700, 1300].map(Some));
+    // Steps of the whole training stay as they are.
+    let whole = (0..6).map(|n| line(1 + n / 2, 100 * (n + 1))).collect();
+    assert_eq!(steps(whole), [100, 200, 300, 400, 500, 600].map(Some));
 }
 
 #[test]

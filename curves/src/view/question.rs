@@ -5,7 +5,7 @@
 mod words;
 
 use super::filter::parse;
-use words::{count, is_empty, is_name, meaning, order};
+use words::{count, is_empty, is_name, is_run, meaning, order};
 
 /// Words that a name may be made of: `val loss`.
 const NAME: usize = 4;
@@ -90,6 +90,14 @@ fn ordered(word: &str, rest: &[&str], question: &mut Question) -> Option<usize> 
         question.metric = Some(name);
         return Some(1 + skip + used);
     }
+    if word == "last" {
+        // `last run`, `last 3 runs`; `last 3 days` is a time.
+        let number = rest.first().and_then(|word| count(word));
+        let used = usize::from(number.is_some());
+        is_run(rest.get(used)?).then_some(())?;
+        (question.order, question.top) = (Some(Order::Newest), number.or(question.top));
+        return Some(2 + used);
+    }
     if let Some(number) = count(word)
         && rest.first().is_some_and(|word| order(word).is_some())
     {
@@ -115,8 +123,23 @@ fn name(words: &[&str]) -> Option<(String, usize)> {
     (used > 0).then(|| (words[..used].join(" "), used))
 }
 
-/// `last week`, `last 3 days`, `this month`.
+/// `last week`, `last 3 days`, `this month`, `before last week`, `before 2026-11-01`.
 fn period(word: &str, rest: &[&str], parts: &mut Vec<String>) -> Option<usize> {
+    if word == "before" {
+        let (first, rest) = rest.split_first()?;
+        let mut ended = Vec::new();
+        let used = match period(first, rest, &mut ended) {
+            Some(used) => used,
+            None => {
+                ended.push(format!("since {first}"));
+                1
+            }
+        };
+        let text = ended.first()?.replacen("since", "before", 1);
+        parse(&text).ok()?;
+        parts.push(text);
+        return Some(1 + used);
+    }
     if !matches!(word, "last" | "past" | "this" | "since") {
         return None;
     }
@@ -167,8 +190,14 @@ fn compared(words: &[&str], parts: &mut Vec<String>) -> Option<usize> {
         ["not", ..] if skip > 0 => ("!=", 1),
         _ => ("==", 0),
     };
+    let is_number = |value: &str| value.trim_end_matches(['%', 'k', 'm']).parse::<f64>().is_ok();
+    if let ["between", low, "and", high, ..] = *after {
+        (is_number(low) && is_number(high)).then_some(())?;
+        parts.extend([format!("\"{}\" >= {low}", bare(&name)), format!("\"{}\" <= {high}", bare(&name))]);
+        return Some(used + skip + 4);
+    }
     let value = *after.get(more)?;
-    let number = value.trim_end_matches(['%', 'k', 'm']).parse::<f64>().is_ok();
+    let number = is_number(value);
     let value = match (number, op) {
         (true, _) => value.to_owned(),
         (false, "==" | "!=") if said && (is_name(value) || value == "nan") => format!("\"{}\"", bare(value)),
@@ -222,6 +251,14 @@ mod tests {
             ("which runs did not diverge?", "not (label:diverged)", None, None),
             ("runs with val loss below 0.3", "\"val loss\" < 0.3", None, None),
             ("worst run", "", Some(Order::Worst), Some(1)),
+            ("last 3 runs", "", Some(Order::Newest), Some(3)),
+            ("the last run", "", Some(Order::Newest), Some(1)),
+            ("failed ones of the last two experiments", "state == failed", Some(Order::Newest), Some(2)),
+            ("run with the most steps", "", Some(Order::Highest), Some(1)),
+            ("loss between 0.5 and 0.6", "\"loss\" >= 0.5 and \"loss\" <= 0.6", None, None),
+            ("runs before last week", "before 7d", None, None),
+            ("runs before last 3 days", "before 3d", None, None),
+            ("runs before 2026-11-01", "before 2026-11-01", None, None),
         ] {
             let found = understand(text).expect(text);
             assert_eq!((found.filter.as_str(), found.order, found.top), (filter, order, top), "{text}");
@@ -237,6 +274,7 @@ mod tests {
             assert_eq!(understand(text).map(|q| q.metric), Ok(metric.map(str::to_owned)), "{text}");
         }
         assert_eq!(understand("runs that smell of roses"), Err("smell".into()));
+        assert_eq!(understand("runs before breakfast"), Err("before".into()));
     }
 
     proptest! {

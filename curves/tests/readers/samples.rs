@@ -266,7 +266,7 @@ fn tables_of_every_shape() {
     assert_eq!(loss, [(Some(1), 0.5), (Some(3), 0.25), (Some(1), 7.0)]);
     assert_eq!(log.segments, 1);
     let counts = reader.counts();
-    assert_eq!((counts.corrupt.count, counts.skipped.count, counts.torn.count), (3, 1, 3));
+    assert_eq!((counts.corrupt.count, counts.aside.count, counts.torn.count), (3, 1, 3));
     let bare = collect(csv(), b"1,0.5\n2,0.25\n");
     assert_eq!(bare.column("column 2").map(|c| c.values.clone()), Some(vec![0.5, 0.25]));
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use curves::format::{Format, Guess, HEAD_BYTES, detect};
 use tempfile::TempDir;
 
-use super::{database, history, packed, why};
+use super::{database, history, hparams, packed, why};
 
 pub(super) use super::source::{Explained, Inside, Part, Skipped, Source};
 
@@ -34,6 +34,9 @@ const MAX_EXPLAINED: usize = 1000;
 /// How files that are worth opening in a directory end.
 const ENDINGS: [&str; 12] =
     ["wandb", "jsonl", "ndjson", "csv", "tsv", "log", "out", "txt", "err", "db", "sqlite", "sqlite3"];
+
+/// Links in W&B's directories.
+const WANDB_LINKS: [&str; 3] = ["latest-run", "debug.log", "debug-internal.log"];
 
 /// All that was found.
 #[derive(Debug, Default)]
@@ -82,6 +85,7 @@ impl Found {
             let from = self.sources.len();
             self.walk(path, 0);
             history::join(self, from);
+            hparams::join(self, from);
         } else if meta.is_file() {
             self.file(path, true)?;
         } else {
@@ -150,9 +154,12 @@ impl Found {
         if !events.is_empty() && self.wants(Format::TensorBoard) {
             let count = events.len();
             let why = format!("a directory with {count} event file{}", if count == 1 { "" } else { "s" });
+            let settings = tools::settings(&others, Format::TensorBoard);
             let parts = events.iter().map(|path| Part::new(path, Format::TensorBoard, packing(path)));
-            self.run(dir, parts.collect(), Format::TensorBoard, why);
+            self.run(dir, settings.into_iter().chain(parts).collect(), Format::TensorBoard, why);
         }
+        let dirs = self.dvclive(dir, &others, dirs);
+        let settings = tools::settings(&others, Format::Delimited);
         let wandb = others.iter().any(|path| path.extension().is_some_and(|end| end == "wandb"));
         for path in others {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -162,7 +169,12 @@ impl Found {
             }
             let end = Path::new(name).extension().unwrap_or_default().to_ascii_lowercase();
             if name == "trainer_state.json" || ENDINGS.iter().any(|known| end == *known) {
+                let before = self.sources.len();
                 self.try_file(&path);
+                if let Some(source) = self.sources.get_mut(before).filter(|_| name == "metrics.csv") {
+                    // Lightning's; they stand before what they belong to.
+                    source.parts.splice(0..0, settings.clone());
+                }
             } else if end == "zip" && name.starts_with("offline-") {
                 // What ClearML leaves of a task that ran offline.
                 self.try_file(&path);
@@ -210,6 +222,8 @@ impl Found {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => dirs.push(path),
                 Ok(kind) if kind.is_file() => files.push(path),
+                // W&B lays these beside what they lead to.
+                Ok(kind) if kind.is_symlink() && WANDB_LINKS.iter().any(|name| path.ends_with(name)) => {}
                 Ok(kind) if kind.is_symlink() => {
                     self.skip(&path, "a link: links in directories are not followed");
                 }
@@ -361,6 +375,7 @@ impl Found {
         let (from, skipped, explained) = (self.sources.len(), self.skipped.len(), self.explained.len());
         self.walk(&root, 0);
         history::join(self, from);
+        hparams::join(self, from);
         let shown = |inner: &Path| inner.strip_prefix(&root).ok().map(|inner| path.join(inner));
         for source in &mut self.sources[from..] {
             for part in &mut source.parts {
@@ -409,19 +424,4 @@ fn is_events(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_people_wrote_of_runs_is_no_log_beside_them() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["a.jsonl", ".outlast-notes.jsonl"] {
-            fs::write(dir.path().join(name), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.4}\n")
-                .unwrap();
-        }
-        let mut found = Found::new(None);
-        found.add(dir.path()).unwrap();
-        let paths: Vec<_> = found.sources.iter().map(|source| source.path.clone()).collect();
-        assert_eq!((paths, found.skipped_count), (vec![dir.path().join("a.jsonl")], 0));
-    }
-}
+mod tests;

@@ -110,7 +110,7 @@ fn grows(part: &Part) -> bool {
         Format::Console,
         Format::Outlast,
     ];
-    part.inside == Inside::Bytes && appended.contains(&part.format)
+    matches!(part.inside, Inside::Bytes | Inside::Hparams | Inside::Yaml) && appended.contains(&part.format)
 }
 
 impl Held {
@@ -216,7 +216,9 @@ impl Held {
 /// runs of their own names, one file at a time.
 fn alone(part: &Part, parts: &[&Part]) -> bool {
     let dir = part.path.parent();
-    part.format == Format::TensorBoard && parts.iter().filter(|other| other.path.parent() == dir).count() == 1
+    part.format == Format::TensorBoard
+        && parts.iter().filter(|other| other.path.parent() == dir && other.inside != Inside::Yaml).count()
+            == 1
 }
 
 impl Place {

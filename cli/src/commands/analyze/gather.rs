@@ -15,7 +15,7 @@ use super::find::Found;
 use super::follow::Followers;
 use super::read::{self, Said};
 use super::source::{Part, Skipped, Source};
-use super::{live, no_data, schema, unreadable, why, words};
+use super::{live, no_data, schema, server, unreadable, why, words};
 use crate::config::Metrics;
 
 /// One run that was found; it is not read yet.
@@ -53,7 +53,7 @@ pub(crate) struct Runs {
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// Finds the runs below paths.
+/// Finds the runs below paths, or at a tracking server that is named.
 ///
 /// # Errors
 /// The first path that cannot be read, or has no run below it; all that is wrong
@@ -65,7 +65,11 @@ pub(crate) fn gather(paths: &[PathBuf], only: Option<Format>) -> anyhow::Result<
     for path in paths {
         let skipped = found.skipped.len();
         let metrics = super::metrics(path, None, home.as_deref())?.map(Arc::new);
-        found.add(path).map_err(|error| unreadable(path, &error))?;
+        let added = match server::Address::of(path) {
+            Some(address) => address.and_then(|address| server::add_now(&mut found, &address)),
+            None => found.add(path),
+        };
+        added.map_err(|error| unreadable(path, &error))?;
         if found.sources.is_empty() {
             return Err(no_data(path, found.skipped.get(skipped..).unwrap_or_default()).into());
         }

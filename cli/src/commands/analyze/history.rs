@@ -3,11 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use curves::format::Format;
+use curves::format::{Format, Wandb};
+use curves::log::{Collected, Fact, Reader as _};
 
-use super::find::{Found, Source};
+use super::find::{self, Found, Inside, Source};
+
+/// Bytes of a W&B file, at the beginning of which stands whose it is.
+const HEAD: u64 = 256 * 1024;
 
 /// Joins what was found from the `from`th run on.
 pub(super) fn join(found: &mut Found, from: usize) {
@@ -22,7 +27,7 @@ pub(super) fn join(found: &mut Found, from: usize) {
             _ => rest.push(source),
         }
     }
-    for (_, mut parts) in wandb {
+    for mut parts in wandb.into_values().flat_map(by_project) {
         parts.sort_by_key(|part| began(&part.path));
         let mut parts = parts.into_iter();
         let Some(mut first) = parts.next() else { continue };
@@ -49,6 +54,28 @@ pub(super) fn join(found: &mut Found, from: usize) {
 fn wandb_key(path: &Path) -> (PathBuf, OsString) {
     let folder = path.parent().and_then(Path::parent).unwrap_or(Path::new(""));
     (folder.to_owned(), path.file_name().unwrap_or_default().to_owned())
+}
+
+/// Runs of one id apart by their projects: an id is one run's only within a project.
+fn by_project(parts: Vec<Source>) -> Vec<Vec<Source>> {
+    if parts.len() < 2 {
+        return vec![parts];
+    }
+    let mut projects: BTreeMap<Option<String>, Vec<Source>> = BTreeMap::new();
+    for part in parts {
+        projects.entry(project(&part)).or_default().push(part);
+    }
+    projects.into_values().collect()
+}
+
+/// The project that a file of W&B's names at its beginning.
+fn project(source: &Source) -> Option<String> {
+    let part = source.parts.first().filter(|part| part.inside == Inside::Bytes)?;
+    let mut head = Vec::new();
+    find::open(part.file()).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    let (mut reader, mut log) = (Wandb::new(), Collected::default());
+    reader.feed(&head, &mut log);
+    log.fact(Fact::Project).map(str::to_owned)
 }
 
 /// `20261121_084926` of `offline-run-20261121_084926-id`.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::ending::Ending;
 use super::read::{Losses, Run};
+use super::summary::Summary;
 use super::words;
 
 /// One run.
@@ -29,6 +30,7 @@ pub(super) struct Object<'a> {
     resumed: u64,
     read: &'a Losses,
     notes: &'a [String],
+    summary: &'a Summary,
     report: &'a Report,
 }
 
@@ -51,6 +53,7 @@ pub(super) fn object(run: &Run) -> Object<'_> {
         resumed: run.resumed,
         read: &run.losses,
         notes: &run.notes,
+        summary: &run.summary,
         report: &run.report,
     }
 }

@@ -8,16 +8,20 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-use curves::format::{Format, MlflowMeta, Schema, Wandb, WandbCloud, clearml_task, mlflow_param, mlflow_tag};
+use curves::format::{
+    Format, MlflowMeta, Schema, Wandb, WandbCloud, Yaml, clearml_task, mlflow_param, mlflow_tag,
+};
 use curves::judge::schema::Direction;
 use curves::judge::{End, Judge, MetricId, Report, Settings};
 use curves::log::{Counts, Fact, Goal, Metric, Names, Reader, Record, Row, Sink, Value};
-use serde::Serialize;
 
 use super::ending::Ending;
 use super::find::{self, Inside, Part, Source};
 use super::holes::{self, Next};
+use super::hparams::Session;
+pub(super) use super::losses::Losses;
 use super::order::Order;
+use super::summary::Summary;
 use super::{aim, database, ending, live, packed, schema, why, words};
 use crate::config::Metrics;
 
@@ -52,66 +56,14 @@ pub(super) struct Run {
     /// What went wrong with single files.
     pub(super) notes: Vec<String>,
     pub(super) report: Report,
+    /// What it says of itself beside its metrics.
+    pub(super) summary: Summary,
     /// Names of its metrics in the order of the log.
     pub(super) logged: Vec<String>,
     /// How it ended, if anything says that it did.
     pub(super) ending: Option<Ending>,
     /// The newest time in it, in seconds since 1970.
     pub(super) newest: Option<f64>,
-}
-
-/// What became of the input.
-#[derive(Debug, Default, Clone, Serialize)]
-pub(super) struct Losses {
-    pub(super) bytes: u64,
-    pub(super) records: u64,
-    pub(super) skipped: Loss,
-    pub(super) corrupt: Loss,
-    pub(super) unknown: Loss,
-    pub(super) dropped: Loss,
-    pub(super) unread: Loss,
-    pub(super) unnamed: Loss,
-    pub(super) torn: Loss,
-}
-
-/// How often, and where first.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
-pub(super) struct Loss {
-    pub(super) count: u64,
-    pub(super) first_byte: Option<u64>,
-}
-
-impl Losses {
-    pub(super) fn add(&mut self, counts: &Counts) {
-        self.bytes = self.bytes.saturating_add(counts.bytes);
-        self.records = self.records.saturating_add(counts.records);
-        for (loss, tally) in [
-            (&mut self.skipped, counts.skipped),
-            (&mut self.corrupt, counts.corrupt),
-            (&mut self.unknown, counts.unknown),
-            (&mut self.dropped, counts.dropped),
-            (&mut self.unread, counts.unread),
-            (&mut self.unnamed, counts.unnamed),
-            (&mut self.torn, counts.torn),
-        ] {
-            loss.count = loss.count.saturating_add(tally.count);
-            loss.first_byte = loss.first_byte.or(tally.first);
-        }
-    }
-
-    /// Each kind with its name, where there is any.
-    pub(super) fn told(&self) -> Vec<(&'static str, Loss)> {
-        let all = [
-            ("corrupt records", self.corrupt),
-            ("bytes of an unfinished record at the end", self.torn),
-            ("records left out, of kinds that are not read or longer than 16 MiB", self.skipped),
-            ("records of unknown kinds", self.unknown),
-            ("values beyond the bounds", self.dropped),
-            ("cells that begin like numbers and are none", self.unread),
-            ("names of columns, which are called by their place", self.unnamed),
-        ];
-        all.into_iter().filter(|(_, loss)| loss.count > 0).collect()
-    }
 }
 
 /// Reads a run by what somebody said of its metrics; where its history is missing,
@@ -181,7 +133,12 @@ pub(super) fn note(part: &Part, error: &io::Error) -> String {
 
 fn feed(part: &Part, keys: &Schema, sink: &mut dyn Sink, said: &mut Said) -> io::Result<()> {
     match &part.inside {
-        Inside::Bytes | Inside::Gzip | Inside::MlflowExperiment | Inside::WandbCloud => {}
+        Inside::Bytes
+        | Inside::Gzip
+        | Inside::Hparams
+        | Inside::MlflowExperiment
+        | Inside::WandbCloud
+        | Inside::Yaml => {}
         Inside::Stored(run) => {
             let mut counts = Counts::default();
             let read = database::feed(part.file(), run, sink, &mut counts);
@@ -226,8 +183,10 @@ fn feed(part: &Part, keys: &Schema, sink: &mut dyn Sink, said: &mut Said) -> io:
 pub(super) fn reader(part: &Part, keys: &Schema) -> io::Result<Box<dyn Reader + Send>> {
     let path = part.path.to_string_lossy().replace('\\', "/");
     Ok(match (part.format, &part.inside) {
-        (_, Inside::WandbCloud) => Box::new(WandbCloud::new()),
-        (Format::Wandb, _) if part.resumed => Box::new(Wandb::resumed()),
+        (_, Inside::WandbCloud) => Box::new(WandbCloud::new().counting(keys.step.as_deref())),
+        (_, Inside::Hparams) => Box::new(Session::default()),
+        (_, Inside::Yaml) => Box::new(Yaml::new()),
+        (Format::Wandb, _) if part.resumed => Box::new(Wandb::resumed().counting(keys.step.as_deref())),
         (_, Inside::MlflowExperiment) => Box::new(MlflowMeta::of_experiment()),
         (format, _) => {
             format.reader(packed::inner_name(&path), keys.clone()).ok_or(io::ErrorKind::InvalidInput)?
@@ -297,6 +256,7 @@ pub(super) struct Taken {
     ids: Vec<MetricId>,
     renamed: BTreeMap<String, String>,
     facts: BTreeMap<&'static str, String>,
+    summary: Summary,
     goals: BTreeMap<String, Goal>,
     planned: Option<u64>,
     exit_code: Option<i32>,
@@ -310,6 +270,8 @@ pub(super) struct Taken {
     over: bool,
     /// How often it had been resumed when it told its exit code.
     exit_in: u64,
+    /// So many values were all that there was when the run began anew at a step.
+    void: (u64, Option<u64>),
 }
 
 impl Taken {
@@ -321,6 +283,7 @@ impl Taken {
             ids: Vec::new(),
             renamed: BTreeMap::new(),
             facts: BTreeMap::new(),
+            summary: Summary::default(),
             goals: BTreeMap::new(),
             planned: None,
             exit_code: None,
@@ -332,6 +295,7 @@ impl Taken {
             newest: None,
             over: false,
             exit_in: 0,
+            void: (0, None),
         }
     }
 
@@ -370,6 +334,10 @@ impl Taken {
     /// All that is known of the run by now.
     pub(super) fn run(&mut self, source: &Source, losses: Losses, notes: Vec<String>) -> Run {
         let mut notes = notes;
+        if source.format == Format::Console {
+            // It is this program's, of what was printed of the plan.
+            self.summary.clear();
+        }
         // How a part ended that another goes on from is not how the run did; other
         // formats say what is known of the run before their parts.
         let exit = self.exit_code.filter(|_| source.format != Format::Wandb || self.exit_in == self.resumed);
@@ -383,6 +351,15 @@ impl Taken {
             notes.extend(self.order.told());
         }
         notes.extend(why::of_table(source, &self.logged));
+        // The controller starts its own anew where nothing was saved, and says so.
+        if let (void, Some(from)) = self.void
+            && source.format != Format::Outlast
+        {
+            notes.push(format!(
+                "a later part begins at step {from} again, so that the {void} values before it count no more; \
+                 parts that go on from each other need steps that do"
+            ));
+        }
         let mut report = self.judge.report();
         notes.extend(report.notes.iter().cloned());
         words::restore(&mut report, &self.renamed);
@@ -398,6 +375,7 @@ impl Taken {
             losses,
             notes,
             report,
+            summary: self.summary.clone(),
             logged: self.logged.clone(),
             ending,
             newest: self.newest,
@@ -452,7 +430,11 @@ impl Sink for Taken {
 
     fn record(&mut self, record: Record<'_>) {
         match record {
-            Record::Config { path, value } | Record::Summary { path, value } => self.take_plan(path, &value),
+            Record::Config { path, value } => self.take_plan(path, &value),
+            Record::Summary { path, value } => {
+                self.take_plan(path, &value);
+                self.summary.take(path, &value);
+            }
             Record::Meta(fact, text) => {
                 let key = match fact {
                     Fact::RunId => "run_id",
@@ -464,6 +446,7 @@ impl Sink for Taken {
                     Fact::Accelerator => "accelerator",
                     Fact::Program => "program",
                     Fact::Status => "status",
+                    Fact::Parent => "parent",
                     _ => return,
                 };
                 self.facts.insert(key, text.chars().take(MAX_FACT).collect());
@@ -481,6 +464,10 @@ impl Sink for Taken {
             }
             Record::Segment { from } => {
                 self.resumed += 1;
+                let whole = from.zip(self.steps).filter(|(from, (low, _))| from <= low);
+                if let Some((from, _)) = whole.filter(|_| self.values > self.void.0) {
+                    self.void = (self.values, Some(from));
+                }
                 self.judge.segment_from(from);
                 self.order.anew();
             }

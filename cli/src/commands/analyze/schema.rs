@@ -148,9 +148,21 @@ pub(super) fn written(names: &[String], primary: Option<&str>) -> String {
     text
 }
 
-/// Text as a basic string of TOML, which JSON's are, too.
+/// Text as a basic string of TOML, which JSON's are, too; what cannot be seen, or
+/// turns the direction of what stands beside it, is spelt out.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+    let mut out = String::new();
+    for c in serde_json::Value::from(text).to_string().chars() {
+        let number = u32::from(c);
+        if words::legible(c.encode_utf8(&mut [0; 4])).starts_with(c) {
+            out.push(c);
+        } else if number <= 0xffff {
+            out.push_str(&format!("\\u{number:04x}"));
+        } else {
+            out.push_str(&format!("\\U{number:08x}"));
+        }
+    }
+    out
 }
 
 #[cfg(test)]

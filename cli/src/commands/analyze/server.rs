@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use curves::format::{Format, parse_json};
 use curves::log::Value;
-use reqwest::{Client, Method, Response, redirect};
+use reqwest::{Client, Method, Response, StatusCode, redirect};
 
 use super::find::{self, Found};
 pub(crate) use address::{Address, decoded, is_safe};
@@ -31,6 +31,8 @@ const MAX_METRICS: usize = 2000;
 const PAGE: &str = "10000";
 /// Pages of one list that are asked for, however many a server says there are.
 const MAX_PAGES: usize = 5_000;
+/// How variables begin that prove who asks.
+const PROOFS: &str = "MLFLOW_TRACKING_";
 /// For the whole of one question.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,8 +53,7 @@ pub(super) async fn add(
     address: &Address,
     env: &BTreeMap<String, String>,
 ) -> io::Result<()> {
-    let server = Server::new(address.clone(), env)?;
-    let runs = server.runs().await?;
+    let (server, runs) = Server::new(address.clone(), env)?.runs().await?;
     let (count, most) = (runs.len(), find::MAX_RUNS);
     for run in runs.into_iter().take(most) {
         let name = answers::text(run.member("info"), &["run_name", "run_id", "run_uuid"]).unwrap_or_default();
@@ -73,6 +74,35 @@ pub(super) async fn add(
     Ok(())
 }
 
+/// Takes in the same where nothing can be waited for: on a thread and a runtime of
+/// its own, as the caller may be inside of one.
+///
+/// # Errors
+/// As [`add`].
+pub(super) fn add_now(found: &mut Found, address: &Address) -> io::Result<()> {
+    let env = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+            .filter(|(name, _)| name.starts_with(PROOFS))
+    });
+    let env: BTreeMap<String, String> = env.collect();
+    let asked = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(add(found, address, &env))
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(asked).join().unwrap_or_else(|_| Err(io::Error::other("asking the server failed")))
+    })
+}
+
+/// What an address names at a server.
+pub(crate) struct Experiment {
+    /// The server under the address that knows it, else the first that answers.
+    pub(crate) server: Server,
+    pub(crate) name: String,
+    /// `None`: there is none of that name.
+    pub(crate) id: Option<String>,
+}
+
 impl Server {
     /// A server at an address.
     ///
@@ -86,7 +116,7 @@ impl Server {
             .no_proxy()
             .build()
             .map_err(|error| io::Error::other(reason(&error)))?;
-        let env = env.iter().filter(|(name, _)| name.starts_with("MLFLOW_TRACKING_"));
+        let env = env.iter().filter(|(name, _)| name.starts_with(PROOFS));
         let server = Self { client, address, env: env.map(|(n, v)| (n.clone(), v.clone())).collect() };
         server.may_prove()?;
         Ok(server)
@@ -131,6 +161,21 @@ impl Server {
         query: &[(&str, &str)],
         body: Option<String>,
     ) -> io::Result<Value> {
+        let (status, answer) = self.exchange(method, call, query, body).await?;
+        if status.is_success() {
+            return answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its answer is no JSON"));
+        }
+        Err(refusal(status, answer.as_ref()))
+    }
+
+    /// The status of an answer, and what it says where that is JSON.
+    async fn exchange(
+        &self,
+        method: Method,
+        call: &str,
+        query: &[(&str, &str)],
+        body: Option<String>,
+    ) -> io::Result<(StatusCode, Option<Value>)> {
         let url = self.address.call(call, query)?;
         let mut request = self.client.request(method, url);
         if let Some(token) = self.said("MLFLOW_TRACKING_TOKEN") {
@@ -149,46 +194,74 @@ impl Server {
         })?;
         let status = response.status();
         let bytes = body_of(response).await?;
-        let answer = parse_json(&bytes);
-        if status.is_success() {
-            return answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its answer is no JSON"));
-        }
-        let told = answers::text(answer.as_ref(), &["message"]).unwrap_or_default();
-        let kind = match status.as_u16() {
-            404 => io::ErrorKind::NotFound,
-            401 | 403 => io::ErrorKind::PermissionDenied,
-            _ => io::ErrorKind::InvalidData,
-        };
-        let told = if told.is_empty() { String::new() } else { format!(", {}", super::words::quoted(&told)) };
-        Err(io::Error::new(kind, format!("it answered {}{told}", status.as_u16())))
+        Ok((status, parse_json(&bytes)))
     }
 
-    /// The runs that the address names: a run by its id, else the runs of an
-    /// experiment by its name or id.
-    async fn runs(&self) -> io::Result<Vec<Value>> {
+    /// The experiment that the address names, else one of this name: by its name, or
+    /// by its number as a browser shows it.
+    ///
+    /// # Errors
+    /// Where no MLflow server answers there, or it refuses.
+    pub(crate) async fn experiment(&self, otherwise: &str) -> io::Result<Experiment> {
+        let (mut first, mut failed) = (None, None);
+        for address in std::iter::once(self.address.clone()).chain(self.address.others()) {
+            let name = address.named().unwrap_or(otherwise).to_owned();
+            let server = Self { client: self.client.clone(), address, env: self.env.clone() };
+            match server.id_of(&name).await? {
+                Ok(Some(id)) => return Ok(Experiment { server, name, id: Some(id) }),
+                Ok(None) => first = first.or(Some(Experiment { server, name, id: None })),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        first.ok_or_else(|| failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+    }
+
+    /// The id of an experiment, if there is one; within: why what answers is no
+    /// MLflow server.
+    async fn id_of(&self, name: &str) -> io::Result<Result<Option<String>, io::Error>> {
+        let (status, answer) =
+            self.exchange(Method::GET, "experiments/get-by-name", &[("experiment_name", name)], None).await?;
+        let id = |answer: &Value| answers::text(answer.member("experiment"), &["experiment_id"]);
+        match (status.as_u16(), &answer) {
+            (200..300, Some(found)) if id(found).is_some() => Ok(Ok(id(found))),
+            (404, Some(told)) if told.member("error_code").is_some() => {
+                if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Ok(Ok(None));
+                }
+                match self.get("experiments/get", &[("experiment_id", name)]).await {
+                    Ok(found) => Ok(Ok(id(&found))),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
+                    Err(error) => Err(error),
+                }
+            }
+            // Another program, or a page of a proxy.
+            (404 | 405 | 200..300, _) => Ok(Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("it answered {}: no MLflow server answers there", status.as_u16()),
+            ))),
+            _ => Err(refusal(status, answer.as_ref())),
+        }
+    }
+
+    /// The runs that the address names, with the server that knows them: a run by its
+    /// id, else the runs of an experiment by its name or id.
+    async fn runs(self) -> io::Result<(Self, Vec<Value>)> {
         let Some(name) = self.address.named() else { return Err(self.experiments().await?) };
         if self.address.run().is_some()
             || name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
         {
             let run = self.ask(Method::GET, "runs/get", &[("run_id", name)], None).await?;
-            return Ok(run.member("run").cloned().into_iter().collect());
+            let runs = run.member("run").cloned().into_iter().collect();
+            return Ok((self, runs));
         }
-        let by_name =
-            self.ask(Method::GET, "experiments/get-by-name", &[("experiment_name", name)], None).await;
-        let found = match by_name {
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    && name.bytes().all(|byte| byte.is_ascii_digit()) =>
-            {
-                self.ask(Method::GET, "experiments/get", &[("experiment_id", name)], None).await
-            }
-            found => found,
-        };
-        let found = match found {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.experiments().await?),
-            found => found?,
-        };
-        let id = answers::text(found.member("experiment"), &["experiment_id"]).unwrap_or_default();
+        let Experiment { server, id, .. } = self.experiment(name).await?;
+        let Some(id) = id else { return Err(server.experiments().await?) };
+        let runs = server.runs_of(&id).await?;
+        Ok((server, runs))
+    }
+
+    /// The runs of an experiment, the newest first.
+    async fn runs_of(&self, id: &str) -> io::Result<Vec<Value>> {
         let mut runs = Vec::new();
         let mut token = String::new();
         for _ in 0..MAX_PAGES {
@@ -223,7 +296,7 @@ impl Server {
         let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         Ok(io::Error::new(
             io::ErrorKind::NotFound,
-            format!("name an experiment or a run behind the address; experiments: {listed}"),
+            format!("name an experiment, or a run by its id, behind the address; experiments: {listed}"),
         ))
     }
 
@@ -259,6 +332,18 @@ impl Server {
         }
         out.inner.flush()
     }
+}
+
+/// Why a server did not do it.
+fn refusal(status: StatusCode, answer: Option<&Value>) -> io::Error {
+    let told = answers::text(answer, &["message"]).unwrap_or_default();
+    let kind = match status.as_u16() {
+        404 => io::ErrorKind::NotFound,
+        401 | 403 => io::ErrorKind::PermissionDenied,
+        _ => io::ErrorKind::InvalidData,
+    };
+    let told = if told.is_empty() { String::new() } else { format!(", {}", super::words::quoted(&told)) };
+    io::Error::new(kind, format!("it answered {}{told}", status.as_u16()))
 }
 
 /// The bytes of an answer.

@@ -18,6 +18,10 @@ pub(super) enum Inside {
     Stored(Stored),
     /// It is one of the files of this run's databases, which are read together.
     Aim(String),
+    /// It holds hyperparameters of the run and nothing of its course.
+    Hparams,
+    /// It holds settings of the run as YAML.
+    Yaml,
     /// It was copied from W&B's server.
     WandbCloud,
     /// It is what ClearML says of a task.

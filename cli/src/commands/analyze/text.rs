@@ -151,6 +151,8 @@ fn run(run: &Run, asked: &[String], place: Place, lines: &mut Lines) {
     let of = |metric: &&MetricReport| is_asked(asked, &metric.name);
     report.metrics.iter().filter(|metric| of(metric)).for_each(|metric| push(1, &course(metric)));
     push(4, &format!("  {}", what(run)));
+    let last = report.metrics.iter().map(|metric| (metric.name.as_str(), metric.last));
+    run.summary.told(last).iter().for_each(|told| push(5, &format!("  {told}")));
     losses(run, &mut push);
     for (index, one) in report.findings.iter().enumerate() {
         let rank = if one.severity == Severity::Note { 8 } else { 3 };

@@ -57,7 +57,7 @@ pub(super) fn of_head(head: &[u8], format: Format) -> Option<String> {
 
 /// What is said of a table that was read all the same.
 pub(super) fn of_table(source: &Source, logged: &[String]) -> Option<String> {
-    let part = source.parts.first().filter(|_| source.format == Format::Delimited)?;
+    let part = source.parts.last().filter(|_| source.format == Format::Delimited)?;
     if !logged.is_empty() && logged.iter().all(|name| name.starts_with("column ")) {
         return Some(
             "its first line holds numbers, so that its columns have no names: \"column 1\" and so on, none of them the step"

@@ -11,6 +11,10 @@ use serde::Serialize;
 
 use crate::args::FORMATS;
 
+mod letters;
+
+pub(crate) use letters::{legible, page, page_path};
+
 /// Longest plain name that stands without quotes.
 const PLAIN: usize = 64;
 /// Characters of a quoted text before it is cut.

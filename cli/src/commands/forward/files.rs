@@ -26,6 +26,11 @@ pub(super) struct Files {
     pending: Vec<u8>,
     /// The highest step that is written: W&B takes none before it.
     step: Option<u64>,
+    /// The same when the run went on from an earlier one.
+    again: Option<u64>,
+    /// The run goes on from here; told with the first row that it logs then, as that
+    /// may lie before what its checkpoint was thought to hold.
+    from: Option<u64>,
 }
 
 fn seconds(ms: u64) -> f64 {
@@ -36,7 +41,7 @@ impl Files {
     fn begin(path: PathBuf, writer: Writer, pending: Vec<u8>) -> io::Result<Self> {
         let beside = path.with_file_name(".forwarded.new");
         let file = File::create(&beside)?;
-        Ok(Self { writer, path, beside: Some(beside), file, pending, step: None })
+        Ok(Self { writer, path, beside: Some(beside), file, pending, step: None, again: None, from: None })
     }
 
     /// `DIR/RUN/events.out.tfevents.*`
@@ -87,22 +92,24 @@ impl Files {
         for came in &more.came {
             match (came, &mut self.writer) {
                 (Came::Values(row), Writer::TensorBoard(writer)) => {
+                    if let Some(from) = self.from.take() {
+                        writer.restart(from.min(row.step), &mut self.pending);
+                    }
                     let values: Vec<(&str, f64)> = row.values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
                     writer.row(row.step, row.time, &values, &mut self.pending);
                 }
                 (Came::Values(row), Writer::Wandb(writer)) => {
                     // Steps that a resumed attempt does again are left out.
-                    if self.step.is_some_and(|step| row.step < step) {
+                    let before = self.step.is_some_and(|step| row.step < step);
+                    if before || self.again.is_some_and(|again| row.step <= again) {
                         continue;
                     }
                     self.step = Some(row.step);
                     let values: Vec<(&str, f64)> = row.values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
                     writer.row(row.step, row.time, &values, &mut self.pending);
                 }
-                (Came::From(step), Writer::TensorBoard(writer)) => {
-                    writer.restart(*step, &mut self.pending);
-                }
-                (Came::From(_), Writer::Wandb(_)) => {}
+                (Came::From(step), Writer::TensorBoard(_)) => self.from = Some(*step),
+                (Came::From(_), Writer::Wandb(_)) => self.again = self.step,
             }
         }
         self.flush()
@@ -142,7 +149,41 @@ fn stamp(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::Values;
     use super::*;
+    use curves::format::{TensorBoard, Wandb};
+    use curves::log::{Collected, Reader};
+
+    /// A run that logged 1 to 3, went on where somebody thought that 3 was done, and
+    /// began with 2.
+    fn resumed() -> More {
+        let row = |step: u64, value: f64| {
+            Came::Values(Values { step, time: 1.7e9, values: vec![("loss".to_owned(), value)] })
+        };
+        let first = (1..4).map(|step| row(step, 0.5));
+        More { came: first.chain([Came::From(3)]).chain((2..5).map(|step| row(step, 0.25))).collect() }
+    }
+
+    fn read(files: &mut Files, reader: &mut dyn Reader) -> Vec<(u64, f64)> {
+        files.write(&resumed()).unwrap();
+        let mut log = Collected::default();
+        reader.feed(&fs::read(&files.path).unwrap(), &mut log);
+        reader.finish(&mut log);
+        let pairs = log.column("loss").unwrap().pairs();
+        pairs.map(|(step, value)| (step.unwrap(), value)).collect()
+    }
+
+    #[test]
+    fn what_a_resumed_run_does_again_stands_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = v1::RunView { id: "abc".into(), name: "r".into(), ..Default::default() };
+        let mut files = Files::tensorboard(dir.path(), &run).unwrap();
+        let found = read(&mut files, &mut TensorBoard::new());
+        assert_eq!(found, [(1, 0.5), (2, 0.25), (3, 0.25), (4, 0.25)]);
+        let detail = v1::RunDetail { run: Some(run), ..Default::default() };
+        let mut files = Files::wandb(dir.path(), &detail).unwrap();
+        assert_eq!(read(&mut files, &mut Wandb::new()), [(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.25)]);
+    }
 
     #[test]
     fn directories_are_named_by_the_moment() {

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::rows::{Came, Following, More};
 use super::settings;
 use crate::app::Context;
-use crate::commands::analyze::server::{Address, Server};
+use crate::commands::analyze::server::{Address, Experiment, Server};
 use crate::exit_code::{ExitCode, Failure};
 
 /// Values in one call; the interface takes 1,000.
@@ -60,9 +60,12 @@ impl Mlflow {
         })?;
         let address = address?;
         let run = detail.run.clone().unwrap_or_default();
-        let experiment = address.named().map_or_else(|| run.project.clone(), str::to_owned);
-        let server = Server::new(address, &ctx.env)?;
-        let experiment = experiment_of(&server, &experiment).await?;
+        let Experiment { server, name, id } =
+            Server::new(address, &ctx.env)?.experiment(&run.project).await?;
+        let experiment = match id {
+            Some(id) => id,
+            None => made(&server, &name).await?,
+        };
         let filter = format!("tags.`{ID}` = '{}'", run.id);
         let ask = json!({"experiment_ids": [experiment], "filter": filter, "max_results": 1});
         let found = server.post("runs/search", &ask).await?;
@@ -170,21 +173,9 @@ fn read_before(run: &Value) -> Option<Following> {
     Following::from(text(tag, &["value"])?)
 }
 
-/// The id of an experiment, which is made where it is not there yet.
-async fn experiment_of(server: &Server, wanted: &str) -> anyhow::Result<String> {
-    let found = server.get("experiments/get-by-name", &[("experiment_name", wanted)]).await;
-    let answer = match found {
-        Ok(found) => text(&found, &["experiment", "experiment_id"]).map(str::to_owned),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // What a browser shows names an experiment by its number.
-            let number = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit());
-            if number && server.get("experiments/get", &[("experiment_id", wanted)]).await.is_ok() {
-                return Ok(wanted.to_owned());
-            }
-            let made = server.post("experiments/create", &json!({"name": wanted})).await?;
-            text(&made, &["experiment_id"]).map(str::to_owned)
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(answer.ok_or_else(|| Failure::new(ExitCode::BadInput, "the server named no experiment"))?)
+/// The id of an experiment that is made.
+async fn made(server: &Server, name: &str) -> anyhow::Result<String> {
+    let made = server.post("experiments/create", &json!({"name": name})).await?;
+    let id = text(&made, &["experiment_id"]).map(str::to_owned);
+    Ok(id.ok_or_else(|| Failure::new(ExitCode::BadInput, "the server named no experiment"))?)
 }

@@ -96,12 +96,27 @@ pub(crate) fn answer(args: &CompareArgs) -> anyhow::Result<Answer> {
 
 fn side(text: &str, args: &CompareArgs) -> anyhow::Result<Side> {
     let whole = PathBuf::from(text);
-    let split = text.rsplit_once('@').and_then(|(path, step)| Some((path, step.parse().ok()?)));
+    let split = text.rsplit_once('@').and_then(|(path, step)| Some((path, whole_step(step)?)));
     let (path, step) = match split {
         Some((path, step)) if !whole.exists() => (PathBuf::from(path), Some(step)),
         _ => (whole, None),
     };
     Ok(Side { run: load::one(Path::new(&path), None, args.shown.format)?, step })
+}
+
+/// A step as people write it: `1000`, `1e3`, `1k`, `2M`.
+fn whole_step(text: &str) -> Option<u64> {
+    let (digits, scale) = match text.char_indices().next_back()? {
+        (at, 'k' | 'K') => (text.get(..at)?, 1e3),
+        (at, 'm' | 'M') => (text.get(..at)?, 1e6),
+        _ => (text, 1.0),
+    };
+    let begins = digits.starts_with(|c: char| c.is_ascii_digit());
+    text.parse().ok().or_else(|| {
+        // Above 2^53 not every whole number has a float of its own.
+        let step = digits.parse::<f64>().ok().filter(|_| begins)? * scale;
+        (step.fract() == 0.0 && (0.0..9e15).contains(&step)).then_some(step as u64)
+    })
 }
 
 /// The metrics to compare: those asked for, or all that the first run shares
@@ -347,11 +362,12 @@ fn csv(sides: &[Side], shown: &[&Compared]) -> String {
         for (index, cell) in one.cells.iter().enumerate() {
             let Some(found) = cell else { continue };
             let change = one.change.get(index).copied().flatten().map(numbers::full).unwrap_or_default();
-            let run = sides.get(index).map(|side| side.run.shown()).unwrap_or_default();
+            let path = sides.get(index).map(|side| side.run.gathered.path().to_string_lossy());
+            let run = words::legible(&path.unwrap_or_default());
             let how = if found.how == How::Exact { "exact" } else { "interpolated" };
             text.push_str(&format!(
                 "{},{},{},{},{how},{change}\n",
-                numbers::cell(&words::metric(&one.name)),
+                numbers::cell(&words::legible(&one.name)),
                 numbers::cell(&run),
                 found.step,
                 numbers::full(found.value)
@@ -359,4 +375,31 @@ fn csv(sides: &[Side], shown: &[&Compared]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_read_as_people_write_them() {
+        for (text, step) in [
+            ("1000", Some(1000)),
+            ("1e3", Some(1000)),
+            ("1k", Some(1000)),
+            ("1.5k", Some(1500)),
+            ("2M", Some(2_000_000)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("", None),
+            ("k", None),
+            ("0.5", None),
+            ("-3", None),
+            ("nan", None),
+            ("inf", None),
+            ("1e99", None),
+            ("host", None),
+        ] {
+            assert_eq!(whole_step(text), step, "{text}");
+        }
+    }
 }

@@ -49,7 +49,8 @@ pub(crate) fn answer(args: &HistoryArgs) -> anyhow::Result<Answer> {
             .into());
     }
     let samples = args.samples.map_or(SAMPLES, |samples| samples as usize);
-    let text = if args.csv { csv(&shown, samples, numbers::full) } else { text(&run, &shown, args) };
+    let text =
+        if args.csv { csv(&shown, samples, numbers::full, words::legible) } else { text(&run, &shown, args) };
     Ok(Answer { text, json: object(&run, &shown, samples) })
 }
 
@@ -92,9 +93,9 @@ fn rows<'a>(shown: &'a [Shown<'a>], samples: usize) -> BTreeMap<u64, Vec<Option<
     rows
 }
 
-fn csv(shown: &[Shown<'_>], samples: usize, number: fn(f64) -> String) -> String {
+fn csv(shown: &[Shown<'_>], samples: usize, number: fn(f64) -> String, named: fn(&str) -> String) -> String {
     let axis = if shown.iter().all(|one| one.course.axis == Axis::Step) { "step" } else { "row" };
-    let head = shown.iter().map(|one| numbers::cell(&words::metric(one.name)));
+    let head = shown.iter().map(|one| numbers::cell(&named(one.name)));
     let mut text = format!("{}\n", [axis.to_owned()].into_iter().chain(head).collect::<Vec<_>>().join(","));
     for (place, row) in rows(shown, samples) {
         text.push_str(&place.to_string());
@@ -112,7 +113,9 @@ fn text(run: &Run, shown: &[Shown<'_>], args: &HistoryArgs) -> String {
     let most = args.shown.tokens as usize;
     let longest = shown.iter().map(|one| one.points.len()).max().unwrap_or(0);
     let ask = args.samples.map_or(longest, |samples| samples as usize).min(longest).max(4);
-    let make = |samples: usize| format!("{}{}", head(run, shown, samples, ask), csv(shown, samples, short));
+    let make = |samples: usize| {
+        format!("{}{}", head(run, shown, samples, ask), csv(shown, samples, short, words::metric))
+    };
     let fits = |samples: usize| tokens::bound(&make(samples)) <= most;
     if fits(ask) {
         return make(ask);

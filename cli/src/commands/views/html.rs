@@ -43,7 +43,7 @@ fn embedded(value: &Value) -> String {
 
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in words::ascii(text).chars() {
+    for c in words::legible(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -75,12 +75,12 @@ fn charts(parts: &[Part]) -> Vec<(String, Value)> {
             let one = |(run, line, _): &(String, &Line, &Part)| {
                 let points: Vec<Value> =
                     line.points.iter().map(|p| json!([p.0, Some(p.1).filter(|v| v.is_finite())])).collect();
-                let name = if parts.len() == 1 { words::metric(metric) } else { run.clone() };
+                let name = if parts.len() == 1 { words::page(metric) } else { run.clone() };
                 json!({ "name": name, "points": points })
             };
             let marks: Vec<Value> = match parts {
                 [part] => {
-                    let of_metric = |text: &str| text.ends_with(&format!(" in {}", words::metric(metric)));
+                    let of_metric = |text: &str| text.ends_with(&format!(" in {}", words::page(metric)));
                     part.marks
                         .iter()
                         .filter(|mark| of_metric(&mark.text))
@@ -90,7 +90,7 @@ fn charts(parts: &[Part]) -> Vec<(String, Value)> {
                 _ => Vec::new(),
             };
             let lines: Vec<Value> = lines.iter().take(LINES).map(one).collect();
-            Some((words::metric(metric), json!({ "lines": lines, "marks": marks })))
+            Some((words::page(metric), json!({ "lines": lines, "marks": marks })))
         })
         .collect()
 }
@@ -102,7 +102,7 @@ fn body(parts: &[Part], charts: &[(String, Value)]) -> String {
             let run = &part.described;
             let primary = run.primary.as_deref().and_then(|name| Some((name, run.metric(name)?.1)));
             let said = primary.map(|(name, figures)| {
-                format!("{} {}", words::metric(name), curves::judge::short(figures.last))
+                format!("{} {}", words::page(name), curves::judge::short(figures.last))
             });
             vec![
                 part.title(),
@@ -160,6 +160,11 @@ fn run(part: &Part, out: &mut String) {
             if is_address { format!("<a rel=\"noreferrer\" href=\"{text}\">{text}</a>") } else { text };
         out.push_str(&format!("<p>{what}: {text}</p>\n"));
     }
+    if !part.remarks.is_empty() {
+        let one = |(what, text): &(String, String)| format!("<li>{what}: {}</li>\n", escaped(text));
+        let all: Vec<String> = part.remarks.iter().map(one).collect();
+        out.push_str(&format!("<h3>Notes</h3>\n<ul>\n{}</ul>\n", all.concat()));
+    }
     for note in &part.notes {
         out.push_str(&format!("<p>Not read: {}</p>\n", escaped(note)));
     }
@@ -183,7 +188,7 @@ fn run(part: &Part, out: &mut String) {
     }
     if !part.settings.is_empty() {
         out.push_str("<h3>Settings</h3>\n");
-        let rows = part.settings.iter().map(|(name, value)| vec![words::metric(name), value.clone()]);
+        let rows = part.settings.iter().map(|(name, value)| vec![words::page(name), value.clone()]);
         out.push_str(&table(&["setting", "value"], rows));
     }
 }

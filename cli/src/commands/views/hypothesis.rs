@@ -1,8 +1,8 @@
 //! `outlast hypothesis`: what is thought to be true, and later whether it was.
 
 use super::Answer;
-use super::notes::{Entry, Kind, Notes};
-use super::remember::{listed, written};
+use super::notes::{Kind, Notes};
+use super::remember::{standing, written};
 use crate::args::HypothesisArgs;
 
 /// See the module.
@@ -20,8 +20,7 @@ pub(crate) fn answer(args: &HypothesisArgs) -> anyhow::Result<Answer> {
         }
     }
     if text.is_empty() {
-        let kinds = |entry: &Entry| matches!(entry.kind, Kind::Hypothesis | Kind::Confirmed | Kind::Refuted);
-        return Ok(listed(&notes, kinds, args.shown.tokens));
+        return Ok(standing(&notes, args.shown.tokens));
     }
     Ok(written(&notes, &notes.append(Kind::Hypothesis, &text, None)?, args.shown.tokens))
 }

@@ -67,10 +67,16 @@ impl Run {
         self.data.column(name).filter(|column| !column.values.is_empty()).map(Course::of)
     }
 
+    /// Whether it says something of itself beside metrics. What a log that was printed
+    /// has of that is this program's own.
+    fn sums_up(&self) -> bool {
+        !self.data.summary.is_empty() && !self.gathered.loose()
+    }
+
     /// Whether it has no values, or is a table or log of another program.
     fn passed_over(&self) -> bool {
         let judged = |name: &str| matches!(read_name(name).role, Role::Loss | Role::Error | Role::Score);
-        self.columns().next().is_none()
+        (self.columns().next().is_none() && !self.sums_up())
             || (self.gathered.loose() && !self.columns().any(|(name, _)| judged(name)))
     }
 
@@ -172,7 +178,7 @@ pub(super) fn each_told(
     let mut skipped = found.skipped;
     for gathered in found.runs {
         let run = Run::read(gathered);
-        let says_nothing = run.columns().next().is_none() && run.data.config.is_empty();
+        let says_nothing = run.columns().next().is_none() && run.data.config.is_empty() && !run.sums_up();
         // A run of the controller's is one before it logs anything.
         if says_nothing || (many && !run.gathered.is_own() && run.passed_over()) {
             passed += 1;
@@ -194,7 +200,8 @@ pub(super) fn each_told(
     Ok((passed, skipped))
 }
 
-/// The one run that is meant.
+/// The one run that is meant. A path that is a run's own is that run, whatever runs
+/// lie below it, as those of tensorboardX's `add_hparams` do.
 ///
 /// # Errors
 /// None or several are.
@@ -202,13 +209,17 @@ pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> a
     let mut runs = Vec::new();
     each(&[path.to_owned()], format, |run| {
         // Of those that cannot be meant the values are let go at once.
-        if which.map_or(runs.is_empty(), |which| rank(&run, which).is_some()) {
+        let may_be = |which| rank(&run, which).is_some();
+        if which.map_or_else(|| runs.is_empty() || run.gathered.path() == path, may_be) {
             runs.push(run);
         } else {
             runs.push(Run { data: Collected { meta: run.data.meta, ..Collected::default() }, ..run });
         }
     })?;
     let Some(which) = which else {
+        if let Some(at) = runs.iter().position(|run| run.gathered.path() == path) {
+            return Ok(runs.swap_remove(at));
+        }
         return Ok(match runs.len() {
             1 => runs.pop().ok_or_else(|| nothing(path)),
             _ => Err(several(&format!("{} holds", words::path(path)), &runs)),

@@ -14,7 +14,7 @@ pub(super) type Ranked = Vec<(u8, String)>;
 /// Makes text stand for itself.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in words::ascii(text).chars() {
+    for c in words::legible(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -52,7 +52,7 @@ pub(super) fn report(parts: &[Part]) -> Ranked {
                 run.steps.map(|steps| steps.to_string()).unwrap_or_default(),
                 primary
                     .map(|(name, figures)| {
-                        format!("{} {}", words::metric(name), curves::judge::short(figures.last))
+                        format!("{} {}", words::page(name), curves::judge::short(figures.last))
                     })
                     .unwrap_or_default(),
                 run.labels.join(" "),
@@ -83,6 +83,7 @@ fn body(part: &Part, out: &mut Ranked) {
     }
     out.push((1, String::new()));
     links(&described.links, out);
+    remarks(2, "### Notes", part, out);
     part.notes.iter().for_each(|note| out.push((2, format!("Not read: {}", escaped(note)))));
     if !part.findings.is_empty() {
         out.push((2, "### Findings".into()));
@@ -117,9 +118,22 @@ fn body(part: &Part, out: &mut Ranked) {
     if !part.settings.is_empty() {
         out.push((4, "### Settings".into()));
         out.push((4, String::new()));
-        let rows = part.settings.iter().map(|(name, value)| vec![words::metric(name), value.clone()]);
+        let rows = part.settings.iter().map(|(name, value)| vec![words::page(name), value.clone()]);
         table(4, &["setting", "value"], rows, out);
     }
+}
+
+/// What people said of a run.
+fn remarks(rank: u8, heading: &str, part: &Part, out: &mut Ranked) {
+    if part.remarks.is_empty() {
+        return;
+    }
+    out.push((rank, heading.to_owned()));
+    out.push((rank, String::new()));
+    for (what, text) in &part.remarks {
+        out.push((rank, format!("- {what}: {}", escaped(text))));
+    }
+    out.push((rank, String::new()));
 }
 
 /// What a run is tied to. An address stands alone, so that it is one to click on.
@@ -240,9 +254,10 @@ pub(super) fn card(part: &Part) -> Ranked {
         part.metrics.iter().take(20).map(|(name, found)| cells(name, found).to_vec()),
         &mut out,
     );
+    remarks(2, "## Notes", part, &mut out);
     if !part.settings.is_empty() {
         out.push((3, "## Hyperparameters\n".into()));
-        let rows = part.settings.iter().map(|(name, value)| vec![words::metric(name), value.clone()]);
+        let rows = part.settings.iter().map(|(name, value)| vec![words::page(name), value.clone()]);
         table(3, &["setting", "value"], rows, &mut out);
     }
     out

@@ -212,6 +212,15 @@ impl Notes {
         self.entries.iter().filter(said).map(|entry| entry.text.clone()).collect()
     }
 
+    /// What was said last of whether a hypothesis is true, if anything was.
+    pub(super) fn verdict(&self, hypothesis: &Entry) -> Option<&Entry> {
+        let said = |entry: &&Entry| {
+            matches!(entry.kind, Kind::Confirmed | Kind::Refuted)
+                && entry.about.as_ref() == Some(&hypothesis.id)
+        };
+        self.entries.iter().rfind(said)
+    }
+
     /// The hypothesis that an id, or the beginning of one, means.
     ///
     /// # Errors

@@ -2,12 +2,13 @@
 
 use curves::judge::schema::{Direction, Role};
 use curves::judge::{Severity, short};
+use curves::log::Value;
 use curves::view::draw::{Line, Mark};
 use curves::view::{Statistics, statistics};
 
 use super::described::Described;
 use super::load::Run;
-use super::{plot, settings};
+use super::{plot, remarks, settings};
 use crate::commands::analyze::words;
 
 /// Metrics that are drawn, and listed.
@@ -29,6 +30,8 @@ pub(super) struct Part {
     pub(super) lines: Vec<Line>,
     pub(super) marks: Vec<Mark>,
     pub(super) notes: Vec<String>,
+    /// What people said of it: what that is and when, and the text.
+    pub(super) remarks: Vec<(String, String)>,
 }
 
 impl Part {
@@ -54,14 +57,35 @@ impl Part {
                 lines.push(Line { name, points: curves::downsample::min_max(&course.points, 1000) });
             }
         }
+        // Sentences have the names as the judge was told them.
+        let respelt: Vec<(String, String)> = run
+            .columns()
+            .map(|(name, _)| (words::metric(name), words::page(name)))
+            .filter(|(judged, page)| judged != page)
+            .collect();
+        let respelt = |text: String| {
+            respelt.iter().fold(text, |text, (judged, page)| text.replace(judged.as_str(), page))
+        };
         let drawn: Vec<String> = lines.iter().map(|line| line.name.clone()).collect();
         Self {
-            sentences: report.summary.sentences.clone(),
-            findings: report.findings.iter().take(FINDINGS).map(finding).collect(),
-            marks: plot::found(run, &drawn),
+            sentences: report.summary.sentences.iter().map(|text| respelt(text.clone())).collect(),
+            findings: report
+                .findings
+                .iter()
+                .take(FINDINGS)
+                .map(|one| {
+                    let [severity, what, steps, advice] = finding(one);
+                    [severity, what, steps, respelt(advice)]
+                })
+                .collect(),
+            marks: plot::found(run, &drawn, words::page),
+            remarks: remarks::of(run),
             settings: settings::flat(run)
                 .iter()
-                .map(|(name, value)| (name.clone(), settings::said(value)))
+                .map(|(name, value)| match value {
+                    Value::Text(text) => (name.clone(), words::page(text)),
+                    value => (name.clone(), settings::said(value)),
+                })
                 .collect(),
             notes: run.notes.clone(),
             described,
@@ -73,7 +97,8 @@ impl Part {
 
     /// The name people see, else the path.
     pub(super) fn title(&self) -> String {
-        self.described.name().map_or_else(|| self.described.shown.clone(), words::name)
+        let path = || words::page_path(self.described.path.as_ref());
+        self.described.name().map_or_else(path, words::page)
     }
 }
 
@@ -99,7 +124,7 @@ fn finding(finding: &curves::judge::Finding) -> [String; 4] {
         (Some(first), None) => format!("since {first}"),
         _ => String::new(),
     };
-    let what = format!("{} in {}", finding.kind.name(), words::metric(&finding.metric));
+    let what = format!("{} in {}", finding.kind.name(), words::page(&finding.metric));
     [severity, what, steps, finding.recommendation.clone()]
 }
 
@@ -107,7 +132,7 @@ fn finding(finding: &curves::judge::Finding) -> [String; 4] {
 pub(super) fn cells(name: &str, found: &Statistics) -> [String; 8] {
     let number = |value: Option<f64>| value.map(short).unwrap_or_default();
     [
-        words::metric(name),
+        words::page(name),
         number(found.last),
         number(found.min),
         number(found.max),

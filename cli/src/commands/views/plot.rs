@@ -49,7 +49,11 @@ pub(crate) fn answer(args: &PlotArgs) -> anyhow::Result<Answer> {
         .iter()
         .map(|path| load::one(path, args.run.as_deref(), args.shown.format))
         .collect::<Result<Vec<Run>, _>>()?;
-    let chart = chart(&runs, args)?;
+    // A font of this program's draws pixels, and it knows ASCII alone.
+    let chart = match kind {
+        Some(Picture::Svg | Picture::Script) => chart(&runs, args, (words::page, words::page_path))?,
+        Some(Picture::Png) | None => chart(&runs, args, (words::metric, words::path))?,
+    };
     let text = match &args.out {
         None => drawn(&chart, args),
         Some(out) => {
@@ -71,8 +75,11 @@ pub(crate) fn answer(args: &PlotArgs) -> anyhow::Result<Answer> {
     Ok(Answer { text, json })
 }
 
+/// How names of metrics and paths are written.
+type Names = (fn(&str) -> String, fn(&Path) -> String);
+
 /// The chart of runs and metrics; lines of several runs carry the run's name.
-fn chart(runs: &[Run], args: &PlotArgs) -> Result<Chart, Failure> {
+fn chart(runs: &[Run], args: &PlotArgs, (named, placed): Names) -> Result<Chart, Failure> {
     let mut lines = Vec::new();
     let mut marks = Vec::new();
     let mut axis = Axis::Step;
@@ -89,13 +96,13 @@ fn chart(runs: &[Run], args: &PlotArgs) -> Result<Chart, Failure> {
             }
             let points = course.between(args.from, args.to).to_vec();
             let label = match runs {
-                [_] => words::metric(name),
-                _ => format!("{} of {}", words::metric(name), run.shown()),
+                [_] => named(name),
+                _ => format!("{} of {}", named(name), placed(run.gathered.path())),
             };
             lines.push(Line { name: label, points });
         }
         if let [_] = runs {
-            marks = found(run, &names);
+            marks = found(run, &names, named);
         }
     }
     if lines.len() > LINES {
@@ -107,7 +114,7 @@ fn chart(runs: &[Run], args: &PlotArgs) -> Result<Chart, Failure> {
             .help("give other steps with --from and --to"));
     }
     let title = match runs {
-        [run] => run.shown(),
+        [run] => placed(run.gathered.path()),
         _ => String::new(),
     };
     let mut chart = Chart::new(title, axis.name(), lines);
@@ -125,14 +132,14 @@ fn chart(runs: &[Run], args: &PlotArgs) -> Result<Chart, Failure> {
 }
 
 /// What the judge found in these metrics, the worst first.
-pub(super) fn found(run: &Run, names: &[String]) -> Vec<Mark> {
+pub(super) fn found(run: &Run, names: &[String], named: fn(&str) -> String) -> Vec<Mark> {
     let report = run.gathered.judge();
     report
         .findings
         .iter()
         .filter(|finding| finding.severity >= Severity::Warning && names.contains(&finding.metric))
         .filter_map(|finding| {
-            let text = format!("{} in {}", finding.kind.name(), words::metric(&finding.metric));
+            let text = format!("{} in {}", finding.kind.name(), named(&finding.metric));
             Some(Mark { place: finding.first_step?, text })
         })
         .take(MARKS)

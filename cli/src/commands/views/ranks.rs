@@ -8,6 +8,10 @@ use curves::judge::short;
 use curves::view::Course;
 use serde_json::{Value, json};
 
+mod leaving;
+
+use leaving::{Leaving, leaving};
+
 use super::budget::Lines;
 use super::load::{self, Run};
 use super::stats::importance;
@@ -33,6 +37,8 @@ struct Joined {
     widest: Option<(u64, f64)>,
     /// The rank whose median distance from the mean of ranks is the largest.
     apart: Option<(u64, f64)>,
+    /// Ranks that stand apart in a stretch of the run, the farthest first.
+    leaving: Vec<(u64, Leaving)>,
 }
 
 /// See the module.
@@ -129,6 +135,7 @@ fn join(name: String, courses: Vec<(u64, Course)>) -> Joined {
     let all = courses.first().map(|(_, course)| course.points.as_slice()).unwrap_or_default();
     let every = all.len().div_ceil(STEPS).max(1);
     let mut ranges: Vec<(u64, f64)> = Vec::new();
+    let mut rows: Vec<(u64, Vec<f64>)> = Vec::new();
     let mut off: Vec<Vec<f64>> = vec![Vec::new(); courses.len()];
     for point in all.iter().step_by(every) {
         let values: Option<Vec<f64>> = courses.iter().map(|(_, course)| value(course, point.0)).collect();
@@ -140,6 +147,7 @@ fn join(name: String, courses: Vec<(u64, Course)>) -> Joined {
         );
         ranges.push((point.0, high - low));
         off.iter_mut().zip(&values).for_each(|(off, value)| off.push((value - mean).abs()));
+        rows.push((point.0, values));
     }
     let middle = |values: &mut Vec<f64>| {
         values.sort_by(f64::total_cmp);
@@ -151,8 +159,11 @@ fn join(name: String, courses: Vec<(u64, Course)>) -> Joined {
         .filter_map(|((rank, _), off)| Some((*rank, middle(off)?)))
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .filter(|(_, off)| *off > 0.0);
+    let leaving =
+        leaving(&rows).into_iter().filter_map(|one| Some((courses.get(one.rank)?.0, one))).collect();
     Joined {
         name,
+        leaving,
         shared: ranges.len(),
         spread: ranges.iter().map(|range| range.1).sum::<f64>() / ranges.len().max(1) as f64,
         widest: ranges.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)),
@@ -207,8 +218,20 @@ impl Joined {
         if let Some((step, width)) = self.widest.filter(|(_, width)| *width > 0.0) {
             text.push_str(&format!(", widest {} at step {step}", short(width)));
         }
-        if let Some((rank, off)) = self.apart {
+        if self.leaving.is_empty()
+            && let Some((rank, off)) = self.apart
+        {
             text.push_str(&format!(", rank {rank} is farthest from the mean ({})", short(off)));
+        }
+        for (rank, Leaving { distance, from, to, .. }) in &self.leaving {
+            let (stands, until) = match to {
+                None => ("stands", format!("since step {from}")),
+                Some(to) => ("stood", format!("from step {from} to before {to}")),
+            };
+            text.push_str(&format!(
+                ", rank {rank} {stands} {} apart from the others {until}",
+                short(*distance)
+            ));
         }
         text
     }
@@ -225,6 +248,9 @@ impl Joined {
             "mean_spread": numbers::json(self.spread),
             "widest": self.widest.map(|(step, width)| json!({ "step": step, "spread": numbers::json(width) })),
             "farthest": self.apart.map(|(rank, off)| json!({ "rank": rank, "distance": numbers::json(off) })),
+            "apart": self.leaving.iter().map(|(rank, one)| json!({
+                "rank": rank, "distance": numbers::json(one.distance), "from_step": one.from, "before_step": one.to,
+            })).collect::<Vec<_>>(),
             "last": self.courses.iter().filter_map(|(rank, course)| {
                 course.last().map(|(step, value)| json!({ "rank": rank, "step": step, "value": numbers::json(value) }))
             }).collect::<Vec<_>>(),

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use curves::judge::schema::{Direction, read_name};
 use curves::judge::short;
-use curves::view::filter::{Filter, parse};
+use curves::view::filter::{Field, Filter, Subject as _, parse};
 use curves::view::{Order, Question, date, understand};
 use serde_json::json;
 
@@ -199,7 +199,6 @@ fn why_none(filter: &Filter, all: &[Described], now: f64) -> Vec<String> {
 
 /// Refuses fields that no run has: a misspelt one would silently match nothing.
 fn known(filter: &Filter, all: &[Described]) -> Result<(), Failure> {
-    use curves::view::filter::Subject as _;
     for field in filter.fields() {
         let name = field.name();
         let facts = [
@@ -240,17 +239,23 @@ fn order(runs: &mut Vec<Described>, wish: &Wish, args: &RunsArgs) -> Result<Opti
                 .help("say by which: --best METRIC"))
         };
     };
-    let Some((metric, _)) = runs.iter().find_map(|run| run.metric(&metric)) else {
+    let field = Field::Plain(metric.clone());
+    let logged = runs.iter().find_map(|run| run.metric(&metric)).map(|(name, _)| name.clone());
+    // Steps, health and settings are numbers, too.
+    let is_logged = logged.is_some();
+    if !is_logged && !runs.iter().any(|run| run.number(&field).is_some()) {
         return if runs.is_empty() { Ok(None) } else { Err(no_field(&metric, runs)) };
-    };
-    let metric = metric.clone();
+    }
+    let metric = logged.unwrap_or(metric);
     let higher = match order {
         Order::Highest => true,
         Order::Lowest => false,
         _ => higher(&metric, runs, args)?,
     };
     let worst = order == Order::Worst;
-    let value = |run: &Described| run.best(&metric, higher).map(|p| p.1);
+    let value = |run: &Described| {
+        if is_logged { run.best(&metric, higher).map(|p| p.1) } else { run.number(&field) }
+    };
     // A run that lost its metric is worse than any number.
     let lost =
         |run: &Described| worst && run.metric(&metric).is_some_and(|(_, figures)| !figures.last.is_finite());
@@ -292,7 +297,6 @@ fn common_primary(runs: &[Described]) -> Option<String> {
 }
 
 fn sorted(runs: &mut [Described], args: &RunsArgs) -> Result<Option<String>, Failure> {
-    use curves::view::filter::{Field, Subject as _};
     let Some(by) = &args.sort else { return Ok(None) };
     match by.as_str() {
         "time" => runs.sort_by(|a, b| b.began.unwrap_or(0.0).total_cmp(&a.began.unwrap_or(0.0))),

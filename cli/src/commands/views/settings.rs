@@ -1,5 +1,6 @@
 //! `outlast settings`: the settings that a run was made with, and what else its
-//! log says of it: name, tags, notes, commit, how it ended.
+//! log says of it: name, tags, notes, commit, how it ended, what it says of itself
+//! beside its metrics.
 
 use curves::log::{Fact, Value as Logged};
 use serde_json::{Value, json};
@@ -11,9 +12,10 @@ use crate::args::SettingsArgs;
 use crate::commands::analyze::words;
 
 /// Facts with their names, in the order in which they are shown.
-const FACTS: [(Fact, &str); 17] = [
+const FACTS: [(Fact, &str); 18] = [
     (Fact::Name, "name"),
     (Fact::RunId, "run_id"),
+    (Fact::Parent, "parent"),
     (Fact::Project, "project"),
     (Fact::Entity, "entity"),
     (Fact::Group, "group"),
@@ -57,8 +59,20 @@ pub(crate) fn answer(args: &SettingsArgs) -> anyhow::Result<Answer> {
     for (name, value) in all.iter().filter(|(name, _)| asked(name)) {
         lines.push(3, &format!("  {} = {}", words::metric(name), said(value)));
     }
-    let config: serde_json::Map<String, Value> =
-        all.iter().filter(|(name, _)| asked(name)).map(|(name, value)| (name.clone(), of(value))).collect();
+    let summary: Vec<(String, &Logged)> =
+        run.data.summary.iter().map(|(path, value)| (path.join("."), value)).collect();
+    for ((name, value), path) in summary.iter().zip(run.data.summary.keys()) {
+        // Tools keep the last value of each metric by themselves.
+        let last = run.data.column(&path.join("/")).and_then(|column| column.values.last());
+        if asked(name) && last.is_none_or(|last| value.number() != Some(*last)) {
+            lines.push(4, &format!("  summary.{} = {}", words::metric(name), said(value)));
+        }
+    }
+    let object = |named: &mut dyn Iterator<Item = (&String, &Logged)>| -> serde_json::Map<String, Value> {
+        named.filter(|(name, _)| asked(name)).map(|(name, value)| (name.clone(), of(value))).collect()
+    };
+    let config = object(&mut all.iter().map(|(name, value)| (name, value)));
+    let summary = object(&mut summary.iter().map(|(name, value)| (name, *value)));
     let facts: Vec<Value> = run
         .data
         .meta
@@ -71,6 +85,7 @@ pub(crate) fn answer(args: &SettingsArgs) -> anyhow::Result<Answer> {
         "path": run.gathered.path().to_string_lossy(),
         "format": run.gathered.format(),
         "settings": config,
+        "summary": summary,
         "facts": facts,
         "exit_code": run.data.exit,
         "started": run.data.started,
@@ -110,7 +125,7 @@ pub(super) fn said(value: &Logged) -> String {
 }
 
 /// A value as JSON.
-pub(super) fn of(value: &Logged) -> Value {
+pub(crate) fn of(value: &Logged) -> Value {
     match value {
         Logged::Null => Value::Null,
         Logged::Bool(value) => (*value).into(),

@@ -80,8 +80,7 @@ impl About {
             fact(kind, &value, sink);
         }
         if resumed && first {
-            history.began();
-            sink.record(Record::Segment { from: as_step(from as f64) });
+            history.goes_on(as_step(from as f64));
         }
     }
 }

@@ -50,6 +50,13 @@ impl WandbCloud {
     pub fn new() -> Self {
         Self { lines: Lines::default(), history: History::new(false), counts: Counts::default() }
     }
+
+    /// The same, but this key counts steps: see [`super::Wandb::counting`].
+    #[must_use]
+    pub fn counting(mut self, key: Option<&str>) -> Self {
+        self.history.count_by(key);
+        self
+    }
 }
 
 impl Default for WandbCloud {
@@ -180,7 +187,8 @@ fn own(value: &Value, sink: &mut dyn Sink) {
 }
 
 fn summary(members: Vec<(String, Value)>, sink: &mut dyn Sink) {
-    for (key, value) in members.into_iter().filter(|(key, _)| !OWN.contains(&key.as_str())) {
+    let own = |key: &str, value: &Value| OWN.contains(&key) || value.member("_type").is_some();
+    for (key, value) in members.into_iter().filter(|(key, value)| !own(key, value)) {
         emit(&[&key], value, &mut |path, value| sink.record(Record::Summary { path, value }));
     }
 }

@@ -7,6 +7,9 @@ use super::{Item, MAX_PARTS};
 use crate::log::{Record, Sink};
 use crate::number::as_step;
 
+/// Keys whose last word is one of these count steps. W&B's own `_step` counts calls.
+const STEPS: [&[u8]; 5] = [b"step", b"global_step", b"iteration", b"iter", b"it"];
+
 #[derive(Debug)]
 pub(super) struct History {
     fields: fields::Fields,
@@ -15,16 +18,62 @@ pub(super) struct History {
     media: Vec<Vec<u8>>,
     /// The first row is to begin a segment.
     resumed: bool,
+    /// The run goes on at this step of W&B's, and no row has come since.
+    goes_on: Option<Option<u64>>,
+    /// The key that counts steps, if it is not W&B's.
+    axis: Option<Vec<u8>>,
+    /// What it said in this row, and last.
+    here: Option<u64>,
+    newest: Option<u64>,
 }
 
 impl History {
     pub(super) fn new(resumed: bool) -> Self {
-        Self { fields: fields::Fields::of_metrics(), name: Vec::new(), media: Vec::new(), resumed }
+        Self {
+            fields: fields::Fields::of_metrics(),
+            name: Vec::new(),
+            media: Vec::new(),
+            resumed,
+            goes_on: None,
+            axis: None,
+            here: None,
+            newest: None,
+        }
     }
 
-    /// The record of the run says that it goes on at a step: whether that is news.
-    pub(super) fn began(&mut self) -> bool {
-        std::mem::take(&mut self.resumed)
+    /// Somebody said which key counts steps.
+    pub(super) fn count_by(&mut self, key: Option<&str>) {
+        self.axis = key.map(|key| key.as_bytes().to_vec());
+    }
+
+    /// Takes what `define_metric` said. Where all metrics go by one key that counts
+    /// steps, as the Trainer and Lightning have it, that is their step; such a key of
+    /// epochs would put many rows at one.
+    pub(super) fn metric(&mut self, message: &[u8]) {
+        let (mut pattern, mut key) = (&[][..], &[][..]);
+        for (field, wire) in Fields::new(message) {
+            match field {
+                2 => pattern = wire.bytes(),
+                4 => key = wire.bytes(),
+                _ => {}
+            }
+        }
+        let last = key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if self.axis.is_none() && pattern == b"*" && STEPS.contains(&last) {
+            self.axis = Some(key.to_vec());
+        }
+    }
+
+    /// The record of the run says that it goes on at a step of W&B's.
+    pub(super) fn goes_on(&mut self, from: Option<u64>) {
+        (self.resumed, self.goes_on) = (false, Some(from));
+    }
+
+    /// No row will come before what is known of the run is asked for.
+    pub(super) fn settle(&mut self, sink: &mut dyn Sink) {
+        if let Some(from) = self.goes_on.take() {
+            sink.record(Record::Segment { from: from.filter(|_| self.axis.is_none()) });
+        }
     }
 
     /// Pushes a row: values left out, `None` when the message is broken.
@@ -92,8 +141,12 @@ impl History {
             self.media.sort_unstable();
             self.fields.drop_below(&self.media);
         }
-        if self.began() {
-            sink.record(Record::Segment { from: Some(step) });
+        let own = self.here.take().or(self.newest);
+        self.newest = own;
+        let step = own.unwrap_or(step);
+        let from = self.goes_on.take().map(|from| from.filter(|_| own.is_none()).or(own));
+        if let Some(from) = from.or(std::mem::take(&mut self.resumed).then_some(Some(step))) {
+            sink.record(Record::Segment { from });
         }
         self.fields.end_at(Some(step), time, sink)
     }
@@ -122,6 +175,12 @@ impl History {
     }
 
     fn value(&mut self, value: f64) {
+        if self.axis.as_ref().is_some_and(|axis| *axis == self.name)
+            && let Some(step) = as_step(value)
+        {
+            self.here = Some(step);
+            return;
+        }
         match self.fields.field(&self.name) {
             Some(field) => self.fields.value(field, value),
             None => self.fields.drop_value(),
@@ -170,4 +229,84 @@ fn number(item: &Item<'_>) -> Option<f64> {
     let mut lexer = Lexer::new(item.json);
     let value = lexer.number()?;
     lexer.at_end().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Collected;
+
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(bytes.len()).expect("short");
+        [&[number << 3 | 2, length][..], bytes].concat()
+    }
+
+    fn row(call: u64, members: &[(&str, f64)]) -> Vec<u8> {
+        let own = [("_step", call as f64)];
+        let item = |(key, value): &(&str, f64)| {
+            // Field 16 needs two bytes.
+            let json = value.to_string();
+            let json =
+                [&[0x82, 0x01, u8::try_from(json.len()).expect("short")][..], json.as_bytes()].concat();
+            field(1, &[field(1, key.as_bytes()), json].concat())
+        };
+        own.iter().chain(members).flat_map(item).collect()
+    }
+
+    fn defined(pattern: &str, key: &str) -> Vec<u8> {
+        [field(2, pattern.as_bytes()), field(4, key.as_bytes())].concat()
+    }
+
+    fn steps(history: &mut History, rows: &[Vec<u8>]) -> Vec<Option<u64>> {
+        let mut log = Collected::default();
+        rows.iter().for_each(|row| assert_eq!(history.row(row, &mut log), Some(0)));
+        assert!(log.column("train/global_step").is_none(), "it is no metric");
+        log.column("loss").expect("a loss").pairs().map(|(step, _)| step).collect()
+    }
+
+    #[test]
+    fn steps_are_those_of_the_training_where_the_program_says_so() {
+        let rows: Vec<_> = (0..3_u32)
+            .map(|n| row(n.into(), &[("loss", 0.5), ("train/global_step", f64::from(50 * (n + 1)))]))
+            .chain([row(3, &[("loss", 0.25)])])
+            .collect();
+        let mut history = History::new(false);
+        history.metric(&defined("*", "train/global_step"));
+        assert_eq!(steps(&mut history, &rows), [50, 100, 150, 150].map(Some));
+        // What a person says counts before what the program does.
+        let mut history = History::new(false);
+        history.count_by(Some("train/global_step"));
+        history.metric(&defined("*", "step"));
+        assert_eq!(steps(&mut history, &rows), [50, 100, 150, 150].map(Some));
+        for (pattern, key) in [("*", "epoch"), ("train/*", "train/global_step"), ("*", "")] {
+            let mut history = History::new(false);
+            history.metric(&defined(pattern, key));
+            let mut log = Collected::default();
+            rows.iter().for_each(|row| assert_eq!(history.row(row, &mut log), Some(0)));
+            let calls: Vec<_> = log.column("loss").expect("a loss").pairs().map(|(step, _)| step).collect();
+            assert_eq!(calls, [0, 1, 2, 3].map(Some), "{pattern} {key}");
+        }
+    }
+
+    #[test]
+    fn a_resumed_part_voids_steps_in_the_unit_of_its_rows() {
+        for (axis, from, expected) in [(true, 7, vec![50, 100]), (false, 1, vec![0, 1])] {
+            let mut log = Collected::default();
+            for (part, call, step) in [(0, 0, 50.0), (0, 1, 100.0), (1, 1, 100.0)] {
+                let mut history = History::new(false);
+                if axis {
+                    history.metric(&defined("*", "train/global_step"));
+                }
+                if part > 0 {
+                    history.goes_on(Some(from));
+                }
+                let row = row(call, &[("loss", 0.5), ("train/global_step", step)]);
+                assert_eq!(history.row(&row, &mut log), Some(0));
+                history.settle(&mut log);
+            }
+            let steps: Vec<u64> =
+                log.column("loss").expect("a loss").pairs().filter_map(|(step, _)| step).collect();
+            assert_eq!((steps, log.segments), (expected, 1));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::super::json;
 use super::super::protobuf::Fields;
 use super::Item;
 use super::about::emit;
-use crate::log::{Names, Record, Sink};
+use crate::log::{Names, Record, Sink, Value};
 
 /// A longer value, such as a histogram's, is left out.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -102,7 +102,9 @@ impl Summaries {
             let path: Vec<_> =
                 self.paths.bytes_of(index).split(|&b| b == 0).map(String::from_utf8_lossy).collect();
             let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
-            if let Some(value) = json::parse(&slot.json) {
+            // A histogram, an image or the like.
+            let whole = |value: &Value| value.member("_type").is_none();
+            if let Some(value) = json::parse(&slot.json).filter(whole) {
                 emit(&path, value, &mut |path, value| sink.record(Record::Summary { path, value }));
             }
         }

@@ -96,7 +96,7 @@ fn reached(view: &View<'_>, target: f64) -> Option<usize> {
     (0..groups).find(|group| level(*group) <= target).map(from)
 }
 
-fn foreseen(ahead: &Ahead, target: f64, shown: &str) -> (Verdict, [Option<u64>; 3], String) {
+pub(super) fn foreseen(ahead: &Ahead, target: f64, shown: &str) -> (Verdict, [Option<u64>; 3], String) {
     let end = ahead.end();
     let horizon = end.saturating_sub(ahead.first).max(ahead.seen.saturating_mul(4));
     let ratio = horizon as f64 / ahead.seen as f64;

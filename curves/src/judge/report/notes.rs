@@ -1,6 +1,7 @@
 //! What is odd about a log itself and may explain what is said of it.
 
 use super::super::Judge;
+use super::super::schema::Role;
 use super::super::track::Track;
 
 /// Metrics that are named.
@@ -11,7 +12,9 @@ const NAMED: usize = 3;
 pub(super) fn notes(judge: &Judge) -> Vec<String> {
     let repeated = |track: &Track| {
         let (count, all) = (track.steps.repeated, track.count);
-        (count > 0).then(|| format!("{count} of {all} values of {}", track.name))
+        // The Trainer writes the epoch into each row, two of a step among them.
+        (count > 0 && track.traits.role != Role::Counter)
+            .then(|| format!("{count} of {all} values of {}", track.name))
     };
     let back = |track: &Track| {
         let (from, to) = track.steps.first_back?;

@@ -10,6 +10,7 @@ use super::super::disagreement;
 use super::super::detect::overfit::FEWEST;
 use super::super::finding::{Finding, Severity, short};
 use super::super::schema::{Direction, Role, Split};
+use super::forecast::FEWEST as FORESEEN;
 use super::health::{Health, Label};
 use super::trend::Going;
 use super::{Forecast, MetricReport, ResourceTrend, Verdict, course::Finish};
@@ -59,6 +60,9 @@ pub(super) struct Material<'a> {
     pub(super) findings: &'a [Finding],
     pub(super) health: &'a Health,
     pub(super) forecast: Option<&'a Forecast>,
+    /// The training loss and where it goes, where the primary metric has too few
+    /// values for a forecast.
+    pub(super) instead: Option<(&'a MetricReport, Forecast)>,
     pub(super) finish: Option<&'a Finish>,
     pub(super) resources: &'a [ResourceTrend],
     pub(super) step: Option<u64>,
@@ -205,11 +209,24 @@ fn outlook(of: &Material<'_>) -> Option<String> {
         let cost = f.usd_left.map(|usd| format!(" and about {}", dollars(usd))).unwrap_or_default();
         format!("{}{cost} left", duration(f.seconds_left))
     });
-    let ahead = forecast.filter(|_| going == Some(Going::Better)).map(|f| {
+    let expected = |f: &Forecast| {
         let (low, high) = (short(f.low), short(f.high));
         // A longer run is nobody's plan.
         let longer = if f.planned { "" } else { ", were it half as long again" };
         format!("about {low} to {high} expected at step {}{longer}", f.step)
+    };
+    let ahead = forecast.filter(|_| going == Some(Going::Better)).map(expected);
+    let better = |m: &MetricReport| m.trend.as_ref().is_some_and(|t| t.going == Going::Better);
+    let ahead = ahead.or_else(|| {
+        let (training, forecast) = of.instead.as_ref().filter(|(m, _)| !lost && better(m))?;
+        let primary = of.primary?;
+        Some(format!(
+            "{} values of {} are too few to foresee it ({FORESEEN} are needed); {}: {}",
+            primary.count,
+            primary.display,
+            training.display,
+            expected(forecast)
+        ))
     });
     let parts: Vec<String> = ahead.into_iter().chain(left).collect();
     (!parts.is_empty()).then(|| {

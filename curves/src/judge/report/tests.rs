@@ -329,3 +329,30 @@ fn steps_that_repeat_or_go_back_are_told() {
     }
     assert_eq!(judge.report().notes, [] as [&str; 0], "the log names the restart");
 }
+
+#[test]
+fn where_evaluations_are_too_few_the_training_loss_is_foreseen() {
+    let with = |evaluations: u64| {
+        let mut judge = Judge::new(Settings { planned_steps: Some(6000), ..Settings::default() });
+        let (loss, eval, epoch) = (judge.metric("loss"), judge.metric("eval_loss"), judge.metric("epoch"));
+        for i in 1..=200 {
+            let (step, value) = (10 * i, 0.5 + 2.5 * (-(i as f64) / 80.0).exp());
+            judge.point(loss, Some(step), None, value);
+            judge.point(epoch, Some(step), None, i as f64 / 20.0);
+            if i % (200 / evaluations) == 0 {
+                judge.point(eval, Some(step), None, value + 0.1);
+                judge.point(epoch, Some(step), None, i as f64 / 20.0);
+            }
+        }
+        judge.report()
+    };
+    let few = with(10);
+    assert_eq!((few.primary.as_deref(), &few.forecast), (Some("eval_loss"), &None));
+    let text = few.summary.text();
+    let said = "Ahead: 10 values of eval_loss are too few to foresee it (16 are needed); loss: about ";
+    assert!(text.contains(said) && text.contains("expected at step 6000"), "{text}");
+    // Rows of the same step that all have the epoch are how the Trainer writes.
+    assert_eq!(few.notes, [] as [&str; 0]);
+    let enough = with(40);
+    assert!(enough.forecast.is_some() && !enough.summary.text().contains("too few"), "{enough:?}");
+}

@@ -44,7 +44,7 @@ pub(super) fn tokens(line: &str) -> Option<Vec<Token<'_>>> {
                 continue;
             }
             Some(_) => c.len_utf8(),
-            None => rest.find(|c: char| c.is_whitespace() || sign(c).is_some()).unwrap_or(rest.len()),
+            None => word_length(rest),
         };
         let (text, after) = rest.split_at(size);
         let wordless = !text.contains(char::is_alphanumeric);
@@ -57,6 +57,24 @@ pub(super) fn tokens(line: &str) -> Option<Vec<Token<'_>>> {
         spaced = false;
     }
     Some(out)
+}
+
+/// How long the word is that the text begins with. A comma right between digits is
+/// a part of it: a number that is cut there would be another one.
+fn word_length(text: &str) -> usize {
+    let mut end = 0;
+    loop {
+        let rest = &text[end..];
+        let size = rest.find(|c: char| c.is_whitespace() || sign(c).is_some()).unwrap_or(rest.len());
+        let piece = rest[..size].trim_start_matches(['-', '+']);
+        end += size;
+        let digits = !piece.is_empty() && piece.bytes().all(|b| b.is_ascii_digit() || b == b'/');
+        let behind = text[end..].strip_prefix(',').unwrap_or_default();
+        if !digits || !behind.starts_with(|c: char| c.is_ascii_digit()) {
+            return end;
+        }
+        end += 1;
+    }
 }
 
 fn sign(c: char) -> Option<Kind> {

@@ -1,5 +1,7 @@
 //! Whether a run is as a filter says.
 
+use std::path::Path;
+
 use super::{Field, Filter, Op, Operand, When};
 
 /// What a filter asks of a run.
@@ -29,14 +31,29 @@ impl Filter {
             Self::Has("notes", word) => {
                 run.texts("notes").iter().any(|text| is(text, word) || contains(text, word))
             }
-            Self::Has(key, word) => run.texts(key).iter().any(|text| is(text, word)),
+            Self::Has(key, word) => texts(run, key).iter().any(|text| is(text, word)),
             Self::Since(when) => run.began().is_some_and(|began| began >= time(*when)),
             Self::Before(when) => run.began().is_some_and(|began| began < time(*when)),
             Self::Word(word) => ["name", "id", "tag", "group", "notes", "path"]
                 .iter()
-                .any(|key| run.texts(key).iter().any(|text| contains(text, word))),
+                .any(|key| texts(run, key).iter().any(|text| contains(text, word))),
         }
     }
+}
+
+/// The texts of a key. A run that has no name is called as its file or directory is,
+/// with its ending and without.
+fn texts(run: &impl Subject, key: &str) -> Vec<String> {
+    let found = run.texts(key);
+    if !found.is_empty() || !key.eq_ignore_ascii_case("name") {
+        return found;
+    }
+    let part = |path: &String| {
+        let whole = Path::new(path).file_name()?.to_string_lossy().into_owned();
+        let stem = Path::new(&whole).file_stem()?.to_string_lossy().into_owned();
+        Some([stem, whole])
+    };
+    run.texts("path").iter().filter_map(part).flatten().collect()
 }
 
 fn compare(run: &impl Subject, field: &Field, op: Op, operand: &Operand) -> bool {
@@ -57,7 +74,7 @@ fn compare(run: &impl Subject, field: &Field, op: Op, operand: &Operand) -> bool
     };
     // `nan` is the one value that cannot be compared but may be asked for.
     let number = run.number(field).map(|value| if value.is_nan() { "nan".into() } else { value.to_string() });
-    let texts: Vec<String> = number.into_iter().chain(run.texts(field.name())).collect();
+    let texts: Vec<String> = number.into_iter().chain(texts(run, field.name())).collect();
     match op {
         Op::Is => texts.iter().any(|text| is(text, &asked)),
         Op::IsNot => !texts.is_empty() && !texts.iter().any(|text| is(text, &asked)),
@@ -76,8 +93,11 @@ fn contains(text: &str, word: &str) -> bool {
 }
 
 /// A name as people may write it: small letters, and one sign for all that
-/// separates, so that `val_acc` is `val/acc`.
+/// separates, so that `val_acc` is `val/acc`, and `val accuracy`, too.
 #[must_use]
 pub fn normal(name: &str) -> String {
-    name.to_lowercase().chars().map(|c| if "_/-. ".contains(c) { '_' } else { c }).collect()
+    let lower = name.to_lowercase();
+    let parts = lower.split(['_', '/', '-', '.', ' ']);
+    let parts: Vec<&str> = parts.map(|part| if part == "accuracy" { "acc" } else { part }).collect();
+    parts.join("_")
 }

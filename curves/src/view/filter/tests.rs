@@ -140,3 +140,36 @@ proptest! {
         }
     }
 }
+
+/// A run that is only a file.
+struct Nameless;
+
+impl Subject for Nameless {
+    fn number(&self, _: &Field) -> Option<f64> {
+        None
+    }
+
+    fn texts(&self, key: &str) -> Vec<String> {
+        if key == "path" { vec!["q/exp-2.jsonl".into()] } else { Vec::new() }
+    }
+
+    fn began(&self) -> Option<f64> {
+        None
+    }
+}
+
+#[test]
+fn a_run_without_a_name_is_called_as_its_file_is() {
+    for (text, takes) in [
+        ("name:exp-2", true),
+        ("name:exp-2.jsonl", true),
+        ("name:exp-*", true),
+        ("name ~ xp", true),
+        ("name == \"exp-2\"", true),
+        ("name:exp", false),
+        ("name:q", false),
+    ] {
+        assert_eq!(parse(text).expect(text).takes(&Nameless, 0.0), takes, "{text}");
+    }
+    assert_eq!(normal("val accuracy"), normal("val/acc"));
+}

@@ -133,10 +133,10 @@ const ORDERS: [(&str, Order); 18] = [
 const NUMBERS: [&str; 10] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 
 /// Other words that rules begin with or look for.
-const RULES: [&str; 27] = [
-    "by", "last", "past", "this", "since", "tagged", "tag", "named", "called", "group", "project", "not",
-    "never", "without", "no", "didn't", "above", "over", "below", "under", "greater", "higher", "more",
-    "less", "lower", "equals", "than",
+const RULES: [&str; 29] = [
+    "before", "between", "by", "last", "past", "this", "since", "tagged", "tag", "named", "called", "group",
+    "project", "not", "never", "without", "no", "didn't", "above", "over", "below", "under", "greater",
+    "higher", "more", "less", "lower", "equals", "than",
 ];
 
 pub(super) fn is_empty(word: &str) -> bool {
@@ -150,6 +150,11 @@ pub(super) fn meaning(word: &str) -> Option<&'static str> {
 
 pub(super) fn order(word: &str) -> Option<Order> {
     ORDERS.iter().find(|(known, _)| *known == word).map(|(_, order)| *order)
+}
+
+/// Whether a word stands for runs.
+pub(super) fn is_run(word: &str) -> bool {
+    matches!(word, "run" | "runs" | "experiment" | "experiments" | "training" | "trainings")
 }
 
 /// `3` or `three`.

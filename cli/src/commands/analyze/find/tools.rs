@@ -1,17 +1,32 @@
 //! Directories that a tool keeps a run in: told by what lies in them.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use curves::format::Format;
+use curves::format::{Format, mlflow_is_deleted};
 
-use super::{Found, Inside, MAX_DEPTH, Part};
+use super::{Found, Inside, MAX_DEPTH, Part, open};
 use crate::commands::analyze::{aim, live, wandb, words};
 
+/// Bytes of a `meta.yaml` that are looked at.
+const MAX_META: u64 = 64 * 1024;
 /// Parameters and tags of one run that are read.
 const MAX_FACTS: usize = 1000;
 
 fn named<'a>(paths: &'a [PathBuf], wanted: &str) -> Option<&'a PathBuf> {
     paths.iter().find(|path| path.file_name().is_some_and(|name| name == wanted))
+}
+
+/// The settings that Lightning's loggers leave beside a log of this format.
+pub(super) fn settings(files: &[PathBuf], format: Format) -> Option<Part> {
+    named(files, "hparams.yaml").map(|path| Part::new(path, format, Inside::Yaml))
+}
+
+/// Whether MLflow says of a run or an experiment that it was deleted.
+fn is_deleted(meta: &Path) -> bool {
+    let mut bytes = Vec::new();
+    let read = open(meta).and_then(|file| file.take(MAX_META).read_to_end(&mut bytes));
+    read.is_ok() && mlflow_is_deleted(&bytes)
 }
 
 impl Found {
@@ -58,21 +73,47 @@ impl Found {
         true
     }
 
+    /// Takes in what dvclive keeps in a directory: a table for each metric, which are
+    /// one run. Gives the directories that remain to be searched.
+    pub(super) fn dvclive(&mut self, dir: &Path, files: &[PathBuf], dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+        let plots = named(&dirs, "plots").map(|plots| plots.join("metrics")).filter(|path| path.is_dir());
+        let Some(metrics) = plots.filter(|_| self.wants(Format::Delimited)) else { return dirs };
+        let mut tables = Vec::new();
+        self.all(&metrics, 0, &mut tables);
+        tables.retain(|path| path.extension().is_some_and(|end| end == "tsv"));
+        if tables.is_empty() {
+            return dirs;
+        }
+        let settings = named(files, "params.yaml");
+        let settings = settings.map(|path| Part::new(path, Format::Delimited, Inside::Yaml));
+        let tables = tables.iter().map(|path| Part::new(path, Format::Delimited, Inside::Bytes));
+        let parts = settings.into_iter().chain(tables).collect();
+        self.run(dir, parts, Format::Delimited, "a directory of dvclive's: plots/metrics/".into());
+        dirs.into_iter().filter(|path| !path.ends_with("plots")).collect()
+    }
+
     /// Whether the directory is a run of MLflow's file store.
     pub(super) fn mlflow(&mut self, dir: &Path, files: &[PathBuf], dirs: &[PathBuf]) -> bool {
-        let (Some(meta), Some(metrics)) = (named(files, "meta.yaml"), named(dirs, "metrics")) else {
+        let (meta, Some(metrics)) = (named(files, "meta.yaml"), named(dirs, "metrics")) else {
             return false;
         };
+        // A copy may lack what says how the run stands.
+        if meta.is_none() && (named(dirs, "params").is_none() || named(dirs, "tags").is_none()) {
+            return false;
+        }
         if !self.wants(Format::MlflowMetric) {
             return true;
         }
+        let experiment = dir.parent().map(|above| above.join("meta.yaml")).filter(|path| path.is_file());
+        if meta.is_some_and(|meta| is_deleted(meta)) || experiment.as_deref().is_some_and(is_deleted) {
+            self.skip(dir, "deleted in MLflow");
+            return true;
+        }
         let mut parts = Vec::new();
-        if let Some(experiment) =
-            dir.parent().map(|above| above.join("meta.yaml")).filter(|path| path.is_file())
-        {
+        if let Some(experiment) = experiment {
             parts.push(Part::new(&experiment, Format::MlflowMeta, Inside::MlflowExperiment));
         }
-        parts.push(Part::new(meta, Format::MlflowMeta, Inside::Bytes));
+        parts.extend(meta.map(|meta| Part::new(meta, Format::MlflowMeta, Inside::Bytes)));
         for (folder, inside) in [
             ("params", Inside::MlflowParam as fn(String) -> Inside),
             ("tags", Inside::MlflowTag as fn(String) -> Inside),
@@ -90,12 +131,11 @@ impl Found {
         let mut below = Vec::new();
         self.all(metrics, 0, &mut below);
         parts.extend(below.iter().map(|path| Part::new(path, Format::MlflowMetric, Inside::Bytes)));
-        self.run(
-            dir,
-            parts,
-            Format::MlflowMetric,
-            "a run of MLflow's file store: meta.yaml and metrics/".into(),
-        );
+        let why = match meta {
+            Some(_) => "a run of MLflow's file store: meta.yaml and metrics/",
+            None => "a run of MLflow's file store whose meta.yaml is missing: metrics/, params/ and tags/",
+        };
+        self.run(dir, parts, Format::MlflowMetric, why.into());
         true
     }
 

@@ -80,6 +80,29 @@ fn units_are_never_guessed() {
     }
 }
 
+#[test]
+fn what_cannot_be_seen_is_spelt_out_and_read_again() {
+    let list = names(&[
+        "a\u{202e}b_loss",
+        "a\u{200b}b_loss",
+        "a\u{2028}b_loss",
+        "\u{e0101}_loss",
+        "gr\u{f6}\u{df}e_loss",
+        "del\u{7f}_loss",
+    ]);
+    let text = written(&list, None);
+    for shown in
+        ["\"a\\u202eb_loss\"", "a\\u200bb", "a\\u2028b", "\\U000e0101", "gr\u{f6}\u{df}e_loss", "del\\u007f"]
+    {
+        assert!(text.contains(shown), "{shown}: {text}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("schema.toml");
+    std::fs::write(&file, &text).unwrap();
+    let (metrics, _) = crate::config::metrics(dir.path(), Some(&file), None).unwrap().unwrap();
+    assert!(list.iter().all(|name| metrics.keys.contains_key(name)), "{text}");
+}
+
 proptest! {
     #[test]
     fn patterns_fit_like_regular_expressions(pattern in "[ab*]{0,8}", name in "[ab]{0,8}") {

@@ -11,7 +11,12 @@ pub(crate) struct Address {
     base: Url,
     experiment: Option<String>,
     run: Option<String>,
+    /// What stands behind the host, where that may be read in several ways.
+    parts: Vec<String>,
 }
+
+/// Parts of an address that is read in several ways.
+const MAX_PARTS: usize = 16;
 
 impl Address {
     /// The address that a path is; `None`: it is a path of files.
@@ -48,23 +53,39 @@ impl Address {
         let parts = |text: &str| -> Vec<String> {
             text.split('/').filter(|part| !part.is_empty()).map(decoded).collect()
         };
-        let mut address = Self { base: base.clone(), experiment: None, run: None };
+        let mut address = Self { base: base.clone(), experiment: None, run: None, parts: Vec::new() };
         let mut prefix = parts(&path);
         match shown.map(|text| parts(&text)) {
             Some(shown) => {
                 let after = |word: &str| shown.iter().skip_while(|part| *part != word).nth(1).cloned();
                 (address.experiment, address.run) = (after("experiments"), after("runs"));
             }
-            None => address.experiment = prefix.pop(),
+            None => {
+                address.parts.clone_from(&prefix);
+                address.experiment = prefix.pop();
+            }
         }
         base.set_fragment(None);
         base.set_query(None);
-        base.set_path("");
-        if let Ok(mut path) = base.path_segments_mut() {
-            path.clear().extend(&prefix);
-        }
-        address.base = base;
+        address.base = below(base, &prefix);
         Ok(address)
+    }
+
+    /// The other ways to read it: names of experiments hold slashes (Databricks'
+    /// begin with one), and addresses of servers behind a proxy have a path.
+    pub(super) fn others(&self) -> Vec<Self> {
+        let length = self.parts.len();
+        if !(2..=MAX_PARTS).contains(&length) {
+            return Vec::new();
+        }
+        let read = |at: usize, slash: &str| {
+            let (prefix, name) = self.parts.split_at(at);
+            let experiment = Some(format!("{slash}{}", name.join("/")));
+            Self { base: below(self.base.clone(), prefix), experiment, ..self.clone() }
+        };
+        let mut all = vec![read(0, ""), read(0, "/")];
+        all.extend((1..length - 1).map(|at| read(at, "")));
+        all
     }
 
     /// The run, or else the experiment or run that is wanted.
@@ -106,6 +127,15 @@ impl Address {
     pub(super) fn shown(&self, run: &str) -> PathBuf {
         PathBuf::from(format!("mlflow://{}#{run}", self.host()))
     }
+}
+
+/// A server's address with a path.
+fn below(mut base: Url, prefix: &[String]) -> Url {
+    base.set_path("");
+    if let Ok(mut path) = base.path_segments_mut() {
+        path.clear().extend(prefix);
+    }
+    base
 }
 
 /// Whether nobody on the way to a server can read along.
@@ -160,6 +190,22 @@ mod tests {
             read("mlflow://vm:5000/x").call("runs/search", &[]).unwrap().as_str(),
             "http://vm:5000/api/2.0/mlflow/runs/search"
         );
+    }
+
+    #[test]
+    fn names_with_slashes_are_other_ways_to_read_an_address() {
+        let others = |text: &str| -> Vec<(String, Option<String>)> {
+            read(text).others().into_iter().map(|one| (one.base.to_string(), one.experiment)).collect()
+        };
+        let is = |base: &str, name: &str| (base.to_owned(), Some(name.to_owned()));
+        assert_eq!(
+            others("https://h/Users/me/x"),
+            [is("https://h/", "Users/me/x"), is("https://h/", "/Users/me/x"), is("https://h/Users", "me/x")]
+        );
+        assert!(others("mlflow://h/x").is_empty());
+        assert!(others("mlflow://h/a%2Fb").is_empty());
+        assert!(others("http://h/p/#/experiments/3").is_empty());
+        assert!(others(&format!("http://h/{}", "a/".repeat(100))).is_empty());
     }
 
     #[test]
