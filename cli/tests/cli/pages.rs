@@ -196,7 +196,7 @@ fn names_in_any_script_can_be_read_on_pages_and_headers_are_the_names() {
     let table = said(dir.path(), &["history", "u.jsonl", "-m", "*", "--csv"]);
     let names: Vec<&str> = table.lines().next().unwrap().split(',').collect();
     assert!(names.contains(&"step") && names.contains(&"Val Loss") && names.contains(&name), "{names:?}");
-    assert!(table.contains("\"a\\u{202e}\\u{1b}[2Jb,c\""), "{table}");
+    assert!(table.lines().next().unwrap().contains("\"a\\u{202e}"), "{table}");
     assert!(!table.contains(['\u{202e}', '\u{1b}']), "{table}");
     assert!(said(dir.path(), &["history", "u.jsonl", "-m", "Verlust*"]).is_ascii());
 }

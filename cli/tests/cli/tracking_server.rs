@@ -186,7 +186,7 @@ fn every_view_reads_a_server_and_names_may_hold_slashes() {
         (["metrics", &at, "--run", "run-ok"], "val/acc"),
         (["settings", &at, "--run", "run-ok"], "lr"),
         (["stats", &at, "--run", "run-ok"], "train/loss"),
-        (["history", &at, "--run", "run-ok"], "59"),
+        (["history", &at, "--run", "run-ok"], "50,0.5"),
         (["group", &at, "--metric", "train/loss"], "2 runs"),
     ] {
         let output = view(&args);

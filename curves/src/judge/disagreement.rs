@@ -9,7 +9,7 @@
 use super::detect::View;
 use super::finding::{Fact, Finding, Kind, Severity, at, short};
 use super::fit;
-use super::schema::{Direction, Role, Schema, Split, is_part, is_return};
+use super::schema::{Direction, Role, Schema, Split, is_part, is_return, is_whole};
 
 /// Evidence of a finding that a task metric contradicts.
 pub(in crate::judge) const TASK: &str = "task metric now";
@@ -25,11 +25,17 @@ pub(in crate::judge) fn serves(view: &View<'_>, views: &[View<'_>], schema: &Sch
     is_component(view, views, schema) || view.track.is_training_loss() && earns(views, schema)
 }
 
-/// A part of the objective, of a run that logs another measure too.
+/// A part of the objective, of a run that logs another measure too; or any loss beside
+/// the whole one on the same data.
 fn is_component(view: &View<'_>, views: &[View<'_>], schema: &Schema) -> bool {
-    let said = says(schema, &view.track.name);
-    let another = |v: &View<'_>| judged(v) && v.track.traits.stem != view.track.traits.stem;
-    !said && is_part(&view.track.traits) && views.iter().any(another)
+    let traits = &view.track.traits;
+    if traits.role != Role::Loss || says(schema, &view.track.name) {
+        return false;
+    }
+    let another = |v: &View<'_>| judged(v) && v.track.traits.stem != traits.stem;
+    let held_out = |v: &View<'_>| v.track.traits.split == Split::Validation;
+    let whole = |v: &View<'_>| another(v) && is_whole(&v.track.traits) && held_out(v) == held_out(view);
+    is_part(traits) && views.iter().any(another) || !is_whole(traits) && views.iter().any(whole)
 }
 
 /// Whether the caller said what a metric is.
@@ -42,9 +48,13 @@ fn judged(view: &View<'_>) -> bool {
     matches!(view.track.traits.role, Role::Loss | Role::Error | Role::Score) && view.curve.points() >= FEWEST
 }
 
-/// Whether what an agent earns is logged.
+/// Whether what an agent earns is logged, and no other metric was called primary.
 fn earns(views: &[View<'_>], schema: &Schema) -> bool {
-    schema.primary.is_none() && views.iter().any(|view| judged(view) && is_return(&view.track.traits))
+    let earned = |view: &View<'_>| judged(view) && is_return(&view.track.traits);
+    match &schema.primary {
+        Some(primary) => views.iter().any(|view| view.track.name == *primary && earned(view)),
+        None => views.iter().any(earned),
+    }
 }
 
 /// The findings, those of losses weighed by what else the run logs.
@@ -54,7 +64,7 @@ pub(in crate::judge) fn weigh(found: Vec<Finding>, views: &[View<'_>], schema: &
         let view = views.iter().find(|v| v.track.name == finding.metric);
         let Some(view) = view.filter(|v| v.track.traits.role == Role::Loss) else { return Some(finding) };
         if is_component(view, views, schema) {
-            return of_component(finding);
+            return of_component(finding, is_part(&view.track.traits));
         }
         let training = earning && view.track.is_training_loss();
         let told = match finding.kind {
@@ -81,7 +91,8 @@ fn noted(finding: Finding) -> Finding {
 }
 
 /// That a part of an objective rose is worth a note; that it does not fall is none.
-fn of_component(finding: Finding) -> Option<Finding> {
+/// `named`: by its name it may well rise.
+fn of_component(finding: Finding, named: bool) -> Option<Finding> {
     match finding.kind {
         Kind::NonFinite | Kind::DeadMetric | Kind::SilentMetric => Some(finding),
         Kind::Divergence => {
@@ -96,6 +107,9 @@ fn of_component(finding: Finding) -> Option<Finding> {
             Some(Finding { recommendation, ..noted(finding) })
         }
         Kind::Spike | Kind::ResumeJump => Some(noted(finding)),
+        Kind::Regression | Kind::Overfitting | Kind::Plateau | Kind::Oscillation => {
+            Some(noted(finding)).filter(|_| !named)
+        }
         _ => None,
     }
 }

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use name::{is_part, is_return, is_share, is_whole};
 pub use name::{Traits, nearest, read_name};
+pub(super) use name::{is_part, is_return, is_share, is_whole};
 pub(super) use resource::{Fill, fill, is_filled, total_of};
 
 /// What a metric measures.
@@ -246,6 +246,12 @@ impl Schema {
         }
         if let Some(direction) = spec.direction {
             traits.direction = direction;
+            // With a direction there is something to judge.
+            traits.role = match (traits.role, direction) {
+                (Role::Other, Direction::Higher) if spec.role.is_none() => Role::Score,
+                (Role::Other, Direction::Lower) if spec.role.is_none() => Role::Error,
+                (role, _) => role,
+            };
             "the schema says so".clone_into(&mut traits.reason);
         }
         traits

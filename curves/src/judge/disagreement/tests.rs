@@ -131,6 +131,26 @@ fn a_part_of_the_objective_that_rises_is_a_note() {
 }
 
 #[test]
+fn what_stands_beside_the_whole_loss_is_no_failure_of_its_own() {
+    let all = |whole: &'static str, part: &'static str| {
+        run(Settings::default(), 1500, |i, noise| {
+            let total = 2.0 + 2.0 * falls(i, 300.0) + noise.at(0.05);
+            vec![(whole, total), (part, 0.4 + 0.4 * (1.0 - falls(i, 400.0)) + noise.at(0.01))]
+        })
+    };
+    for (whole, part) in
+        [("loss", "loss_kd"), ("train/total_loss", "train/router_z_loss"), ("loss", "perplexity")]
+    {
+        is_well(&all(whole, part), whole);
+    }
+    // Beside one on other data, or none, it is the loss itself.
+    for (other, part) in [("val_loss", "train_nll"), ("recon_loss", "train_nll")] {
+        let report = all(other, part);
+        assert!(report.health.labels.contains(&Label::Diverged), "{other} {part}: {}", told(&report));
+    }
+}
+
+#[test]
 fn losses_that_play_against_each_other_end_nothing() {
     let adversarial = run(Settings::default(), 4000, |i, noise| {
         let mut row = vec![
@@ -167,6 +187,7 @@ fn a_checkpoint_is_chosen_by_the_task_metric_where_the_loss_disagrees() {
     assert_eq!(found.severity, Severity::Note, "{found:?}");
     assert!(found.recommendation.contains("choose the checkpoint by eval_wer (best 1"), "{found:?}");
     assert!(!report.health.labels.contains(&Label::Overfit), "{}", told(&report));
+    assert!(report.summary.text().contains("choose the checkpoint by eval_wer"), "{}", told(&report));
     // Not where it gets worse too, stays, or is of the data that is trained on.
     for (name, slope, start) in [("eval_wer", 0.4, 0.0), ("eval_wer", 0.0, 0.0), ("train_wer", 0.0, 6.0)] {
         let report = finetune(name, |i| 12.0 + slope * f64::from(i) + start * falls(i, 3.0));

@@ -130,8 +130,10 @@ fn verdict(of: &Material<'_>, label: Label) -> String {
         let notes = of.findings.len();
         // Of what one would stop for by the loss alone, more is said than its number.
         let contradicted = of.findings.iter().find(|f| f.fact(disagreement::TASK).is_some());
-        if let Some(finding) = contradicted.filter(|_| label == Label::Healthy) {
-            return format!("It looks healthy{score}, but mind: {}.", finding.recommendation);
+        if let Some(finding) = contradicted.filter(|_| label != Label::Failed) {
+            let few = "There are too few points to judge it";
+            let how = if label == Label::TooEarly { few } else { "It looks healthy" };
+            return format!("{how}{score}, but mind: {}.", finding.recommendation);
         }
         return match (label, notes) {
             (Label::Failed, _) if !score.is_empty() => {

@@ -43,76 +43,61 @@ fn names_say_what_metrics_are() {
     assert_eq!(read_name("flavour").reason, "nothing in the name says which way is better");
 }
 
+/// What common programs call their metrics.
+const NAMES: &[(Role, &str)] = &[
+    // Detection and segmentation.
+    (Role::Score, "mAP mAP50 bbox_mAP metrics/mAP50(B) metrics/mAP50-95(B) map50 coco/bbox_mAP_50 AP50"),
+    (Role::Score, "bbox/AP bbox/APs segm/AP75 mIoU IoU val_IoU iou miou fwIoU aAcc mAcc mDice jaccard"),
+    (Role::Loss, "giou_loss loss_iou dice_loss train/box_loss val/cls_loss totalloss loss_cls loss1"),
+    // Classification.
+    (Role::Score, "acc1 acc5 val_acc1 test_acc@1 Prec1 prec@1 top1 ValAccuracy testacc val_accuracy F1Score"),
+    (Role::Score, "f1_macro eval_f1 roc_auc AUROC auPRC kappa matthews_correlation balanced_accuracy"),
+    (Role::Error, "top1_err val_error error_rate hamming eer brier ece"),
+    (Role::Loss, "trainloss valloss vloss tloss trainLoss loss_val CrossEntropyLoss cross_entropy mlogloss"),
+    (Role::Loss, "binary_crossentropy train_loss_step train_loss_epoch MSELoss val_rmse mae log_loss"),
+    (Role::Score, "neg_mean_squared_error neg_root_mean_squared_error neg_log_loss r2_score R2"),
+    // Agents.
+    (Role::Score, "rollout/ep_rew_mean eval/mean_reward episode_reward_mean charts/episodic_return reward"),
+    (Role::Score, "success_rate rollout/success_rate win_rate winrate solve_rate objective/rlhf_reward"),
+    (Role::Score, "rewards/margins reward/accuracies avg_reward total_return rewards/format_reward/mean"),
+    (Role::Loss, "train/entropy_loss train/approx_kl policy_loss value_loss qf1_loss reward_loss td_error"),
+    (Role::Error, "regret"),
+    // Language.
+    (Role::Score, "sacrebleu CIDEr BLEU-4 rougeL rougeLsum pass@1 pass_at_10 exact_match hits@10 recall@20"),
+    (Role::Score, "hellaswag/acc acc_norm mmlu pearson spearmanr eval_spearman log_likelihood NDCG@10 mrr"),
+    (Role::Loss, "perplexity val_ppl bpb bits_per_byte bits_per_dim nats_per_token neg_log_likelihood NLL"),
+    (Role::Error, "wer cer TER der"),
+    // Generation.
+    (Role::Score, "IS inception_score clip_score psnr SSIM elbo ELBO cosine_sim"),
+    (Role::Error, "FID kid lpips LPIPS chamfer fvd"),
+    (Role::Loss, "neg_elbo neg_cosine_sim errG errD g_loss loss_D kl kl_loss vq_loss"),
+    // Sections.
+    (
+        Role::Loss,
+        "Loss/train Loss/val losses/qf1_loss losses/alpha_loss losses/entropy loss/cls train_reward/loss",
+    ),
+    (Role::Score, "loss/accuracy losses/iou Accuracy/test"),
+    (Role::Other, "losses/qf1_values losses/explained_variance losses/clipfrac"),
+    // What names no measure.
+    (Role::Other, "map_size iou_threshold iou_thr score_threshold acc_steps grad_acc accumulated_steps"),
+    (Role::Other, "kl_coef loss_weight reward_std reward_scale num_correct num_errors attention_map"),
+    (
+        Role::Other,
+        "feature_map/mean rewards/chosen rewards/rejected logps/chosen is_best this_ap hits misses",
+    ),
+    (Role::Other, "ep_len_mean clip_fraction explained_variance entropy D(x) hellaswag/acc_stderr pass"),
+    (Role::Other, "accept mapping scored lossless_ratio errand mapper kidney derived maple emb"),
+    (Role::Counter, "num_updates timesteps time/total_timesteps timesteps_total training_iteration episode"),
+    (Role::Counter, "tokens_seen total_tokens tokens episodes_total num_episodes"),
+    (Role::StepTime, "dt iter_time"),
+    (Role::LearningRate, "lr-Adam/pg1 lr0 lr/pg0 lr_group0 learning_rate"),
+    (Role::Time, "eval_loss_time time/time_elapsed eval_runtime"),
+];
+
 #[test]
 fn names_of_common_programs_say_which_way_is_better() {
     use Direction::{Higher, Lower, Unknown};
-    let all = [
-        // Detection and segmentation.
-        (Role::Score, "mAP mAP50 bbox_mAP metrics/mAP50(B) metrics/mAP50-95(B) map50 coco/bbox_mAP_50 AP50"),
-        (Role::Score, "bbox/AP bbox/APs segm/AP75 mIoU IoU val_IoU iou miou fwIoU aAcc mAcc mDice jaccard"),
-        (Role::Loss, "giou_loss loss_iou dice_loss train/box_loss val/cls_loss totalloss loss_cls loss1"),
-        // Classification.
-        (
-            Role::Score,
-            "acc1 acc5 val_acc1 test_acc@1 Prec1 prec@1 top1 ValAccuracy testacc val_accuracy F1Score",
-        ),
-        (Role::Score, "f1_macro eval_f1 roc_auc AUROC auPRC kappa matthews_correlation balanced_accuracy"),
-        (Role::Error, "top1_err val_error error_rate hamming eer brier ece"),
-        (
-            Role::Loss,
-            "trainloss valloss vloss tloss trainLoss loss_val CrossEntropyLoss cross_entropy mlogloss",
-        ),
-        (Role::Loss, "binary_crossentropy train_loss_step train_loss_epoch MSELoss val_rmse mae log_loss"),
-        (Role::Score, "neg_mean_squared_error neg_root_mean_squared_error neg_log_loss r2_score R2"),
-        // Agents.
-        (
-            Role::Score,
-            "rollout/ep_rew_mean eval/mean_reward episode_reward_mean charts/episodic_return reward",
-        ),
-        (Role::Score, "success_rate rollout/success_rate win_rate winrate solve_rate objective/rlhf_reward"),
-        (Role::Score, "rewards/margins reward/accuracies avg_reward total_return rewards/format_reward/mean"),
-        (
-            Role::Loss,
-            "train/entropy_loss train/approx_kl policy_loss value_loss qf1_loss reward_loss td_error",
-        ),
-        (Role::Error, "regret"),
-        // Language.
-        (
-            Role::Score,
-            "sacrebleu CIDEr BLEU-4 rougeL rougeLsum pass@1 pass_at_10 exact_match hits@10 recall@20",
-        ),
-        (
-            Role::Score,
-            "hellaswag/acc acc_norm mmlu pearson spearmanr eval_spearman log_likelihood NDCG@10 mrr",
-        ),
-        (
-            Role::Loss,
-            "perplexity val_ppl bpb bits_per_byte bits_per_dim nats_per_token neg_log_likelihood NLL",
-        ),
-        (Role::Error, "wer cer TER der"),
-        // Generation.
-        (Role::Score, "IS inception_score clip_score psnr SSIM elbo ELBO cosine_sim"),
-        (Role::Error, "FID kid lpips LPIPS chamfer fvd"),
-        (Role::Loss, "neg_elbo neg_cosine_sim errG errD g_loss loss_D kl kl_loss vq_loss"),
-        // What names no measure.
-        (Role::Other, "map_size iou_threshold iou_thr score_threshold acc_steps grad_acc accumulated_steps"),
-        (Role::Other, "kl_coef loss_weight reward_std reward_scale num_correct num_errors attention_map"),
-        (
-            Role::Other,
-            "feature_map/mean rewards/chosen rewards/rejected logps/chosen is_best this_ap hits misses",
-        ),
-        (Role::Other, "ep_len_mean clip_fraction explained_variance entropy D(x) hellaswag/acc_stderr pass"),
-        (Role::Other, "accept mapping scored lossless_ratio errand mapper kidney derived maple emb"),
-        (
-            Role::Counter,
-            "num_updates timesteps time/total_timesteps timesteps_total training_iteration episode",
-        ),
-        (Role::Counter, "tokens_seen total_tokens tokens episodes_total num_episodes"),
-        (Role::StepTime, "dt iter_time"),
-        (Role::LearningRate, "lr-Adam/pg1 lr0 lr/pg0 lr_group0 learning_rate"),
-        (Role::Time, "eval_loss_time time/time_elapsed eval_runtime"),
-    ];
-    for (role, names) in all {
+    for &(role, names) in NAMES {
         for name in names.split(' ') {
             let traits = read_name(name);
             let direction = match role {
@@ -217,6 +202,14 @@ fn the_callers_word_goes_before_the_name() {
     schema.metrics.insert("q".into(), MetricSpec { role: Some(Role::Score), ..MetricSpec::default() });
     assert_eq!(schema.traits("loss").direction, Direction::Higher);
     assert_eq!(schema.traits("loss").reason, "the schema says so");
+    let spec = |direction| MetricSpec { direction: Some(direction), ..MetricSpec::default() };
+    schema.metrics.insert("merit".into(), spec(Direction::Higher));
+    schema.metrics.insert("woe".into(), spec(Direction::Lower));
+    schema.metrics.insert("neutral".into(), spec(Direction::Unknown));
+    assert_eq!(
+        ["merit", "woe", "neutral"].map(|n| schema.traits(n).role),
+        [Role::Score, Role::Error, Role::Other]
+    );
     assert_eq!((schema.traits("q").role, schema.traits("q").direction), (Role::Score, Direction::Higher));
     assert_eq!(schema.traits("tick").role, Role::Counter);
 }

@@ -156,7 +156,7 @@ const NEGATED: [&str; 9] =
     ["elbo", "cosine", "likelihood", "reward", "return", "pearson", "spearman", "kendall", "ssim"];
 
 /// A name that ends so tells of a setting, a spread or a count.
-const SETTING: [&str; 42] = [
+const SETTING: [&str; 46] = [
     "size",
     "weight",
     "weights",
@@ -199,6 +199,10 @@ const SETTING: [&str; 42] = [
     "ms",
     "seconds",
     "runtime",
+    "values",
+    "clipfrac",
+    "fraction",
+    "frac",
 ];
 /// Maps that are no mean average precision.
 const MAPS: [&str; 9] =
@@ -374,6 +378,15 @@ pub(super) fn judged(words: &[String], name: &str) -> Option<(Role, String)> {
     if is_setting(words, name) {
         return None;
     }
+    // The last part of a name says it, its section only where that says nothing.
+    let own = name.rsplit_once('/').map(|(_, own)| measured(own));
+    own.and_then(|own| measure(&own)).or_else(|| measure(words)).or_else(|| {
+        let own = measured(name.rsplit('/').next().unwrap_or(name));
+        own.iter().find(|word| *word == "objective").map(|word| (Role::Loss, word.clone()))
+    })
+}
+
+fn measure(words: &[String]) -> Option<(Role, String)> {
     let find = |list: &[&str]| words.iter().find(|word| is_of(word, list)).cloned();
     negated(words)
         .or_else(|| Some((Role::Loss, loss(words)?)))
@@ -381,10 +394,6 @@ pub(super) fn judged(words: &[String], name: &str) -> Option<(Role, String)> {
         .or_else(|| {
             let two = beside(words, &SCORES_OF_TWO).map(joined);
             Some((Role::Score, share(words).or(two).or_else(|| find(&OPEN_SCORE))?))
-        })
-        .or_else(|| {
-            let own = measured(name.rsplit('/').next().unwrap_or(name));
-            own.iter().find(|word| *word == "objective").map(|word| (Role::Loss, word.clone()))
         })
 }
 
