@@ -276,7 +276,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     layers.flags(sources.flags);
 
     let root = file.as_ref().and_then(|file| file.parent()).unwrap_or(&start).to_owned();
-    let Layers { mut config, mut origins, places, mut problems } = layers;
+    let Layers { mut config, mut origins, places, mut problems, only: _ } = layers;
     if config.checkpoints.restore == RestoreMode::InPlace && config.checkpoints.paths.is_empty() {
         let message = "restore = \"in-place\" needs paths: nothing says where files return to";
         let at = places.get("checkpoints.restore");
@@ -303,12 +303,14 @@ pub fn project_name(text: &str) -> String {
 }
 
 /// How curves are read: by the file that is named, else by the nearest
-/// `outlast.toml` at or above a directory. Nothing else in it counts, but all of
-/// it is checked. One that belongs to somebody else is not read.
+/// `outlast.toml` at or above a directory. Nothing else in it counts; of a file
+/// that is named all is checked, of one that was found `[metrics]` alone: what is
+/// wrong with how a project runs is no reason not to read its logs. One that
+/// belongs to somebody else is not read.
 ///
 /// # Errors
 ///
-/// All that is wrong in the file.
+/// All that is wrong in what is checked, and a file that is no TOML.
 pub fn metrics(
     start: &Path,
     named: Option<&Path>,
@@ -317,7 +319,8 @@ pub fn metrics(
     let start = std::path::absolute(start).unwrap_or_else(|_| start.to_owned());
     let found = || discover::find(&start, home).ok().flatten();
     let Some(path) = named.map(Path::to_owned).or_else(found) else { return Ok(None) };
-    let mut layers = Layers::default();
+    let only = if named.is_some() { None } else { Some("metrics") };
+    let mut layers = Layers { only, ..Layers::default() };
     let label = discover::label(&path, &start);
     layers.read(discover::read(Place::ProjectFile(path.clone()), label, true));
     ConfigErrors::check(layers.problems)?;

@@ -15,6 +15,7 @@ mod cures;
 mod desk;
 mod following;
 mod http;
+mod paging;
 mod prompts;
 mod reading;
 mod reply;

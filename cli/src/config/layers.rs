@@ -27,12 +27,17 @@ pub(super) struct Layers {
     pub(super) places: BTreeMap<String, At>,
     /// What is wrong so far.
     pub(super) problems: Vec<Problem>,
+    /// The section of files that counts; all, if none is named.
+    pub(super) only: Option<&'static str>,
 }
 
 impl Layers {
     /// Applies a file.
     pub(super) fn file(&mut self, source: &Arc<Source>) {
         for (name, node) in document(source, &mut self.problems) {
+            if self.only.is_some_and(|only| only != name.text) {
+                continue;
+            }
             if self.config.section_mut(&name.text).is_none() {
                 self.problems.push(unknown_section(&name));
                 continue;

@@ -9,11 +9,12 @@ use proto::v1;
 use serde_json::json;
 
 use super::action::{Action, Outlook, cap, changed, fits, places};
+use super::allowance::{self, Grant};
+use super::approval;
 use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Reply, quoted};
 use super::shelf::Shelf;
-use super::{allowance, approval};
 use crate::args::{ConfigArgs, setting};
 use crate::client::{Client, selector};
 use crate::commands::analyze::words;
@@ -211,9 +212,9 @@ async fn decide(
     let shelf = Shelf::open(&desk.home)?;
     let refused = match (person, desk.spend, outlook.cap.and_then(allowance::micro)) {
         (false, Some(limit), Some(most)) => {
-            let token = random()?;
-            match allowance::reserve(&shelf, limit, most, &token) {
-                Ok(()) => return spent(desk, client, &action, &token, &shelf).await,
+            let what = action.name(&client).await?;
+            match allowance::reserve(&shelf, limit, most, (&what, &random()?)) {
+                Ok(grant) => return spent(desk, client, &action, &grant, &shelf).await,
                 Err(failure) => Some(failure.message),
             }
         }
@@ -258,29 +259,42 @@ async fn spent(
     desk: &Desk,
     client: Client,
     action: &Action,
-    token: &str,
+    grant: &Grant,
     shelf: &Shelf,
 ) -> anyhow::Result<Reply> {
     let packed = match action.pack(&desk.ctx, &client).await {
         Ok(packed) => packed,
         Err(error) => {
-            allowance::give_back(shelf, token)?;
+            if grant.since_ms.is_none() {
+                allowance::give_back(shelf, &grant.id)?;
+            }
             return Err(error);
         }
     };
-    let begun = Box::pin(action.begin(&desk.ctx, client, token, packed)).await;
+    let begun = Box::pin(action.begin(&desk.ctx, client, &grant.id, packed)).await;
     match begun.map(|name| told_done(action, name)) {
         Ok(reply) => {
-            Ok(reply
-                .line(format!("reserved of the allowance: {}", cap(action.spec()?.and_then(|s| s.max_usd)))))
+            let most = cap(action.spec()?.and_then(|s| s.max_usd));
+            Ok(match grant.since_ms {
+                None => reply.line(format!("reserved of the allowance: {most}")),
+                Some(ms) => reply
+                    .line(format!(
+                        "an equal call {} s ago began it already: this one began and cost nothing; \
+                         for another run give another name",
+                        ms / 1000
+                    ))
+                    .fact("again", true),
+            })
         }
         Err(error) => {
             let code = ExitCode::of(&error);
-            if matches!(
+            let surely = matches!(
                 code,
                 ExitCode::BadInput | ExitCode::NotFound | ExitCode::Denied | ExitCode::Configuration
-            ) {
-                allowance::give_back(shelf, token)?;
+            );
+            // What an equal call before this one reserved stays its own.
+            if surely && grant.since_ms.is_none() {
+                allowance::give_back(shelf, &grant.id)?;
             }
             Err(error)
         }

@@ -99,6 +99,27 @@ impl Action {
         }
     }
 
+    /// A name of the deed, the same for an equal call; empty where asking twice
+    /// means two deeds, or the controller itself refuses the second.
+    ///
+    /// # Errors
+    /// Where the source tree cannot be looked at.
+    pub(super) async fn name(&self, client: &Client) -> anyhow::Result<String> {
+        let mut same = self.clone();
+        match &mut same {
+            Self::Run { source_key, source_digest, .. } => {
+                // A tree that is packed again has another manifest for the same files.
+                let (key, expect) = (source_key.parse()?, source_digest.parse()?);
+                let tree = artifacts::restore::load_manifest(&client.store, &key, Some(expect)).await?;
+                *source_digest = tree.content_digest().to_string();
+                source_key.clear();
+            }
+            Self::Fork { .. } => {}
+            _ => return Ok(String::new()),
+        }
+        Ok(blake3::hash(serde_json::to_string(&same)?.as_bytes()).to_hex().to_string())
+    }
+
     /// What it would do and cost, asked now. Nothing is begun.
     ///
     /// # Errors

@@ -19,12 +19,31 @@ const DAY: u64 = 86_400_000;
 /// Reservations that are remembered; more are refused.
 const MOST: usize = 10_000;
 
+/// An equal call within so many milliseconds is the same call asked again: clients
+/// give up waiting sooner than that.
+const SAME: u64 = 10 * 60_000;
+
 /// One run's worst case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Reserved {
     id: String,
     at_ms: u64,
     micro_usd: u64,
+    /// A hash of what it is for; empty where equal calls are different deeds.
+    #[serde(default)]
+    what: String,
+    /// More than one call stands on it.
+    #[serde(default)]
+    again: bool,
+}
+
+/// What was taken out of the allowance.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// The token of the deed.
+    pub(super) id: String,
+    /// An equal call took it so many milliseconds ago; nothing more was taken.
+    pub(super) since_ms: Option<u64>,
 }
 
 /// All that is remembered.
@@ -80,30 +99,53 @@ fn write(shelf: &Shelf, ledger: &Ledger) -> Result<(), Failure> {
     shelf.write(FILE, &bytes).map_err(|error: io::Error| broken(&error))
 }
 
-/// Takes an amount out of the allowance; `Err`: it does not reach, and why.
-pub(super) fn reserve(shelf: &Shelf, limit: u64, micro_usd: u64, id: &str) -> Result<(), Failure> {
-    reserve_at(shelf, limit, micro_usd, id, now_ms())
+/// Takes an amount out of the allowance, once for equal calls; `Err`: it does not
+/// reach, and why.
+pub(super) fn reserve(
+    shelf: &Shelf,
+    limit: u64,
+    micro_usd: u64,
+    (what, id): (&str, &str),
+) -> Result<Grant, Failure> {
+    reserve_at(shelf, limit, micro_usd, (what, id), now_ms())
 }
 
-fn reserve_at(shelf: &Shelf, limit: u64, micro_usd: u64, id: &str, now: u64) -> Result<(), Failure> {
+fn reserve_at(
+    shelf: &Shelf,
+    limit: u64,
+    micro_usd: u64,
+    (what, id): (&str, &str),
+    now: u64,
+) -> Result<Grant, Failure> {
     let _held = shelf.hold().map_err(|error| broken(&error))?;
     let mut ledger = read(shelf)?;
     ledger.reserved.retain(|one| now.saturating_sub(one.at_ms) < 2 * DAY);
+    let same =
+        |one: &&mut Reserved| !what.is_empty() && one.what == what && now.saturating_sub(one.at_ms) < SAME;
+    if let Some(before) = ledger.reserved.iter_mut().find(same) {
+        before.again = true;
+        let grant = Grant { id: before.id.clone(), since_ms: Some(now.saturating_sub(before.at_ms)) };
+        write(shelf, &ledger)?;
+        return Ok(grant);
+    }
     let left = left(&ledger, limit, now);
     if micro_usd > left || ledger.reserved.len() >= MOST {
         let why =
             format!("it may cost {}, and {} of {} a day are left", usd(micro_usd), usd(left), usd(limit));
         return Err(Failure::new(ExitCode::Budget, why));
     }
-    ledger.reserved.push(Reserved { id: id.to_owned(), at_ms: now, micro_usd });
-    write(shelf, &ledger)
+    let (id, what) = (id.to_owned(), what.to_owned());
+    ledger.reserved.push(Reserved { id: id.clone(), at_ms: now, micro_usd, what, again: false });
+    write(shelf, &ledger)?;
+    Ok(Grant { id, since_ms: None })
 }
 
-/// Gives back what was reserved for something that surely was not begun.
+/// Gives back what was reserved for something that surely was not begun. What
+/// another call stands on is kept: that one may have begun it.
 pub(super) fn give_back(shelf: &Shelf, id: &str) -> Result<(), Failure> {
     let _held = shelf.hold().map_err(|error| broken(&error))?;
     let mut ledger = read(shelf)?;
-    ledger.reserved.retain(|one| one.id != id);
+    ledger.reserved.retain(|one| one.id != id || one.again);
     write(shelf, &ledger)
 }
 
@@ -128,14 +170,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shelf = || Shelf::open(dir.path()).unwrap();
         let now = 10 * DAY;
-        reserve_at(&shelf(), 10_000_000, 6_000_000, "a", now).unwrap();
-        let refused = reserve_at(&shelf(), 10_000_000, 5_000_000, "b", now + 1).unwrap_err();
+        reserve_at(&shelf(), 10_000_000, 6_000_000, ("", "a"), now).unwrap();
+        let refused = reserve_at(&shelf(), 10_000_000, 5_000_000, ("", "b"), now + 1).unwrap_err();
         assert!(refused.message.contains("$4.00 of $10.00 a day are left"), "{refused}");
-        assert!(reserve_at(&shelf(), 10_000_000, 5_000_000, "b", now - DAY / 2).is_err(), "a clock set back");
+        assert!(
+            reserve_at(&shelf(), 10_000_000, 5_000_000, ("", "b"), now - DAY / 2).is_err(),
+            "a clock set back"
+        );
         give_back(&shelf(), "a").unwrap();
-        reserve_at(&shelf(), 10_000_000, 10_000_000, "c", now + 2).unwrap();
-        assert!(reserve_at(&shelf(), 10_000_000, 1, "d", now + DAY).is_err());
-        reserve_at(&shelf(), 10_000_000, 1, "d", now + DAY + 2).unwrap();
+        reserve_at(&shelf(), 10_000_000, 10_000_000, ("", "c"), now + 2).unwrap();
+        assert!(reserve_at(&shelf(), 10_000_000, 1, ("", "d"), now + DAY).is_err());
+        reserve_at(&shelf(), 10_000_000, 1, ("", "d"), now + DAY + 2).unwrap();
     }
 
     #[test]
@@ -143,10 +188,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shelf = Shelf::open(dir.path()).unwrap();
         shelf.write(FILE, b"{\"reserved\": [").unwrap();
-        assert!(reserve_at(&shelf, 10_000_000, 1, "a", 0).is_err());
+        assert!(reserve_at(&shelf, 10_000_000, 1, ("", "a"), 0).is_err());
         std::fs::remove_file(shelf.path(FILE)).unwrap();
         std::os::unix::fs::symlink("/dev/null", shelf.path(FILE)).unwrap();
-        assert!(reserve_at(&shelf, 10_000_000, 1, "a", 0).is_err());
+        assert!(reserve_at(&shelf, 10_000_000, 1, ("", "a"), 0).is_err());
+    }
+
+    #[test]
+    fn an_equal_call_soon_after_takes_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        let take = |what: &str, id: &str, at| reserve_at(&shelf, 10_000_000, 6_000_000, (what, id), at);
+        let told = |id: &str, since_ms| Grant { id: id.to_owned(), since_ms };
+        assert_eq!(take("x", "a", 100).unwrap(), told("a", None));
+        assert_eq!(take("x", "b", 100 + SAME - 1).unwrap(), told("a", Some(SAME - 1)));
+        assert!(take("y", "b", 200).is_err() && take("", "b", 200).is_err(), "something else");
+        assert!(take("x", "b", 100 + SAME).is_err(), "long after it is another deed");
+        // One of the two may have begun it, whatever the other was told.
+        give_back(&shelf, "a").unwrap();
+        assert!(take("y", "b", 200).is_err());
+        let other = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(other.path()).unwrap();
+        reserve_at(&shelf, 10_000_000, 6_000_000, ("x", "a"), 100).unwrap();
+        give_back(&shelf, "a").unwrap();
+        let anew = reserve_at(&shelf, 10_000_000, 6_000_000, ("x", "b"), 200).unwrap();
+        assert_eq!(anew, told("b", None));
     }
 
     proptest! {
@@ -160,7 +226,7 @@ mod tests {
             wishes.sort_unstable();
             let mut given: Vec<(u64, u64)> = Vec::new();
             for (index, (at, micro)) in wishes.into_iter().enumerate() {
-                if reserve_at(&shelf, 5_000_000, micro, &index.to_string(), at).is_ok() {
+                if reserve_at(&shelf, 5_000_000, micro, ("", &index.to_string()), at).is_ok() {
                     given.push((at, micro));
                 }
             }

@@ -89,9 +89,10 @@ async fn look(
         write_schema: false,
         json: false,
     };
-    let Progress { told, ct } = progress;
+    let Progress { told, ct, seat, .. } = progress;
     let (desk, runtime) = (desk.clone(), tokio::runtime::Handle::current());
     let seen = tokio::task::spawn_blocking(move || {
+        let _seat = seat;
         let mut go_on = |path: &Path| {
             // Where nobody takes it, it is not told.
             let _ = told.try_send(format!("reading {}", words::path(path)));
@@ -112,4 +113,56 @@ fn known(name: &str) -> Result<ReadAs, Failure> {
     let names = FORMATS.map(|(name, _)| name).join(", ");
     let found = FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| ReadAs::Format(*format));
     found.ok_or_else(|| Failure::new(ExitCode::Usage, format!("the formats are {names}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::PoisonError;
+
+    use tokio::runtime::Runtime;
+    use tokio::sync::{Semaphore, mpsc};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::following;
+    use super::*;
+
+    /// Whoever cancels and asks again must not pile up threads.
+    #[test]
+    fn a_call_that_was_cancelled_keeps_its_seat_until_its_thread_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.csv"), "step,loss\n0,1.0\n1,0.5\n").unwrap();
+        let desk = Arc::new(Desk::over(dir.path()));
+        let seats = Arc::new(Semaphore::new(1));
+        let followers = desk.ctx.followers.clone();
+        let runtime = Runtime::new().unwrap();
+        let given = |value: Value| Arguments::new(value.as_object().cloned());
+        for watches in [false, true] {
+            // Reading goes on only behind this.
+            let held = followers.lock().unwrap_or_else(PoisonError::into_inner);
+            runtime.block_on(async {
+                let seat = if watches { None } else { Some(seats.clone().acquire_owned().await.unwrap()) };
+                let (told, _) = mpsc::channel(1);
+                let progress = Progress { told, ct: CancellationToken::new(), seat, seats: seats.clone() };
+                let call = async {
+                    match watches {
+                        true => following::watch(&desk, given(json!({ "path": "a.csv" })), &progress).await,
+                        false => anomalies(&desk, given(json!({ "paths": ["a.csv"] })), progress).await,
+                    }
+                };
+                let taken = async {
+                    while seats.available_permits() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    done = call => panic!("{:?}", done.map(drop)),
+                    () = taken => {}
+                }
+            });
+            assert_eq!(seats.available_permits(), 0, "{watches}");
+            drop(held);
+            drop(runtime.block_on(seats.acquire()).unwrap());
+        }
+    }
 }

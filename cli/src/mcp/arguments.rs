@@ -91,10 +91,19 @@ impl Arguments {
         }
     }
 
-    /// Where a list goes on.
+    /// Where a list goes on: behind so many entries.
     pub(super) fn cursor(&mut self) -> Result<u64, Failure> {
+        self.cursor_within(u64::from(u32::MAX))
+    }
+
+    /// Where a list goes on that grows at its front: behind the entry of this number.
+    pub(super) fn behind(&mut self) -> Result<Option<u64>, Failure> {
+        Ok(Some(self.cursor_within(u64::MAX)?).filter(|number| *number > 0))
+    }
+
+    fn cursor_within(&mut self, most: u64) -> Result<u64, Failure> {
         let Some(text) = self.text("cursor")? else { return Ok(0) };
-        text.parse().ok().filter(|at| *at <= u64::from(u32::MAX)).ok_or_else(|| {
+        text.parse().ok().filter(|at| *at <= most).ok_or_else(|| {
             wrong("`cursor` is none that was given out".to_owned())
                 .help("leave it out to begin anew, or copy `next` of the last answer")
         })

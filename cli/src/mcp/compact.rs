@@ -158,9 +158,15 @@ fn stats(metric: &Value) -> Value {
 fn compared(metric: &Value) -> Value {
     let cells = || metric["runs"].as_array().into_iter().flatten();
     let changes: Vec<Value> = cells().skip(1).map(|cell| brief(&cell["change_percent"])).collect();
+    // One step only where all values are of it.
+    let steps: Vec<Value> = cells().map(|cell| cell["step"].clone()).collect();
+    let mut known = steps.iter().filter(|step| !step.is_null());
+    let one = known.next().filter(|first| known.all(|step| step == *first)).cloned();
+    let is_one = one.is_some() || steps.iter().all(Value::is_null);
     object([
         ("metric", name(&metric["name"])),
-        ("step", cells().find_map(|cell| cell["step"].as_u64()).map_or(Value::Null, Value::from)),
+        ("step", one.unwrap_or_default()),
+        ("steps", if is_one { Value::Null } else { Value::Array(steps) }),
         ("values", cells().map(|cell| brief(&cell["value"])).collect()),
         ("percent", Value::Array(changes)),
     ])
@@ -204,6 +210,21 @@ fn comparison(one: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_of_different_steps_are_not_said_to_be_of_one() {
+        let said = |a: Value, b: Value| {
+            let cells = json!([{ "step": a, "value": 0.6, "change_percent": null },
+                               { "step": b, "value": 0.1, "change_percent": -83.3 }]);
+            rows("compare", &json!({ "metrics": [{ "name": "loss", "runs": cells }] })).remove(0)
+        };
+        let apart = said(json!(40), json!(60));
+        assert_eq!((&apart["steps"], apart.get("step")), (&json!([40, 60]), None), "{apart}");
+        let matched = said(json!(40), json!(40));
+        assert_eq!((&matched["step"], matched.get("steps")), (&json!(40), None), "{matched}");
+        let alone = said(json!(40), Value::Null);
+        assert_eq!((&alone["step"], alone.get("steps")), (&json!(40), None), "{alone}");
+    }
 
     #[test]
     fn rows_have_numbers_of_five_digits_and_nothing_unknown() {

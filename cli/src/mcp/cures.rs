@@ -2,7 +2,7 @@
 //! which a client does not have. Words of others are left as they are.
 
 use super::reply::MOST;
-use super::tools::Kind;
+use super::tools::{Entry, Kind};
 use crate::exit_code::{ExitCode, Failure};
 
 /// What a flag is called as an argument; longer ones first.
@@ -43,6 +43,57 @@ const WORDS: [(&str, &str); 34] = [
     ("--commit HASH", "HASH"),
 ];
 
+/// Commands that a person has, and which tool does the same.
+const COMMANDS: [(&str, &str); 4] = [
+    ("`outlast config show` lists all settings", "a person can list all settings: outlast config show"),
+    ("(outlast checkpoints ", "(checkpoints "),
+    ("`outlast doctor` tries every provider", "a person can try every provider: outlast doctor"),
+    ("`outlast checkpoints`", "`checkpoints`"),
+];
+
+/// A failure of a tool with a way out that a client has.
+pub(super) fn of(failure: Failure, entry: &Entry) -> Failure {
+    let mut failure = self::failure(failure);
+    let known = |text: &str| {
+        COMMANDS.iter().fold(text.to_owned(), |text, (command, tool)| text.replace(command, tool))
+    };
+    failure.message = known(&failure.message);
+    for help in &mut failure.help {
+        *help = known(help);
+        if (help.contains("`outlast ") || help.contains(": outlast ")) && !help.starts_with("a person") {
+            *help = format!("for a person: {help}");
+        }
+    }
+    if failure.help.is_empty() {
+        failure.help.push(usual(failure.code, entry));
+    }
+    failure
+}
+
+/// What helps where nobody said it.
+fn usual(code: ExitCode, entry: &Entry) -> String {
+    let of_files = entry.kind == Kind::Analysis;
+    match code {
+        ExitCode::Usage => entry.usage(),
+        ExitCode::NotFound | ExitCode::BadInput if of_files => {
+            "`find` with the path of a directory names the runs below it".to_owned()
+        }
+        ExitCode::NotFound => "`list` with all = true names every run".to_owned(),
+        ExitCode::BadInput if matches!(entry.name, "run" | "fork" | "resume") => {
+            format!("dry_run = true shows price and cap and begins nothing; {}", entry.usage())
+        }
+        ExitCode::BadInput if entry.name == "offers" => {
+            "give provider, the name of one that rents machines, such as vast".to_owned()
+        }
+        ExitCode::BadInput => format!("`status` says how the run is; {}", entry.usage()),
+        ExitCode::Configuration | ExitCode::Denied | ExitCode::CannotWrite => {
+            "a person must change that on this computer".to_owned()
+        }
+        ExitCode::Internal => "a person can report it; other tools go on working".to_owned(),
+        _ => "try again later".to_owned(),
+    }
+}
+
 /// A text of ours with arguments for flags.
 pub(super) fn arguments(text: &str) -> String {
     WORDS.iter().fold(text.to_owned(), |text, (flag, argument)| text.replace(flag, argument))
@@ -52,48 +103,6 @@ pub(super) fn arguments(text: &str) -> String {
 pub(super) fn failure(mut failure: Failure) -> Failure {
     failure.help.iter_mut().for_each(|help| *help = arguments(help));
     failure
-}
-
-/// A failure of any tool: in words that its caller has, and never without a way out.
-pub(super) fn of(tool: &str, kind: Kind, failed: Failure) -> Failure {
-    let mut failed = failure(failed);
-    failed.message = without_commands(&failed.message);
-    for help in &mut failed.help {
-        if help.contains("`outlast ") || help.contains(": outlast ") && !help.starts_with("a person") {
-            *help = format!("for a person: {help}");
-        }
-    }
-    if failed.help.is_empty() {
-        failed.help.push(usual(tool, kind, failed.code).to_owned());
-    }
-    failed
-}
-
-/// The controller names a command where it lists what there is.
-fn without_commands(message: &str) -> String {
-    let Some((before, rest)) = message.split_once(" (outlast checkpoints ") else {
-        return message.to_owned();
-    };
-    let after = rest.split_once(')').map_or("", |(_, after)| after);
-    format!("{before} (`checkpoints` lists them){after}")
-}
-
-/// The way out where a failure names none.
-fn usual(tool: &str, kind: Kind, code: ExitCode) -> &'static str {
-    match (tool, kind, code) {
-        ("offers", ..) => "give provider, the name of one that rents machines, such as vast",
-        (_, Kind::Analysis, ExitCode::NotFound) => "`find` names the runs below a path",
-        (_, _, ExitCode::NotFound) => "`list` with all = true names every run",
-        (_, _, ExitCode::Unreachable | ExitCode::Busy) => "call again in a minute",
-        (_, _, ExitCode::Denied) => "a person must allow it",
-        ("run" | "fork" | "resume", _, ExitCode::BadInput | ExitCode::Budget) => {
-            "correct the arguments; dry_run = true shows price and cap and begins nothing"
-        }
-        (_, _, ExitCode::Usage | ExitCode::BadInput | ExitCode::Configuration) => {
-            "correct the argument and call again"
-        }
-        _ => "call again; the server's stderr says more to a person",
-    }
 }
 
 /// The text of a view: what was cut is had by its arguments. `share` are the parts of
@@ -121,7 +130,29 @@ fn worded(line: &str, share: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tools::{ALL, find};
     use super::*;
+
+    #[test]
+    fn whatever_goes_wrong_has_a_cure_that_a_client_can_follow() {
+        let failed = |code, tool: &str, message: &str| of(Failure::new(code, message), find(tool).unwrap());
+        for entry in ALL {
+            for code in
+                [ExitCode::Usage, ExitCode::NotFound, ExitCode::BadInput, ExitCode::Busy, ExitCode::Internal]
+            {
+                assert!(!failed(code, entry.name, "it is wrong").help[0].is_empty());
+            }
+        }
+        let missing = failed(ExitCode::Usage, "status", "`run` is missing");
+        assert_eq!(missing.help, ["status takes run (needed), max_tokens"]);
+        let step = failed(ExitCode::NotFound, "fork", "none is durable (outlast checkpoints toy-1)");
+        assert_eq!((step.message.as_str(), step.help.len()), ("none is durable (checkpoints toy-1)", 1));
+        let told = failed(ExitCode::BadInput, "run", "budget.max_usd must be more");
+        assert!(told.help[0].contains("dry_run"), "{told:?}");
+        assert!(failed(ExitCode::BadInput, "offers", "`local` has no market").help[0].contains("provider"));
+        let known = Failure::new(ExitCode::NotFound, "x").help("`outlast status --all` lists every run");
+        assert_eq!(of(known, find("status").unwrap()).help, ["`list` with all = true names every run"]);
+    }
 
     #[test]
     fn what_was_cut_is_had_by_an_argument() {
@@ -137,35 +168,6 @@ mod tests {
         let told =
             text("  more with --tokens N, a range with --from and --to, all with --csv --samples N\n", 3);
         assert_eq!(told, "  more with max_tokens, a range with from and to\n");
-    }
-
-    #[test]
-    fn no_failure_is_without_a_way_out_that_its_caller_has() {
-        let none = "a-1 has no durable checkpoint at step 10: none is durable (outlast checkpoints a-1)";
-        let told = of("fork", Kind::Act, Failure::new(ExitCode::NotFound, none));
-        assert_eq!(
-            told.message,
-            "a-1 has no durable checkpoint at step 10: none is durable (`checkpoints` lists them)"
-        );
-        assert_eq!(told.help, ["`list` with all = true names every run"]);
-        let told = of("offers", Kind::Look, Failure::new(ExitCode::BadInput, "`local` has no market"));
-        assert!(told.help[0].contains("provider"), "{told:?}");
-        let told = of("run", Kind::Act, Failure::new(ExitCode::BadInput, "budget.max_usd must be more"));
-        assert!(told.help[0].contains("dry_run"), "{told:?}");
-        let shown = Failure::new(ExitCode::Configuration, "unknown key")
-            .help("`outlast config show` lists all settings");
-        assert_eq!(
-            of("run", Kind::Act, shown).help,
-            ["for a person: `outlast config show` lists all settings"]
-        );
-        let listed = Failure::new(ExitCode::NotFound, "there is no run")
-            .help("`outlast status --all` lists every run");
-        assert_eq!(of("status", Kind::Look, listed).help, ["`list` with all = true names every run"]);
-        for code in
-            [ExitCode::Usage, ExitCode::Unreachable, ExitCode::Denied, ExitCode::Internal, ExitCode::Busy]
-        {
-            assert_eq!(of("logs", Kind::Look, Failure::new(code, "it is wrong")).help.len(), 1);
-        }
     }
 
     #[test]

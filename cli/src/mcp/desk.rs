@@ -108,3 +108,30 @@ impl Desk {
             .help("a person can start the server with --root DIR for more directories"))
     }
 }
+
+#[cfg(test)]
+impl Desk {
+    /// One that reads files below a directory.
+    pub(super) fn over(dir: &Path) -> Self {
+        use crate::printer::{Output, Printer, Settings, Verbosity};
+        let dir = dir.canonicalize().unwrap();
+        let settings = Settings {
+            verbosity: Verbosity::Quiet,
+            stdout: Output::default(),
+            stderr: Output::default(),
+            width: 80,
+        };
+        let printer = Printer::to(settings, Box::new(std::io::sink()), Box::new(std::io::sink()));
+        Self {
+            ctx: Context::new(printer, std::collections::BTreeMap::new()),
+            home: dir.join("home"),
+            project: dir.clone(),
+            stands_here: false,
+            roots: vec![dir],
+            control: false,
+            spend: None,
+            analysis: true,
+            line: Mutex::default(),
+        }
+    }
+}

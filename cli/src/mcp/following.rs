@@ -62,7 +62,13 @@ async fn watch_files(
     loop {
         let at = path.clone();
         let followers = desk.ctx.followers.clone();
-        let looked = tokio::task::spawn_blocking(move || judged(&at, None, &followers)).await?;
+        // A wait keeps nobody out, but each look is work like any other.
+        let seat = progress.seats.clone().acquire_owned().await?;
+        let look = move || {
+            let _seat = seat;
+            judged(&at, None, &followers)
+        };
+        let looked = tokio::task::spawn_blocking(look).await?;
         let runs = match looked {
             // A training that has just begun has logged nothing yet.
             Err(error) if Instant::now() < until && ExitCode::of(&error) == ExitCode::BadInput => {

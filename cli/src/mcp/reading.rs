@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Arguments;
 use super::desk::Desk;
+use super::paging::newest_first;
 use super::reply::{Item, Reply, quoted, spelt};
 use crate::args::ConfigArgs;
 use crate::client::selector;
@@ -29,9 +30,29 @@ fn page<T>(all: Vec<T>, first: u64, item: impl Fn(T) -> Item) -> (Vec<Item>, u64
     (all.into_iter().skip(skip).take(PAGE).map(item).collect(), first, more)
 }
 
+impl Reply {
+    /// A page of a list that grows at its front.
+    fn newest<T, K: Ord>(
+        self,
+        all: Vec<T>,
+        behind: Option<u64>,
+        order: (impl Fn(&T) -> u64, impl Fn(&T) -> K),
+        item: impl Fn(T) -> Item,
+    ) -> Self {
+        let (all, numbers) = newest_first(all, behind, order.0, order.1);
+        let (items, first, more) = page(all, 0, item);
+        self.page(items, behind.unwrap_or(first), more).numbered(numbers)
+    }
+}
+
+/// When a run was handed in, and what tells it from others of that moment.
+fn age() -> (impl Fn(&v1::RunView) -> u64, impl Fn(&v1::RunView) -> String) {
+    (|run: &v1::RunView| run.created_ms, |run: &v1::RunView| run.id.clone())
+}
+
 /// `list`
 pub(super) async fn list(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
-    let (all, first) = (given.flag("all")?, given.cursor()?);
+    let (all, behind) = (given.flag("all")?, given.behind()?);
     given.end()?;
     let Some(client) = desk.existing().await? else {
         return Ok(Reply::default().line("no runs yet").fact("runs", 0));
@@ -39,7 +60,7 @@ pub(super) async fn list(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
     let runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all }).await)?.runs;
     let alerts = client.view().await?.alerts;
     let count = runs.len();
-    let (items, first, more) = page(runs, first, |run| {
+    let item = |run: v1::RunView| {
         let line = format!(
             "{} {} step {} durable {} {}",
             words::name(&run.name),
@@ -49,10 +70,10 @@ pub(super) async fn list(desk: &Desk, mut given: Arguments) -> anyhow::Result<Re
             money(run.cost_usd)
         );
         Item { line, row: brief_row(&run) }
-    });
+    };
     let reply = Reply::default().line(counted(count, "run")).fact("runs", count);
     let reply = alerts.iter().fold(reply, |reply, alert| reply.line(format!("alert: {}", quoted(alert))));
-    Ok(reply.page(items, first, more))
+    Ok(reply.newest(runs, behind, age(), item))
 }
 
 fn brief_row(run: &v1::RunView) -> Value {
@@ -249,13 +270,16 @@ fn detail(text: &str) -> String {
 
 /// `checkpoints`
 pub(super) async fn checkpoints(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
-    let (run, first) = (given.needed("run")?, given.cursor()?);
+    let (run, behind) = (given.needed("run")?, given.behind()?);
     given.end()?;
     let ask = desk.needed().await?.operator.clone().list_checkpoints(selector(&run)).await;
-    let mut list = answer(ask)?.checkpoints;
-    list.sort_by_key(|one| std::cmp::Reverse((one.step, one.committed_ms)));
+    let list = answer(ask)?.checkpoints;
     let count = list.len();
-    let (items, first, more) = page(list, first, |one| {
+    let order = (
+        |one: &v1::CheckpointView| one.step.unwrap_or(0),
+        |one: &v1::CheckpointView| (one.committed_ms, one.key.clone()),
+    );
+    let item = |one: v1::CheckpointView| {
         let mut line = format!("step {} {} {}", step(one.step), words::name(&one.state), bytes(one.bytes));
         let mut row = json!({ "step": one.step, "state": one.state, "bytes": one.bytes });
         if one.head {
@@ -271,34 +295,34 @@ pub(super) async fn checkpoints(desk: &Desk, mut given: Arguments) -> anyhow::Re
             row["damaged"] = json!(true);
         }
         Item { line, row }
-    });
+    };
     let reply =
         Reply::default().line(format!("{count} checkpoints, newest first")).fact("checkpoints", count);
-    Ok(reply.page(items, first, more))
+    Ok(reply.newest(list, behind, order, item))
 }
 
 /// `cost`
 pub(super) async fn cost(desk: &Desk, mut given: Arguments) -> anyhow::Result<Reply> {
-    let (run, first) = (given.text("run")?, given.cursor()?);
+    let (run, behind) = (given.text("run")?, given.behind()?);
     given.end()?;
     let client = desk.needed().await?;
     let Some(run) = run else {
         let runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await)?.runs;
         let total: f64 = runs.iter().map(|run| run.cost_usd).sum();
-        let (items, first, more) = page(runs, first, |run| Item {
+        let item = |run: v1::RunView| Item {
             line: format!("{} {}", words::name(&run.name), money(run.cost_usd)),
             row: json!({ "run": run.name, "usd": cents(run.cost_usd) }),
-        });
+        };
         let reply =
             Reply::default().line(format!("all runs cost {}", money(total))).fact("usd", cents(total));
-        return Ok(reply.page(items, first, more));
+        return Ok(reply.newest(runs, behind, age(), item));
     };
     let detail = client.run(&run).await?;
     let run = detail.run.unwrap_or_default();
     let spec = serde_json::from_str::<lifecycle::RunSpec>(&detail.spec_json).ok();
     let cap = spec.and_then(|spec| spec.max_usd);
     let of = cap.map_or_else(|| ", no cap".to_owned(), |cap| format!(" of at most {}", money(cap)));
-    let (items, first, more) = page(detail.machines, first, |machine| Item {
+    let (items, first, more) = page(detail.machines, behind.unwrap_or(0), |machine| Item {
         line: format!(
             "machine {} of {} at {}/h, {}: {}",
             words::name(short(&machine.id)),

@@ -21,6 +21,8 @@ pub(super) const MOST: usize = 20_000;
 const QUOTED: usize = 240;
 /// Characters of one text in the structured form.
 const LONG: usize = 2_000;
+/// Characters of a line that says no more than what it is of.
+const BEGIN: usize = 16;
 /// Kept for saying what was cut.
 const NOTICE: usize = 34;
 
@@ -207,9 +209,20 @@ impl Reply {
             end = format!("more: cursor {next}\n");
             object.insert("next".to_owned(), json!(next));
         }
-        let object = Value::Object(object);
         // What is cut of a quoted text is closed again.
         let quote = if line.contains('"') { "\"" } else { "" };
+        // Some clients show a model the structured form alone: its row comes before the
+        // line, as long as the line still says what it is of.
+        if let Some(row) = item.map(|item| &item.row).filter(|row| !row.is_null() && !self.plain) {
+            let mut with = object.clone();
+            with.insert("rows".to_owned(), json!([row]));
+            let begin: String = line.chars().take(BEGIN).collect();
+            let least = (format!("{begin}...{quote}\n{end}"), Value::Object(with.clone()));
+            if self.cost(&least) + 2 <= most {
+                object = with;
+            }
+        }
+        let object = Value::Object(object);
         let fixed = self.cost(&(format!("{quote}\n{end}"), object.clone())) + 2;
         let short = shortened(line, most.saturating_sub(fixed));
         let quote = if short.len() == line.len() { "" } else { quote };
@@ -218,7 +231,7 @@ impl Reply {
 
     /// Where the list goes on behind so many entries.
     fn next(&self, items: usize) -> String {
-        let counted = self.first + items as u64;
+        let counted = self.first.saturating_add(items as u64);
         match items.checked_sub(1) {
             Some(last) => self.numbers.get(last).copied().unwrap_or(counted),
             None => self.first,
@@ -388,6 +401,21 @@ mod tests {
                 let shown = if last { "29 \"29 word" } else { "0 \"0 word" };
                 assert!(text.contains(shown) && tokens::bound(&text) <= most, "{most}: {text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_page_of_one_entry_has_its_row() {
+        let item = |at: u64| Item {
+            line: format!("toy-ralku{at} SUCCEEDED step 38 durable 38 $0.00"),
+            row: json!({ "run": format!("toy-ralku{at}"), "state": "SUCCEEDED", "usd": 0.0 }),
+        };
+        let reply = Reply::default().line("15 runs").fact("runs", 15);
+        let reply = reply.page((0..15).map(item).collect(), 0, false);
+        for most in [100, 120, 150] {
+            let (text, object) = reply.fit(most);
+            assert_eq!(object["rows"][0]["run"], "toy-ralku0", "{most}: {text}{object}");
+            assert!(text.contains("toy-ralku0"), "{most}: {text}{object}");
         }
     }
 

@@ -8,11 +8,10 @@ use proto::v1;
 use rmcp::ErrorData;
 use rmcp::model::{ListResourcesResult, ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::arguments::Arguments;
 use super::desk::Desk;
+use super::paging::newest_first;
 use super::reply::{failure, spelt};
 use super::server::Progress;
 use super::{analysis, following, reading};
@@ -50,17 +49,15 @@ fn refused(error: &anyhow::Error) -> ErrorData {
 
 /// The runs, newest first: a log and a report of each.
 pub(super) async fn list(desk: &Desk, cursor: Option<String>) -> Result<ListResourcesResult, ErrorData> {
-    let first: usize = match cursor {
-        None => 0,
-        Some(text) => {
-            text.parse().map_err(|_| ErrorData::invalid_params("this cursor was not given out", None))?
-        }
-    };
+    let number = |text: String| text.parse::<u64>();
+    let behind = cursor.map(number).transpose();
+    let behind = behind.map_err(|_| ErrorData::invalid_params("this cursor was not given out", None))?;
     if desk.analysis {
         return Ok(ListResourcesResult::with_all_items(Vec::new()));
     }
     let runs = runs(desk).await.map_err(|error| refused(&error))?;
-    let shown = runs.iter().skip(first).take(PAGE);
+    let (runs, numbers) = newest_first(runs, behind, |run| run.created_ms, |run| run.id.clone());
+    let shown = runs.iter().take(PAGE);
     let resources = shown.flat_map(|run| {
         ["logs", "why"].map(|part| {
             let name = spelt(&run.name, 80);
@@ -69,21 +66,23 @@ pub(super) async fn list(desk: &Desk, cursor: Option<String>) -> Result<ListReso
         })
     });
     let mut result = ListResourcesResult::with_all_items(resources.collect());
-    if runs.len() > first.saturating_add(PAGE) {
-        result.next_cursor = Some((first + PAGE).to_string());
+    if runs.len() > PAGE {
+        result.next_cursor = numbers.get(PAGE - 1).map(u64::to_string);
     }
     Ok(result)
 }
 
 async fn runs(desk: &Desk) -> anyhow::Result<Vec<v1::RunView>> {
     let Some(client) = desk.existing().await? else { return Ok(Vec::new()) };
-    let mut runs = answer(client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await)?.runs;
-    runs.sort_by_key(|run| std::cmp::Reverse(run.created_ms));
-    Ok(runs)
+    Ok(answer(client.operator.clone().list_runs(v1::ListRunsRequest { all: true }).await)?.runs)
 }
 
 /// One resource.
-pub(super) async fn read(desk: &Arc<Desk>, uri: &str) -> Result<ReadResourceResult, ErrorData> {
+pub(super) async fn read(
+    desk: &Arc<Desk>,
+    uri: &str,
+    progress: Progress,
+) -> Result<ReadResourceResult, ErrorData> {
     let unknown = || {
         let known = "outlast://runs/RUN/status, /logs or /why, or outlast://files/PATH";
         ErrorData::resource_not_found(format!("there is no such resource; there are {known}"), None)
@@ -96,7 +95,6 @@ pub(super) async fn read(desk: &Arc<Desk>, uri: &str) -> Result<ReadResourceResu
         let path = decoded(path).ok_or_else(unknown)?;
         let mut given = given(json!({ "paths": [path], "max_tokens": TOKENS }));
         given.budget().map_err(|failure| refused(&failure.into()))?;
-        let progress = Progress { told: mpsc::channel(1).0, ct: CancellationToken::new() };
         analysis::analyze(desk, given, progress).await
     } else {
         let of_run = uri.strip_prefix(RUNS).and_then(|rest| rest.split_once('/'));

@@ -13,7 +13,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::Arguments;
@@ -41,6 +41,11 @@ pub(super) struct Server {
 pub(super) struct Progress {
     pub(super) told: mpsc::Sender<String>,
     pub(super) ct: CancellationToken,
+    /// The call's place among those that are worked on. Whoever works for it on a
+    /// thread takes it along: a thread goes on where nobody waits any more.
+    pub(super) seat: Option<OwnedSemaphorePermit>,
+    /// For who takes a place only now and then.
+    pub(super) seats: Arc<Semaphore>,
 }
 
 impl Server {
@@ -49,11 +54,36 @@ impl Server {
     }
 
     fn listed(&self, entry: &tools::Entry) -> bool {
-        match entry.kind {
+        self.offers(entry.kind)
+    }
+
+    fn offers(&self, kind: Kind) -> bool {
+        match kind {
             Kind::Analysis => true,
             Kind::Look => !self.desk.analysis,
             Kind::Act => self.desk.control && !self.desk.analysis,
         }
+    }
+
+    /// Why a tool that is not listed does nothing, and what would.
+    fn refusal(&self, entry: &tools::Entry) -> Failure {
+        let (why, cure) = match (self.desk.analysis, entry.kind) {
+            (true, Kind::Act) => (
+                "this server reads files alone",
+                "a person can start it without --tools analysis: outlast mcp --allow control; \
+                 to judge files: analyze, compare, find",
+            ),
+            (true, _) => (
+                "this server reads files alone",
+                "a person can start it without --tools analysis: outlast mcp; \
+                 to judge files: analyze, compare, find",
+            ),
+            (false, _) => (
+                "this server is read-only",
+                "a person can start it with: outlast mcp --allow control; to only look: status, why, logs",
+            ),
+        };
+        Failure::new(ExitCode::Denied, why).help(cure)
     }
 
     async fn perform(&self, name: &str, given: Arguments, progress: Progress) -> anyhow::Result<Reply> {
@@ -76,7 +106,7 @@ impl Server {
             "fork" => Box::pin(acting::fork(desk, given)).await,
             "resume" => Box::pin(acting::resume(desk, given)).await,
             "note" => writing::note(&self.desk, given).await,
-            name if views::NAMES.contains(&name) => views::view(&self.desk, name, given).await,
+            name if views::NAMES.contains(&name) => views::view(&self.desk, name, given, progress).await,
             _ => Err(Failure::new(ExitCode::Internal, "this tool is missing").into()),
         }
     }
@@ -89,16 +119,16 @@ impl Server {
     ) -> CallToolResult {
         let most = match given.budget() {
             Ok(most) => most,
-            Err(failure) => return wrong(&cures::of(entry.name, entry.kind, failure), USUAL),
+            Err(failure) => return wrong(&cures::of(failure, entry), USUAL),
         };
         // What stops a bill waits behind nobody, and who only waits keeps nobody out.
         let seated = entry.kind != Kind::Act && entry.name != "watch";
-        let seat = if seated { Some(self.seats.acquire().await) } else { None };
-        if matches!(seat, Some(Err(_))) {
+        let seat = if seated { Some(self.seats.clone().acquire_owned().await) } else { None };
+        let Ok(seat) = seat.transpose() else {
             return wrong(&Failure::new(ExitCode::Busy, "the server is ending"), most);
-        }
+        };
         let (told, mut steps) = mpsc::channel(8);
-        let progress = Progress { told, ct: context.ct.clone() };
+        let progress = Progress { told, ct: context.ct.clone(), seat, seats: self.seats.clone() };
         let mut work = Box::pin(self.perform(entry.name, given, progress));
         let mut count = 0;
         let done = loop {
@@ -122,7 +152,7 @@ impl Server {
         }
         match done {
             Ok(reply) => reply.within(most),
-            Err(error) => wrong(&cures::of(entry.name, entry.kind, failure(&error)), most),
+            Err(error) => wrong(&cures::of(failure(&error), entry), most),
         }
     }
 }
@@ -171,18 +201,7 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(format!("there is no tool {shown}; see tools/list"), None));
         };
         if !self.listed(entry) {
-            let (why, help) = match self.desk.analysis {
-                true => (
-                    "this server was started with --tools analysis",
-                    "a person can start it without: outlast mcp; to only read files: analyze, history, find",
-                ),
-                false => (
-                    "this server is read-only",
-                    "a person can start it with: outlast mcp --allow control; to only look: status, why, logs",
-                ),
-            };
-            let told = Failure::new(ExitCode::Denied, why).help(help);
-            return Ok(wrong(&told, USUAL).into());
+            return Ok(wrong(&self.refusal(entry), USUAL).into());
         }
         let given = Arguments::new(request.arguments);
         Ok(Box::pin(self.called(entry, given, &context)).await.into())
@@ -210,11 +229,14 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let Ok(_seat) = self.seats.acquire().await else {
+        let Ok(seat) = self.seats.clone().acquire_owned().await else {
             return Err(ErrorData::internal_error("the server is ending", None));
         };
+        let (told, _) = mpsc::channel(1);
+        let seats = self.seats.clone();
+        let progress = Progress { told, ct: context.ct.clone(), seat: Some(seat), seats };
         tokio::select! {
-            read = Box::pin(resources::read(&self.desk, &request.uri)) => Ok(read?.into()),
+            read = Box::pin(resources::read(&self.desk, &request.uri, progress)) => Ok(read?.into()),
             () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
         }
     }
@@ -225,7 +247,7 @@ impl ServerHandler for Server {
         _: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
         no_cursor(request.as_ref())?;
-        Ok(ListPromptsResult::with_all_items(prompts::list()))
+        Ok(ListPromptsResult::with_all_items(prompts::list(&|kind| self.offers(kind))))
     }
 
     async fn get_prompt(
@@ -233,7 +255,7 @@ impl ServerHandler for Server {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        prompts::get(&request.name, request.arguments.as_ref()).map(Into::into)
+        prompts::get(&|kind| self.offers(kind), &request.name, request.arguments.as_ref()).map(Into::into)
     }
 
     async fn on_custom_request(

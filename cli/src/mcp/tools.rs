@@ -188,6 +188,17 @@ fn object(value: Value) -> Arc<JsonObject> {
 }
 
 impl Entry {
+    /// Its arguments in words.
+    pub(super) fn usage(&self) -> String {
+        let said = |takes: &Takes| match takes {
+            Needs(name) | NeedsTexts(name) => format!("{name} (needed)"),
+            Text(name) | Texts(name) | Whole(name) | Number(name) | Flag(name) => (*name).to_owned(),
+        };
+        let mut all: Vec<String> = self.takes.iter().map(said).collect();
+        all.push("max_tokens".to_owned());
+        format!("{} takes {}", self.name, all.join(", "))
+    }
+
     /// As the protocol has it.
     pub(super) fn tool(&self) -> Tool {
         let (mut properties, mut required) = (JsonObject::new(), Vec::new());

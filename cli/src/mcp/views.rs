@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::arguments::Arguments;
 use super::desk::Desk;
 use super::reply::{Reply, for_text};
+use super::server::Progress;
 use super::{compact, cures};
 use crate::args::{
     CompareArgs, GroupArgs, HistoryArgs, MetricsArgs, NoteArgs, PlotArgs, RunsArgs, SettingsArgs, Shown,
@@ -20,7 +21,12 @@ pub(super) const NAMES: [&str; 10] =
     ["history", "stats", "metrics", "settings", "compare", "config_diff", "find", "group", "plot", "notes"];
 
 /// One of them.
-pub(super) async fn view(desk: &Arc<Desk>, name: &str, given: Arguments) -> anyhow::Result<Reply> {
+pub(super) async fn view(
+    desk: &Arc<Desk>,
+    name: &str,
+    given: Arguments,
+    progress: Progress,
+) -> anyhow::Result<Reply> {
     // A drawing has no other form.
     let (most, share) = match name {
         "plot" => (given.granted(), 3),
@@ -41,7 +47,11 @@ pub(super) async fn view(desk: &Arc<Desk>, name: &str, given: Arguments) -> anyh
         _ => metrics(desk, given, shown)?,
     };
     let asked = views::resolved(&desk.ctx, asked).await?;
-    let (answer, _) = tokio::task::spawn_blocking(move || views::answer(&asked)).await??;
+    let work = move || {
+        let _seat = progress.seat;
+        views::answer(&asked)
+    };
+    let (answer, _) = tokio::task::spawn_blocking(work).await??;
     let text = cures::text(&answer.text, share);
     let reply = Reply::view(&text, compact::rows(name, &answer.json));
     Ok(if name == "plot" { reply.plain() } else { reply })

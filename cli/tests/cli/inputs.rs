@@ -315,6 +315,12 @@ fn what_metrics_mean_can_be_said() {
         "{said}"
     );
     assert!(text(&analyze(dir.path(), &["p/log.jsonl", "--tokens", "3000"]).stdout).contains("the quality"));
+    // How a project runs is not what its logs mean: mistakes there are for `run`.
+    fs::write(dir.path().join("p/outlast.toml"), format!("[retry]\nmax = 0\n[nothing]\n{file}")).unwrap();
+    assert_eq!(runs(dir.path(), &["p/log.jsonl"])[0]["report"]["primary"].as_str(), Some("quality"));
+    let wrong = format!("{file}[metrics.keys.x]\nrole = 3\n");
+    fs::write(dir.path().join("p/outlast.toml"), wrong).unwrap();
+    assert_eq!(code(&analyze(dir.path(), &["p/log.jsonl"])), 78);
     // A file that is named counts before the nearest, and all of it is checked.
     fs::write(
         dir.path().join("other.toml"),

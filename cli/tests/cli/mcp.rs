@@ -183,6 +183,31 @@ fn ways_out_name_arguments_of_tools() {
 }
 
 #[test]
+fn what_is_not_offered_is_refused_with_what_would_do() {
+    let dir = here();
+    let mut files = Client::start(dir.path(), &["--tools", "analysis", "--allow", "control"]);
+    for (tool, needs) in [("status", "outlast mcp;"), ("destroy", "outlast mcp --allow control;")] {
+        let told = files.wrong(tool, &json!({ "run": "a" }));
+        assert!(told.contains("without --tools analysis") && told.contains(needs), "{told}");
+        assert!(told.contains("analyze") && !told.contains("why, logs"), "{told}");
+    }
+    let prompts = |client: &mut Client| {
+        client.send("prompts/list", &json!({}));
+        let all = client.answer()["prompts"].as_array().unwrap().clone();
+        all.into_iter().map(|prompt| prompt["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(prompts(&mut files), ["review"]);
+    let mut looks = Client::start(dir.path(), &[]);
+    assert_eq!(prompts(&mut looks), ["diagnose", "review", "costs"]);
+    assert!(looks.wrong("destroy", &json!({ "target": "a" })).contains("outlast mcp --allow control"));
+    // What is missing or of another type is said with all that there is.
+    for wrong in [json!({}), json!({ "path": 3 }), json!({ "path": "a.csv", "max_tokens": "x" })] {
+        let told = looks.wrong("stats", &wrong);
+        assert!(told.contains("\ncure: stats takes path (needed), run, metrics, max_tokens"), "{told}");
+    }
+}
+
+#[test]
 fn notes_are_written_only_where_control_is_allowed() {
     let dir = here();
     let note = |kind: &str, text: &str| json!({ "path": "runs/ok_cosine.csv", "kind": kind, "text": text });

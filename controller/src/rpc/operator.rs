@@ -46,6 +46,8 @@ pub struct OperatorService {
     tasks: TaskTracker,
     drain: CancellationToken,
     build: Build,
+    /// One submission at a time is looked for and written.
+    submitting: tokio::sync::Mutex<()>,
 }
 
 /// What the controller says of itself.
@@ -63,7 +65,7 @@ impl OperatorService {
     /// Serves for `core`; `drain` ends the controller.
     #[must_use]
     pub fn new(core: Arc<Core>, tasks: TaskTracker, drain: CancellationToken, build: Build) -> Self {
-        Self { core, tasks, drain, build }
+        Self { core, tasks, drain, build, submitting: tokio::sync::Mutex::default() }
     }
 
     /// An answer in parts, made while it is read; ends where the reader goes

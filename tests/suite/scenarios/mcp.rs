@@ -315,8 +315,12 @@ fn an_allowance_is_spent_once_a_day_however_often_the_server_starts() {
     let begun = start().ok("run", &caps);
     assert_eq!(begun["done"], true, "{begun}");
     let run = begun["run"].as_str().unwrap().to_owned();
-    for _ in 0..2 {
-        let said = start().call("run", &caps);
+    // Asked again after a lost answer it is the same run, and costs nothing more.
+    let again = start().ok("run", &caps);
+    assert_eq!((&again["run"], &again["again"]), (&json!(run), &json!(true)), "{again}");
+    assert_eq!(stage.ok(&["status", "--all", "--json"]).json().as_array().unwrap().len(), 1);
+    for name in ["other", "third"] {
+        let said = start().call("run", &json!({ "max_usd": 8, "max_usd_per_hour": 5, "name": name }));
         assert_eq!(said["structuredContent"]["done"], false, "{said}");
         let text = said["content"][0]["text"].as_str().unwrap();
         assert!(text.contains("$2.00 of $10.00 a day are left"), "{text}");

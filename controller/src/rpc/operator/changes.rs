@@ -95,9 +95,14 @@ impl OperatorService {
         crate::money::is_capped(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
         crate::money::is_enough(&wish.spec, provider.is_paid()).map_err(Status::failed_precondition)?;
         provider.ready().map_err(Status::failed_precondition)?;
+        // Two that are asked for at once must see each other.
+        let _alone = self.submitting.lock().await;
         let all: Vec<Versioned<Run>> = core.all().await?;
         if let Some(same) = all.iter().find(|r| r.body.token == wish.token) {
             return Ok(same.body.clone());
+        }
+        if let Some(parent) = wish.parent.filter(|_| wish.fork.is_none()) {
+            goes_on_once(&all, parent)?;
         }
         let id = RunId::from_bytes(core.entropy.bytes().map_err(CoreError::from)?);
         let (parent, packs) = (wish.parent, wish.packs.clone());
@@ -174,6 +179,18 @@ impl OperatorService {
     pub(super) async fn view(&self, run: &Run) -> Result<Response<v1::RunView>, Status> {
         Ok(Response::new(views::run(&self.core, run).await?))
     }
+}
+
+/// Only one run at a time goes on from another: whoever asks again after a lost
+/// answer would rent twice for the same work.
+fn goes_on_once(all: &[Versioned<Run>], parent: RunId) -> Result<(), Status> {
+    let goes_on = |run: &Run| run.parent == Some(parent) && run.fork.is_none() && !run.status.is_final();
+    let Some(next) = all.iter().map(|row| &row.body).find(|run| goes_on(run)) else { return Ok(()) };
+    let old = all.iter().find(|row| row.body.id == parent).map_or("it", |row| row.body.name.as_str());
+    Err(Status::failed_precondition(format!(
+        "{old} goes on as {} already: end that one first, or fork a checkpoint for one beside it",
+        next.name
+    )))
 }
 
 /// The row of a run that was just handed in.

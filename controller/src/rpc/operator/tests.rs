@@ -92,6 +92,29 @@ async fn a_fork_is_the_other_run_but_for_what_was_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_run_at_a_time_goes_on_from_another() {
+    let bench = Bench::new(0).await;
+    let service = service(&bench);
+    let old: Versioned<Run> = bench.core.need(&bench.run.to_string()).await.unwrap();
+    let wish = |token: &str| {
+        let wish = Submission::new(old.body.spec.clone(), old.body.source.clone(), token.into());
+        service.submit_run("test", Submission { parent: Some(bench.run), ..wish })
+    };
+    let (one, two) = tokio::join!(wish("t1"), wish("t2"));
+    let (next, refused) = (one.unwrap(), two.unwrap_err());
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(refused.message().contains(&next.name), "{refused}");
+    // Who asks again with its token is told the same.
+    assert_eq!(wish("t1").await.unwrap().id, next.id);
+    let ends = |run: &mut Run| {
+        run.status = RunState::Cancelled;
+        Ok(())
+    };
+    service.change_run(&next.name, "test", "ended", ends).await.unwrap();
+    assert_ne!(wish("t2").await.unwrap().id, next.id, "what has ended goes on again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_checkpoint_of_a_fork_is_never_let_go_nor_one_that_goes_forked() {
     let mut bench = Bench::new(0).await;
     bench.saves(1..=9).await;
