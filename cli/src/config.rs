@@ -288,6 +288,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     problems.extend(environment::contradiction(&config.environment, &places));
     problems.extend(config.secrets.contradictions(&config.run.env));
     problems.extend(config.data.contradictions(&config.run.env));
+    problems.extend(config.machine.contradiction());
     ConfigErrors::check(problems)?;
     name_it(&mut config, &root);
     for setting in layers::settings().into_iter().filter(|setting| setting != "run.env") {

@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use lifecycle::spec::MachineSpec;
 use lifecycle::{LossCause, MachineState};
 
 /// Waiting times, in milliseconds. Defaults are the product's.
@@ -39,6 +40,15 @@ impl Default for Clocks {
             boot_deadline_ms: 600_000,
             sweep_ms: 60_000,
         }
+    }
+}
+
+impl Clocks {
+    /// These clocks for a machine of a run that asks for more or less patience.
+    #[must_use]
+    pub fn of(&self, spec: &MachineSpec) -> Self {
+        let own_ms = spec.own_patience().map(|seconds| seconds.saturating_mul(1_000));
+        Self { lost_after_ms: own_ms.unwrap_or(self.lost_after_ms), ..*self }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::money::{self, Books};
 
 mod notice;
 mod promise;
+mod speculate;
 
 pub use notice::{is_leaving, may_be_left};
 pub use promise::{Again, Promise};
@@ -29,6 +30,10 @@ const REFUSED_MOST_MS: u64 = 60_000;
 pub const UNFIT: &str = "unfit: ";
 /// Why a machine is not used that is about to be taken.
 const LEAVES: &str = "its provider takes it";
+/// Why a machine is not used that was made for the place of a silent one.
+const CAME_BACK: &str = "the machine it was to replace came back";
+/// Why a machine is not used whose run is to end.
+const STOPPED: &str = "its run is being stopped";
 
 /// Everything that decisions rest on.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +78,8 @@ struct World<'a> {
     bound: BTreeMap<AttemptId, &'a Attempt>,
     seen: BTreeMap<MachineId, (Observation, u64)>,
     now_ms: u64,
+    /// So many are silent that the fault may be here.
+    doubtful: bool,
 }
 
 impl<'a> World<'a> {
@@ -88,6 +95,7 @@ impl<'a> World<'a> {
             bound: snapshot.bound.iter().map(|attempt| (attempt.id, &**attempt)).collect(),
             seen: snapshot.seen.iter().map(|(id, seen, age)| (*id, (*seen, *age))).collect(),
             now_ms: snapshot.now_ms,
+            doubtful: false,
             snapshot,
         }
     }
@@ -170,20 +178,16 @@ pub enum Action {
 /// Plans. Releases come before creations, so that money is freed first.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, clocks: &Clocks) -> Vec<Action> {
-    let world = &World::of(snapshot);
-    let live: Vec<&Machine> = world.machines.values().copied().filter(|m| m.status.is_up()).collect();
-    let silent = live
-        .iter()
-        .filter(|m| {
-            let (seen, _) = world.seen(m.id);
-            // "It exists" explains no silence: only evidence of an end does.
-            let explained =
-                seen.returns || matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal));
-            // Counted once the lease is over: the first whose patience ends
-            // must see that the others are silent too.
-            !explained && liveness::expired(&seen, clocks)
-        })
-        .count();
+    let mut world = World::of(snapshot);
+    let live: Vec<Observation> =
+        world.machines.values().filter(|m| m.status.is_up()).map(|m| world.seen(m.id).0).collect();
+    // "It exists" explains no silence: only evidence of an end does.
+    let unexplained = |seen: &&Observation| {
+        !seen.returns && !matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal))
+    };
+    // Counted once the lease is over: the first whose patience ends must see
+    // that the others are silent too.
+    let silent = live.iter().filter(unexplained).filter(|seen| liveness::expired(seen, clocks)).count();
     let alarmed = liveness::mass_loss(silent, live.len());
     let mut actions = Vec::new();
     if alarmed {
@@ -192,12 +196,16 @@ pub fn plan(snapshot: &Snapshot, clocks: &Clocks) -> Vec<Action> {
     // When the first are heard again, the others are on their way: they have
     // a lease's time for it.
     let frozen = alarmed || snapshot.alarmed_ms_ago.is_some_and(|ms| ms < clocks.lease_ttl_ms);
+    // What is made early is made on a guess, and guessed sooner.
+    let quiet = live.iter().filter(unexplained).filter(|seen| seen.silent_ms >= clocks.suspect_ms).count();
+    world.doubtful = frozen || liveness::mass_loss(quiet, live.len());
+    let world = &world;
     for machine in &snapshot.machines {
         plan_machine(world, machine, clocks, frozen, &mut actions);
     }
     let books = Books::of(snapshot);
     for run in &snapshot.runs {
-        plan_run(world, &books, run, &mut actions);
+        plan_run(world, &books, clocks, run, &mut actions);
     }
     for (run, percent, _) in books.news() {
         actions.push(Action::Tell(run, percent));
@@ -212,6 +220,9 @@ fn plan_machine(world: &World<'_>, machine: &Machine, clocks: &Clocks, frozen: b
         MachineState::Intent if run.is_none_or(wants_none) || machine.condemned => {
             out.push(Action::Release(id, "its run needs it no more"));
         }
+        MachineState::Intent if run.is_some_and(|run| is_superfluous(world, machine, run)) => {
+            out.push(Action::Release(id, CAME_BACK));
+        }
         MachineState::Intent => out.push(Action::Create(id)),
         MachineState::Calling | MachineState::Unknown => out.push(Action::Resolve(id)),
         MachineState::Created => out.push(Action::Boot(id)),
@@ -223,7 +234,8 @@ fn plan_machine(world: &World<'_>, machine: &Machine, clocks: &Clocks, frozen: b
                 return;
             }
             let (seen, age) = world.seen(id);
-            match liveness::judge(&machine.status, &seen, age, machine.given_up, clocks) {
+            let clocks = run.map_or(*clocks, |run| clocks.of(&run.spec.machine));
+            match liveness::judge(&machine.status, &seen, age, machine.given_up, &clocks) {
                 Verdict::Fine => {}
                 Verdict::Probe => out.push(Action::Probe(id)),
                 Verdict::Suspect => out.push(Action::Suspect(id)),
@@ -243,6 +255,17 @@ fn wants_none(run: &Run) -> bool {
     run.status.is_final() || held || run.wish != Wish::Run
 }
 
+/// Whether a machine was made for the place of one that works on: it came back
+/// before its replacement was bound.
+fn is_superfluous(world: &World<'_>, machine: &Machine, run: &Run) -> bool {
+    let bound = world.bound_of(run).filter(|a| !a.status.is_final() && a.machine != machine.id);
+    let held = bound.and_then(|attempt| world.machine(attempt.machine));
+    held.is_some_and(|held| {
+        let leaves = held.given_up || !held.status.is_up() || is_leaving(held, world.now_ms);
+        !leaves && !speculate::is_open(world, run, held)
+    })
+}
+
 /// Why a machine that exists serves nothing, if so.
 fn needless(world: &World<'_>, machine: &Machine, run: Option<&Run>) -> Option<&'static str> {
     let Some(run) = run else { return Some("its run is unknown") };
@@ -257,17 +280,12 @@ fn needless(world: &World<'_>, machine: &Machine, run: Option<&Run>) -> Option<&
     match bound {
         Some(attempt) if attempt.machine == machine.id => None,
         Some(_) if is_leaving(machine, world.now_ms) => Some(LEAVES),
-        Some(attempt) => {
-            // The bound machine came back before its replacement was bound.
-            let held = world.machine(attempt.machine);
-            let leaves = |m: &Machine| m.given_up || !m.status.is_up() || is_leaving(m, world.now_ms);
-            let replaced = held.is_none_or(leaves);
-            (!replaced).then_some("the machine it was to replace came back")
-        }
+        Some(_) if run.wish != Wish::Run => Some(STOPPED),
+        Some(_) => is_superfluous(world, machine, run).then_some(CAME_BACK),
         None if machine.given_up => Some("it was given up"),
         // What ended on it is settled first.
         None if run.status != RunState::Running && is_leaving(machine, world.now_ms) => Some(LEAVES),
-        None if run.wish != Wish::Run => Some("its run is being stopped"),
+        None if run.wish != Wish::Run => Some(STOPPED),
         None if matches!(run.status, RunState::Waiting { .. }) => Some("its run waits for an answer"),
         None => {
             // Of several candidates the one that `want_machine` would bind
@@ -284,7 +302,7 @@ fn needless(world: &World<'_>, machine: &Machine, run: Option<&Run>) -> Option<&
     }
 }
 
-fn plan_run(world: &World<'_>, books: &Books<'_>, run: &Run, out: &mut Vec<Action>) {
+fn plan_run(world: &World<'_>, books: &Books<'_>, clocks: &Clocks, run: &Run, out: &mut Vec<Action>) {
     if run.status.is_final() {
         return;
     }
@@ -328,6 +346,7 @@ fn plan_run(world: &World<'_>, books: &Books<'_>, run: &Run, out: &mut Vec<Actio
                     Some((state, true)) if state.is_up() => want_machine(world, books, run, out),
                     Some((state, _)) if state.is_up() => {
                         notice::replace_early(world, books, run, attempt, out);
+                        speculate::prepare(world, books, clocks, run, attempt, out);
                     }
                     _ => out.push(Action::LoseAttempt(run.id, remembered(world, attempt.machine))),
                 }

@@ -6,6 +6,7 @@
 
 mod agents;
 mod answers;
+mod beside;
 mod bill;
 mod booklets;
 mod care;

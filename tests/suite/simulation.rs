@@ -69,6 +69,32 @@ fn i16_the_cap_holds_in_the_vendors_books_whatever_fails() {
     );
 }
 
+/// Paid machines that are made while a silent one is not lost yet: all of the
+/// above holds, some are bound and others released.
+#[test]
+fn machines_made_beside_a_silent_one_stay_below_the_cap_and_are_given_back() {
+    logged();
+    let (mut beside, mut used) = (0, 0);
+    for seed in seeds() {
+        let options = Options::beside(seed);
+        let outcome = simulate(seed, &options);
+        if let Err(problem) = &outcome.verdict {
+            panic!("SEED={seed} OPTS={options:?}: {problem}\n{}", outcome.trace.join("\n"));
+        }
+        assert!(outcome.billed_usd <= outcome.cap_usd.unwrap(), "SEED={seed}");
+        let early = |line: &&String| {
+            let (_, said) = line.split_once("\"silent_ms\":").unwrap_or_default();
+            let silent_ms =
+                said.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u64>().ok());
+            line.contains("in_place_of") && silent_ms.is_some_and(|ms| (15_000..30_000).contains(&ms))
+        };
+        beside += outcome.trace.iter().filter(early).count();
+        used += u64::from(outcome.generations > 1);
+    }
+    assert!(beside > 0, "no world made a machine beside a silent one");
+    println!("{beside} were made beside a silent one; {used} worlds needed another");
+}
+
 #[test]
 fn a_seed_reproduces_bit_for_bit() {
     for seed in [2, 3, 15, 19] {

@@ -41,6 +41,7 @@ pub fn changes(
     problems.extend(environment::contradiction(&config.environment, &places));
     problems.extend(config.secrets.contradictions(&config.run.env));
     problems.extend(config.data.contradictions(&config.run.env));
+    problems.extend(config.machine.contradiction());
     ConfigErrors::check(problems)?;
     let before = whole(of(spec)).run_spec(&[])?;
     Ok(difference(&before, &whole(config).run_spec(command)?))
@@ -105,7 +106,8 @@ mod tests {
             "max_usd_per_hour": 0.75, "max_usd_project": 30.0, "max_usd_day": 9.0, "machine": {"gpus": ["RTX 4090"], "gpu_count": 2, "gpu_memory_bytes": 24_000_000_000_u64,
                 "memory_bytes": 64_000_000_000_u64, "cpus": 8, "disk_bytes": 50_000_000_000_u64, "regions": ["NO"],
                 "min_reliability": 0.9, "image": "a/b:c", "market": "interruptible",
-                "when_stopped": "leave", "filter": ["inet_down >= 500"], "avoid": ["7"]},
+                "when_stopped": "leave", "filter": ["inet_down >= 500"], "avoid": ["7"],
+                "speculate": true, "speculate_after_seconds": 9, "lost_after_seconds": 90},
             "usd_per_hour": 0.5, "grace_seconds": 7, "spool_bytes": 2_000_000, "artifacts": ["r/**"],
             "environment": {"kind": "none", "setup": ["true"], "image": ""},
             "checkpoints": {

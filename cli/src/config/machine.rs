@@ -1,11 +1,14 @@
 //! `[machine]`: what a rented machine must be.
 
+use std::time::Duration;
+
 use lifecycle::spec::filter::FIELDS;
 use lifecycle::spec::{Filter, MachineSpec, Market, WhenStopped};
 use serde_json::{Value as Json, json};
 
 use super::field::{Field, assign};
-use super::quantity::write_size;
+use super::problem::Problem;
+use super::quantity::{write_duration, write_size};
 use super::section::Section;
 
 /// Names in one list at most.
@@ -16,6 +19,12 @@ const NAME_MAX: usize = 64;
 /// and digest).
 const IMAGE_MAX: usize = 512;
 const LEAST_DISK: u64 = 10_000_000_000;
+/// Silence that makes a machine suspect, in seconds: nothing is done before.
+const LEAST_SILENCE: u64 = 3;
+/// A lease of a machine with its drift margin, rounded up to five seconds: no
+/// machine is given up while its program may be started.
+const LEASE: u64 = 25;
+const MOST_SILENCE: u64 = 86_400;
 const MARKETS: [(&str, Market); 2] =
     [("on-demand", Market::OnDemand), ("interruptible", Market::Interruptible)];
 const STOPPED: [(&str, WhenStopped); 3] =
@@ -93,6 +102,27 @@ impl Machine {
         field.refuse("holds no number of a machine or host", help)
     }
 
+    /// Seconds for which a machine may be silent.
+    fn silence(field: &mut Field<'_>, least: u64, example: &str) -> Option<u64> {
+        let seconds = field.seconds(least, example)?.as_secs();
+        if seconds <= MOST_SILENCE {
+            return Some(seconds);
+        }
+        field.refuse("must be at most a day", format!("for example: {example}"))
+    }
+
+    /// A replacement that may be made early is made before it is wanted anyway.
+    pub(super) fn contradiction(&self) -> Option<Problem> {
+        let spec = &self.spec;
+        let (early, lost) = (spec.speculate_after_seconds, spec.lost_after_seconds);
+        (spec.speculate && early >= lost).then(|| {
+            Problem::nowhere(format!(
+                "machine.speculate_after ({early}s) must be less than machine.lost_after ({lost}s)"
+            ))
+            .help("after lost_after another machine is made anyway")
+        })
+    }
+
     fn image(field: &mut Field<'_>) -> Option<String> {
         let image = field.string("\"pytorch/pytorch:latest\"")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':' | '@');
@@ -119,6 +149,9 @@ impl Section for Machine {
             "when_stopped",
             "filter",
             "avoid",
+            "speculate",
+            "speculate_after",
+            "lost_after",
         ]
     }
 
@@ -138,6 +171,11 @@ impl Section for Machine {
             "when_stopped" => assign(&mut spec.when_stopped, field.choice(&STOPPED)),
             "filter" => assign(&mut spec.filter, Self::filter(field)),
             "avoid" => assign(&mut spec.avoid, Self::avoid(field)),
+            "speculate" => assign(&mut spec.speculate, field.flag()),
+            "speculate_after" => {
+                assign(&mut spec.speculate_after_seconds, Self::silence(field, LEAST_SILENCE, "\"15s\""));
+            }
+            "lost_after" => assign(&mut spec.lost_after_seconds, Self::silence(field, LEASE, "\"30s\"")),
             _ => {}
         }
     }
@@ -159,6 +197,9 @@ impl Section for Machine {
             "image" => json!(spec.image),
             "filter" => json!(spec.filter),
             "avoid" => json!(spec.avoid),
+            "speculate" => json!(spec.speculate),
+            "speculate_after" => json!(write_duration(Duration::from_secs(spec.speculate_after_seconds))),
+            "lost_after" => json!(write_duration(Duration::from_secs(spec.lost_after_seconds))),
             "when_stopped" => {
                 json!(STOPPED.iter().find(|(_, wish)| *wish == spec.when_stopped).map(|(word, _)| word))
             }

@@ -12,7 +12,7 @@ use crate::label;
 use crate::liveness::{self, Hypothesis, ProviderWord};
 use crate::model::{Attempt, Conduct, Machine, Run, Versioned, Wish};
 use crate::money::{self, Books};
-use crate::plan;
+use crate::plan::{self, Action};
 use crate::provider::{CreateOutcome, CreateRequest, InstanceState, Listing, Presence, Reach};
 use crate::reputation;
 
@@ -25,6 +25,8 @@ mod comeback;
 mod ending;
 mod look;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use comeback::{may_await, returns};
 pub(super) use ending::destroy;
@@ -144,6 +146,11 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
     if !money::spends(&run.body) || Books::of(&world).refuses(&run.body).is_some() {
         return Ok(());
     }
+    // One beside a machine that is still its run's: it may have been heard since.
+    let beside = run.body.status == RunState::Running;
+    if beside && !plan::plan(&world, &core.clocks).contains(&Action::Intend(run_id)) {
+        return Ok(());
+    }
     let spec = &run.body.spec;
     // What the machine may cost counts until its real price is known (I16).
     let price = match provider.usd_per_hour() {
@@ -175,7 +182,12 @@ pub(super) async fn intend(core: &Core, run_id: RunId) -> Result<(), CoreError> 
         return_asked: None,
         conduct: Conduct::default(),
     });
-    let detail = json!({"provider": provider.name(), "usd_per_hour": price});
+    let mut detail = json!({"provider": provider.name(), "usd_per_hour": price});
+    let bound = world.bound.iter().find(|attempt| beside && Some(attempt.id) == run.body.bound);
+    if let Some(bound) = bound {
+        detail["in_place_of"] = json!(bound.machine);
+        detail["silent_ms"] = json!(core.observe(bound.machine).silent_ms);
+    }
     let changes =
         Changes::default().put(&run).put(&machine).note(core, SELF, "intent", id, Some(run_id), detail);
     core.commit(changes).await?;
@@ -211,6 +223,14 @@ pub(super) async fn create(core: &Core, id: MachineId) -> Result<(), CoreError> 
         matches!(wanted.body.status, RunState::Provisioning | RunState::Recovering | RunState::Running);
     if !open || wanted.body.wish != Wish::Run {
         return Ok(());
+    }
+    // The machine in whose place it is made may have been heard meanwhile.
+    let beside = wanted.body.status == RunState::Running;
+    if beside {
+        let world = crate::reconcile::snapshot(core).await?;
+        if !plan::plan(&world, &core.clocks).contains(&Action::Create(id)) {
+            return Ok(());
+        }
     }
     let now = core.clock.wall_ms();
     row.body.status = row.body.status.apply(MachineEvent::Call)?;
@@ -375,7 +395,8 @@ pub(super) async fn give_up(core: &Core, id: MachineId) -> Result<(), CoreError>
     // Planned before this controller stood still, or before the machine spoke.
     crate::reconcile::beat(core).await?;
     let silent = core.observe(id).silent_ms;
-    if silent < core.clocks.lost_after_ms {
+    let owner: Versioned<Run> = core.need(&row.body.run.to_string()).await?;
+    if silent < core.clocks.of(&owner.body.spec.machine).lost_after_ms {
         return Ok(());
     }
     row.body.given_up = true;

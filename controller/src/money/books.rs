@@ -147,10 +147,23 @@ impl<'a> Books<'a> {
     /// price is not known it is that of the machine that the run has.
     #[must_use]
     pub fn refuses(&self, run: &Run) -> Option<Room> {
+        self.lacks(run, 1.0)
+    }
+
+    /// Whether every cap bears a machine beside the silent one of this run, and
+    /// as much again: what is made on a guess must not be what ends the run.
+    #[must_use]
+    pub fn bears_both(&self, run: &Run) -> bool {
+        self.lacks(run, 2.0).is_none()
+    }
+
+    /// The first cap that has less left than so many ends of this run's next
+    /// machine need.
+    fn lacks(&self, run: &Run, times: f64) -> Option<Room> {
         let paid = self.world.is_paid(&run.spec.provider);
         let known = if paid { 0.0 } else { self.hourly(run) };
         let next = self.next_end(run).max(reserve(&Rates::flat(known), paid, &run.spec, 0));
-        self.rooms(run).into_iter().find(|room| next > 0.0 && room.left_usd() - next <= 0.0)
+        self.rooms(run).into_iter().find(|room| next > 0.0 && room.left_usd() - times * next <= 0.0)
     }
 
     /// A cap is spent altogether, with what was kept back.

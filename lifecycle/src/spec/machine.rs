@@ -40,6 +40,38 @@ pub struct MachineSpec {
     /// A market that is played on this computer, for machines of `local`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub played: Option<Box<super::PlayedMarket>>,
+    /// Also a machine that costs something may be made while its silent one is
+    /// not lost yet. What costs nothing is made without being asked for.
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub speculate: bool,
+    /// Seconds of silence before that.
+    #[serde(skip_serializing_if = "is_usual_speculation")]
+    pub speculate_after_seconds: u64,
+    /// Seconds of silence after which a machine is given up without evidence.
+    #[serde(skip_serializing_if = "is_usual_patience")]
+    pub lost_after_seconds: u64,
+}
+
+/// Seconds of silence before a paid machine is made, where none were set.
+const SPECULATE_AFTER: u64 = 15;
+/// Seconds of silence after which a machine is given up, where none were set.
+const LOST_AFTER: u64 = 30;
+
+fn is_usual_speculation(seconds: &u64) -> bool {
+    *seconds == SPECULATE_AFTER
+}
+
+fn is_usual_patience(seconds: &u64) -> bool {
+    *seconds == LOST_AFTER
+}
+
+impl MachineSpec {
+    /// Seconds of silence after which a machine is given up, where the run asks
+    /// for others than the usual ones.
+    #[must_use]
+    pub fn own_patience(&self) -> Option<u64> {
+        (self.lost_after_seconds != LOST_AFTER).then_some(self.lost_after_seconds)
+    }
 }
 
 /// What becomes of a machine that was outbid, or stopped otherwise, and could
@@ -77,6 +109,9 @@ impl Default for MachineSpec {
             filter: Vec::new(),
             avoid: Vec::new(),
             played: None,
+            speculate: false,
+            speculate_after_seconds: SPECULATE_AFTER,
+            lost_after_seconds: LOST_AFTER,
         }
     }
 }

@@ -97,7 +97,7 @@ impl Model for Fencing {
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
-        for look in [Look::Asked, Look::Impatient] {
+        for look in [Look::Asked, Look::Uneasy, Look::Impatient] {
             for act in self.planner.plan(world, look).into_iter().filter(|act| self.fits(world, *act)) {
                 if steps.contains(&Step::Do(act)) {
                     continue;
@@ -200,6 +200,13 @@ impl Model for Fencing {
             }),
             Property::always("I24 without faults all comes right", |model: &Self, world: &World| {
                 model.comes_right(world)
+            }),
+            Property::sometimes("a machine is ready beside one that may come back", |_, world: &World| {
+                let held = world.live_bound().map(|a| world.at(a.machine));
+                held.is_some_and(|held| held.row == Row::Suspect && !held.given_up && held.real == Real::Up)
+                    && (0..world.used).any(|m| {
+                        world.at(m).row == Row::Ready && world.live_bound().is_some_and(|a| a.machine != m)
+                    })
             }),
             Property::sometimes("a commit in the last generation", |model: &Self, world: &World| {
                 world.head == model.generations

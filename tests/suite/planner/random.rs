@@ -14,6 +14,8 @@ use super::world::{Reply, World};
 /// Passes after which a world in which nothing happens wants nothing more.
 const PASSES: usize = 40;
 
+const WAITS: [u64; 7] = [100, 1_500, 4_000, 8_000, 15_000, 31_000, 700_000];
+
 /// Failures are printed whole and written nowhere.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -31,7 +33,7 @@ fn happen(world: &mut World, what: u8, which: u8) {
             actions.truncate(usize::from(which % 6) + usize::from(what));
             perform(world, &actions);
         }
-        (8..11, _) => world.wait([100, 1_500, 4_000, 31_000, 700_000][usize::from(which) % 5]),
+        (8..11, _) => world.wait(WAITS[usize::from(which) % WAITS.len()]),
         (11, _) => {
             world.replies.push_back([Reply::Lost, Reply::Vanished, Reply::Rejected][usize::from(which) % 3]);
         }
@@ -71,10 +73,12 @@ fn perform(world: &mut World, actions: &[Action]) {
     }
 }
 
-fn after(history: &[(u8, u8)], ids_fall: bool, max_usd: Option<f64>) -> World {
+fn after(history: &[(u8, u8)], ids_fall: bool, max_usd: Option<f64>, usd_per_hour: f64) -> World {
     let mut world = World::new();
     world.ids_fall = ids_fall;
-    world.submit("a", max_usd, None);
+    world.usd_per_hour = usd_per_hour;
+    let a = world.submit("a", max_usd, None);
+    world.run(a).spec.machine.speculate = true;
     world.submit("b", None, Some(2));
     for (what, which) in history {
         happen(&mut world, *what, *which);
@@ -123,6 +127,7 @@ fn check(world: &Snapshot, actions: &[Action]) {
             Action::Intend(run) => {
                 let run = world.runs.iter().find(|r| r.id == *run).expect("a run");
                 assert!(!run.status.is_final() && run.wish == Wish::Run, "a machine for a run that ends");
+                beside_for_a_reason(world, run);
             }
             _ => {}
         }
@@ -140,6 +145,36 @@ fn leaves_for_a_reason(world: &Snapshot, run: RunId) {
     }
 }
 
+/// Another machine beside the one of a live attempt is wanted where that is
+/// given up, or about to be taken, or silent for long enough without evidence
+/// while most others are heard; and never a second one.
+fn beside_for_a_reason(world: &Snapshot, run: &Run) {
+    let live = world.bound.iter().find(|a| Some(a.id) == run.bound && !a.status.is_final());
+    let held = live.and_then(|a| world.machines.iter().find(|m| m.id == a.machine));
+    let Some(held) = held.filter(|m| m.status.is_up() && !m.given_up && !is_leaving(m, world.now_ms)) else {
+        return;
+    };
+    let (_, seen, age_ms) = *world.seen.iter().find(|s| s.0 == held.id).expect("it is seen");
+    let asked = run.spec.machine.speculate && seen.silent_ms >= 15_000;
+    let free = held.usd_per_hour <= 0.0 && seen.silent_ms >= 8_000;
+    assert!(held.status == MachineState::Suspect && (asked || free), "made early: {held:?}, {seen:?}");
+    assert!(seen.silent_ms < age_ms, "made for silence in which nobody listened: {seen:?}");
+    let ended = matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal));
+    assert!(!ended, "made beside what has ended: {seen:?}");
+    let fine =
+        |m: &Machine| m.status.is_hopeful() && !m.given_up && !m.condemned && !is_leaving(m, world.now_ms);
+    let others = world.machines.iter().filter(|m| m.run == run.id && m.id != held.id && fine(m));
+    assert_eq!(others.count(), 0, "one is on its way");
+    let up = || world.machines.iter().filter(|m| m.status.is_up());
+    let silent = |m: &&std::sync::Arc<Machine>| {
+        let seen = world.seen.iter().find(|s| s.0 == m.id).expect("it is seen").1;
+        seen.silent_ms >= 3_000
+            && !matches!(seen.provider, Some(ProviderWord::Absent | ProviderWord::Terminal))
+    };
+    let silent = up().filter(silent).count();
+    assert!(silent <= 3 || silent * 3 <= up().count(), "made while many are silent");
+}
+
 proptest! {
     #![proptest_config(cases(400))]
 
@@ -151,8 +186,9 @@ proptest! {
         history in proptest::collection::vec((0u8..30, any::<u8>()), 0..120),
         ids_fall: bool,
         max_usd in proptest::option::of(0.01f64..5.0),
+        usd_per_hour in prop::sample::select(vec![0.0, 1.0]),
     ) {
-        let mut world = after(&history, ids_fall, max_usd);
+        let mut world = after(&history, ids_fall, max_usd, usd_per_hour);
         let mut before: Vec<Action> = Vec::new();
         for pass in 0..=PASSES {
             let snapshot = world.snapshot();
@@ -173,7 +209,7 @@ proptest! {
     /// Whoever plans twice wants the same: nothing but the facts decides.
     #[test]
     fn a_plan_depends_on_the_facts_alone(history in proptest::collection::vec((0u8..30, any::<u8>()), 0..80)) {
-        let world = after(&history, false, None);
+        let world = after(&history, false, None, 0.0);
         prop_assert_eq!(world.plan(), world.plan());
     }
 }
@@ -222,7 +258,7 @@ fn machine_state() -> impl Strategy<Value = MachineState> {
 
 fn observation() -> impl Strategy<Value = Observation> {
     let word = prop::sample::select(vec![ProviderWord::Alive, ProviderWord::Terminal, ProviderWord::Absent]);
-    let silence = prop::sample::select(vec![0u64, 500, 3_000, 30_000, 900_000]);
+    let silence = prop::sample::select(vec![0u64, 500, 3_000, 8_000, 15_000, 30_000, 900_000]);
     (silence, any::<bool>(), any::<bool>(), proptest::option::of(word), proptest::option::of(0u64..3_000))
         .prop_map(|(silent_ms, attached, broke, provider, asked_ms_ago)| Observation {
             boots_longer_ms: 0,
@@ -238,7 +274,7 @@ fn observation() -> impl Strategy<Value = Observation> {
 
 /// Rows as the world makes them, then changed at will.
 fn rows() -> (Run, Attempt, Machine) {
-    let mut world = after(&[(7, 5), (7, 5), (7, 5), (12, 0), (7, 5)], false, None);
+    let mut world = after(&[(7, 5), (7, 5), (7, 5), (12, 0), (7, 5)], false, None, 0.0);
     for _ in 0..4 {
         let actions = world.plan();
         perform(&mut world, &actions);
@@ -269,8 +305,10 @@ proptest! {
         wish in prop::sample::select(vec![Wish::Run, Wish::Run, Wish::Stop, Wish::Kill]),
         live: bool,
         creates in 0usize..8,
+        usd_per_hour in prop::sample::select(vec![0.0, 1.0]),
     ) {
-        let (mut run, mut attempt, template) = rows();
+        let (mut run, mut attempt, mut template) = rows();
+        template.usd_per_hour = usd_per_hour;
         // Only a run that is RUNNING, held or over can have a live attempt.
         let live = live && matches!(status, RunState::Running | RunState::Cancelled | RunState::Paused);
         run.status = status;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use controller::model::notice::Said;
 use controller::model::{StopReason, Wish};
 use controller::plan::{self, Action};
+use lifecycle::spec::MachineSpec;
 use lifecycle::{AttemptState, Exit, MachineId, MachineState, RunId, RunState};
 
 use super::world::{Reply, World};
@@ -43,6 +44,7 @@ impl Script {
         match words {
             ["run", name, rest @ ..] => self.submit(name, rest)?,
             ["price", usd] => self.world.usd_per_hour = number(usd)?,
+            ["paid"] => self.world.paid = true,
             ["ids", "fall"] => self.world.ids_fall = true,
             ["create", reply] => self.world.replies.push_back(match *reply {
                 "made" => Reply::Made,
@@ -104,15 +106,23 @@ impl Script {
     }
 
     fn submit(&mut self, name: &str, rest: &[&str]) -> Result<(), String> {
-        let (mut max_usd, mut losses) = (None, None);
+        let (mut max_usd, mut losses, mut hourly, mut machine) = (None, None, None, MachineSpec::default());
         for pair in rest.chunks(2) {
             match pair {
                 ["max-usd", value] => max_usd = Some(number(value)?),
                 ["losses", value] => losses = Some(number(value)?),
-                _ => return Err("max-usd or losses".into()),
+                ["max-usd-per-hour", value] => hourly = Some(number(value)?),
+                ["lost-after", time] => machine.lost_after_seconds = millis(time)? / 1_000,
+                ["speculate", time] => {
+                    machine.speculate = true;
+                    machine.speculate_after_seconds = millis(time)? / 1_000;
+                }
+                _ => return Err("max-usd, max-usd-per-hour, losses, lost-after or speculate".into()),
             }
         }
-        self.world.submit(name, max_usd, losses);
+        let id = self.world.submit(name, max_usd, losses);
+        let spec = &mut self.world.run(id).spec;
+        (spec.max_usd_per_hour, spec.machine) = (hourly, machine);
         Ok(())
     }
 

@@ -48,6 +48,8 @@ pub(super) struct World {
     /// What the provider does not manage to remove.
     pub(super) stuck: BTreeSet<MachineId>,
     pub(super) usd_per_hour: f64,
+    /// Somebody bills its machines.
+    pub(super) paid: bool,
     alarmed_ms: Option<u64>,
     /// Later machines have lower ids.
     pub(super) ids_fall: bool,
@@ -67,6 +69,7 @@ impl World {
             instances: BTreeMap::new(),
             stuck: BTreeSet::new(),
             usd_per_hour: 1.0,
+            paid: false,
             alarmed_ms: None,
             ids_fall: false,
         }
@@ -75,6 +78,7 @@ impl World {
     /// As the reconciler reads it.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot { now_ms: self.wall_ms, ..Snapshot::default() };
+        snapshot.paid = self.paid.then(|| "local".to_owned()).into_iter().collect();
         snapshot.alarmed_ms_ago = self.alarmed_ms.map(|at| self.up_ms.saturating_sub(at));
         for machine in &self.machines {
             if machine.status.is_final() || machine.status == MachineState::Abandoned {

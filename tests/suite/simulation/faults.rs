@@ -25,6 +25,8 @@ pub(super) struct Options {
     /// The provider bills, and so many dollars may be spent beside what is kept
     /// back for the end of a machine.
     pub(super) room_usd: Option<f64>,
+    /// Machines are made while a silent one is not lost yet.
+    pub(super) speculate: bool,
     /// The store signs URLs, and machines are handed booklets.
     pub(super) signs: bool,
 }
@@ -76,6 +78,7 @@ impl Options {
             forget_resume: false,
             away: None,
             room_usd: None,
+            speculate: false,
             signs: false,
         }
     }
@@ -95,6 +98,7 @@ impl Options {
             forget_resume: false,
             away: None,
             room_usd: None,
+            speculate: seed % 2 == 1,
             signs: some(1) == 1,
         }
     }
@@ -103,6 +107,11 @@ impl Options {
     pub(super) fn capped(seed: u64) -> Self {
         let room = fastrand::Rng::with_seed(seed ^ 0xca9).f64() * 2.0;
         Self { room_usd: Some(room), ..Self::swarm(seed) }
+    }
+
+    /// Machines that are cut off again and again, under a cap that bears two.
+    pub(super) fn beside(seed: u64) -> Self {
+        Self { room_usd: Some(25.0), speculate: true, partitions: 3, machine_kills: 0, ..Self::swarm(seed) }
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn simulate(seed: u64, options: &Options) -> Outcome {
     let shm = Path::new("/dev/shm");
     let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
     let world = Arc::new(World::new(seed, dir.path(), options));
-    let run = futures_block_on(submit(&world, options.room_usd));
+    let run = futures_block_on(submit(&world, options.room_usd, options.speculate));
     let deadline = options.away.map_or(Duration::ZERO, Away::until) + DEADLINE;
     let tick = options.away.map_or(1, |away| if away == Away::Hour { 5 } else { 50 });
     let mut rng = fastrand::Rng::with_seed(seed);

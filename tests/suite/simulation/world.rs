@@ -160,12 +160,14 @@ pub(super) fn futures_block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-pub(super) async fn submit(world: &World, room_usd: Option<f64>) -> RunId {
+pub(super) async fn submit(world: &World, room_usd: Option<f64>, speculate: bool) -> RunId {
     let id = RunId::from_bytes([5; 16]);
+    let mut spec = spec(room_usd);
+    spec.machine.speculate = speculate;
     let run = Versioned::new(Run {
         id,
         name: "sim-run".into(),
-        spec: spec(room_usd),
+        spec,
         status: RunState::Queued,
         created_ms: 0,
         ended_ms: 0,

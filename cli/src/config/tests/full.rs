@@ -75,6 +75,9 @@ market = "interruptible"
 when_stopped = "return"
 filter = ["cuda_max_good >= 12.4", "gpu_arch in [nvidia, amd]"]
 avoid = ["10034", "host:5"]
+speculate = true
+speculate_after = "20s"
+lost_after = "1m"
 [logs]
 spool = "2GiB"
 [health]
@@ -171,6 +174,8 @@ fn every_key_reaches_the_specification() {
         (machine.image.as_str(), machine.market),
         ("pytorch/pytorch:latest", lifecycle::spec::Market::Interruptible)
     );
+    assert_eq!((machine.speculate, machine.speculate_after_seconds), (true, 20));
+    assert_eq!((machine.lost_after_seconds, machine.own_patience()), (60, Some(60)));
     let health = &spec.health;
     assert_eq!((health.interval_seconds, health.forecast_seconds), (5, 1_200));
     assert_eq!((health.disk_percent, health.inodes_percent, health.memory_percent), (80.0, 85.5, 92.0));
@@ -190,4 +195,21 @@ fn every_key_reaches_the_specification() {
     for setting in settings().iter().filter(|setting| *setting != "run.env") {
         assert!(matches!(loaded.origins[setting], Origin::ProjectFile { .. }), "{setting} is not in FULL");
     }
+}
+
+/// Patience with a silent machine: never shorter than its lease, and what is
+/// made before it ends is made before it ends.
+#[test]
+fn patience_with_a_silent_machine_has_its_bounds() {
+    let refused = |keys: &str| {
+        let text = format!("[run]\ncommand = \"true\"\n[machine]\n{keys}");
+        case(&text).load().map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(refused("lost_after = \"25s\"\nspeculate = true"), Ok(()));
+    assert_eq!(refused("speculate_after = \"40s\""), Ok(()), "nothing is made early");
+    assert!(refused("lost_after = \"24s\"").unwrap_err().contains("at least 25s"));
+    assert!(refused("lost_after = \"2d\"").unwrap_err().contains("at most a day"));
+    assert!(refused("speculate_after = \"2s\"").unwrap_err().contains("at least 3s"));
+    let late = refused("speculate = true\nspeculate_after = \"30s\"").unwrap_err();
+    assert!(late.contains("must be less than machine.lost_after (30s)"), "{late}");
 }

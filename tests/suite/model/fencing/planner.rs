@@ -19,6 +19,8 @@ use super::rules::{Act, Life, Phase, Real, Row, World};
 pub(super) enum Look {
     /// The provider was asked and told the truth.
     Asked,
+    /// Nobody knows anything; another machine may be made in case.
+    Uneasy,
     /// Nobody knows anything, and patience is over.
     Impatient,
 }
@@ -167,6 +169,7 @@ fn observed(heard: bool, real: Real, look: Look) -> (Observation, u64) {
     let word = if real == Real::Gone { ProviderWord::Absent } else { ProviderWord::Alive };
     let (silent_ms, age, provider) = match look {
         Look::Asked => (clocks.suspect_ms, clocks.suspect_ms, Some(word)),
+        Look::Uneasy => (clocks.suspect_ms + 5_000, clocks.lost_after_ms, Some(ProviderWord::Alive)),
         Look::Impatient => (clocks.lost_after_ms, clocks.boot_deadline_ms, None),
     };
     (Observation { silent_ms, broke: true, provider, asked_ms_ago: Some(0), ..Observation::default() }, age)
@@ -187,7 +190,7 @@ fn templates() -> (Run, Attempt, Machine) {
     });
     let machine = json!({
         "id": machine_id, "provider": "local", "label": "", "run": id, "status": MachineState::Intent,
-        "instance": null, "created_ms": 0, "usd_per_hour": 1.0,
+        "instance": null, "created_ms": 0, "usd_per_hour": 0.0,
     });
     (
         serde_json::from_value(run).expect("a run"),
