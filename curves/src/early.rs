@@ -227,7 +227,8 @@ impl Rule {
         let lasts = finding.last_step.is_none() || finding.severity == Severity::Critical;
         finding.kind == kind
             && lasts
-            && finding.severity >= Severity::Warning
+            // Of a part of an objective a divergence is a note; who names it means it.
+            && (finding.severity >= Severity::Warning || self.metric.is_some() && kind == Kind::Divergence)
             && match &self.metric {
                 Some(metric) => *metric == finding.metric,
                 None => bare::is_on_the_run(finding, report),

@@ -212,7 +212,7 @@ async fn decide(
     let shelf = Shelf::open(&desk.home)?;
     let refused = match (person, desk.spend, outlook.cap.and_then(allowance::micro)) {
         (false, Some(limit), Some(most)) => {
-            let what = action.name(&client).await?;
+            let what = action.name(&desk.ctx)?;
             match allowance::reserve(&shelf, limit, most, (&what, &random()?)) {
                 Ok(grant) => return spent(desk, client, &action, &grant, &shelf).await,
                 Err(failure) => Some(failure.message),

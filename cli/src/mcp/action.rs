@@ -104,20 +104,25 @@ impl Action {
     ///
     /// # Errors
     /// Where the source tree cannot be looked at.
-    pub(super) async fn name(&self, client: &Client) -> anyhow::Result<String> {
-        let mut same = self.clone();
-        match &mut same {
-            Self::Run { source_key, source_digest, .. } => {
-                // A tree that is packed again has another manifest for the same files.
-                let (key, expect) = (source_key.parse()?, source_digest.parse()?);
-                let tree = artifacts::restore::load_manifest(&client.store, &key, Some(expect)).await?;
-                *source_digest = tree.content_digest().to_string();
-                source_key.clear();
+    pub(super) fn name(&self, ctx: &Context) -> anyhow::Result<String> {
+        let mut hash = blake3::Hasher::new();
+        match self {
+            // Who corrects a file and runs it again means another run.
+            Self::Run { root, include, exclude, .. } => {
+                let settings = SourceTree { include: include.clone(), exclude: exclude.clone() };
+                for path in source::choose(ctx, root, &settings)?.0.paths {
+                    let meta = root.join(&path).symlink_metadata().ok();
+                    let changed = meta.as_ref().and_then(|meta| meta.modified().ok());
+                    hash.update(
+                        format!("{path:?} {:?} {changed:?}\n", meta.map(|meta| meta.len())).as_bytes(),
+                    );
+                }
             }
             Self::Fork { .. } => {}
             _ => return Ok(String::new()),
         }
-        Ok(blake3::hash(serde_json::to_string(&same)?.as_bytes()).to_hex().to_string())
+        hash.update(serde_json::to_string(self)?.as_bytes());
+        Ok(hash.finalize().to_hex().to_string())
     }
 
     /// What it would do and cost, asked now. Nothing is begun.

@@ -50,7 +50,7 @@ mod tests {
                 prop_assert!(numbers.windows(2).all(|pair| pair[0] > pair[1]));
                 prop_assert!(!numbers.contains(&0));
                 shown.extend(page.iter().take(most).copied());
-                let Some(next) = numbers.iter().take(most).last() else { break };
+                let Some(next) = numbers.iter().take(most).next_back() else { break };
                 cursor = Some(*next);
                 for _ in 0..count {
                     all.push((5, all.len()));

@@ -223,7 +223,8 @@ impl Reply {
             }
         }
         let object = Value::Object(object);
-        let fixed = self.cost(&(format!("{quote}\n{end}"), object.clone())) + 2;
+        // Signs that meet cost more than apart.
+        let fixed = self.cost(&(format!("{quote}\n{end}"), object.clone())) + 6;
         let short = shortened(line, most.saturating_sub(fixed));
         let quote = if short.len() == line.len() { "" } else { quote };
         (format!("{short}{quote}\n{end}"), object)

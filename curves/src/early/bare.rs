@@ -45,7 +45,10 @@ pub(super) fn is_on_the_run(finding: &Finding, report: &Report) -> bool {
     let is_primary = report.primary.as_ref() == Some(&metric.name);
     match metric.role {
         Role::Loss if by_reward && finding.kind != Kind::NonFinite => false,
-        Role::Loss | Role::Error | Role::Score => is_primary || is_whole(metric),
+        // A part that the run is judged by counts where nothing of the whole is logged.
+        Role::Loss | Role::Error | Role::Score => {
+            is_whole(metric) || is_primary && !report.metrics.iter().any(is_whole)
+        }
         // The verdict is about these themselves.
         Role::GradientNorm | Role::LearningRate | Role::Throughput | Role::StepTime | Role::LossScale => {
             finding.kind != Kind::NonFinite || metric.role == Role::GradientNorm
@@ -75,7 +78,8 @@ fn is_whole(metric: &MetricReport) -> bool {
             .iter()
             .enumerate()
             .all(|(at, word)| plain(at, word) || ["perplexity", "ppl", "bpb", "bpc"].contains(word)),
-        _ => metric.split == Split::Validation || words.len() == 1,
+        Role::Error | Role::Score => metric.split == Split::Validation || words.len() == 1,
+        _ => false,
     }
 }
 
@@ -118,6 +122,7 @@ mod tests {
         {
             let found = report(&[("train/loss", &well), (name, &lost)]);
             assert!(!holds("diverged", &found), "{name}");
+            assert!(holds(&format!("{name} diverged"), &found), "{name} is named");
         }
         for name in ["loss", "train_loss", "val/loss", "eval_loss", "train/cross_entropy_loss"] {
             assert!(holds("diverged", &report(&[(name, &lost)])), "{name}");

@@ -182,10 +182,12 @@ fn a_target_of_any_metric_is_reached_or_told_when_it_will_be() {
     assert!(never.text.starts_with("will not reach 1.5 by step "), "{}", never.text);
     let never = told(0.97, Some(13_000), &accuracy, false);
     assert_eq!(never.text, "will not reach 0.97 by step 13000, its planned end");
-    let late = told(0.85, Some(9500), &accuracy[..90], false);
+    let never = told(0.85, Some(9500), &accuracy[..90], false);
+    assert_eq!(never.text, "will not reach 0.85 by step 9500, its planned end");
+    let late = told(0.85, Some(10_900), &accuracy[..90], false);
     assert_eq!(late.verdict, Verdict::Uncertain, "{late:?}");
     assert!(
-        late.text.starts_with("may reach 0.85 by step 9500, its planned end, but is expected to at step 11"),
+        late.text.starts_with("may reach 0.85 by step 10900, its planned end, but is expected to at step 11"),
         "{late:?}"
     );
     let over = told(0.85, None, &accuracy[..90], true);
