@@ -65,14 +65,9 @@ fn detectors_keep_their_measured_quality() {
             ));
         }
     }
-    let healthy: (u32, u32) =
-        tally.healthy.values().fold((0, 0), |sum, (runs, bad)| (sum.0 + runs, sum.1 + bad));
     assert!(failed.is_empty(), "{}\nfor example\n{}", failed.join("\n"), tally.examples.join("\n"));
-    assert!(
-        healthy.1 <= 3,
-        "{} of {} healthy runs with a false alarm: {:?}",
-        healthy.1,
-        healthy.0,
-        tally.examples
-    );
+    // Smoothed losses are measured, not bounded: see docs/detectors.md.
+    let white = tally.healthy.iter().filter(|(key, _)| !key.2);
+    let (runs, bad) = white.fold((0, 0), |sum, (_, (runs, bad))| (sum.0 + runs, sum.1 + bad));
+    assert!(bad <= 3, "{bad} of {runs} healthy runs with a false alarm: {:?}", tally.examples);
 }

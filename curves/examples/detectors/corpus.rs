@@ -3,7 +3,7 @@
 //!
 //! All noise is log-normal. `sigma` is that of single training steps; a
 //! validation value is a mean over a whole set and has a fifth of it, pace and
-//! times half.
+//! times half. Some losses are smoothed before they are logged.
 
 use curves::judge::{Judge, Kind};
 use fastrand::Rng;
@@ -21,6 +21,9 @@ pub(crate) struct Plan {
     pub(crate) fault: Option<Kind>,
     pub(crate) steps: u64,
     pub(crate) sigma: f64,
+    /// The share of its noise that a loss keeps from one step to the next, as one
+    /// does that is logged as a running mean; 0: white.
+    pub(crate) memory: f64,
     pub(crate) seed: u64,
 }
 
@@ -221,6 +224,7 @@ pub(crate) fn play(plan: &Plan, judge: &mut Judge) -> Truth {
         rng,
         time: 1.7e9,
         scale: 65_536.0,
+        kept: 0.0,
         first_fall: None,
         evals: evaluated_each(&plan),
     }
@@ -234,6 +238,8 @@ struct Player<'a> {
     rng: Rng,
     time: f64,
     scale: f64,
+    /// The logarithm of the smoothed noise.
+    kept: f64,
     first_fall: Option<u64>,
     evals: u64,
 }
@@ -246,6 +252,12 @@ impl Player<'_> {
     fn step_noise(&mut self) -> f64 {
         let wide = self.plan.shape == Shape::SmallBatch && self.rng.u32(0..10) == 0;
         self.noise(if wide { 2.0 } else { 1.0 })
+    }
+
+    fn loss_noise(&mut self) -> f64 {
+        let new = self.step_noise().ln();
+        self.kept = self.plan.memory * self.kept + (1.0 - self.plan.memory) * new;
+        self.kept.exp()
     }
 
     fn run(mut self, judge: &mut Judge) -> Truth {
@@ -309,7 +321,7 @@ impl Player<'_> {
         if kind == Some(Kind::Stall) && since == 0 {
             self.time += self.fault.size;
         }
-        let mut value = level * self.step_noise();
+        let mut value = level * self.loss_noise();
         let mut gradient =
             (level / self.base.start).powf(0.3) * self.step_noise() * self.gradient(kind, since);
         if kind == Some(Kind::NonFinite) && (since == 0 || self.fault.variant % 4 > 1) {

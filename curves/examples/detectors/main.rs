@@ -130,13 +130,14 @@ fn print(tally: &Tally, decided: &Tally, lengths: &[u64], runs: usize) {
         lengths.iter().map(|l| format!("{l} steps")).collect::<Vec<_>>().join(" | ")
     );
     println!("|---|{}", "---|".repeat(lengths.len()));
-    for sigma in SIGMAS {
+    for (sigma, smoothed) in SIGMAS.into_iter().flat_map(|sigma| [(sigma, false), (sigma, true)]) {
         let cells: Vec<String> = lengths
             .iter()
-            .map(|l| tally.healthy.get(&(measure::key(sigma), *l)).copied().unwrap_or_default())
+            .map(|l| tally.healthy.get(&(measure::key(sigma), *l, smoothed)).copied().unwrap_or_default())
             .map(|(runs, alarmed)| format!("{alarmed} of {runs} with a false alarm"))
             .collect();
-        println!("| sigma {sigma} | {} |", cells.join(" | "));
+        let loss = if smoothed { ", smoothed" } else { "" };
+        println!("| sigma {sigma}{loss} | {} |", cells.join(" | "));
     }
 }
 

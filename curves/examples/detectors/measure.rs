@@ -23,8 +23,8 @@ pub(crate) struct Cell {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) cells: BTreeMap<(u64, u64, Kind), Cell>,
-    /// (noise, length): healthy runs, those with an alarm.
-    pub(crate) healthy: BTreeMap<(u64, u64), (u32, u32)>,
+    /// (noise, length, whether the loss is smoothed): healthy runs, those with an alarm.
+    pub(crate) healthy: BTreeMap<(u64, u64, bool), (u32, u32)>,
     /// The first of them, to be looked at.
     pub(crate) examples: Vec<String>,
 }
@@ -64,7 +64,8 @@ pub(crate) fn measure(plan: &Plan, tally: &mut Tally) {
     let report = judge.report();
     let place = (key(plan.sigma), plan.steps);
     let wrong: Vec<&Finding> = report.findings.iter().filter(|f| !right(f, &truth)).collect();
-    for finding in &wrong {
+    // What smoothed losses are taken for is counted apart.
+    for finding in wrong.iter().filter(|_| plan.memory == 0.0) {
         tally.cells.entry((place.0, place.1, finding.kind)).or_default().false_alarms += 1;
     }
     if !wrong.is_empty() && tally.examples.len() < 4000 {
@@ -83,7 +84,7 @@ pub(crate) fn measure(plan: &Plan, tally: &mut Tally) {
         tally.examples.push(format!("wrong {plan:?} truth {}: {}", truth.step, told.join("; ")));
     }
     let Some(kind) = plan.fault else {
-        let healthy = tally.healthy.entry(place).or_default();
+        let healthy = tally.healthy.entry((place.0, place.1, plan.memory > 0.0)).or_default();
         healthy.0 += 1;
         healthy.1 += u32::from(!wrong.is_empty());
         return;
@@ -112,22 +113,28 @@ pub(crate) fn measure(plan: &Plan, tally: &mut Tally) {
     }
 }
 
+/// How much of its noise a smoothed loss keeps.
+const MEMORIES: [f64; 3] = [0.7, 0.9, 0.95];
+
 /// Kinds that are planted: loss scales are logged in half of the runs only, and
 /// then every run is made such.
 pub(crate) fn plans(steps: u64, sigma: f64, of_each: u64, seed: u64) -> Vec<Plan> {
     let mut plans = Vec::new();
     let mut next = seed.wrapping_mul(1_000_003) ^ steps ^ (key(sigma) << 32);
-    let mut add = |shape, fault| {
+    let mut add = |shape, fault, memory| {
         next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        plans.push(Plan { shape, fault, steps, sigma, seed: next >> 8 });
+        plans.push(Plan { shape, fault, steps, sigma, memory, seed: next >> 8 });
     };
     for kind in Kind::ALL {
         for i in 0..of_each {
-            add(SHAPES[(i % 8) as usize], Some(kind));
+            add(SHAPES[(i % 8) as usize], Some(kind), 0.0);
         }
     }
     for i in 0..of_each * 4 {
-        add(SHAPES[(i % 8) as usize], None);
+        add(SHAPES[(i % 8) as usize], None, 0.0);
+    }
+    for i in 0..of_each * 2 {
+        add(SHAPES[(i % 8) as usize], None, MEMORIES[(i % 3) as usize]);
     }
     plans
 }

@@ -20,6 +20,7 @@ pub(super) mod plateau;
 pub(super) mod regression;
 pub(super) mod resume;
 pub(super) mod rise;
+pub(super) mod schedule;
 pub(super) mod spike;
 pub(super) mod stall;
 pub(super) mod throughput;

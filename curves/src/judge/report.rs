@@ -2,6 +2,7 @@
 
 mod arrival;
 mod course;
+mod expected;
 mod findings;
 mod forecast;
 mod health;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::detect::{dead, loss_scale, nonfinite, oscillation, resume, spike};
+use super::detect::{dead, loss_scale, nonfinite, oscillation, resume, schedule, spike};
 use super::schema::{MetricSpec, Role, Split, Traits};
 use super::sketch::Sketch;
 use super::window::{Follower, WIDEST};
@@ -72,6 +72,7 @@ pub(super) struct Track {
     pub(super) dead: dead::Watch,
     pub(super) following: Option<Box<Following>>,
     pub(super) scale: Option<loss_scale::Watch>,
+    pub(super) schedule: Option<schedule::Watch>,
     pub(super) steps: Steps,
     segment: u64,
 }
@@ -85,6 +86,7 @@ impl Track {
     pub(super) fn new(name: String, traits: Traits, knobs: Knobs, segment: u64) -> Self {
         let follow = matches!(traits.role, Role::Loss | Role::GradientNorm) && knobs.sensitivity > 0.0;
         let scale = (traits.role == Role::LossScale).then(loss_scale::Watch::default);
+        let schedule = (traits.role == Role::LearningRate).then(schedule::Watch::default);
         Self {
             name,
             knobs,
@@ -100,6 +102,7 @@ impl Track {
             dead: dead::Watch::default(),
             following: follow.then(Box::default),
             scale,
+            schedule,
             steps: Steps::default(),
             segment,
             traits,
@@ -141,6 +144,12 @@ impl Track {
         self.dead.push(step, value);
         if let Some(scale) = &mut self.scale {
             scale.push(step, value);
+        }
+        if let Some(schedule) = &mut self.schedule {
+            if resumed {
+                schedule.boundary(&self.sketch);
+            }
+            schedule.push(step, value);
         }
         let (seen, before, alarm) = (self.count, self.last_step, 1.0 / self.knobs.sensitivity.max(1e-9));
         if let Some(following) = &mut self.following {

@@ -21,6 +21,9 @@ impl Track {
             *self = Self::new(name, traits, self.knobs, segment);
             return;
         }
+        if let Some(schedule) = &mut self.schedule {
+            schedule.void(from, &self.sketch);
+        }
         self.sketch.void(from);
         self.nonfinite.void(from);
         self.dead.void(from);

@@ -14,6 +14,10 @@ const WARM: f64 = 0.9;
 /// A loss that was lost before it had so many values learned nothing, and nothing
 /// says that a third of the rate would do.
 const AT_ONCE: u64 = 10;
+/// After so many values a rate that did not rise since has proven itself, unless the last value stood so
+/// many times above the level.
+const PROVEN: u64 = 50;
+const WILD: f64 = 1.5;
 /// Share of the run that is its beginning.
 const EARLY: f64 = 0.08;
 
@@ -48,6 +52,7 @@ fn too_high(rate: &View<'_>, loss: Option<&View<'_>>, others: &[Finding]) -> Opt
         .iter()
         .filter(|f| f.severity == Severity::Critical && matches!(f.kind, Kind::Divergence | Kind::NonFinite))
         .min_by_key(|f| (loss.is_none_or(|l| l.track.name != f.metric), f.first_step))
+        .filter(|f| f.kind != Kind::NonFinite || !proven(rate, loss, f, others))
         .map(|f| (f.first_step, f.kind.name().replace('_', "-")));
     let (first, what) =
         lost.or_else(|| loss.and_then(blown_up).map(|step| (step, "an early explosion".to_owned())))?;
@@ -77,6 +82,29 @@ fn too_high(rate: &View<'_>, loss: Option<&View<'_>>, others: &[Finding]) -> Opt
             }
         ),
     })
+}
+
+/// Whether the loss had done well at that rate, or at a higher one, for long before it was no number at
+/// `lost`, and nothing foretold it: then the rate did not do it.
+fn proven(rate: &View<'_>, loss: Option<&View<'_>>, lost: &Finding, others: &[Finding]) -> bool {
+    let (Some(loss), step) = (loss, lost.first_step) else { return false };
+    let buckets = rate.track.sketch.buckets();
+    let at = buckets.iter().rposition(|b| step.is_none_or(|s| b.first_step <= s)).unwrap_or(0);
+    let held = buckets[..at / 2].iter().map(|b| b.min).fold(0.0, f64::max);
+    let margin = loss.track.last_step.unwrap_or(0) / 20 + 2;
+    let foretold = others.iter().any(|f| {
+        let trouble = matches!(
+            f.kind,
+            Kind::Spike | Kind::GradientExplosion | Kind::Oscillation | Kind::Regression | Kind::Divergence
+        );
+        let lasted = f.last_step.is_none_or(|last| step.is_none_or(|s| last.saturating_add(margin) >= s));
+        trouble && f.first_step <= step && lasted
+    });
+    let before = lost.fact("last finite value before").unwrap_or(f64::NAN);
+    let level = loss.curve.value(loss.levels.last());
+    let rose = lost.metric == loss.track.name && before > WILD * level && level > 0.0;
+    let well = values_before(loss, step) >= PROVEN;
+    well && !foretold && !rose && rate_at(rate, step).is_some_and(|now| now <= 1.1 * held)
 }
 
 /// How many finite values a loss had before `step`; all of them where no step is

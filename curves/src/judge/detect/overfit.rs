@@ -3,7 +3,7 @@
 
 use super::View;
 use super::gain::gained;
-use super::regression::SHARE;
+use super::regression::{COLLAPSED, SHARE, collapsed};
 use super::rise::{Rise, onset, rise};
 use crate::judge::date::Change;
 use crate::judge::finding::{Finding, Kind, Severity, at, facts, short};
@@ -46,7 +46,9 @@ pub(in crate::judge) fn find(
         if both { s.change.max(s.rise).max(s.fitted) > 0.4 * (rise.last - rise.best) } else { s.rises }
     };
     let rose = beside.iter().any(|v| train.is_some_and(|t| t.track.name == v.track.name));
-    let kind = if !rose && since.is_some_and(|s| !follows(s)) { Kind::Overfitting } else { Kind::Regression };
+    let collapsed = collapsed(view, &rise);
+    let overfits = !rose && !collapsed && since.is_some_and(|s| !follows(s));
+    let kind = if overfits { Kind::Overfitting } else { Kind::Regression };
     let (best, last) = (curve.value(rise.best.min(there)), curve.value(rise.last));
     let name = &view.track.name;
     // What is worth keeping is the best that was logged, not where the rise began.
@@ -64,6 +66,7 @@ pub(in crate::judge) fn find(
         short(last)
     );
     let recommendation = match (kind, train) {
+        _ if collapsed => format!("{course}: {COLLAPSED}"),
         (Kind::Overfitting, Some(train)) => format!(
             "{course}, while {} still improves: take the checkpoint of {checkpoint}, and stop or regularise more",
             train.track.name
@@ -78,7 +81,7 @@ pub(in crate::judge) fn find(
     };
     Some(Finding {
         kind,
-        severity: Severity::Warning,
+        severity: if collapsed { Severity::Critical } else { Severity::Warning },
         metric: name.clone(),
         first_step: first,
         last_step: None,

@@ -40,10 +40,11 @@ pub(in crate::judge) struct Flat {
     pub(in crate::judge) threshold: f64,
 }
 
-/// What the learning rate did, for the words of the finding.
+/// What the learning rate did, for the words and the weight of the finding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::judge) enum Rate {
     Unknown,
+    /// At its highest for long and still: no decay was seen so far.
     Constant(f64),
     Changing,
 }
@@ -181,6 +182,16 @@ fn level_since(view: &View<'_>, flat: &Flat, beside: &[&View<'_>]) -> bool {
         })
 }
 
+/// Before the decay of a rate that is constant so far a level loss is no failure: it falls with the rate.
+fn weight(run: f64, share: f64, rate: Rate) -> Severity {
+    let warned = match rate {
+        Rate::Constant(_) => run <= 1.05 && share > 0.4,
+        Rate::Unknown => run > 1.05 || share > 0.4,
+        Rate::Changing => run > 1.05,
+    };
+    if warned { Severity::Warning } else { Severity::Note }
+}
+
 pub(in crate::judge) fn find(view: &View<'_>, run: f64, rate: Rate, beside: &[&View<'_>]) -> Option<Finding> {
     let traits = &view.track.traits;
     if !matches!(traits.role, Role::Loss | Role::Score | Role::Error)
@@ -204,11 +215,7 @@ pub(in crate::judge) fn find(view: &View<'_>, run: f64, rate: Rate, beside: &[&V
     };
     Some(Finding {
         kind: Kind::Plateau,
-        severity: if run > 1.05 || share > 0.4 && rate != Rate::Changing {
-            Severity::Warning
-        } else {
-            Severity::Note
-        },
+        severity: weight(run, share, rate),
         metric: view.track.name.clone(),
         first_step: first,
         last_step: None,

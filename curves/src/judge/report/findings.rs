@@ -5,11 +5,12 @@ use super::super::Judge;
 use super::super::curve::Curve;
 use super::super::detect::{
     View, covers, dead, divergence, gradient, learning_rate, loss_scale, nonfinite, not_learning,
-    oscillation, overfit, plateau, regression, resume, spike, stall, throughput,
+    oscillation, overfit, plateau, regression, resume, schedule, spike, stall, throughput,
 };
 use super::super::disagreement;
 use super::super::finding::{Finding, Kind, Severity};
 use super::super::schema::{Direction, Role, Split, is_part, is_whole, pair};
+use super::expected;
 
 pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Finding> {
     let loss = training_loss(views);
@@ -21,6 +22,7 @@ pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Fi
         found.extend(dead::find(view.track));
         found.extend(dead::silent(view.track, judge.max_step));
         found.extend(loss_scale::find(view.track));
+        found.extend(schedule::find(view.track));
         found.extend(shape(judge, views, view, (loss, rate), &beside(views, &turned, view)));
     }
     found = disagreement::weigh(found, views, &judge.settings.schema);
@@ -30,6 +32,7 @@ pub(super) fn all(judge: &Judge, views: &[View<'_>], now: Option<f64>) -> Vec<Fi
     }
     found.extend(pace(judge, views));
     found.extend(stall::find(&judge.clock, now));
+    expected::explain(judge, rate, &mut found);
     if let Some(rate) = rate {
         let more = learning_rate::find(rate, loss, &found);
         found.extend(more);
@@ -121,7 +124,11 @@ fn rate_state(rate: Option<&View<'_>>) -> (Option<f64>, plateau::Rate) {
     let Some((low, high)) = rate.and_then(|r| r.track.lowest.zip(r.track.highest)) else {
         return (None, plateau::Rate::Unknown);
     };
-    let constant = high.0 - low.0 <= 1e-6 * high.0.abs();
+    let held = |low: f64| high.0 - low <= 1e-6 * high.0.abs();
+    // After a warm-up it is constant too, for as long as it has not come down.
+    let buckets = rate.map_or(&[][..], |r| r.track.sketch.buckets());
+    let newest = &buckets[buckets.len() - buckets.len() * 3 / 20..];
+    let constant = held(low.0) || !newest.is_empty() && newest.iter().all(|b| held(b.min));
     (Some(high.0), if constant { plateau::Rate::Constant(high.0) } else { plateau::Rate::Changing })
 }
 
@@ -198,7 +205,8 @@ fn settle(found: &[Finding], run: u64) -> Vec<Finding> {
                         || by.kind == Kind::Divergence && by.severity == Severity::Critical
                         || same && by.kind == Kind::NonFinite && by.last_step.is_none()
                         || same
-                            && (by.kind == Kind::DeadMetric
+                            // What stands still where most was lost was lost all the same.
+                            && (by.kind == Kind::DeadMetric && f.severity < Severity::Critical
                                 || by.kind == Kind::Oscillation
                                 || by.kind == Kind::ResumeJump && covers)
                 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::detect::schedule::RATE_EXPECTED;
 use super::super::finding::{Finding, Kind, Severity};
 
 /// What a run is like, in a word.
@@ -15,7 +16,7 @@ use super::super::finding::{Finding, Kind, Severity};
 pub enum Label {
     /// Its program ended with an error, whatever its metrics were.
     Failed,
-    /// Its loss is lost: not finite, or far above what was reached.
+    /// Its loss is lost: not finite, or far above what was reached; or a score lost most of its gain.
     Diverged,
     /// It learned next to nothing.
     NotLearning,
@@ -23,12 +24,12 @@ pub enum Label {
     Overfit,
     /// A metric is worse than its best.
     Regressed,
-    /// Nothing comes any more, or nothing came for long.
+    /// Nothing comes any more, or nothing came for long; or the same value again and again.
     Stalled,
     /// No more progress.
     Plateaued,
     /// Values that were no numbers for a while, spikes that did not come back,
-    /// swings, exploding gradients.
+    /// swings, exploding gradients, or a warning that has no word of its own.
     Unstable,
     /// It became slower.
     Slowed,
@@ -66,7 +67,9 @@ pub struct Health {
 fn weight(finding: &Finding) -> (u8, u8) {
     let warned = finding.severity >= Severity::Warning;
     match finding.kind {
-        Kind::NonFinite | Kind::Divergence if finding.severity == Severity::Critical => (80, 20),
+        Kind::NonFinite | Kind::Divergence | Kind::Regression if finding.severity == Severity::Critical => {
+            (80, 20)
+        }
         Kind::NotLearning | Kind::LearningRateTooLow if warned => (65, 35),
         Kind::Overfitting if warned => {
             let best = finding.fact("best level").unwrap_or(1.0).abs().max(1e-9);
@@ -95,11 +98,16 @@ fn weight(finding: &Finding) -> (u8, u8) {
 fn label(finding: &Finding) -> Option<Label> {
     let warned = finding.severity >= Severity::Warning;
     match finding.kind {
-        Kind::NonFinite | Kind::Divergence if finding.severity == Severity::Critical => Some(Label::Diverged),
+        Kind::NonFinite | Kind::Divergence | Kind::Regression if finding.severity == Severity::Critical => {
+            Some(Label::Diverged)
+        }
         Kind::NotLearning | Kind::LearningRateTooLow => Some(Label::NotLearning).filter(|_| warned),
         Kind::Overfitting => Some(Label::Overfit).filter(|_| warned),
+        // A rate is not better or worse.
+        Kind::ResumeJump if finding.fact(RATE_EXPECTED).is_some() => Some(Label::Unstable),
         Kind::Regression | Kind::ResumeJump => Some(Label::Regressed).filter(|_| warned),
         Kind::Stall => Some(Label::Stalled),
+        Kind::DeadMetric => Some(Label::Stalled).filter(|_| warned),
         Kind::Plateau => Some(Label::Plateaued).filter(|_| warned),
         Kind::NonFinite | Kind::Spike | Kind::Oscillation | Kind::GradientExplosion => {
             Some(Label::Unstable).filter(|_| warned)
@@ -125,14 +133,14 @@ pub(super) fn health(findings: &[Finding], enough: bool) -> Health {
         labels.insert(Label::TooEarly);
         return Health { score: None, parts, labels: labels.into_iter().collect() };
     }
+    let warned = findings.iter().any(|f| f.severity >= Severity::Warning);
     if labels.is_empty() {
-        labels.insert(Label::Healthy);
+        labels.insert(if warned { Label::Unstable } else { Label::Healthy });
     }
     // The gravest of a kind counts; ten small spikes are no ten faults.
     let mut kinds = BTreeSet::new();
     let counted: u32 = parts.iter().filter(|p| kinds.insert(p.kind)).map(|p| u32::from(p.penalty)).sum();
     let cap = parts.iter().map(|p| p.cap).min().unwrap_or(100);
-    let warned = findings.iter().any(|f| f.severity >= Severity::Warning);
     let floor = if warned { 0 } else { 85 };
     let score = (100_u32.saturating_sub(counted) as u8).min(cap).max(floor);
     Health { score: Some(score), parts, labels: labels.into_iter().collect() }
@@ -191,6 +199,15 @@ mod tests {
         }
         let worse = |lost| score(&[finding(Kind::Overfitting, Severity::Warning, lost)]);
         assert!(worse(0.1) > worse(0.4));
+    }
+
+    #[test]
+    fn nothing_with_a_warning_is_called_healthy() {
+        for kind in Kind::ALL {
+            let labels = |severity| health(&[finding(kind, severity, 0.4)], true).labels;
+            assert!(!labels(Severity::Warning).contains(&Label::Healthy), "{kind:?}");
+            assert!(!labels(Severity::Critical).contains(&Label::Healthy), "{kind:?}");
+        }
     }
 
     #[test]

@@ -237,7 +237,9 @@ fn no_rate_is_advised_where_nothing_was_learned() {
         let mut judge = Judge::new(Settings::default());
         let (loss, lr) = (judge.metric("loss"), judge.metric("lr"));
         for step in 0..200 {
-            judge.point(loss, Some(step), None, if step < lost { 2.0 / (step + 1) as f64 } else { f64::NAN });
+            // It leaves what it had reached before it is no number.
+            let value = if step + 2 < lost { 2.0 / (step + 1) as f64 } else { 20.0 };
+            judge.point(loss, Some(step), None, if step < lost { value } else { f64::NAN });
             judge.point(lr, Some(step), None, rate);
         }
         let kind = crate::judge::Kind::LearningRateTooHigh;
