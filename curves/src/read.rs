@@ -50,6 +50,8 @@ struct Read {
     rank: Option<u32>,
     /// Whether it is a progress bar.
     bar: bool,
+    /// The total of that bar.
+    of: Option<u64>,
 }
 
 fn parse(line: &str) -> Option<Read> {
@@ -59,7 +61,7 @@ fn parse(line: &str) -> Option<Read> {
     }
     let stripped = clean::strip_escapes(line);
     let (text, rank) = clean::strip_prefixes(&stripped);
-    let mut bar = false;
+    let (mut bar, mut of) = (false, None);
     let metrics = match json::find(text) {
         json::Found::Object(before, mut metrics) => {
             if metrics.progress.is_none() {
@@ -71,13 +73,13 @@ fn parse(line: &str) -> Option<Read> {
         json::Found::Broken => return None,
         json::Found::Nothing => match bar::split(text) {
             Some(found) => {
-                bar = true;
+                (bar, of) = (true, found.total());
                 found.metrics()
             }
             None => keyvalue::parse(text)?,
         },
     };
-    (!metrics.is_empty()).then_some(Read { metrics, rank, bar })
+    (!metrics.is_empty()).then_some(Read { metrics, rank, bar, of })
 }
 
 /// Reads one stream of output. Can be stored at any byte and go on from there.
@@ -121,6 +123,9 @@ pub struct LineReader {
     /// The first epoch beside such a step was 0.
     #[serde(default)]
     from_zero: bool,
+    /// The total of the newest bar that named an epoch, which is one epoch's.
+    #[serde(default)]
+    epochs_bar: Option<u64>,
     /// The first rank that a line with values was marked with.
     #[serde(default)]
     rank: Option<u32>,
@@ -151,6 +156,7 @@ impl LineReader {
             names: BTreeSet::new(),
             dropped_names: 0,
             skipped_lines: 0,
+            epochs_bar: None,
         }
     }
 
@@ -261,7 +267,13 @@ impl LineReader {
         }
     }
 
-    fn absorb(&mut self, Read { mut metrics, rank, bar }: Read, out: &mut Vec<Point>) {
+    fn absorb(&mut self, Read { mut metrics, rank, bar, of }: Read, out: &mut Vec<Point>) {
+        if of.is_some() && metrics.epoch.is_some() {
+            self.epochs_bar = of;
+        } else if of.is_some() && self.epochs_bar.is_some_and(|inner| of < Some(inner)) {
+            // A bar around those of the epochs counts these, not steps.
+            metrics.step = None;
+        }
         self.strong |= metrics.step.is_some() && !metrics.stand_in;
         if metrics.stand_in && self.strong {
             // Two units on one axis would be none.

@@ -49,6 +49,11 @@ impl Bar<'_> {
             .filter(|w| !w.is_empty())
     }
 
+    /// Where it ends.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
     /// Position and total when the bar may be the training's own.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
         let own = self.title.is_empty() || self.words().any(|w| TRAINING.contains(&w.as_str()));

@@ -416,3 +416,19 @@ proptest! {
         ]);
     }
 }
+
+#[test]
+fn a_bar_around_the_bars_of_epochs_has_their_steps() {
+    let log = "epochs:   0%|          | 0/3 [00:00<?, ?it/s]\n\
+        epoch 0: 100%|##########| 50/50 [00:01<00:00, 50.0it/s, loss=0.9]\r\
+        epochs:  33%|###3      | 1/3 [00:01<00:02,  1.01s/it, val_loss=1.5]\n\
+        epoch 1:  50%|#####     | 25/50 [00:01<00:00, 50.0it/s, loss=0.8]\r\
+        epoch 1: 100%|##########| 50/50 [00:01<00:00, 50.0it/s, loss=0.7]\r\
+        epochs:  67%|######6   | 2/3 [00:02<00:01,  1.01s/it, val_loss=1.25]\n";
+    let expected = ["loss@50=0.9", "val_loss@50=1.5", "loss@75=0.8", "loss@100=0.7", "val_loss@100=1.25"];
+    assert_eq!(shown(log), expected);
+    // One of the same length that names no epoch may be of the next.
+    let log = "epoch 0:  50%|#####     | 25/50 [00:01<00:00, 50.0it/s, loss=0.9]\r\
+        100%|##########| 50/50 [00:01<00:00, 50.0it/s, loss=0.8]\n";
+    assert_eq!(shown(log), ["loss@25=0.9", "loss@50=0.8"]);
+}
