@@ -11,7 +11,7 @@ mod json;
 mod keyvalue;
 mod line;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +129,10 @@ pub struct LineReader {
     /// The first rank that a line with values was marked with.
     #[serde(default)]
     rank: Option<u32>,
+    /// The bits of the newest value that a bar showed of each measure of an evaluation
+    /// or a whole epoch, by the hash of its name.
+    #[serde(default)]
+    shown: BTreeMap<u64, u64>,
     /// Hashes of the names seen: small, and enough to count them.
     names: BTreeSet<u64>,
     dropped_names: u64,
@@ -152,11 +156,12 @@ impl LineReader {
             place: None,
             within: None,
             from_zero: false,
+            epochs_bar: None,
             rank: None,
+            shown: BTreeMap::new(),
             names: BTreeSet::new(),
             dropped_names: 0,
             skipped_lines: 0,
-            epochs_bar: None,
         }
     }
 
@@ -311,8 +316,20 @@ impl LineReader {
         self.dropped_names = self.dropped_names.saturating_add(metrics.dropped);
         let step = self.step();
         for (name, value) in metrics.values {
-            self.point(name, step, value, out);
+            if !(bar && self.repeats(&name, value)) {
+                self.point(name, step, value, out);
+            }
         }
+    }
+
+    /// Whether a bar shows once more what was measured before it: it keeps the measures
+    /// of the last evaluation, or epoch, on its line until the next.
+    fn repeats(&mut self, name: &str, value: f64) -> bool {
+        let last = name.rsplit('/').next().unwrap_or(name);
+        let seldom = last.starts_with("val_") || name.starts_with("val/") || last.ends_with("_epoch");
+        let (hash, bits) = (hash(name), value.to_bits());
+        let room = self.shown.len() < self.limits.max_names as usize || self.shown.contains_key(&hash);
+        seldom && room && self.shown.insert(hash, bits) == Some(bits)
     }
 
     /// Gives out a value, if there is room for its name.

@@ -432,3 +432,24 @@ fn a_bar_around_the_bars_of_epochs_has_their_steps() {
         100%|##########| 50/50 [00:01<00:00, 50.0it/s, loss=0.8]\n";
     assert_eq!(shown(log), ["loss@25=0.9", "loss@50=0.8"]);
 }
+
+#[test]
+fn what_a_bar_only_shows_again_is_no_new_value() {
+    let bar = |epoch: u64, done: u64, rest: &str| {
+        format!("Epoch {epoch}: 50%|#####     | {done}/100 [00:01<00:01, 50.0it/s, {rest}]\r")
+    };
+    let log = [
+        bar(0, 50, "loss=0.9"),
+        bar(0, 100, "loss=0.8, val_loss=1.5, train_loss_epoch=0.85"),
+        bar(1, 50, "loss=0.8, val_loss=1.5, train_loss_epoch=0.85"),
+        bar(1, 100, "loss=0.7, val_loss=1.25, train_loss_epoch=0.75"),
+        bar(2, 50, "loss=0.6, val_loss=1.25, train_loss_epoch=0.75"),
+    ];
+    let points = shown(&log.concat());
+    let of = |name: &str| points.iter().filter(|point| point.starts_with(name)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("loss@"), ["loss@50=0.9", "loss@100=0.8", "loss@150=0.8", "loss@200=0.7", "loss@250=0.6"]);
+    assert_eq!(of("val_loss@"), ["val_loss@100=1.5", "val_loss@200=1.25"]);
+    assert_eq!(of("train_loss_epoch@"), ["train_loss_epoch@100=0.85", "train_loss_epoch@200=0.75"]);
+    // On lines of their own values are what they say.
+    assert_eq!(shown("step=1 val_loss=2\nstep=2 val_loss=2\n").len(), 2);
+}
