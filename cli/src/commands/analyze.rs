@@ -16,7 +16,7 @@ mod hparams;
 mod json;
 pub(crate) mod live;
 mod losses;
-mod order;
+pub(crate) mod order;
 mod packed;
 pub mod plugin;
 mod read;

@@ -350,6 +350,7 @@ impl Taken {
         if matches!(source.format, Format::JsonLines | Format::Delimited) {
             notes.extend(self.order.told());
         }
+        notes.extend(self.order.replaced().filter(|_| source.format == Format::Wandb));
         notes.extend(why::of_table(source, &self.logged));
         // The controller starts its own anew where nothing was saved, and says so.
         if let (void, Some(from)) = self.void

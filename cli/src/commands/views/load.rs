@@ -9,6 +9,7 @@ use curves::log::{Collected, Column, Fact, Metric, Record, Row, Sink};
 use curves::view::Course;
 
 use crate::commands::analyze::gather::{Gathered, gather};
+use crate::commands::analyze::order::Order;
 use crate::commands::analyze::{Skipped, no_data, words};
 use crate::exit_code::{ExitCode, Failure};
 
@@ -27,8 +28,9 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn read(gathered: Gathered) -> Self {
-        let mut kept = Kept { data: Collected::default(), values: 0, left_out: 0 };
+        let mut kept = Kept { data: Collected::default(), values: 0, left_out: 0, order: Order::default() };
         let mut notes = gathered.read(&mut kept);
+        notes.extend(kept.order.replaced().filter(|_| gathered.format() == "wandb"));
         if kept.left_out > 0 {
             notes.push(format!("{} values beyond the bound of {MAX_VALUES} were left out", kept.left_out));
         }
@@ -283,6 +285,7 @@ struct Kept {
     data: Collected,
     values: u64,
     left_out: u64,
+    order: Order,
 }
 
 impl Sink for Kept {
@@ -296,11 +299,17 @@ impl Sink for Kept {
             self.left_out += count;
         } else {
             self.values += count;
+            let steps =
+                row.step.into_iter().flat_map(|step| row.values.iter().map(move |(id, _)| (id, step)));
+            steps.for_each(|(metric, step)| self.order.point(metric.index(), step));
             self.data.row(row);
         }
     }
 
     fn record(&mut self, record: Record<'_>) {
+        if let Record::Segment { .. } = record {
+            self.order.anew();
+        }
         self.data.record(record);
     }
 }
