@@ -113,7 +113,7 @@ fn names() -> String {
     FORMATS.map(|(name, _)| name).join(", ")
 }
 
-fn formats() -> String {
+pub(super) fn formats() -> String {
     format!(
         "Read files as this, whatever they look like; of directories take only such files: {}, or what the program outlast-reader-NAME reads",
         names()
@@ -129,7 +129,7 @@ pub enum ReadAs {
     Plugin(PathBuf),
 }
 
-fn read_as(text: &str) -> Result<ReadAs, String> {
+pub(super) fn read_as(text: &str) -> Result<ReadAs, String> {
     let known = FORMATS.iter().find(|(name, _)| *name == text);
     let plugin = || plugin::find(text, &std::env::var_os("PATH").unwrap_or_default()).map(ReadAs::Plugin);
     known.map(|(_, format)| ReadAs::Format(*format)).or_else(plugin).ok_or_else(|| {
@@ -137,7 +137,7 @@ fn read_as(text: &str) -> Result<ReadAs, String> {
     })
 }
 
-/// What views say of their `--format`.
+/// What `watch` says of its `--format`.
 pub(super) fn plain_formats() -> String {
     format!("Read files as this, whatever they look like; of directories take only such files: {}", names())
 }

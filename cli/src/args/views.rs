@@ -3,9 +3,8 @@
 
 use std::path::PathBuf;
 
-use curves::format::Format;
-
-use super::analyze::{format, plain_formats};
+use super::ReadAs;
+use super::analyze::{formats, read_as};
 pub use notes::{DecisionArgs, FavoriteArgs, HypothesisArgs, LinkArgs, NoteArgs, TagArgs};
 pub use several::{ChangesArgs, RanksArgs, ReproduceArgs};
 
@@ -94,8 +93,8 @@ pub struct Shown {
     #[arg(long, value_name = "N", default_value = "300", value_parser = clap::value_parser!(u32).range(50..=1_000_000), conflicts_with = "json")]
     pub tokens: u32,
     /// Read files as this; see `formats`.
-    #[arg(long, value_name = "NAME", value_parser = format, help = plain_formats())]
-    pub format: Option<Format>,
+    #[arg(long, value_name = "NAME", value_parser = read_as, help = formats())]
+    pub format: Option<ReadAs>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,7 @@
 //! What other views need of the search and the readers of `analyze`: the runs
 //! below paths, each to be read into any sink, or judged.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,8 @@ use super::find::Found;
 use super::follow::Followers;
 use super::read::{self, Said};
 use super::source::{Part, Skipped, Source};
-use super::{live, no_data, schema, server, unreadable, why, words};
+use super::{live, no_data, plugin, schema, server, unreadable, why, words};
+use crate::args::ReadAs;
 use crate::config::Metrics;
 
 /// One run that was found; it is not read yet.
@@ -58,16 +60,22 @@ pub(crate) struct Runs {
 /// # Errors
 /// The first path that cannot be read, or has no run below it; all that is wrong
 /// in a file that says what metrics mean.
-pub(crate) fn gather(paths: &[PathBuf], only: Option<Format>) -> anyhow::Result<Runs> {
-    let mut found = Found::new(only);
+pub(crate) fn gather(paths: &[PathBuf], only: Option<&ReadAs>) -> anyhow::Result<Runs> {
+    let mut found = Found::new(match only {
+        Some(ReadAs::Format(format)) => Some(*format),
+        _ => None,
+    });
+    let limit = std::env::var(plugin::LIMIT).ok().map(|limit| (plugin::LIMIT.to_owned(), limit));
+    let limit: BTreeMap<String, String> = limit.into_iter().collect();
     let mut sources = Vec::new();
     let home = std::env::home_dir();
     for path in paths {
         let skipped = found.skipped.len();
         let metrics = super::metrics(path, None, home.as_deref())?.map(Arc::new);
-        let added = match server::Address::of(path) {
-            Some(address) => address.and_then(|address| server::add_now(&mut found, &address)),
-            None => found.add(path),
+        let added = match (only, server::Address::of(path)) {
+            (Some(ReadAs::Plugin(program)), _) => plugin::add(&mut found, program, path, &limit),
+            (_, Some(address)) => address.and_then(|address| server::add_now(&mut found, &address)),
+            (_, None) => found.add(path),
         };
         added.map_err(|error| unreadable(path, &error))?;
         if found.sources.is_empty() {

@@ -31,7 +31,7 @@ pub const PREFIX: &str = "outlast-reader-";
 /// The variable by which everything that a plug-in began is found again.
 const MARK: &str = "OUTLAST_READER";
 /// The variable that sets another time limit, in seconds.
-const LIMIT: &str = "OUTLAST_READER_SECONDS";
+pub(super) const LIMIT: &str = "OUTLAST_READER_SECONDS";
 
 /// What a plug-in may take.
 #[derive(Debug, Clone, Copy)]
@@ -268,5 +268,21 @@ mod tests {
             printed.note.as_deref(),
             Some("it ended with exit code 3, and last said \"\\u{1b}[31mno \\\"such\\\" run\"")
         );
+    }
+
+    #[test]
+    fn views_gather_what_a_plugin_prints() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = r#"echo '{"type":"row","step":3,"values":{"loss":0.5}}'"#;
+        let plugin = program(dir.path(), "foo", lines);
+        let data = dir.path().join("data.foo");
+        fs::write(&data, "anything").unwrap();
+        let read_as = crate::args::ReadAs::Plugin(plugin);
+        let found = super::super::gather::gather(std::slice::from_ref(&data), Some(&read_as)).unwrap();
+        let mut log = curves::log::Collected::default();
+        let [run] = found.runs.as_slice() else { panic!("{} runs", found.runs.len()) };
+        assert_eq!(run.read(&mut log), Vec::<String>::new());
+        assert_eq!(log.column("loss").unwrap().values, [0.5]);
+        assert_eq!(run.path(), data);
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn answer(args: &ChangesArgs) -> anyhow::Result<Answer> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let mut runs = BTreeMap::new();
     let paths = args.path.as_ref().map_or(args.places.as_slice(), std::slice::from_ref);
-    load::each(paths, args.shown.format, |run| {
+    load::each(paths, args.shown.format.as_ref(), |run| {
         let described = Described::of(&run);
         runs.insert(described.path.clone(), seen(&described));
     })?;

@@ -101,7 +101,7 @@ fn side(text: &str, args: &CompareArgs) -> anyhow::Result<Side> {
         Some((path, step)) if !whole.exists() => (PathBuf::from(path), Some(step)),
         _ => (whole, None),
     };
-    Ok(Side { run: load::one(Path::new(&path), None, args.shown.format)?, step })
+    Ok(Side { run: load::one(Path::new(&path), None, args.shown.format.as_ref())?, step })
 }
 
 /// A step as people write it: `1000`, `1e3`, `1k`, `2M`.

@@ -12,7 +12,7 @@ use crate::args::{ExportArgs, ExportKind};
 /// # Errors
 /// There is no such run, or several, or the file cannot be written.
 pub(crate) fn answer(args: &ExportArgs) -> anyhow::Result<Answer> {
-    let run = load::one(&args.path, args.run.as_deref(), args.shown.format)?;
+    let run = load::one(&args.path, args.run.as_deref(), args.shown.format.as_ref())?;
     let part = Part::of(&run, &[]);
     let ranked = match args.to {
         ExportKind::Obsidian => markdown::obsidian(&part),

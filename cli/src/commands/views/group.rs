@@ -42,7 +42,7 @@ pub(crate) fn answer(args: &GroupArgs) -> anyhow::Result<Answer> {
     let mut members = Vec::new();
     let mut metric = args.metric.clone();
     let mut left_out = 0_usize;
-    load::each(&args.paths, args.shown.format, |run| {
+    load::each(&args.paths, args.shown.format.as_ref(), |run| {
         let described = Described::of(&run);
         metric = metric.take().or_else(|| described.primary.clone());
         let name = metric.as_deref().and_then(|name| described.metric(name)).map(|(name, _)| name.clone());

@@ -31,7 +31,7 @@ struct Shown<'a> {
 /// # Errors
 /// There is no such run or metric, or several, or it has no values there.
 pub(crate) fn answer(args: &HistoryArgs) -> anyhow::Result<Answer> {
-    let run = load::one(&args.path, args.run.as_deref(), args.shown.format)?;
+    let run = load::one(&args.path, args.run.as_deref(), args.shown.format.as_ref())?;
     let names = wanted(&run, &args.metrics)?;
     let shown: Vec<Shown<'_>> = names
         .iter()

@@ -36,7 +36,7 @@ pub(crate) fn answer(args: &LinkArgs) -> anyhow::Result<Answer> {
     let dir = if dir.as_os_str().is_empty() || notes.is_of_controller() { Path::new(".") } else { dir };
     // All of it is understood before any of it is written.
     let commit = args.commit.as_deref().map(|rev| commit(dir, rev)).transpose()?;
-    let logged = load::one(&args.path, None, args.shown.format).ok();
+    let logged = load::one(&args.path, None, args.shown.format.as_ref()).ok();
     let fact = |kind| logged.as_ref().and_then(|run| run.data.fact(kind)).map(str::to_owned);
     let remote = remote(dir).or_else(|| fact(Fact::Remote)).as_deref().and_then(Remote::read);
     let request = args.pr.as_deref().map(|text| address::request(text, remote.as_ref())).transpose()?;

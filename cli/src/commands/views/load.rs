@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use curves::format::Format;
 use curves::judge::schema::{Role, read_name};
 use curves::log::{Collected, Column, Fact, Metric, Record, Row, Sink};
 use curves::view::Course;
 
+use crate::args::ReadAs;
 use crate::commands::analyze::gather::{Gathered, gather};
 use crate::commands::analyze::order::Order;
 use crate::commands::analyze::{Skipped, no_data, words};
@@ -160,7 +160,7 @@ pub(crate) fn like(pattern: &str, name: &str) -> bool {
 ///
 /// # Errors
 /// A path that cannot be read or has no runs.
-pub(super) fn each(paths: &[PathBuf], format: Option<Format>, take: impl FnMut(Run)) -> anyhow::Result<u64> {
+pub(super) fn each(paths: &[PathBuf], format: Option<&ReadAs>, take: impl FnMut(Run)) -> anyhow::Result<u64> {
     each_told(paths, format, take).map(|passed| passed.0)
 }
 
@@ -171,7 +171,7 @@ pub(super) fn each(paths: &[PathBuf], format: Option<Format>, take: impl FnMut(R
 /// As [`each`].
 pub(super) fn each_told(
     paths: &[PathBuf],
-    format: Option<Format>,
+    format: Option<&ReadAs>,
     mut take: impl FnMut(Run),
 ) -> anyhow::Result<(u64, Vec<Skipped>)> {
     let found = gather(paths, format)?;
@@ -207,7 +207,7 @@ pub(super) fn each_told(
 ///
 /// # Errors
 /// None or several are.
-pub(super) fn one(path: &Path, which: Option<&str>, format: Option<Format>) -> anyhow::Result<Run> {
+pub(super) fn one(path: &Path, which: Option<&str>, format: Option<&ReadAs>) -> anyhow::Result<Run> {
     let mut runs = Vec::new();
     each(&[path.to_owned()], format, |run| {
         // Of those that cannot be meant the values are let go at once.

@@ -20,7 +20,7 @@ const ON_A_LINE: usize = 12;
 /// # Errors
 /// There is no such run, or several.
 pub(crate) fn answer(args: &MetricsArgs) -> anyhow::Result<Answer> {
-    let run = load::one(&args.path, args.run.as_deref(), args.shown.format)?;
+    let run = load::one(&args.path, args.run.as_deref(), args.shown.format.as_ref())?;
     let mut objects = Vec::new();
     let mut alike: BTreeMap<(u8, String, String), Vec<String>> = BTreeMap::new();
     for (name, column) in run.columns() {

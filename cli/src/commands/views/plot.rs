@@ -47,7 +47,7 @@ pub(crate) fn answer(args: &PlotArgs) -> anyhow::Result<Answer> {
     let runs = args
         .paths
         .iter()
-        .map(|path| load::one(path, args.run.as_deref(), args.shown.format))
+        .map(|path| load::one(path, args.run.as_deref(), args.shown.format.as_ref()))
         .collect::<Result<Vec<Run>, _>>()?;
     // A font of this program's draws pixels, and it knows ASCII alone.
     let chart = match kind {

@@ -48,7 +48,7 @@ struct Joined {
 pub(crate) fn answer(args: &RanksArgs) -> anyhow::Result<Answer> {
     let mut runs: BTreeMap<String, Vec<(u64, Run)>> = BTreeMap::new();
     let mut alone = 0_usize;
-    load::each(&args.paths, args.shown.format, |run| match rank(run.gathered.path()) {
+    load::each(&args.paths, args.shown.format.as_ref(), |run| match rank(run.gathered.path()) {
         Some((stem, rank)) => runs.entry(stem).or_default().push((rank, run)),
         None => alone += 1,
     })?;

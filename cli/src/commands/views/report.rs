@@ -19,7 +19,7 @@ const MOST: usize = 50;
 pub(crate) fn answer(args: &ReportArgs) -> anyhow::Result<Answer> {
     let mut parts = Vec::new();
     let mut more = 0_usize;
-    load::each(&args.paths, args.shown.format, |run| {
+    load::each(&args.paths, args.shown.format.as_ref(), |run| {
         if parts.len() < MOST {
             parts.push(Part::of(&run, &args.metrics));
         } else {

@@ -40,8 +40,8 @@ enum Same {
 /// # Errors
 /// A run that is not there, or several.
 pub(crate) fn answer(args: &ReproduceArgs) -> anyhow::Result<Answer> {
-    let a = load::one(&args.first, None, args.shown.format)?;
-    let b = load::one(&args.second, None, args.shown.format)?;
+    let a = load::one(&args.first, None, args.shown.format.as_ref())?;
+    let b = load::one(&args.second, None, args.shown.format.as_ref())?;
     let mut checks: Vec<(String, Same, String)> = Vec::new();
     for (kind, name) in FACTS {
         let (one, two) = (a.data.fact(kind), b.data.fact(kind));

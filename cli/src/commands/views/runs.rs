@@ -123,7 +123,8 @@ fn describe(args: &RunsArgs) -> anyhow::Result<Listed> {
     let here = [args.path.clone().unwrap_or_else(|| ".".into())];
     let paths = if args.places.is_empty() { &here[..] } else { &args.places };
     let mut all = Vec::new();
-    let (passed, skipped) = load::each_told(paths, args.shown.format, |run| all.push(Described::of(&run)))?;
+    let (passed, skipped) =
+        load::each_told(paths, args.shown.format.as_ref(), |run| all.push(Described::of(&run)))?;
     groups::label(&mut all);
     Ok(Listed { runs: all, passed, skipped })
 }

@@ -38,7 +38,7 @@ const FACTS: [(Fact, &str); 18] = [
 /// # Errors
 /// There is no such run, or several.
 pub(crate) fn answer(args: &SettingsArgs) -> anyhow::Result<Answer> {
-    let run = load::one(&args.path, args.run.as_deref(), args.shown.format)?;
+    let run = load::one(&args.path, args.run.as_deref(), args.shown.format.as_ref())?;
     let asked = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     let all = flat(&run);
     let mut lines = Lines::new(", fewer with --only TEXT");

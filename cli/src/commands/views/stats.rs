@@ -15,7 +15,7 @@ use crate::commands::analyze::words;
 /// # Errors
 /// There is no such run or metric, or several.
 pub(crate) fn answer(args: &StatsArgs) -> anyhow::Result<Answer> {
-    let run = load::one(&args.path, args.run.as_deref(), args.shown.format)?;
+    let run = load::one(&args.path, args.run.as_deref(), args.shown.format.as_ref())?;
     let names: Vec<String> = if args.metrics.is_empty() {
         run.columns().map(|(name, _)| name.to_owned()).collect()
     } else {

@@ -11,6 +11,7 @@ use curves::format::Format;
 use curves::judge::{MetricReport, Severity, short};
 use serde_json::{Value, json};
 
+use crate::args::ReadAs;
 use crate::commands::analyze::ending::{LastError, Outcome, is_failure};
 use crate::commands::analyze::follow::Followers;
 use crate::commands::analyze::gather::{Watched, gather};
@@ -89,7 +90,7 @@ pub(crate) fn judged(
     format: Option<Format>,
     followers: &Mutex<Followers>,
 ) -> anyhow::Result<Vec<Watched>> {
-    let runs = gather(&[path.to_owned()], format)?.runs;
+    let runs = gather(&[path.to_owned()], format.map(ReadAs::Format).as_ref())?.runs;
     Ok(runs.iter().map(|run| run.watched(followers)).collect())
 }
 
