@@ -123,6 +123,11 @@ pub(crate) async fn look(
             if args.explain {
                 continue;
             }
+            if runs.len() >= find::MAX_RUNS {
+                let most = format!("more than {} runs: name fewer paths at once", find::MAX_RUNS);
+                found.skip(&source.path, most);
+                continue;
+            }
             if !go_on(&source.path) {
                 return Ok(Seen { runs, found, failures });
             }
@@ -131,8 +136,7 @@ pub(crate) async fn look(
             drop(followers);
             match passed_over(&run) {
                 Some(why) => found.skip(&source.path, why),
-                None if runs.len() < find::MAX_RUNS => runs.push(run),
-                None => found.skip(&source.path, format!("more than {} runs", find::MAX_RUNS)),
+                None => runs.push(run),
             }
         }
         match added {

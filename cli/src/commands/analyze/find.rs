@@ -22,8 +22,10 @@ pub(super) use super::source::{Explained, Inside, Part, Skipped, Source};
 const MAX_DEPTH: usize = 12;
 /// Entries of directories that are looked at, all together.
 const MAX_ENTRIES: u64 = 100_000;
-/// Runs that are taken.
+/// Runs that are judged for one answer, or asked of a server.
 pub(super) const MAX_RUNS: usize = 200;
+/// Runs that are taken.
+const MAX_FOUND: usize = 5_000;
 /// Files of one run.
 const MAX_PARTS: usize = 4096;
 /// Passed-over entries that are kept by name; further ones are counted.
@@ -45,6 +47,8 @@ pub(super) struct Found {
     pub(super) skipped: Vec<Skipped>,
     pub(super) skipped_count: u64,
     pub(super) explained: Vec<Explained>,
+    /// Runs beyond the bound.
+    pub(super) beyond: u64,
     entries: u64,
     only: Option<Format>,
     /// Where archives were unpacked; removed with this.
@@ -147,6 +151,7 @@ impl Found {
             || self.mlflow(dir, &files, &dirs)
             || self.aim(dir)
             || self.clearml(dir, &files)
+            || self.dvclive(dir, &files, &dirs)
         {
             return;
         }
@@ -245,10 +250,11 @@ impl Found {
     }
 
     fn push(&mut self, source: Source) {
-        if self.sources.len() < MAX_RUNS {
+        if self.sources.len() < MAX_FOUND {
             self.sources.push(source);
         } else {
-            self.skip(&source.path, format!("more than {MAX_RUNS} runs: name fewer paths at once"));
+            self.beyond += 1;
+            self.skip(&source.path, format!("more than {MAX_FOUND} runs: name fewer paths at once"));
         }
     }
 

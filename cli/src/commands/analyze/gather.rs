@@ -84,6 +84,13 @@ pub(crate) fn gather(paths: &[PathBuf], only: Option<&ReadAs>) -> anyhow::Result
         sources
             .extend(std::mem::take(&mut found.sources).into_iter().map(|source| (source, metrics.clone())));
     }
+    if found.beyond > 0 {
+        // Before all others: an answer about the best of them is none then.
+        let path = paths.first().cloned().unwrap_or_default();
+        let why =
+            format!("{} runs were not looked at, as there are too many: name fewer paths", found.beyond);
+        found.skipped.insert(0, Skipped { path, why });
+    }
     let unpacked: Arc<[TempDir]> = std::mem::take(&mut found.unpacked).into();
     let gathered = |(source, metrics)| Gathered { source, metrics, _unpacked: unpacked.clone() };
     let runs = sources.into_iter().map(gathered).collect();

@@ -130,3 +130,17 @@ fn what_people_wrote_of_runs_is_no_log_beside_them() {
     let paths: Vec<_> = found.sources.iter().map(|source| source.path.clone()).collect();
     assert_eq!((paths, found.skipped_count), (vec![dir.path().join("a.jsonl")], 0));
 }
+
+#[test]
+fn more_runs_are_found_than_are_judged_and_those_beyond_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: String| fs::write(dir.path().join(name), "{\"step\":1,\"loss\":2.5}\n").unwrap();
+    (0..MAX_RUNS + 60).for_each(|index| file(format!("{index:04}.jsonl")));
+    let mut found = Found::new(None);
+    found.add(dir.path()).unwrap();
+    assert_eq!((found.sources.len(), found.beyond), (MAX_RUNS + 60, 0));
+    let first = found.sources[0].clone();
+    found.sources.resize(MAX_FOUND, first.clone());
+    found.push(first);
+    assert_eq!((found.sources.len(), found.beyond, found.skipped_count), (MAX_FOUND, 1, 1));
+}
