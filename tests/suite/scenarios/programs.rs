@@ -286,7 +286,7 @@ impl Noise {
 /// A training, and what it wrote of itself.
 pub(super) struct Training {
     pub(super) root: PathBuf,
-    record: PathBuf,
+    pub(super) record: PathBuf,
     settings: Vec<String>,
 }
 

@@ -151,7 +151,6 @@ impl Found {
             || self.mlflow(dir, &files, &dirs)
             || self.aim(dir)
             || self.clearml(dir, &files)
-            || self.dvclive(dir, &files, &dirs)
         {
             return;
         }

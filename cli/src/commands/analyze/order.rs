@@ -109,6 +109,6 @@ mod tests {
         assert!(told(&[0..40, 10..50, 0..60]).unwrap().contains("2 earlier parts"));
         assert!(told(&[0..40, 30..50, 20..60]).unwrap().starts_with("1 earlier part of the run (20 values)"));
         assert_eq!(told(&[0..40, 40..80, 60..90]), None, "a part of them is done again");
-        assert_eq!(told(&[0..40]), None);
+        assert_eq!(told(std::slice::from_ref(&(0..40))), None);
     }
 }

@@ -1,7 +1,7 @@
 //! `outlast history`: values by step. Fewer of them than there are keep the
 //! first, the last and every extreme; what is not finite is always among them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use curves::downsample::{Place, min_max};
 use curves::judge::short;
@@ -18,6 +18,8 @@ use crate::exit_code::{ExitCode, Failure};
 const SAMPLES: usize = 200;
 /// Metrics that are shown side by side.
 const MOST: usize = 20;
+/// Columns of a table.
+const COLUMNS: usize = 1_000;
 
 struct Shown<'a> {
     name: &'a str,
@@ -32,7 +34,12 @@ struct Shown<'a> {
 /// There is no such run or metric, or several, or it has no values there.
 pub(crate) fn answer(args: &HistoryArgs) -> anyhow::Result<Answer> {
     let run = load::one(&args.path, args.run.as_deref(), args.shown.format.as_ref())?;
-    let names = wanted(&run, &args.metrics)?;
+    let whole = args.csv || args.shown.json;
+    let names = if whole { meant(&run, &args.metrics)? } else { wanted(&run, &args.metrics)? };
+    if args.csv && names.len() > COLUMNS {
+        let message = format!("{} metrics are meant; a table has at most {COLUMNS}", names.len());
+        return Err(Failure::new(ExitCode::BadInput, message).help("name fewer with --metric").into());
+    }
     let shown: Vec<Shown<'_>> = names
         .iter()
         .filter_map(|name| {
@@ -49,8 +56,12 @@ pub(crate) fn answer(args: &HistoryArgs) -> anyhow::Result<Answer> {
             .into());
     }
     let samples = args.samples.map_or(SAMPLES, |samples| samples as usize);
-    let text =
-        if args.csv { csv(&shown, samples, numbers::full, words::legible) } else { text(&run, &shown, args) };
+    let text = match (args.csv, shown.len() > MOST) {
+        (true, _) => csv(&shown, samples, numbers::full, words::legible),
+        // Nobody sees it beside the JSON.
+        (false, true) => String::new(),
+        (false, false) => text(&run, &shown, args),
+    };
     Ok(Answer { text, json: object(&run, &shown, samples) })
 }
 
@@ -60,14 +71,18 @@ fn range(one: &Shown<'_>) -> Option<String> {
 }
 
 /// The metrics that are meant; without any, the one that the run is judged by.
+fn meant(run: &Run, asked: &[String]) -> Result<Vec<String>, Failure> {
+    if !asked.is_empty() {
+        return run.metrics(asked);
+    }
+    let judged = run.gathered.judge();
+    let first = run.columns().next().map(|(name, _)| name.to_owned());
+    Ok(judged.primary.filter(|name| run.course(name).is_some()).or(first).into_iter().collect())
+}
+
+/// The same, where they are shown side by side.
 pub(super) fn wanted(run: &Run, asked: &[String]) -> Result<Vec<String>, Failure> {
-    let names = if asked.is_empty() {
-        let judged = run.gathered.judge();
-        let first = run.columns().next().map(|(name, _)| name.to_owned());
-        judged.primary.filter(|name| run.course(name).is_some()).or(first).into_iter().collect()
-    } else {
-        run.metrics(asked)?
-    };
+    let names = meant(run, asked)?;
     if names.len() > MOST {
         let message = format!("{} metrics are meant; at most {MOST} can be shown side by side", names.len());
         return Err(Failure::new(ExitCode::BadInput, message).help("name fewer with --metric"));
@@ -75,33 +90,22 @@ pub(super) fn wanted(run: &Run, asked: &[String]) -> Result<Vec<String>, Failure
     Ok(names)
 }
 
-/// Rows of all places that any of them was sampled at, with what each of them
-/// has there.
-fn rows<'a>(shown: &'a [Shown<'a>], samples: usize) -> BTreeMap<u64, Vec<Option<f64>>> {
-    let mut rows: BTreeMap<u64, Vec<Option<f64>>> = BTreeMap::new();
-    for one in shown {
-        for (place, _) in min_max(&one.points, samples) {
-            rows.entry(place).or_insert_with(|| vec![None; shown.len()]);
-        }
-    }
-    for (place, row) in &mut rows {
-        for (cell, one) in row.iter_mut().zip(shown) {
-            let found = one.points.binary_search_by_key(place, |point| point.0).ok();
-            *cell = found.and_then(|index| one.points.get(index)).map(|point| point.1);
-        }
-    }
-    rows
+/// All places that any of them was sampled at.
+fn places(shown: &[Shown<'_>], samples: usize) -> BTreeSet<u64> {
+    shown.iter().flat_map(|one| min_max(&one.points, samples)).map(|(place, _)| place).collect()
 }
 
 fn csv(shown: &[Shown<'_>], samples: usize, number: fn(f64) -> String, named: fn(&str) -> String) -> String {
     let axis = if shown.iter().all(|one| one.course.axis == Axis::Step) { "step" } else { "row" };
     let head = shown.iter().map(|one| numbers::cell(&named(one.name)));
     let mut text = format!("{}\n", [axis.to_owned()].into_iter().chain(head).collect::<Vec<_>>().join(","));
-    for (place, row) in rows(shown, samples) {
+    for place in places(shown, samples) {
         text.push_str(&place.to_string());
-        for cell in row {
+        for one in shown {
+            let found = one.points.binary_search_by_key(&place, |point| point.0).ok();
+            let cell = found.and_then(|index| one.points.get(index));
             text.push(',');
-            text.push_str(&cell.map(number).unwrap_or_default());
+            text.push_str(&cell.map(|point| number(point.1)).unwrap_or_default());
         }
         text.push('\n');
     }
@@ -183,4 +187,28 @@ fn object(run: &Run, shown: &[Shown<'_>], samples: usize) -> Value {
         })
         .collect();
     json!({ "path": run.gathered.path().to_string_lossy(), "metrics": metrics, "notes": run.notes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_and_json_hold_more_metrics_than_can_be_shown_side_by_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let row = |step: u64| {
+            let values: Vec<String> = (0..30).map(|n| format!("\"m{n}\":{}", step * 100 + n)).collect();
+            format!("{{\"step\":{step},{}}}\n", values.join(","))
+        };
+        std::fs::write(&path, row(1) + &row(2)).unwrap();
+        let mut args = HistoryArgs { path, metrics: vec!["*".to_owned()], ..HistoryArgs::default() };
+        assert!(answer(&args).unwrap_err().to_string().contains("at most 20"));
+        args.csv = true;
+        let text = answer(&args).unwrap().text;
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!((rows.len(), rows[0].len(), rows[2][0], rows[2][30]), (3, 31, "2", "229"));
+        (args.csv, args.shown.json) = (false, true);
+        assert_eq!(answer(&args).unwrap().json["metrics"].as_array().unwrap().len(), 30);
+    }
 }
