@@ -186,8 +186,9 @@ impl KeeperClient {
     /// What is left of the attempt when its keeper is gone.
     fn remains(&self) -> Option<Tree> {
         let tree = match self.spec() {
-            Some(spec) => Tree::marked(ATTEMPT_MARKER, &spec.attempt_id)
-                .with_cgroup(Cgroup::find(&spec.cgroup_name())),
+            Some(spec) => {
+                Tree::marked(ATTEMPT_MARKER, &spec.attempt_id).with_cgroup(Cgroup::find(&spec.cgroup_name()))
+            }
             // Its directory, which is named like it, was taken away.
             None if !self.dir.exists() => Tree::marked(ATTEMPT_MARKER, self.dir.file_name()?.to_str()?),
             None => return None,

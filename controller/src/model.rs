@@ -319,7 +319,8 @@ impl Attempt {
     /// That end, where it was a failure that somebody saw.
     #[must_use]
     pub fn heard_failure(&self) -> Option<&Exit> {
-        let seen = |exit: &&Exit| matches!(exit, Exit::Code { .. } | Exit::Signal { .. }) && !exit.is_success();
+        let seen =
+            |exit: &&Exit| matches!(exit, Exit::Code { .. } | Exit::Signal { .. }) && !exit.is_success();
         self.heard_exit().filter(seen)
     }
 }

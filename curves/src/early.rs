@@ -223,12 +223,17 @@ impl Rule {
         }
     }
 
+    /// Whether what is only worth a note to others is meant by it: a divergence of
+    /// a part of an objective that it names, a level loss at a constant rate.
+    fn takes_notes(&self, kind: Kind) -> bool {
+        self.metric.is_some() && kind == Kind::Divergence || self.at_constant_rate && kind == Kind::Plateau
+    }
+
     fn is_met_by(&self, kind: Kind, finding: &Finding, report: &Report) -> bool {
         let lasts = finding.last_step.is_none() || finding.severity == Severity::Critical;
         finding.kind == kind
             && lasts
-            // Of a part of an objective a divergence is a note; who names it means it.
-            && (finding.severity >= Severity::Warning || self.metric.is_some() && kind == Kind::Divergence)
+            && (finding.severity >= Severity::Warning || self.takes_notes(kind))
             && match &self.metric {
                 Some(metric) => *metric == finding.metric,
                 None => bare::is_on_the_run(finding, report),

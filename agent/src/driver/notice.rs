@@ -155,12 +155,16 @@ impl Driver {
 
     /// One that had caught no signal was asked again.
     pub(super) fn asked_again(&mut self, id: &str, processes: usize) {
-        let Some(asked) = self.attempts.get_mut(id).and_then(|attempt| attempt.asked.as_mut()) else { return };
+        let Some(asked) = self.attempts.get_mut(id).and_then(|attempt| attempt.asked.as_mut()) else {
+            return;
+        };
         if processes == 0 || asked.heard != Some(0) {
             return;
         }
         asked.heard = Some(processes);
-        let text = format!("the program catches the signal now and was asked to save: signal to {processes} process(es)");
+        let text = format!(
+            "the program catches the signal now and was asked to save: signal to {processes} process(es)"
+        );
         self.record(id, Fact::Note(v1::Note { level: "info".into(), text }));
     }
 

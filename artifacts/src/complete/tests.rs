@@ -91,6 +91,9 @@ impl Dir {
         let path = self.0.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
+        // The kernel's own times stand still for milliseconds; writers take longer.
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now()).unwrap();
         path
     }
 

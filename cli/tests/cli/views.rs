@@ -147,8 +147,14 @@ fn a_path_that_is_a_run_is_that_run_whatever_lies_below_it() {
         let told = json(dir.path(), &[view, "tb/train/"]);
         assert_eq!(told["path"].as_str().map(|path| path.trim_end_matches('/')), Some("tb/train"), "{view}");
     }
+    // What `add_hparams` writes into a directory below belongs to the run above it.
+    let told = json(dir.path(), &["stats", "tb"]);
+    assert_eq!(told["path"].as_str().map(|path| path.trim_end_matches('/')), Some("tb/train"));
+    copy(dir.path(), "tensorboardx.tfevents", "tb/train/more/events.out.tfevents.1.vm");
+    let told = json(dir.path(), &["stats", "tb/train"]);
+    assert_eq!(told["path"].as_str().map(|path| path.trim_end_matches('/')), Some("tb/train"));
     let told = refused(dir.path(), &["stats", "tb"], 66);
-    assert!(told.contains("holds 2 runs: tb/train, tb/train/1796064680.43"), "{told}");
+    assert!(told.contains("holds 2 runs: tb/train, tb/train/more"), "{told}");
 }
 
 /// A log with many metrics, some of them named to be taken for something else.

@@ -274,7 +274,10 @@ fn the_step_of_a_line_without_one() {
     assert_eq!(shown("step=5 loss=1\nstep=5 loss=2\n"), ["loss@5=1", "loss@5=2"]);
     // Agents count what they did; beside steps that is a metric of no axis.
     assert_eq!(shown("{\"timesteps\": 2048, \"episode\": 3, \"reward\": 7}\n"), ["reward@2048=7"]);
-    assert_eq!(shown("Episode 12/500, reward: 34.5\nEpisode: 13, reward: 35\n"), ["reward@12=34.5", "reward@13=35"]);
+    assert_eq!(
+        shown("Episode 12/500, reward: 34.5\nEpisode: 13, reward: 35\n"),
+        ["reward@12=34.5", "reward@13=35"]
+    );
     assert_eq!(
         shown("step=100 loss=2\nEpisode: 3, reward: 35\nstep=200 loss=1\n"),
         ["loss@100=2", "reward@100=35", "loss@200=1"]

@@ -17,9 +17,11 @@ pub(super) fn running(e: &Evidence) -> Option<Verdict> {
             Confidence::Certain,
             format!("the program ended with {exit}; what it left is being published"),
         ),
-        None => {
-            Verdict::new(Cause::Running, Confidence::Certain, "no end was heard of; this is what is known so far")
-        }
+        None => Verdict::new(
+            Cause::Running,
+            Confidence::Certain,
+            "no end was heard of; this is what is known so far",
+        ),
     })
 }
 
@@ -153,7 +155,9 @@ pub(super) fn finished(e: &Evidence) -> Option<Verdict> {
             Verdict::new(Cause::Finished, Confidence::Certain, "the program ended with exit code 0");
         // Whoever collects the work of a child that was killed may lack it.
         let (pid, command) = match &e.oom_process {
-            None if e.out_of_memory.starts_with("certain") => return Some(verdict.and(e.out_of_memory.clone())),
+            None if e.out_of_memory.starts_with("certain") => {
+                return Some(verdict.and(e.out_of_memory.clone()));
+            }
             None => return Some(verdict),
             Some(process) => process,
         };

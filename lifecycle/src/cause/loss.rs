@@ -56,11 +56,17 @@ pub(super) fn lost_after_the_end(e: &Evidence) -> Option<Verdict> {
     let exit = e.exited.as_ref()?;
     let lost = machine_lost(e)?;
     if exit.is_success() || matches!(exit, Exit::Unknown { .. }) {
-        return Some(lost.and(format!("the program itself had ended with {exit}; what it left was being published")));
+        return Some(
+            lost.and(format!("the program itself had ended with {exit}; what it left was being published")),
+        );
     }
-    let of_program = Evidence { exit: Some(exit.clone()), exited: None, loss: None, superseded: false, ..e.clone() };
+    let of_program =
+        Evidence { exit: Some(exit.clone()), exited: None, loss: None, superseded: false, ..e.clone() };
     let verdict = judge(&of_program);
-    Some(verdict.and(format!("then its machine was lost while what it left was being published: {}", lost.cause)))
+    Some(
+        verdict
+            .and(format!("then its machine was lost while what it left was being published: {}", lost.cause)),
+    )
 }
 
 /// The provider said before that it takes it.

@@ -330,10 +330,8 @@ fn an_allowance_is_spent_once_a_day_however_often_the_server_starts() {
     fs::write(root.join(".env"), "TOKEN=1\n").unwrap();
     let sent = || files(&stage.home.join("objects/source"));
     let before = sent();
-    let taken = start().ok(
-        "run",
-        &json!({ "max_usd": 1, "max_usd_per_hour": 5, "set": ["source.include=[\".env\"]"] }),
-    );
+    let taken = start()
+        .ok("run", &json!({ "max_usd": 1, "max_usd_per_hour": 5, "set": ["source.include=[\".env\"]"] }));
     assert_eq!(taken["done"], false, "{taken}");
     assert!(!before.is_empty() && sent() == before, "something was packed");
     // What the controller refuses is given back.

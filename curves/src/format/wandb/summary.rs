@@ -3,6 +3,8 @@
 //! A value is not looked at until somebody asks: of 200,000 summaries all but
 //! the last few are overwritten.
 
+use std::collections::BTreeSet;
+
 use super::super::json;
 use super::super::protobuf::Fields;
 use super::Item;
@@ -95,8 +97,19 @@ impl Summaries {
 
     /// Pushes what changed since the last time.
     pub(super) fn push(&mut self, sink: &mut dyn Sink) {
+        if self.values.iter().all(|slot| !slot.fresh) {
+            return;
+        }
+        // A histogram, an image or the like, of which each part has a path of its own.
+        let typed = |index: usize| self.paths.bytes_of(index).strip_suffix(b"\0_type").map(<[u8]>::to_vec);
+        let media: BTreeSet<Vec<u8>> = (0..self.values.len()).filter_map(typed).collect();
         for (index, slot) in self.values.iter_mut().enumerate() {
             if !std::mem::take(&mut slot.fresh) {
+                continue;
+            }
+            let bytes = self.paths.bytes_of(index);
+            let above = bytes.iter().rposition(|b| *b == 0).map(|end| &bytes[..end]);
+            if above.is_some_and(|above| media.contains(above)) {
                 continue;
             }
             let path: Vec<_> =

@@ -107,7 +107,6 @@ fn label(finding: &Finding) -> Option<Label> {
         Kind::ResumeJump if finding.fact(RATE_EXPECTED).is_some() => Some(Label::Unstable),
         Kind::Regression | Kind::ResumeJump => Some(Label::Regressed).filter(|_| warned),
         Kind::Stall => Some(Label::Stalled),
-        Kind::DeadMetric => Some(Label::Stalled).filter(|_| warned),
         Kind::Plateau => Some(Label::Plateaued).filter(|_| warned),
         Kind::NonFinite | Kind::Spike | Kind::Oscillation | Kind::GradientExplosion => {
             Some(Label::Unstable).filter(|_| warned)
@@ -135,7 +134,10 @@ pub(super) fn health(findings: &[Finding], enough: bool) -> Health {
     }
     let warned = findings.iter().any(|f| f.severity >= Severity::Warning);
     if labels.is_empty() {
-        labels.insert(if warned { Label::Unstable } else { Label::Healthy });
+        // What follows from another fault says nothing beside that one.
+        let dead = findings.iter().any(|f| f.kind == Kind::DeadMetric && f.severity >= Severity::Warning);
+        let otherwise = if warned { Label::Unstable } else { Label::Healthy };
+        labels.insert(if dead { Label::Stalled } else { otherwise });
     }
     // The gravest of a kind counts; ten small spikes are no ten faults.
     let mut kinds = BTreeSet::new();

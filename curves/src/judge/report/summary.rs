@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::End;
-use super::super::disagreement;
 use super::super::detect::overfit::FEWEST;
+use super::super::disagreement;
 use super::super::finding::{Finding, Severity, short};
 use super::super::schema::{Direction, Role, Split};
 use super::forecast::FEWEST as FORESEEN;

@@ -122,8 +122,7 @@ fn an_id_of_wandbs_is_one_run_within_its_project_alone() {
 fn what_people_wrote_of_runs_is_no_log_beside_them() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a.jsonl", ".outlast-notes.jsonl"] {
-        fs::write(dir.path().join(name), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.4}\n")
-            .unwrap();
+        fs::write(dir.path().join(name), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.4}\n").unwrap();
     }
     let mut found = Found::new(None);
     found.add(dir.path()).unwrap();
