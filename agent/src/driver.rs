@@ -197,9 +197,8 @@ impl Driver {
                 Next::Stop | Next::Event(None) => break,
                 Next::Event(Some(event)) => {
                     self.event(event);
-                    // What came together is answered together: a look at
-                    // everything after each would hold up a flood's
-                    // acknowledgements.
+                    // What came together is answered together: a look at everything
+                    // after each would hold up a flood's acknowledgements.
                     for _ in 0..BURST {
                         let Ok(event) = self.events.try_recv() else { break };
                         self.pace.fresh |= pace::lets_send(&event);
@@ -208,8 +207,7 @@ impl Driver {
                 }
                 Next::Done(Some((id, done))) => self.done(&id, done),
                 Next::Done(None) => {
-                    // Which job is not known: a fresh agent takes everything up
-                    // again from disk, this one might wait for ever.
+                    // A fresh agent takes everything up from disk, this one might wait for ever.
                     tracing::error!("a job panicked; the agent ends and is started again");
                     break;
                 }
@@ -229,6 +227,8 @@ impl Driver {
                 Next::Look => {}
             }
             self.turn(&mut scan_due, &mut sync_due);
+            // All share one thread: beside a backlog the link would get its turn once in many of these.
+            tokio::task::yield_now().await;
         }
         self.flush(disk::LAST).await;
     }
